@@ -1,0 +1,10 @@
+//! Names the few conditions that the source asks for, so that each is written once.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(browser, native)");
+    let wasm =
+        std::env::var("CARGO_CFG_TARGET_FAMILY").is_ok_and(|family| family.split(',').any(|name| name == "wasm"));
+    // `browser` is every JavaScript host: pages, workers, Node, Deno, Bun, edge isolates.
+    println!("cargo::rustc-cfg={}", if wasm { "browser" } else { "native" });
+}

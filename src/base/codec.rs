@@ -1,0 +1,150 @@
+//! Little-endian reading and writing with bounds, and CRC-32C.
+//!
+//! A [`Reader`] never panics and never allocates by a length that it read: whatever the bytes say, a length is checked
+//! against what remains first. Offsets in errors count from the start of the bytes handed in.
+
+use super::{Error, Result};
+
+/// CRC-32C (Castagnoli) of `bytes`.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
+/// Continues [`checksum`] with more bytes.
+pub fn checksum_append(checksum: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(checksum, bytes)
+}
+
+/// Appends little-endian values to bytes.
+pub trait Write {
+    /// Appends as they are.
+    fn put_bytes(&mut self, bytes: &[u8]);
+    /// Appends one byte.
+    fn put_u8(&mut self, value: u8) {
+        self.put_bytes(&[value]);
+    }
+    /// Appends 2 bytes.
+    fn put_u16(&mut self, value: u16) {
+        self.put_bytes(&value.to_le_bytes());
+    }
+    /// Appends 4 bytes.
+    fn put_u32(&mut self, value: u32) {
+        self.put_bytes(&value.to_le_bytes());
+    }
+    /// Appends 8 bytes.
+    fn put_u64(&mut self, value: u64) {
+        self.put_bytes(&value.to_le_bytes());
+    }
+    /// Appends 4 bytes.
+    fn put_f32(&mut self, value: f32) {
+        self.put_bytes(&value.to_le_bytes());
+    }
+}
+
+impl Write for Vec<u8> {
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Reads little-endian values from bytes that may be wrong.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader at the start of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, offset: 0 }
+    }
+
+    /// Where the next value starts.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// How many bytes are left.
+    pub fn remaining(&self) -> usize {
+        self.bytes.len() - self.offset
+    }
+
+    /// The next `len` bytes.
+    ///
+    /// # Errors
+    /// `Corrupt`, with the offset, when fewer remain; nothing is consumed then. The same for all readers below.
+    pub fn bytes(&mut self, len: usize) -> Result<&'a [u8]> {
+        if len > self.remaining() {
+            return Err(Error::corrupt(format!(
+                "at byte {}: {len} bytes expected, {} remain",
+                self.offset,
+                self.remaining()
+            )));
+        }
+        let start = self.offset;
+        self.offset += len;
+        Ok(&self.bytes[start..self.offset])
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        Ok(self.bytes(N)?.try_into().expect("bytes(N) gives N bytes"))
+    }
+
+    /// One byte.
+    pub fn u8(&mut self) -> Result<u8> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    /// Two bytes.
+    pub fn u16(&mut self) -> Result<u16> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    /// Four bytes.
+    pub fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    /// Eight bytes.
+    pub fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// Four bytes.
+    pub fn f32(&mut self) -> Result<f32> {
+        Ok(f32::from_le_bytes(self.array()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksum_is_castagnoli() {
+        // The check value of CRC-32C from RFC 3720, B.4, and of "123456789".
+        assert_eq!(checksum(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(checksum(b"123456789"), 0xe306_9283);
+        assert_eq!(checksum_append(checksum(b"1234"), b"56789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn round_trip_and_bounds() {
+        let mut bytes = Vec::new();
+        bytes.put_u8(1);
+        bytes.put_u16(2);
+        bytes.put_u32(3);
+        bytes.put_u64(4);
+        bytes.put_f32(5.5);
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(reader.u8().unwrap(), 1);
+        assert_eq!(reader.u16().unwrap(), 2);
+        assert_eq!(reader.u32().unwrap(), 3);
+        assert_eq!(reader.u64().unwrap(), 4);
+        assert_eq!(reader.f32().unwrap(), 5.5);
+        let error = reader.bytes(usize::MAX).unwrap_err();
+        assert!(error.message().contains("at byte 19"), "{error}");
+        assert_eq!(reader.remaining(), 0);
+    }
+}

@@ -1,0 +1,16 @@
+//! What every room stands on: errors, ids, hybrid timestamps, the little-endian codec, row masks and bounded top-k.
+//!
+//! Nothing here knows what a collection is. Everything is a value: no IO, no clock, no randomness, no global state.
+
+pub mod codec;
+mod error;
+mod id;
+mod mask;
+mod time;
+mod topk;
+
+pub use error::{Error, ErrorKind, Result};
+pub use id::{CollectionId, Lsn, ReplicaId, SegmentId, Sequence};
+pub use mask::RowMask;
+pub use time::{HybridClock, Timestamp};
+pub use topk::{Neighbor, TopK};

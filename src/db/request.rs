@@ -1,0 +1,109 @@
+use crate::base::{Lsn, Timestamp};
+use crate::model::{Key, Row};
+
+/// When a write is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// After the log is synced: an acknowledged write survives a crash.
+    #[default]
+    Synced,
+    /// After it is in the log's buffer: a crash may lose the last moments, never order or atomicity.
+    Buffered,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct WriteResponse {
+    /// Rows inserted, replaced or deleted.
+    pub count: usize,
+    /// Their timestamp.
+    pub timestamp: Timestamp,
+    /// Their position in the local log.
+    pub lsn: Lsn,
+}
+
+/// Which rows: by key or by filter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    /// The rows with these keys.
+    Keys(Vec<Key>),
+    /// The rows for which this expression is true.
+    Filter(String),
+}
+
+/// A scan of rows, in order of primary key.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct QueryRequest {
+    /// Rows for which this is true; all with `None`.
+    pub filter: Option<String>,
+    /// Fields to return; every scalar field with `None`, vectors only when named, `*` for all.
+    pub output_fields: Option<Vec<String>>,
+    /// At most this many; all with `None`.
+    pub limit: Option<usize>,
+    /// After leaving out this many.
+    pub offset: usize,
+}
+
+/// A search for the nearest rows.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SearchRequest {
+    /// The vector field; the only one with `None`.
+    pub field: Option<String>,
+    /// The query: `dim` finite numbers.
+    pub vector: Vec<f32>,
+    /// How many hits, 1 to 16,384.
+    pub limit: usize,
+    /// After leaving out this many.
+    pub offset: usize,
+    /// Among rows for which this is true.
+    pub filter: Option<String>,
+    /// As in [`QueryRequest`].
+    pub output_fields: Option<Vec<String>>,
+    /// HNSW's candidate list; larger finds more and takes longer. `max(limit + offset, 64)` with `None`.
+    pub ef: Option<usize>,
+    /// Scan every row instead of the index.
+    pub exact: bool,
+}
+
+/// One hit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    /// The row's primary key.
+    pub key: Key,
+    /// By the metric: see [`crate::distance::Metric::score`].
+    pub score: f32,
+    /// The output fields.
+    pub row: Row,
+}
+
+/// The hits, best first, and how they were found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SearchResponse {
+    /// Best first.
+    pub hits: Vec<Hit>,
+    /// Rows scored by a full scan, over all segments.
+    pub rows_scanned: usize,
+    /// Segments answered by their graph.
+    pub segments_by_index: usize,
+    /// Segments answered by a scan.
+    pub segments_by_scan: usize,
+}
+
+/// What a collection holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CollectionStats {
+    /// Living rows.
+    pub rows: usize,
+    /// Rows replaced or deleted whose space is not yet reclaimed.
+    pub rows_dead: usize,
+    /// Segments, the growing one included.
+    pub segments: usize,
+    /// Vectors not yet in their index; searches scan them.
+    pub rows_unindexed: usize,
+    /// Bytes held in memory for columns, vectors, codes and graphs.
+    pub memory_bytes: usize,
+    /// Bytes in storage.
+    pub storage_bytes: u64,
+    /// The newest position in the local log.
+    pub lsn: Lsn,
+}

@@ -1,0 +1,29 @@
+use serde::{Deserialize, Serialize};
+
+/// How two vectors are compared.
+///
+/// Inside, everything is a *distance*: smaller is closer. Outside, it is a *score*, by Milvus's conventions: the
+/// squared distance for [`Metric::L2`] (smaller is closer), the product or cosine for the others (larger is closer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Metric {
+    /// Squared Euclidean distance.
+    L2,
+    /// Inner product; the distance is its negative.
+    #[serde(rename = "IP")]
+    Ip,
+    /// Cosine; the distance is one minus it. A zero vector has cosine 0 with everything.
+    #[serde(rename = "COSINE")]
+    Cosine,
+}
+
+impl Metric {
+    /// The score that users see.
+    pub fn score(self, distance: f32) -> f32 {
+        match self {
+            Self::L2 => distance,
+            Self::Ip => -distance,
+            Self::Cosine => 1.0 - distance,
+        }
+    }
+}

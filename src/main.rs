@@ -1,0 +1,3 @@
+//! The command `eddy`.
+
+fn main() {}

@@ -1,0 +1,14 @@
+//! What a collection holds: schema, values, rows, and batches of rows in Arrow columns.
+//!
+//! Validation happens here and once: a [`Batch`] that exists fits its schema, so no room below this one checks again.
+//! Deliberately absent: where rows are stored, their versions, how they are found.
+
+mod batch;
+mod row;
+mod schema;
+mod value;
+
+pub use batch::{Batch, META_COLUMN, VectorColumn};
+pub use row::{Key, Row};
+pub use schema::{DataType, Field, Schema};
+pub use value::Value;

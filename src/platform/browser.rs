@@ -1,0 +1,43 @@
+use std::future::Future;
+
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+/// `Send` where there are threads, everything elsewhere.
+pub trait MaybeSend {}
+impl<T: ?Sized> MaybeSend for T {}
+/// `Sync` where there are threads, everything elsewhere.
+pub trait MaybeSync {}
+impl<T: ?Sized> MaybeSync for T {}
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &js_sys::Function, ms: f64) -> JsValue;
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    js_sys::Date::now() as u64
+}
+
+/// 64 random bits from the host.
+#[expect(clippy::disallowed_methods, reason = "this room is where randomness comes from")]
+pub fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the host gives random bytes");
+    u64::from_le_bytes(bytes)
+}
+
+/// Runs `task` on the host's event loop, to its end.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    wasm_bindgen_futures::spawn_local(task);
+}
+
+/// Waits; with 0, lets the host's other work run first.
+pub async fn sleep_ms(ms: u64) {
+    let promise = js_sys::Promise::new(&mut |resolve, _| {
+        set_timeout(&resolve, ms as f64);
+    });
+    JsFuture::from(promise).await.expect("a timer's promise is never rejected");
+}

@@ -1,0 +1,18 @@
+//! Clock, randomness, tasks and timers: the same names on every target. The only room besides the storage backends and the
+//! roof (`wasm`, `server`) that differs between targets.
+
+#[cfg_attr(browser, path = "browser.rs")]
+#[cfg_attr(native, path = "native.rs")]
+mod host;
+
+use std::future::Future;
+use std::pin::Pin;
+
+pub use host::{MaybeSend, MaybeSync, now_ms, random_u64, sleep_ms, spawn};
+
+/// A boxed future: `Send` where there are threads.
+#[cfg(native)]
+pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A boxed future: `Send` where there are threads.
+#[cfg(browser)]
+pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

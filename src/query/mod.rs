@@ -1,0 +1,1 @@
+//! Filter expressions: parse, check against a schema, evaluate over Arrow columns.

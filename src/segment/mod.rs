@@ -1,0 +1,1 @@
+//! The immutable unit of rows, and the growing one before it.

@@ -1,0 +1,1 @@
+//! What to send and what was received: two pure calls a side.

@@ -1,0 +1,1 @@
+//! Log frames and their replay: bytes only, no files.

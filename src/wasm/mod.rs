@@ -1,0 +1,1 @@
+//! The JavaScript roof: wasm-bindgen classes over `db`, one file a class. Holds no rules.
