@@ -8,7 +8,12 @@ mod host;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use host::{MaybeSend, MaybeSync, now_ms, random_u64, sleep_ms, spawn};
+pub use host::{MaybeSend, MaybeSync, now_ms, random_u64};
+#[cfg(native)]
+pub use host::{block_on, blocking};
+// Natively both stand on tokio, which only the feature `server` brings.
+#[cfg(any(browser, feature = "server"))]
+pub use host::{sleep_ms, spawn};
 
 /// A boxed future: `Send` where there are threads.
 #[cfg(native)]

@@ -5,6 +5,9 @@
 )]
 
 use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `Send` where there are threads, everything elsewhere.
@@ -37,4 +40,35 @@ pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
 #[cfg(feature = "server")]
 pub async fn sleep_ms(ms: u64) {
     tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+}
+
+/// Runs `future` to its end on this thread, without a runtime: for tests and tools.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        // A wake between the poll and the park is kept: `park` returns at once then.
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Runs a call that may block. On a thread of tokio's multi-thread runtime the other tasks of that thread move on to another one
+/// first; elsewhere the caller waits. The call is never left half done: there is no point at which it can be cancelled.
+pub fn blocking<T>(call: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "server")]
+    if tokio::runtime::Handle::try_current()
+        .is_ok_and(|handle| handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
+    {
+        return tokio::task::block_in_place(call);
+    }
+    call()
 }

@@ -1,11 +1,17 @@
-//! Named byte objects: what every backend offers, its layers, and the suite that each must pass in its real home.
+//! Named byte objects: what every backend offers, and the suite that each must pass in its real home.
 //!
-//! A store is a flat set of names (`[a-z0-9._-]` with `/` between parts). Storage does not know what the bytes mean, and
-//! nothing here retries, decides or interprets. Deliberately absent: a log, a segment, a manifest.
+//! A store is a flat set of names; see [`check_name`]. Storage does not know what the bytes mean, and nothing here retries,
+//! decides or interprets. Deliberately absent: a log, a segment, a manifest, and rewriting bytes in place.
+#![doc = include_str!("../docs/storage.md")]
 
 mod backend;
+pub mod conformance;
+mod name;
 
 use bytes::Bytes;
+
+pub use backend::{FaultStorage, MemoryDisk, MemoryStorage, Operation};
+pub use name::{NAME_LEN_MAX, check_name};
 
 use crate::base::Result;
 use crate::platform::{MaybeSend, MaybeSync, Task};
@@ -22,18 +28,27 @@ pub struct Entry {
 /// Where bytes live.
 ///
 /// Implementers promise, callers may assume:
-/// - one owner: opening a store that another process, tab or handle has open fails with `Locked`;
-/// - what `put` or `sync` acknowledged survives a crash of the process and, where the host can do it, of the machine;
-/// - what was not acknowledged may be there wholly, partly (a prefix, or bytes never written read as anything) or not at all;
-/// - an operation that fails leaves what was acknowledged before as it was; a failed `append` may leave part of its bytes
-///   at the end, which the caller cuts with `truncate`;
-/// - `StorageFull` when there is no room, `NotFound` for a name that is not there, `Corrupt` for a range past the end;
-/// - operations on different names may run at once; on one name the caller waits for each.
+/// - **One owner.** Opening a store that another process, tab or handle has open fails with `Locked`, until that one is
+///   closed, dropped or dead.
+/// - **Acknowledged is durable.** What `put`, `sync` or `truncate` acknowledged survives a crash of the process and, where
+///   the host can do it, of the machine.
+/// - **Unacknowledged is anything.** After a crash an object whose `put` did not return may be there wholly, partly or not at
+///   all; bytes that were appended and not synced may be there, be missing from some point on, or read as anything, and so
+///   may the object itself when no `sync` followed its creation; a name removed may be there again. Bytes found after
+///   a reopen and covered by no `sync` may still be lost at the next crash: `sync` before building on them.
+/// - **A failure spoils nothing acknowledged.** A failed `put` leaves no object. A failed `append` may leave part of its
+///   bytes, a failed `sync` leaves unknown what was added since the last one, a failed `truncate` leaves either length:
+///   after each of them `append` and `sync` of that name fail with `Io` until `truncate` has cut it to what is certain
+///   (before a failed `append`: the length before it; before a failed `sync`: the length last synced, or found at opening).
+/// - **Kinds.** `StorageFull` when there is no room, `NotFound` for a name that is not there, `Corrupt` for a range past the
+///   end, `InvalidArgument` for a name that [`check_name`] refuses, `Closed` after `close`.
+/// - **Order.** Operations on different names may run at once, and so may reads of one name; otherwise the caller waits for
+///   each operation on a name before the next. An operation whose future is dropped counts as unacknowledged.
 pub trait Storage: MaybeSend + MaybeSync {
-    /// The names that start with `prefix`, ascending, with their lengths.
+    /// The names that start with `prefix` (any text, not only whole parts), ascending by bytes, with their lengths.
     fn list<'a>(&'a self, prefix: &'a str) -> Task<'a, Result<Vec<Entry>>>;
 
-    /// The `len` bytes of `name` from `offset`.
+    /// The `len` bytes of `name` from `offset`. Nothing is allocated before the range is known to be there.
     fn read<'a>(&'a self, name: &'a str, offset: u64, len: u64) -> Task<'a, Result<Bytes>>;
 
     /// The whole of `name`.
@@ -42,18 +57,20 @@ pub trait Storage: MaybeSend + MaybeSync {
     /// Creates `name` with `bytes`, durably; `AlreadyExists` when it is there (its bytes are left as they are).
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<()>>;
 
-    /// Adds `bytes` at the end of `name`, creating it when needed. Durable only after `sync`.
+    /// Adds `bytes` at the end of `name`, creating it when needed (with no bytes too). Durable only after `sync`; reads see
+    /// it at once.
     fn append<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<()>>;
 
-    /// Makes all appended bytes of `name`, and its existence, durable.
+    /// Makes all bytes of `name`, and its existence, durable.
     fn sync<'a>(&'a self, name: &'a str) -> Task<'a, Result<()>>;
 
-    /// Cuts `name` to `len` bytes, durably. `InvalidArgument` when it is shorter.
+    /// Cuts `name` to `len` bytes and makes what remains durable. `InvalidArgument` when it is shorter.
     fn truncate<'a>(&'a self, name: &'a str, len: u64) -> Task<'a, Result<()>>;
 
     /// Removes `name`; a name that is not there is no error.
     fn remove<'a>(&'a self, name: &'a str) -> Task<'a, Result<()>>;
 
-    /// Gives up ownership; every later call fails with `Closed`. Idempotent.
+    /// Gives up ownership, once running operations have ended; every later call fails with `Closed`. Idempotent. It
+    /// does not sync.
     fn close(&self) -> Task<'_, Result<()>>;
 }
