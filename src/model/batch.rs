@@ -1,12 +1,23 @@
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::builder::StringBuilder;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow_schema::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, SchemaRef};
+use hashbrown::HashMap;
+use serde_json::{Map, Value as Json};
 
-use super::{Key, Row, Schema};
-use crate::base::Result;
+use super::column::{self, Cell, Column, Finished};
+use super::schema::names;
+use super::{DataType, Field, Key, Row, Schema, Value};
+use crate::base::{Error, Result};
 
 /// The Arrow column of the dynamic field: one JSON object a row, or null.
 pub const META_COLUMN: &str = "$meta";
+
+/// Field metadata of an Arrow vector column: with `"true"`, each row is a direction, scaled to unit length when read.
+pub const NORMALIZED_METADATA: &str = "eddy.normalized";
 
 /// One vector field of many rows: row-major `[rows, dim]`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -20,7 +31,7 @@ pub struct VectorColumn {
 }
 
 /// Rows that fit a schema, in columns.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     schema: Arc<Schema>,
     scalars: RecordBatch,
@@ -28,25 +39,89 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Validates `rows` and turns them into columns: defaults filled in, unknown names in [`META_COLUMN`].
-    ///
-    /// # Errors
-    /// `InvalidArgument` that names the row (from 0) and the field: wrong dimension, NaN or infinity in a vector, wrong
-    /// type, text too long, a missing value, an unknown field without a dynamic field, a key that occurs twice.
-    pub fn from_rows(schema: &Arc<Schema>, rows: Vec<Row>) -> Result<Self> {
-        let _ = (schema, rows);
-        unimplemented!("skeleton")
+    /// Bytes of values in one batch from outside: 8 a number or bool, text by its length and 4, vectors 4 a number.
+    pub const BYTES_MAX: usize = 64 << 20;
+
+    /// No rows.
+    pub fn empty(schema: &Arc<Schema>) -> Self {
+        Builder::new(schema, 0).finish()
     }
 
-    /// The same from Arrow columns of these or convertible types (see `src/docs/import.md`).
+    /// Validates `rows` and turns them into columns: defaults filled in, unknown names in [`META_COLUMN`].
+    ///
+    /// An explicit null stays null in a nullable field, and counts as missing elsewhere. Fits what is written without
+    /// loss: an integer a `double`, an array of numbers a vector, anything `json`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` that names the row (from 0) and the field: wrong dimension, NaN or infinity in a vector or a
+    /// double, wrong type, text too long, a missing value, an unknown field without a dynamic field, a key that occurs
+    /// twice; more than [`Batch::BYTES_MAX`].
+    pub fn from_rows(schema: &Arc<Schema>, rows: Vec<Row>) -> Result<Self> {
+        let mut builder = Builder::new(schema, rows.len()).limited(rows.len());
+        for (at, row) in rows.iter().enumerate() {
+            let mut known = 0;
+            for field in 0..schema.fields().len() {
+                let value = row.get(&schema.fields()[field].name);
+                known += usize::from(value.is_some());
+                builder.push(at, field, value.map(Cell::from))?;
+            }
+            let mut dynamic = Map::new();
+            if known < row.len() {
+                for (name, value) in row.iter().filter(|(name, _)| schema.field(name).is_none()) {
+                    builder.check_unknown(at, name)?;
+                    let json = Cell::from(value).to_json().map_err(|what| at_field(at, name, &what))?;
+                    dynamic.insert(name.clone(), json);
+                }
+            }
+            builder.push_dynamic(at, dynamic)?;
+        }
+        builder.finish_unique()
+    }
+
+    /// The same from Arrow columns, found by name, of the fields' types or convertible ones: integers of any width that
+    /// fit, 16-, 32- and 64-bit floats, every kind of string and dictionaries of them, lists of numbers for vectors (with
+    /// the column's metadata `eddy.normalized` = `true`, scaled to unit length), JSON as text. Columns that the schema
+    /// does not have go to the dynamic field, where nulls are left out. Nothing of `batch` is kept alive.
+    ///
+    /// # Errors
+    /// As of [`Batch::from_rows`].
     pub fn from_arrow(schema: &Arc<Schema>, batch: &RecordBatch) -> Result<Self> {
-        let _ = (schema, batch);
-        unimplemented!("skeleton")
+        Builder::new(schema, batch.num_rows()).limited(batch.num_rows()).read(batch)?.finish_unique()
+    }
+
+    /// The same for rows that were validated before, such as a segment's: of any size, and keys may repeat.
+    ///
+    /// # Errors
+    /// As of [`Batch::from_rows`]: what does not fit is refused here too.
+    pub fn from_stored(schema: &Arc<Schema>, batch: &RecordBatch) -> Result<Self> {
+        Ok(Builder::new(schema, batch.num_rows()).read(batch)?.finish())
     }
 
     /// All columns as Arrow, in schema order, vectors as `FixedSizeList<Float32>`, then [`META_COLUMN`].
     pub fn to_arrow(&self) -> RecordBatch {
-        unimplemented!("skeleton")
+        let mut fields = Vec::with_capacity(self.schema.fields().len() + 1);
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.capacity());
+        let mut vectors = self.vectors.iter();
+        let mut scalars = self.scalars.columns().iter().zip(self.scalars.schema_ref().fields());
+        for field in self.schema.fields() {
+            if let DataType::FloatVector { dim } = field.data_type {
+                let data = &vectors.next().expect("every vector field has its column").data;
+                let item = Arc::new(ArrowField::new("item", ArrowType::Float32, false));
+                let values = Arc::new(Float32Array::from(data.clone()));
+                let list = FixedSizeListArray::new(item, dim as i32, values, None);
+                fields.push(Arc::new(ArrowField::new(&field.name, list.data_type().clone(), false)));
+                columns.push(Arc::new(list));
+            } else {
+                let (column, field) = scalars.next().expect("every scalar field has its column");
+                fields.push(Arc::clone(field));
+                columns.push(Arc::clone(column));
+            }
+        }
+        for (column, field) in scalars {
+            fields.push(Arc::clone(field));
+            columns.push(Arc::clone(column));
+        }
+        record_batch(Arc::new(ArrowSchema::new(fields)), columns, self.len())
     }
 
     /// The number of rows.
@@ -80,33 +155,312 @@ impl Batch {
         self.vectors.iter().find(|column| column.field == field)
     }
 
+    fn key_column(&self) -> &dyn Array {
+        let name = &self.schema.primary_key().name;
+        self.scalars.column_by_name(name).expect("the primary key is a scalar field").as_ref()
+    }
+
     /// The primary key of `row`. Panics past the end.
     pub fn key(&self, row: usize) -> Key {
-        let _ = row;
-        unimplemented!("skeleton")
+        key(self.key_column(), row)
+    }
+
+    /// The primary keys in row order.
+    pub fn keys(&self) -> Vec<Key> {
+        let column = self.key_column();
+        (0..self.len()).map(|row| key(column, row)).collect()
     }
 
     /// One row with the fields that `fields` names (all of them, and the dynamic ones, with `None`). A name that is not in
-    /// the schema is looked up in the dynamic field, and left out where the row lacks it. Panics past the end.
+    /// the schema is looked up in the dynamic field, and left out where the row lacks it. A null is [`Value::Null`]. Panics
+    /// past the end.
     pub fn row(&self, row: usize, fields: Option<&[String]>) -> Row {
-        let _ = (row, fields);
-        unimplemented!("skeleton")
+        assert!(row < self.len(), "row {row} of {}", self.len());
+        let wanted = |name: &str| fields.is_none_or(|fields| fields.iter().any(|field| field == name));
+        let mut result = Row::new();
+        let mut scalars = self.scalars.columns().iter();
+        let mut vectors = self.vectors.iter();
+        for field in self.schema.fields() {
+            if matches!(field.data_type, DataType::FloatVector { .. }) {
+                let VectorColumn { dim, data, .. } = vectors.next().expect("every vector field has its column");
+                if wanted(&field.name) {
+                    result.insert(field.name.clone(), Value::Vector(data[row * dim..(row + 1) * dim].to_vec()));
+                }
+            } else {
+                let column = scalars.next().expect("every scalar field has its column");
+                if wanted(&field.name) {
+                    result.insert(field.name.clone(), column::scalar(column.as_ref(), field.data_type, row));
+                }
+            }
+        }
+        let some_dynamic = fields.is_none_or(|fields| fields.iter().any(|field| self.schema.field(field).is_none()));
+        if some_dynamic
+            && let Some(meta) = scalars.next()
+            && let Value::Json(Json::Object(entries)) = column::scalar(meta.as_ref(), DataType::Json, row)
+        {
+            let entries = entries.into_iter().filter(|(name, _)| wanted(name));
+            result.extend(entries.map(|(name, value)| (name, Value::from(value))));
+        }
+        result
     }
 
     /// The rows at `rows`, in that order.
     pub fn take(&self, rows: &[u32]) -> Self {
-        let _ = rows;
-        unimplemented!("skeleton")
+        let indices = UInt32Array::from(rows.to_vec());
+        let scalars = arrow_select::take::take_record_batch(&self.scalars, &indices).expect("rows lie in the batch");
+        let vectors = self
+            .vectors
+            .iter()
+            .map(|VectorColumn { field, dim, data }| {
+                let mut taken = Vec::with_capacity(rows.len() * dim);
+                rows.iter()
+                    .for_each(|&row| taken.extend_from_slice(&data[row as usize * dim..(row as usize + 1) * dim]));
+                VectorColumn { field: field.clone(), dim: *dim, data: taken }
+            })
+            .collect();
+        Self { schema: Arc::clone(&self.schema), scalars, vectors }
     }
 
-    /// All rows of `batches`, which have one schema; at least one batch.
+    /// `len` rows from `offset`, copied. Panics past the end.
+    pub fn slice(&self, offset: usize, len: usize) -> Self {
+        assert!(offset + len <= self.len(), "rows {offset}..{} of {}", offset + len, self.len());
+        // A slice of an Arrow array keeps the whole of it in memory, so rows are taken instead.
+        let rows: Vec<u32> = (offset as u32..(offset + len) as u32).collect();
+        self.take(&rows)
+    }
+
+    /// All rows of `batches`, which have one schema; at least one batch. Keys may repeat in the result.
     pub fn concat(batches: &[Self]) -> Self {
-        let _ = batches;
-        unimplemented!("skeleton")
+        let first = batches.first().expect("at least one batch");
+        let scalars: Vec<&RecordBatch> = batches.iter().map(|batch| &batch.scalars).collect();
+        let scalars = arrow_select::concat::concat_batches(first.scalars.schema_ref(), scalars)
+            .expect("the batches have one schema, and text below 2 GiB");
+        let vectors = (0..first.vectors.len())
+            .map(|at| {
+                let mut data = Vec::with_capacity(batches.iter().map(|batch| batch.vectors[at].data.len()).sum());
+                batches.iter().for_each(|batch| data.extend_from_slice(&batch.vectors[at].data));
+                VectorColumn { field: first.vectors[at].field.clone(), dim: first.vectors[at].dim, data }
+            })
+            .collect();
+        Self { schema: Arc::clone(&first.schema), scalars, vectors }
     }
 
     /// The bytes that the columns hold in memory.
     pub fn memory_bytes(&self) -> usize {
-        unimplemented!("skeleton")
+        let vectors: usize = self.vectors.iter().map(|column| column.data.capacity() * size_of::<f32>()).sum();
+        self.scalars.get_array_memory_size() + vectors
+    }
+}
+
+fn key(column: &dyn Array, row: usize) -> Key {
+    match column.data_type() {
+        ArrowType::Int64 => Key::Int(column.as_primitive::<Int64Type>().value(row)),
+        _ => Key::String(column.as_string::<i32>().value(row).into()),
+    }
+}
+
+fn at_field(row: usize, field: &str, what: &str) -> Error {
+    Error::invalid(format!("row {row}, field {field:?}: {what}"))
+}
+
+fn missing(state: &str, field: &Field) -> String {
+    let article = if matches!(field.data_type, DataType::Int64) { "an" } else { "a" };
+    format!("{state}, expected {article} {}: the field is not nullable and has no default", field.data_type)
+}
+
+fn check_unique<K: std::hash::Hash + Eq + Copy>(
+    keys: impl ExactSizeIterator<Item = K>,
+    twice: impl Fn(usize, usize) -> Error,
+) -> Result<()> {
+    let mut rows = HashMap::with_capacity(keys.len());
+    for (row, key) in keys.enumerate() {
+        if let Some(first) = rows.insert(key, row) {
+            return Err(twice(row, first));
+        }
+    }
+    Ok(())
+}
+
+fn record_batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema, columns, &options).expect("columns are built by their schema")
+}
+
+/// Columns while rows are added.
+struct Builder {
+    schema: Arc<Schema>,
+    columns: Vec<Column>,
+    dynamic: Option<StringBuilder>,
+    rows: usize,
+    bytes: usize,
+    /// The rows to come, when they come from outside.
+    limited: Option<usize>,
+}
+
+impl Builder {
+    fn new(schema: &Arc<Schema>, rows: usize) -> Self {
+        Self {
+            schema: Arc::clone(schema),
+            columns: schema.fields().iter().map(|field| Column::new(field.data_type, rows)).collect(),
+            dynamic: schema.dynamic().then(StringBuilder::new),
+            rows: 0,
+            bytes: 0,
+            limited: None,
+        }
+    }
+
+    fn limited(mut self, rows: usize) -> Self {
+        self.limited = Some(rows);
+        self
+    }
+
+    /// Adds the value of one field, or what stands for a missing one.
+    fn push(&mut self, row: usize, field: usize, cell: Option<Cell<'_>>) -> Result<()> {
+        let (field, column) = (&self.schema.fields()[field], &mut self.columns[field]);
+        let pushed = match (cell, &field.default) {
+            (Some(Cell::Null), _) | (None, None) if field.nullable => {
+                column.push_null();
+                Ok(1)
+            }
+            (Some(Cell::Null) | None, Some(default)) => column.push(Cell::from(default)),
+            (None, None) => Err(missing("is missing", field)),
+            (Some(Cell::Null), None) => Err(missing("is null", field)),
+            (Some(cell), _) => column.push(cell),
+        };
+        self.bytes += pushed.map_err(|what| at_field(row, &field.name, &what))?;
+        Ok(())
+    }
+
+    fn check_unknown(&self, row: usize, name: &str) -> Result<()> {
+        if name == META_COLUMN {
+            return Err(at_field(row, name, "this name is reserved for the dynamic field as a whole"));
+        }
+        if self.dynamic.is_none() {
+            let known = names(self.schema.fields().iter().map(|field| field.name.as_str()));
+            return Err(at_field(row, name, &format!("no such field; the schema has {known} and no dynamic field")));
+        }
+        Ok(())
+    }
+
+    /// Ends a row.
+    fn push_dynamic(&mut self, row: usize, entries: Map<String, Json>) -> Result<()> {
+        match &mut self.dynamic {
+            Some(column) if entries.is_empty() => column.append_null(),
+            Some(column) => {
+                let pushed = column::append_text(column, &Json::Object(entries).to_string());
+                self.bytes += pushed.map_err(|what| at_field(row, META_COLUMN, &what))?;
+            }
+            None => debug_assert!(entries.is_empty(), "unknown names were refused"),
+        }
+        self.rows += 1;
+        if let Some(rows) = self.limited
+            && self.bytes > Batch::BYTES_MAX
+        {
+            return Err(Error::invalid(format!(
+                "the batch is too large: {} bytes in the first {} of its {rows} rows, at most {} bytes are taken at once; \
+                 write it in parts",
+                self.bytes,
+                row + 1,
+                Batch::BYTES_MAX
+            )));
+        }
+        Ok(())
+    }
+
+    fn read(mut self, batch: &RecordBatch) -> Result<Self> {
+        let schema = Arc::clone(&self.schema);
+        let mut known: Vec<Option<_>> = schema.fields().iter().map(|_| None).collect();
+        let mut unknown = Vec::new();
+        let mut meta = None;
+        for (arrow, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            let name = arrow.name().as_str();
+            let normalized = arrow.metadata().get(NORMALIZED_METADATA).is_some_and(|value| value == "true");
+            let cells = column::cells(array.as_ref(), normalized);
+            let twice = if let Some(at) = schema.fields().iter().position(|field| field.name == name) {
+                known[at].replace(cells).is_some()
+            } else if name == META_COLUMN && schema.dynamic() {
+                meta.replace(cells).is_some()
+            } else {
+                self.check_unknown(0, name)?;
+                unknown.push((name, cells));
+                unknown.iter().filter(|(other, _)| *other == name).count() > 1
+            };
+            if twice {
+                return Err(Error::invalid(format!("column {name:?} occurs twice")));
+            }
+        }
+        for row in 0..batch.num_rows() {
+            for (at, cells) in known.iter().enumerate() {
+                let cell = cells.as_ref().map(|cells| cells(row));
+                match cell {
+                    // Arrow has no JSON: it travels as text.
+                    Some(Cell::Text(text)) if schema.fields()[at].data_type == DataType::Json => {
+                        let what = |what: String| at_field(row, &schema.fields()[at].name, &what);
+                        let json = column::parse_json(text).map_err(what)?;
+                        self.push(row, at, Some(Cell::from(&json)))?;
+                    }
+                    cell => self.push(row, at, cell)?,
+                }
+            }
+            let mut entries = match meta.as_ref().map_or(Cell::Null, |cells| cells(row)) {
+                Cell::Null => Map::new(),
+                Cell::Text(text) => self.read_dynamic(text).map_err(|what| at_field(row, META_COLUMN, &what))?,
+                _ => return Err(at_field(row, META_COLUMN, "expected the text of a JSON object")),
+            };
+            for (name, cells) in &unknown {
+                let cell = cells(row);
+                if !matches!(cell, Cell::Null) {
+                    let json = cell.to_json().map_err(|what| at_field(row, name, &what))?;
+                    entries.insert((*name).to_owned(), json);
+                }
+            }
+            self.push_dynamic(row, entries)?;
+        }
+        Ok(self)
+    }
+
+    fn read_dynamic(&self, text: &str) -> Result<Map<String, Json>, String> {
+        let Json::Object(entries) = column::parse_json(text)? else {
+            return Err("expected the text of a JSON object".to_owned());
+        };
+        match entries.keys().find(|name| self.schema.field(name).is_some() || *name == META_COLUMN) {
+            Some(name) => Err(format!("{name:?} is a field of the schema, and cannot be in the dynamic field too")),
+            None => Ok(entries),
+        }
+    }
+
+    fn finish(self) -> Batch {
+        let mut fields = Vec::with_capacity(self.columns.len() + 1);
+        let mut scalars: Vec<ArrayRef> = Vec::with_capacity(self.columns.len() + 1);
+        let mut vectors = Vec::new();
+        for (field, column) in self.schema.fields().iter().zip(self.columns) {
+            match column.finish() {
+                Finished::Scalar(array) => {
+                    fields.push(ArrowField::new(&field.name, array.data_type().clone(), field.nullable));
+                    scalars.push(array);
+                }
+                Finished::Vector { dim, data } => vectors.push(VectorColumn { field: field.name.clone(), dim, data }),
+            }
+        }
+        if let Some(mut column) = self.dynamic {
+            fields.push(ArrowField::new(META_COLUMN, ArrowType::Utf8, true));
+            scalars.push(Arc::new(column.finish()));
+        }
+        let scalars = record_batch(Arc::new(ArrowSchema::new(fields)), scalars, self.rows);
+        Batch { schema: self.schema, scalars, vectors }
+    }
+
+    fn finish_unique(self) -> Result<Batch> {
+        let batch = self.finish();
+        let twice = |row: usize, first: usize| {
+            let what = format!("key {} occurs twice in the batch, first in row {first}", batch.key(row));
+            at_field(row, &batch.schema.primary_key().name, &what)
+        };
+        // Borrowed strings, so no `Key`: a batch has many.
+        match batch.key_column().data_type() {
+            ArrowType::Int64 => check_unique(batch.key_column().as_primitive::<Int64Type>().values().iter(), twice)?,
+            _ => check_unique(batch.key_column().as_string::<i32>().iter(), twice)?,
+        }
+        Ok(batch)
     }
 }

@@ -4,11 +4,15 @@
 //! Deliberately absent: where rows are stored, their versions, how they are found.
 
 mod batch;
+mod column;
 mod row;
 mod schema;
 mod value;
 
-pub use batch::{Batch, META_COLUMN, VectorColumn};
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Batch, META_COLUMN, NORMALIZED_METADATA, VectorColumn};
 pub use row::{Key, Row};
 pub use schema::{DataType, Field, Schema};
 pub use value::Value;

@@ -1,0 +1,509 @@
+use std::sync::Arc;
+
+use arrow_array::builder::{FixedSizeListBuilder, Float64Builder, Int8Builder, LargeListBuilder, ListBuilder};
+use arrow_array::types::Int8Type;
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Date32Array, DictionaryArray, Float16Array, Float32Array, Float64Array, Int8Array,
+    Int16Array, Int64Array, LargeStringArray, NullArray, RecordBatch, StringArray, StringViewArray, UInt32Array,
+    UInt64Array,
+};
+use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::base::{Error, ErrorKind};
+
+fn any_name() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["a", "b", "c", "tag", "x_1", "ü", "", "a.b", "\"q\"", "🌧"]).prop_map(str::to_owned)
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop::collection::vec(any::<char>(), 0..6).prop_map(|text| text.into_iter().collect())
+}
+
+fn any_double() -> impl Strategy<Value = f64> {
+    prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO
+}
+
+fn any_json() -> impl Strategy<Value = Json> {
+    let scalar = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        any::<u64>().prop_map(Json::from),
+        any_double().prop_map(Json::from),
+        any_text().prop_map(Json::from),
+    ];
+    scalar.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+            prop::collection::btree_map(any_name(), inner, 0..4)
+                .prop_map(|entries| Json::Object(entries.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_vector(dim: usize) -> impl Strategy<Value = Value> {
+    prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::ZERO, dim).prop_map(Value::Vector)
+}
+
+/// Any value in the form in which it is read back.
+pub(super) fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![any_json().prop_map(Value::from), (1usize..5).prop_flat_map(any_vector)]
+}
+
+fn value_of(data_type: DataType) -> BoxedStrategy<Value> {
+    match data_type {
+        DataType::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
+        DataType::Int64 => any::<i64>().prop_map(Value::Int).boxed(),
+        DataType::Double => any_double().prop_map(Value::Double).boxed(),
+        DataType::Varchar { .. } => any_text().prop_map(Value::String).boxed(),
+        DataType::Json => {
+            any_json().prop_filter("null is Value::Null", |json| !json.is_null()).prop_map(Value::from).boxed()
+        }
+        DataType::FloatVector { dim } => any_vector(dim as usize).boxed(),
+    }
+}
+
+/// Any schema: `key`, then fields `f0`, `f1`, … of every type.
+pub(super) fn any_schema() -> impl Strategy<Value = Schema> {
+    let key = prop_oneof![Just(DataType::Int64), Just(DataType::Varchar { max_length: 100 })];
+    let scalar = prop::sample::select(vec![
+        DataType::Bool,
+        DataType::Int64,
+        DataType::Double,
+        DataType::Varchar { max_length: 24 },
+        DataType::Json,
+    ]);
+    let scalar = scalar.prop_flat_map(|data_type| {
+        (any::<bool>(), prop::option::of(value_of(data_type))).prop_map(move |(nullable, default)| Field {
+            name: String::new(),
+            data_type,
+            nullable,
+            default,
+        })
+    });
+    let vector = (1u32..5).prop_map(|dim| Field::new("", DataType::FloatVector { dim }));
+    let fields = (prop::collection::vec(scalar, 0..6), prop::collection::vec(vector, 0..3))
+        .prop_map(|(scalars, vectors)| scalars.into_iter().chain(vectors).collect::<Vec<_>>())
+        .prop_shuffle();
+    (key, fields, any::<bool>(), any::<prop::sample::Index>()).prop_map(|(key, mut fields, dynamic, at)| {
+        fields.iter_mut().enumerate().for_each(|(n, field)| field.name = format!("f{n}"));
+        fields.insert(at.index(fields.len() + 1), Field::new("key", key));
+        Schema::new(fields, "key", dynamic).unwrap()
+    })
+}
+
+/// A row with every field, as it is read back.
+fn any_row(schema: &Schema) -> BoxedStrategy<Row> {
+    let fields: Vec<BoxedStrategy<(String, Value)>> = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let name = field.name.clone();
+            let value = value_of(field.data_type);
+            let value = if field.nullable { prop_oneof![1 => Just(Value::Null), 4 => value].boxed() } else { value };
+            value.prop_map(move |value| (name.clone(), value)).boxed()
+        })
+        .collect();
+    let dynamic = if schema.dynamic() { 0..3usize } else { 0..1 };
+    let dynamic = prop::collection::btree_map(any_name(), any_json().prop_map(Value::from), dynamic);
+    (fields, dynamic).prop_map(|(fields, dynamic)| dynamic.into_iter().chain(fields).collect()).boxed()
+}
+
+fn any_rows() -> impl Strategy<Value = (Arc<Schema>, Vec<Row>)> {
+    any_schema().prop_flat_map(|schema| {
+        let schema = Arc::new(schema);
+        let rows = prop::collection::vec(any_row(&schema), 0..12).prop_map(|mut rows| {
+            // Unique keys: the generated ones repeat.
+            for (at, row) in rows.iter_mut().enumerate() {
+                let key = match &row["key"] {
+                    Value::Int(key) => Value::Int(key.wrapping_mul(16) + at as i64),
+                    Value::String(key) => Value::String(format!("{key}{at:02}")),
+                    other => panic!("{other:?} is no key"),
+                };
+                row.insert("key".to_owned(), key);
+            }
+            rows
+        });
+        (Just(schema), rows)
+    })
+}
+
+fn rows_of(batch: &Batch) -> Vec<Row> {
+    (0..batch.len()).map(|row| batch.row(row, None)).collect()
+}
+
+proptest! {
+    #[test]
+    fn rows_to_batch_to_rows((schema, rows) in any_rows()) {
+        let batch = Batch::from_rows(&schema, rows.clone()).unwrap();
+        prop_assert_eq!(batch.len(), rows.len());
+        prop_assert_eq!(&rows_of(&batch), &rows);
+        for (key, row) in batch.keys().iter().zip(&rows) {
+            match (key, &row["key"]) {
+                (Key::Int(key), Value::Int(expected)) => prop_assert_eq!(key, expected),
+                (Key::String(key), Value::String(expected)) => prop_assert_eq!(&**key, expected.as_str()),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+
+    #[test]
+    fn batch_to_arrow_to_batch((schema, rows) in any_rows()) {
+        let batch = Batch::from_rows(&schema, rows).unwrap();
+        let arrow = batch.to_arrow();
+        prop_assert_eq!(&Batch::from_arrow(&schema, &arrow).unwrap(), &batch);
+        prop_assert_eq!(&Batch::from_stored(&schema, &arrow).unwrap(), &batch);
+        // A slice of a larger Arrow batch has offsets that are not zero.
+        let half = batch.len() / 2;
+        let sliced = Batch::from_arrow(&schema, &arrow.slice(half, batch.len() - half)).unwrap();
+        prop_assert_eq!(&sliced, &batch.slice(half, batch.len() - half));
+    }
+
+    #[test]
+    fn rows_survive_messagepack((schema, rows) in any_rows()) {
+        let bytes = rmp_serde::to_vec(&rows).unwrap();
+        let back: Vec<Row> = rmp_serde::from_slice(&bytes).unwrap();
+        prop_assert_eq!(rows_of(&Batch::from_rows(&schema, back).unwrap()), rows);
+    }
+
+    #[test]
+    fn take_and_concat_pick_rows((schema, rows) in any_rows(), picks in prop::collection::vec(any::<prop::sample::Index>(), 0..20)) {
+        let batch = Batch::from_rows(&schema, rows.clone()).unwrap();
+        let picks: Vec<u32> = picks.iter().filter(|_| !rows.is_empty()).map(|at| at.index(rows.len()) as u32).collect();
+        let taken = batch.take(&picks);
+        let expected: Vec<Row> = picks.iter().map(|&row| rows[row as usize].clone()).collect();
+        prop_assert_eq!(&rows_of(&taken), &expected);
+        let parts: Vec<Batch> = (0..taken.len()).map(|row| taken.slice(row, 1)).chain([Batch::empty(&schema)]).collect();
+        prop_assert_eq!(&Batch::concat(&parts), &taken);
+    }
+
+    /// Whatever bytes a peer sends as rows, they are refused or fit.
+    #[test]
+    fn any_values_fit_or_are_refused(schema in any_schema(), rows in prop::collection::vec(prop::collection::btree_map("key|f[0-5]|other", any_value(), 0..8), 0..4)) {
+        let schema = Arc::new(schema);
+        match Batch::from_rows(&schema, rows) {
+            Ok(batch) => {
+                prop_assert_eq!(&Batch::from_arrow(&schema, &batch.to_arrow()).unwrap(), &batch);
+                let _ = rows_of(&batch);
+            }
+            Err(error) => {
+                prop_assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+                prop_assert!(error.message().contains("row ") && error.message().contains("field "), "{}", error);
+            }
+        }
+    }
+}
+
+fn schema() -> Arc<Schema> {
+    let fields = vec![
+        Field::new("id", DataType::Int64),
+        Field::new("title", DataType::Varchar { max_length: 5 }),
+        Field::new("done", DataType::Bool).nullable().with_default(false),
+        Field::new("size", DataType::Double).with_default(1),
+        Field::new("meta", DataType::Json).nullable(),
+        Field::new("embedding", DataType::FloatVector { dim: 2 }),
+    ];
+    Arc::new(Schema::new(fields, "id", false).unwrap())
+}
+
+fn row(fields: Json) -> Row {
+    serde_json::from_value(fields).unwrap()
+}
+
+fn good(id: i64) -> Row {
+    row(json!({"id": id, "title": "rain", "embedding": [1, 0.5]}))
+}
+
+fn with(name: &str, value: impl Into<Value>) -> Row {
+    let mut row = good(7);
+    row.insert(name.to_owned(), value.into());
+    row
+}
+
+fn assert_names(error: &Error, words: &[&str]) {
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    words.iter().for_each(|word| assert!(error.message().contains(word), "{word:?} not in {error}"));
+}
+
+/// The second of two rows is wrong: row 1 is named, and the field.
+fn refused(second: Row, words: &[&str]) {
+    let error = Batch::from_rows(&schema(), vec![good(1), second]).unwrap_err();
+    assert_names(&error, &[&["row 1"], words].concat());
+}
+
+#[test]
+fn each_wrong_row_is_named() {
+    let without = |name: &str| {
+        let mut row = good(7);
+        row.remove(name);
+        row
+    };
+    let nan = f64::NAN;
+    refused(with("embedding", vec![1.0, 2.0, 3.0]), &["\"embedding\"", "3 numbers", "expected 2"]);
+    refused(with("embedding", json!([1])), &["\"embedding\"", "1 numbers", "expected 2"]);
+    refused(with("embedding", vec![1.0, f32::NAN]), &["\"embedding\"", "number 1 is NaN"]);
+    refused(with("embedding", vec![f32::INFINITY, 1.0]), &["\"embedding\"", "number 0 is inf"]);
+    refused(with("embedding", json!([1e300, 1])), &["\"embedding\"", "number 0 is inf"]);
+    refused(with("embedding", json!([1, "x"])), &["\"embedding\"", "number at 1", "a string"]);
+    refused(with("embedding", json!([1, null])), &["\"embedding\"", "number at 1", "null"]);
+    refused(with("embedding", "rain"), &["\"embedding\"", "a vector of 2 numbers", "a string"]);
+    refused(with("embedding", Value::Null), &["\"embedding\"", "is null"]);
+    refused(without("embedding"), &["\"embedding\"", "is missing"]);
+    refused(with("id", "7"), &["\"id\"", "int64", "a string"]);
+    refused(with("id", 7.0), &["\"id\"", "int64", "the double 7"]);
+    refused(with("id", json!(u64::MAX)), &["\"id\"", "int64", "18446744073709551615", "beyond int64"]);
+    refused(with("id", Value::Null), &["\"id\"", "is null"]);
+    refused(without("id"), &["\"id\"", "is missing"]);
+    refused(good(1), &["\"id\"", "key 1 occurs twice", "first in row 0"]);
+    refused(with("title", "thunder"), &["\"title\"", "7 bytes", "at most 5"]);
+    refused(with("title", "🌧🌧"), &["\"title\"", "8 bytes"]);
+    refused(with("title", 3), &["\"title\"", "a string", "the integer 3"]);
+    refused(with("title", json!(["x"])), &["\"title\"", "a string", "an array"]);
+    refused(without("title"), &["\"title\"", "is missing"]);
+    refused(with("done", 1), &["\"done\"", "a bool", "the integer 1"]);
+    refused(with("size", nan), &["\"size\"", "finite", "NaN"]);
+    refused(with("size", f64::NEG_INFINITY), &["\"size\"", "finite", "-inf"]);
+    refused(with("size", json!({"a": 1})), &["\"size\"", "double", "an object"]);
+    refused(with("meta", nan), &["\"meta\"", "NaN", "JSON number"]);
+    refused(with("meta", vec![f32::NAN]), &["\"meta\"", "NaN"]);
+    refused(with("colour", "blue"), &["\"colour\"", "no such field", "\"title\""]);
+    refused(with("$meta", json!({})), &["\"$meta\"", "reserved"]);
+    let deep = (0..101).fold(json!(1), |inner, _| json!([inner]));
+    refused(with("meta", deep), &["\"meta\"", "deeper than 100"]);
+    let string_key = Schema::new(vec![Field::new("word", DataType::Varchar { max_length: 9 })], "word", false).unwrap();
+    let rows = vec![row(json!({"word": "rain"})), row(json!({"word": "rain"}))];
+    assert_names(
+        &Batch::from_rows(&Arc::new(string_key), rows).unwrap_err(),
+        &["row 1", "\"word\"", "key \"rain\" occurs twice"],
+    );
+}
+
+#[test]
+fn defaults_and_nulls() {
+    let mut third = with("size", Value::Null);
+    third.insert("id".to_owned(), Value::Int(8));
+    let batch = Batch::from_rows(&schema(), vec![good(1), with("done", Value::Null), third]).unwrap();
+    let expected = |done: Json| row(json!({"done": done, "size": 1.0, "meta": null}));
+    let read = |at| batch.row(at, Some(&["done", "size", "meta"].map(str::to_owned)));
+    assert_eq!(read(0), expected(json!(false)));
+    // An explicit null stays null where it may; elsewhere it is missing.
+    assert_eq!(read(1), expected(json!(null)));
+    assert_eq!(read(2), expected(json!(false)));
+    assert_names(&Batch::from_rows(&schema(), vec![Row::new()]).unwrap_err(), &["row 0", "\"id\"", "is missing"]);
+}
+
+#[test]
+fn what_fits_is_taken() {
+    let schema = schema();
+    let meta = |value: Value| {
+        let batch = Batch::from_rows(&schema, vec![with("meta", value)]).unwrap();
+        batch.row(0, None)["meta"].clone()
+    };
+    assert_eq!(meta(Value::Int(3)), Value::Int(3));
+    assert_eq!(meta(Value::from("text")), Value::from("text"));
+    assert_eq!(meta(Value::Vector(vec![0.5, 1.0])), Value::Json(json!([0.5, 1.0])));
+    assert_eq!(meta(Value::Json(json!("text"))), Value::from("text"));
+    let batch = Batch::from_rows(&schema, vec![with("size", 3)]).unwrap();
+    assert_eq!(batch.row(0, None)["size"], Value::Double(3.0));
+    assert_eq!(batch.row(0, None)["embedding"], Value::Vector(vec![1.0, 0.5]));
+    assert_eq!(batch.vector("embedding").unwrap().data, [1.0, 0.5]);
+}
+
+#[test]
+fn no_rows_are_a_batch() {
+    let schema = schema();
+    for batch in [Batch::empty(&schema), Batch::from_rows(&schema, vec![]).unwrap()] {
+        assert!(batch.is_empty());
+        assert_eq!(batch.keys(), []);
+        assert_eq!(batch.scalars().num_columns(), 5);
+        assert_eq!(Batch::from_arrow(&schema, &batch.to_arrow()).unwrap(), batch);
+    }
+}
+
+#[test]
+fn dynamic_names_are_rows_of_their_own() {
+    let fields = vec![Field::new("id", DataType::Int64)];
+    let schema = Arc::new(Schema::new(fields, "id", true).unwrap());
+    let rows = vec![row(json!({"id": 1, "tag": "x", "n": null, "list": [1, {"a": 2}]})), row(json!({"id": 2}))];
+    let batch = Batch::from_rows(&schema, rows.clone()).unwrap();
+    assert_eq!(rows_of(&batch), rows);
+    assert_eq!(batch.scalars().column(1).null_count(), 1);
+    let names = ["tag", "id", "absent"].map(str::to_owned);
+    assert_eq!(batch.row(0, Some(&names)), row(json!({"id": 1, "tag": "x"})));
+    assert_eq!(batch.row(1, Some(&names)), row(json!({"id": 2})));
+    let error = Batch::from_rows(&schema, vec![row(json!({"id": 1, "$meta": {}}))]).unwrap_err();
+    assert_names(&error, &["row 0", "$meta", "reserved"]);
+}
+
+#[test]
+fn too_large_a_batch_says_how_large() {
+    let fields = vec![Field::new("id", DataType::Int64), Field::new("v", DataType::FloatVector { dim: 32_768 })];
+    let schema = Arc::new(Schema::new(fields, "id", false).unwrap());
+    let rows = |count: i64| -> Vec<Row> {
+        let vector = Value::Vector(vec![1.0; 32_768]);
+        (0..count).map(|id| [("id".to_owned(), Value::Int(id)), ("v".to_owned(), vector.clone())].into()).collect()
+    };
+    // 131,080 bytes a row: 511 rows fit.
+    let fitting = Batch::from_rows(&schema, rows(511)).unwrap();
+    let error = Batch::from_rows(&schema, rows(600)).unwrap_err();
+    assert_names(&error, &["67112960 bytes", "first 512 of its 600 rows", "67108864"]);
+    // What a segment holds may be larger, and may hold a key twice.
+    let whole = Batch::concat(&[fitting.clone(), fitting]);
+    assert_names(&Batch::from_arrow(&schema, &whole.to_arrow()).unwrap_err(), &["too large"]);
+    assert_eq!(Batch::from_stored(&schema, &whole.to_arrow()).unwrap(), whole);
+    assert!(whole.memory_bytes() > 1022 * 131_080 && whole.memory_bytes() < 1022 * 131_080 * 5 / 4);
+}
+
+/// A small dictionary can stand for much text: 16 bytes a row here, for 64 kB each.
+#[test]
+fn an_expanding_dictionary_is_stopped_in_time() {
+    let text = Field::new("t", DataType::Varchar { max_length: 65_535 });
+    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64), text], "id", false).unwrap());
+    let rows = 100_000;
+    let keys = Int8Array::from(vec![0; rows]);
+    let dictionary = DictionaryArray::<Int8Type>::new(keys, Arc::new(StringArray::from(vec!["x".repeat(65_535)])));
+    let arrow =
+        arrow(vec![("id", Arc::new(Int64Array::from_iter_values(0..rows as i64))), ("t", Arc::new(dictionary))]);
+    assert_names(&Batch::from_arrow(&schema, &arrow).unwrap_err(), &["too large", "of its 100000 rows"]);
+}
+
+fn arrow(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    let fields: Vec<ArrowField> =
+        columns.iter().map(|(name, array)| ArrowField::new(*name, array.data_type().clone(), true)).collect();
+    let columns = columns.into_iter().map(|(_, array)| array).collect();
+    RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), columns).unwrap()
+}
+
+fn vectors(rows: &[[f64; 2]]) -> ArrayRef {
+    let mut lists = ListBuilder::new(Float64Builder::new());
+    rows.iter().for_each(|row| lists.append_value(row.map(Some)));
+    Arc::new(lists.finish())
+}
+
+fn one(name: &str, array: ArrayRef) -> Result<Vec<Value>, Error> {
+    let rows = array.len();
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(Int64Array::from_iter_values(0..rows as i64))),
+        ("title", Arc::new(StringArray::from(vec!["t"; rows]))),
+        ("embedding", vectors(&vec![[1.0, 2.0]; rows])),
+    ];
+    columns.retain(|(other, _)| *other != name);
+    columns.push((name, array));
+    let batch = Batch::from_arrow(&schema(), &arrow(columns))?;
+    Ok((0..batch.len()).map(|row| batch.row(row, None)[name].clone()).collect())
+}
+
+#[test]
+fn arrow_types_are_converted() {
+    let ints = [Value::Int(3), Value::Int(4)];
+    assert_eq!(one("id", Arc::new(Int8Array::from(vec![3, 4]))).unwrap(), ints);
+    assert_eq!(one("id", Arc::new(Int16Array::from(vec![3, 4]))).unwrap(), ints);
+    assert_eq!(one("id", Arc::new(UInt32Array::from(vec![3, 4]))).unwrap(), ints);
+    assert_eq!(one("id", Arc::new(UInt64Array::from(vec![3, 4]))).unwrap(), ints);
+    let doubles = [Value::Double(0.5), Value::Double(2.0)];
+    assert_eq!(one("size", Arc::new(Float32Array::from(vec![0.5, 2.0]))).unwrap(), doubles);
+    assert_eq!(one("size", Arc::new(Float64Array::from(vec![0.5, 2.0]))).unwrap(), doubles);
+    let halves = Float16Array::from_iter_values([0.5, 2.0].map(half::f16::from_f32));
+    assert_eq!(one("size", Arc::new(halves)).unwrap(), doubles);
+    let texts = [Value::from("a"), Value::from("b")];
+    assert_eq!(one("title", Arc::new(LargeStringArray::from(vec!["a", "b"]))).unwrap(), texts);
+    assert_eq!(one("title", Arc::new(StringViewArray::from(vec!["a", "b"]))).unwrap(), texts);
+    let dictionary: DictionaryArray<Int8Type> = vec!["a", "b"].into_iter().collect();
+    assert_eq!(one("title", Arc::new(dictionary)).unwrap(), texts);
+    assert_eq!(one("done", Arc::new(NullArray::new(2))).unwrap(), [Value::Null, Value::Null]);
+    assert_eq!(
+        one("done", Arc::new(BooleanArray::from(vec![Some(true), None]))).unwrap(),
+        [Value::Bool(true), Value::Null]
+    );
+    let json = StringArray::from(vec![Some("[1, 2]"), Some("\"x\""), Some("null"), None]);
+    let expected = [Value::Json(json!([1, 2])), Value::from("x"), Value::Null, Value::Null];
+    assert_eq!(one("meta", Arc::new(json)).unwrap(), expected);
+    assert_eq!(one("meta", Arc::new(Int8Array::from(vec![5]))).unwrap(), [Value::Int(5)]);
+}
+
+#[test]
+fn lists_of_numbers_are_vectors() {
+    let expected = [Value::Vector(vec![1.0, 2.0]), Value::Vector(vec![3.0, -4.0])];
+    assert_eq!(one("embedding", vectors(&[[1.0, 2.0], [3.0, -4.0]])).unwrap(), expected);
+    let mut large = LargeListBuilder::new(Int8Builder::new());
+    let mut fixed = FixedSizeListBuilder::new(Int8Builder::new(), 2);
+    for pair in [[1, 2], [3, -4]] {
+        large.append_value(pair.map(Some));
+        fixed.values().append_slice(&pair);
+        fixed.append(true);
+    }
+    assert_eq!(one("embedding", Arc::new(large.finish())).unwrap(), expected);
+    let fixed = fixed.finish();
+    assert_eq!(one("embedding", Arc::new(fixed.clone())).unwrap(), expected);
+    // A slice must not read the rows before it.
+    assert_eq!(one("embedding", Arc::new(fixed.slice(1, 1))).unwrap(), expected[1..]);
+
+    let fields = vec![Field::new("id", DataType::Int64), Field::new("v", DataType::FloatVector { dim: 2 })];
+    let schema = Arc::new(Schema::new(fields, "id", false).unwrap());
+    let directions = |vectors: ArrayRef| {
+        let normalized = std::collections::HashMap::from([(NORMALIZED_METADATA.to_owned(), "true".to_owned())]);
+        let fields = vec![
+            ArrowField::new("id", arrow_schema::DataType::Int64, false),
+            ArrowField::new("v", vectors.data_type().clone(), false).with_metadata(normalized),
+        ];
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..vectors.len() as i64));
+        Batch::from_arrow(
+            &schema,
+            &RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), vec![ids, vectors]).unwrap(),
+        )
+    };
+    assert_eq!(directions(Arc::new(fixed.slice(1, 1))).unwrap().vectors()[0].data, [0.6, -0.8]);
+    assert_names(&directions(vectors(&[[1.0, 0.0], [0.0, 0.0]])).unwrap_err(), &["row 1", "\"v\"", "no direction"]);
+}
+
+#[test]
+fn each_wrong_arrow_column_is_named() {
+    let refused = |name: &str, array: ArrayRef, words: &[&str]| assert_names(&one(name, array).unwrap_err(), words);
+    refused("id", Arc::new(UInt64Array::from(vec![1, u64::MAX])), &["row 1", "\"id\"", "beyond int64"]);
+    refused("id", Arc::new(Int64Array::from(vec![Some(1), None])), &["row 1", "\"id\"", "is null"]);
+    refused("id", Arc::new(Int64Array::from(vec![1, 1])), &["row 1", "\"id\"", "twice"]);
+    refused("id", Arc::new(Float64Array::from(vec![1.0])), &["row 0", "\"id\"", "int64", "the double 1"]);
+    refused("title", Arc::new(StringArray::from(vec![None, Some("x")])), &["row 0", "\"title\"", "is null"]);
+    refused("title", Arc::new(StringArray::from(vec!["ok", "too long"])), &["row 1", "\"title\"", "8 bytes"]);
+    refused("title", Arc::new(Date32Array::from(vec![1])), &["row 0", "\"title\"", "Date32"]);
+    refused("size", Arc::new(Float64Array::from(vec![1.0, f64::NAN])), &["row 1", "\"size\"", "NaN"]);
+    refused("meta", Arc::new(StringArray::from(vec!["{", "1"])), &["row 0", "\"meta\"", "not JSON text"]);
+    refused("meta", Arc::new(StringArray::from(vec!["1e999"])), &["row 0", "\"meta\"", "not JSON text"]);
+    refused("embedding", vectors(&[[1.0, f64::INFINITY]]), &["row 0", "\"embedding\"", "number 1 is inf"]);
+    refused("embedding", Arc::new(Int64Array::from(vec![1])), &["row 0", "\"embedding\"", "a vector of 2"]);
+    refused("embedding", Arc::new(NullArray::new(1)), &["row 0", "\"embedding\"", "is null"]);
+    let mut lists = ListBuilder::new(Float64Builder::new());
+    lists.append_value([Some(1.0), Some(2.0)]);
+    lists.append_value([Some(1.0), None]);
+    refused("embedding", Arc::new(lists.finish()), &["row 1", "\"embedding\"", "number 1 is null"]);
+    lists.append_value([Some(1.0)]);
+    refused("embedding", Arc::new(lists.finish()), &["row 0", "\"embedding\"", "1 numbers, expected 2"]);
+    refused("colour", Arc::new(StringArray::from(vec!["blue"])), &["\"colour\"", "no such field"]);
+    // A dictionary of no values, in which every row is null.
+    let nothing =
+        DictionaryArray::<Int8Type>::new(Int8Array::from(vec![None]), Arc::new(StringArray::from(Vec::<&str>::new())));
+    refused("title", Arc::new(nothing), &["row 0", "\"title\"", "is null"]);
+    let twice = arrow(vec![("id", Arc::new(Int64Array::from(vec![1]))), ("id", Arc::new(Int64Array::from(vec![1])))]);
+    assert_names(&Batch::from_arrow(&schema(), &twice).unwrap_err(), &["\"id\" occurs twice"]);
+}
+
+#[test]
+fn unknown_arrow_columns_are_dynamic() {
+    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64)], "id", true).unwrap());
+    let ids = || -> (&str, ArrayRef) { ("id", Arc::new(Int64Array::from(vec![1, 2]))) };
+    let tags: ArrayRef = Arc::new(StringArray::from(vec![Some("[1]"), None]));
+    let meta: ArrayRef = Arc::new(StringArray::from(vec![None, Some("{\"n\": 1.5}")]));
+    let batch = Batch::from_arrow(&schema, &arrow(vec![("tag", tags.clone()), (META_COLUMN, meta), ids()])).unwrap();
+    assert_eq!(rows_of(&batch), [row(json!({"id": 1, "tag": "[1]"})), row(json!({"id": 2, "n": 1.5}))]);
+    for (text, words) in [("[1]", "a JSON object"), ("{\"id\": 3}", "\"id\" is a field"), ("{", "not JSON")] {
+        let meta: ArrayRef = Arc::new(StringArray::from(vec![None, Some(text)]));
+        let error = Batch::from_arrow(&schema, &arrow(vec![ids(), (META_COLUMN, meta)])).unwrap_err();
+        assert_names(&error, &["row 1", META_COLUMN, words]);
+    }
+    let dates: ArrayRef = Arc::new(Date32Array::from(vec![1, 2]));
+    let error = Batch::from_arrow(&schema, &arrow(vec![ids(), ("day", dates)])).unwrap_err();
+    assert_names(&error, &["row 0", "\"day\"", "Date32"]);
+}
