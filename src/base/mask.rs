@@ -105,7 +105,14 @@ impl RowMask {
 
     /// The rows in the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.words.iter().enumerate().flat_map(|(index, &word)| {
+        self.iter_from(0)
+    }
+
+    /// The rows in the set from `start` on, ascending.
+    pub fn iter_from(&self, start: usize) -> impl Iterator<Item = usize> + '_ {
+        let first = start / 64;
+        self.words.iter().enumerate().skip(first).flat_map(move |(index, &word)| {
+            let word = if index == first { word & (u64::MAX << (start % 64)) } else { word };
             std::iter::successors((word != 0).then_some(word), |word| {
                 let rest = word & (word - 1);
                 (rest != 0).then_some(rest)
@@ -157,7 +164,11 @@ mod tests {
             prop_assert_eq!(left.count(), rows.iter().filter(|pair| pair.0).count());
             let listed: Vec<usize> = left.iter().collect();
             let expected: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].0).collect();
-            prop_assert_eq!(listed, expected);
+            prop_assert_eq!(&listed, &expected);
+            for start in [0, 1, 63, 64, 65, 150, 250] {
+                let expected: Vec<usize> = expected.iter().copied().filter(|&row| row >= start).collect();
+                prop_assert_eq!(left.iter_from(start).collect::<Vec<_>>(), expected);
+            }
             let mut both = left.clone();
             both.intersect(&right);
             prop_assert_eq!(both, rows.iter().map(|pair| pair.0 && pair.1).collect::<RowMask>());

@@ -1,6 +1,14 @@
 //! Indexes over one vector field of one segment: `build -> bytes`, `open(bytes) -> searcher`; a mask goes in, row numbers
 //! and distances come out. An index never sees a filter expression, a file, or a key.
+//!
+//! Rows are numbered from 0 in the order of insertion and never move or go away: a deleted row is one that the mask does not
+//! admit. What an index holds follows from the vectors alone, bit for bit, on every target: no clock, no randomness.
 
+pub mod flat;
+mod hnsw;
 mod spec;
+mod vectors;
 
+pub use hnsw::Hnsw;
 pub use spec::{IndexKind, IndexSpec};
+pub use vectors::Vectors;

@@ -1,0 +1,102 @@
+#![expect(unsafe_code, reason = "a slice of lines is viewed as a slice of their elements")]
+
+use std::fmt;
+
+mod sealed {
+    pub trait Plain: Copy + Default {}
+    impl Plain for i8 {}
+    impl Plain for u32 {}
+    impl Plain for f32 {}
+}
+use sealed::Plain;
+
+/// One cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// A growable array that starts on a cache line, so that rows of a multiple of 64 bytes never straddle one more line than they
+/// fill, and aligned loads stay possible. Elements are plain numbers: `i8`, `u32`, `f32`.
+#[derive(Clone)]
+pub struct AlignedVec<T: Plain> {
+    lines: Vec<Line>,
+    len: usize,
+    element: std::marker::PhantomData<T>,
+}
+
+impl<T: Plain> AlignedVec<T> {
+    const PER_LINE: usize = 64 / size_of::<T>();
+
+    /// An empty array; allocates nothing.
+    pub const fn new() -> Self {
+        Self { lines: Vec::new(), len: 0, element: std::marker::PhantomData }
+    }
+
+    /// Grows to `len` elements, the new ones zero. A smaller `len` changes nothing.
+    pub fn grow(&mut self, len: usize) {
+        if len > self.len {
+            self.lines.resize(len.div_ceil(Self::PER_LINE), Line([0; 64]));
+            self.len = len;
+        }
+    }
+
+    /// Makes room for `additional` more elements, exactly.
+    pub fn reserve_exact(&mut self, additional: usize) {
+        let lines = (self.len + additional).div_ceil(Self::PER_LINE);
+        self.lines.reserve_exact(lines.saturating_sub(self.lines.len()));
+    }
+
+    /// How many bytes are held.
+    pub fn memory_bytes(&self) -> usize {
+        self.lines.capacity() * 64
+    }
+}
+
+impl<T: Plain> Default for AlignedVec<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Plain> std::ops::Deref for AlignedVec<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `lines` holds at least `len * size_of::<T>()` initialised bytes (`grow`), aligned to 64, and every bit pattern is
+        // a value of the sealed number types.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Plain> std::ops::DerefMut for AlignedVec<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; the borrow is unique because `self` is, and every number is valid as the bytes of a line.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Plain + fmt::Debug> fmt::Debug for AlignedVec<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_with_zeros_and_stays_aligned() {
+        let mut array = AlignedVec::<u32>::new();
+        assert!(array.is_empty());
+        for len in [1, 15, 16, 17, 1000, 10] {
+            let before = array.len();
+            array.grow(len);
+            assert_eq!(array.len(), len.max(before));
+            assert_eq!(array.as_ptr() as usize % 64, 0);
+            assert!(array[before..].iter().all(|&element| element == 0));
+            array.fill(7);
+        }
+        assert!(array.memory_bytes() >= 4000);
+    }
+}

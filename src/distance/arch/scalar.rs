@@ -1,0 +1,46 @@
+//! The truth: plain loops, in the order of the elements.
+
+use super::super::{Isa, Kernels};
+
+pub(in super::super) static KERNELS: Kernels = Kernels {
+    isa: Isa::Scalar,
+    dot,
+    l2,
+    dot_rows: |query, rows, out| each_row(query, rows, out, dot),
+    l2_rows: |query, rows, out| each_row(query, rows, out, l2),
+    dot_gather: |query, data, rows, out| gather(query, data, rows, out, dot),
+    l2_gather: |query, data, rows, out| gather(query, data, rows, out, l2),
+    dot_i8,
+    l2_i8,
+    dot_i8_gather: |query, data, rows, out| gather(query, data, rows, out, dot_i8),
+};
+
+fn dot(left: &[f32], right: &[f32]) -> f32 {
+    left.iter().zip(right).map(|(a, b)| a * b).sum()
+}
+
+fn l2(left: &[f32], right: &[f32]) -> f32 {
+    left.iter().zip(right).map(|(a, b)| (a - b) * (a - b)).sum()
+}
+
+fn dot_i8(left: &[i8], right: &[i8]) -> i32 {
+    left.iter().zip(right).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+}
+
+fn l2_i8(left: &[i8], right: &[i8]) -> i32 {
+    left.iter().zip(right).map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum()
+}
+
+fn each_row<T>(query: &[f32], rows: &[f32], out: &mut [T], kernel: impl Fn(&[f32], &[f32]) -> T) {
+    // `max(1)`: without dimensions every row is the same empty slice, and there is nothing to cut.
+    let rows = rows.chunks_exact(query.len().max(1)).chain(std::iter::repeat(&[][..]));
+    for (out, row) in out.iter_mut().zip(rows) {
+        *out = kernel(query, row);
+    }
+}
+
+fn gather<T, R>(query: &[T], data: &[T], rows: &[u32], out: &mut [R], kernel: impl Fn(&[T], &[T]) -> R) {
+    for (out, &row) in out.iter_mut().zip(rows) {
+        *out = kernel(query, &data[row as usize * query.len()..][..query.len()]);
+    }
+}

@@ -1,0 +1,120 @@
+use std::sync::OnceLock;
+
+use super::arch;
+
+/// An instruction set that kernels were written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust: the truth that all others are tested against.
+    Scalar,
+}
+
+/// Query, data, numbers of rows, results.
+type Gather<T, R> = fn(&[T], &[T], &[u32], &mut [R]);
+
+/// The kernels of one instruction set.
+///
+/// Vectors are `[dim]`, rows `[rows, dim]` row-major and contiguous. Nothing needs to be aligned. Codes lie in
+/// -127..=127; -128 is not a code, and gives a wrong product on some targets. Integer results are exact up to `dim`
+/// 33,025 (L2) and 133,143 (product).
+#[derive(Debug, Clone, Copy)]
+pub struct Kernels {
+    pub(super) isa: Isa,
+    pub(super) dot: fn(&[f32], &[f32]) -> f32,
+    pub(super) l2: fn(&[f32], &[f32]) -> f32,
+    pub(super) dot_rows: fn(&[f32], &[f32], &mut [f32]),
+    pub(super) l2_rows: fn(&[f32], &[f32], &mut [f32]),
+    pub(super) dot_gather: Gather<f32, f32>,
+    pub(super) l2_gather: Gather<f32, f32>,
+    pub(super) dot_i8: fn(&[i8], &[i8]) -> i32,
+    pub(super) l2_i8: fn(&[i8], &[i8]) -> i32,
+    pub(super) dot_i8_gather: Gather<i8, i32>,
+}
+
+static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
+
+/// The fastest kernels that this processor runs, chosen at the first call.
+pub fn kernels() -> &'static Kernels {
+    CHOSEN.get_or_init(|| arch::available()[0])
+}
+
+impl Kernels {
+    /// The kernels of every instruction set that this processor runs, fastest first, scalar last.
+    pub fn available() -> &'static [&'static Kernels] {
+        arch::available()
+    }
+
+    /// Makes [`kernels`] return these from now on. For measuring one instruction set; call it before anything else.
+    ///
+    /// # Errors
+    /// The kernels that were chosen already.
+    pub fn choose(&'static self) -> Result<(), &'static Kernels> {
+        CHOSEN.set(self).map_err(|_| kernels())
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The inner product. Panics when the lengths differ.
+    #[inline]
+    pub fn dot(&self, left: &[f32], right: &[f32]) -> f32 {
+        assert_eq!(left.len(), right.len(), "vectors of different dimensions");
+        (self.dot)(left, right)
+    }
+
+    /// The squared Euclidean distance. Panics when the lengths differ.
+    #[inline]
+    pub fn l2(&self, left: &[f32], right: &[f32]) -> f32 {
+        assert_eq!(left.len(), right.len(), "vectors of different dimensions");
+        (self.l2)(left, right)
+    }
+
+    /// The inner product of `query` with each of `out.len()` consecutive rows. Panics when `rows` has another length.
+    pub fn dot_rows(&self, query: &[f32], rows: &[f32], out: &mut [f32]) {
+        assert_eq!(rows.len(), query.len() * out.len(), "rows of different dimensions");
+        (self.dot_rows)(query, rows, out);
+    }
+
+    /// The squared distance of `query` to each of `out.len()` consecutive rows. Panics when `rows` has another length.
+    pub fn l2_rows(&self, query: &[f32], rows: &[f32], out: &mut [f32]) {
+        assert_eq!(rows.len(), query.len() * out.len(), "rows of different dimensions");
+        (self.l2_rows)(query, rows, out);
+    }
+
+    /// The inner product of `query` with the rows of `data` whose numbers are in `rows`. Panics when a row is outside `data`,
+    /// or `rows` and `out` differ in length.
+    pub fn dot_gather(&self, query: &[f32], data: &[f32], rows: &[u32], out: &mut [f32]) {
+        assert_eq!(rows.len(), out.len(), "one result a row");
+        (self.dot_gather)(query, data, rows, out);
+    }
+
+    /// As [`Kernels::dot_gather`], with the squared distance.
+    pub fn l2_gather(&self, query: &[f32], data: &[f32], rows: &[u32], out: &mut [f32]) {
+        assert_eq!(rows.len(), out.len(), "one result a row");
+        (self.l2_gather)(query, data, rows, out);
+    }
+
+    /// The inner product of two codes. Panics when the lengths differ.
+    #[inline]
+    pub fn dot_i8(&self, left: &[i8], right: &[i8]) -> i32 {
+        assert_eq!(left.len(), right.len(), "codes of different dimensions");
+        (self.dot_i8)(left, right)
+    }
+
+    /// The squared Euclidean distance of two codes. Panics when the lengths differ.
+    #[inline]
+    pub fn l2_i8(&self, left: &[i8], right: &[i8]) -> i32 {
+        assert_eq!(left.len(), right.len(), "codes of different dimensions");
+        (self.l2_i8)(left, right)
+    }
+
+    /// As [`Kernels::dot_gather`], over codes.
+    #[inline]
+    pub fn dot_i8_gather(&self, query: &[i8], codes: &[i8], rows: &[u32], out: &mut [i32]) {
+        assert_eq!(rows.len(), out.len(), "one result a row");
+        (self.dot_i8_gather)(query, codes, rows, out);
+    }
+}

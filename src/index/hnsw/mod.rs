@@ -1,0 +1,105 @@
+//! A navigable small-world graph over int8 codes, reranked with full precision.
+//!
+//! Source: Malkov & Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small
+//! World graphs" (2016); algorithm numbers below are theirs. Where we depart from it:
+//! - Distances in the graph are those of [`Sq8`] codes, a quarter of the memory traffic; the closest are reranked.
+//! - A node's level is a hash of its row number: the same rows give the same graph on every target.
+//! - A row whose code equals that of a node already in the graph becomes its *twin*: a link in a chain behind that node, not a
+//!   node. A thousand copies of one vector, or all rows without text, would otherwise fill every neighbour list around them
+//!   with themselves and cut the graph apart.
+//! - Nothing is ever taken out. Rows that the mask does not admit are bridges: walked over, not returned.
+//!
+//! What must be true: every number in a neighbour list is a row below `len`; a twin has no neighbours, is in nobody's list, and
+//! is in exactly one chain; chains end.
+
+mod build;
+mod bytes;
+mod links;
+mod scratch;
+mod search;
+#[cfg(test)]
+mod tests;
+mod twins;
+
+use crate::distance::{Kernels, Metric, kernels};
+use crate::quant::Sq8;
+use links::Links;
+use scratch::ScratchPool;
+use twins::Twins;
+
+/// Neighbours a node has at most on the upper levels.
+pub const M_MAX: u32 = 2048;
+/// Candidates looked at for each inserted row, at most.
+pub const EF_CONSTRUCTION_MAX: u32 = 65_536;
+/// More rows than this are not indexed: one bit of a row number is used for a mark.
+const ROWS_MAX: usize = 1 << 31;
+
+/// An incremental HNSW index over the first `len` rows of a segment.
+///
+/// Searches take `&self` and may run concurrently where there are threads; inserting takes `&mut self`.
+#[derive(Debug, Clone)]
+pub struct Hnsw {
+    dim: usize,
+    metric: Metric,
+    m: usize,
+    ef_construction: usize,
+    kernels: &'static Kernels,
+    codes: Sq8,
+    links: Links,
+    twins: Twins,
+    /// The node that searches start from, on the highest level; none while the graph has no node.
+    entry: Option<u32>,
+    /// A row whose code is zero, the head of the chain of all such, while the metric sees directions only: it has the same
+    /// distance to everything, so a graph could not lead to it.
+    zero: Option<u32>,
+    scratch: ScratchPool,
+}
+
+impl Hnsw {
+    /// An empty index for vectors of `dim` dimensions. `m`: neighbours on the upper levels, twice as many on the lowest;
+    /// `ef_construction`: candidates looked at for each inserted row. Panics when `dim` is 0; `m` is brought into
+    /// 2..=[`M_MAX`], `ef_construction` into `m`..=[`EF_CONSTRUCTION_MAX`].
+    pub fn new(dim: usize, metric: Metric, m: u32, ef_construction: u32) -> Self {
+        assert!(dim > 0, "vectors have at least one dimension");
+        let m = m.clamp(2, M_MAX);
+        let ef_construction = ef_construction.clamp(m, EF_CONSTRUCTION_MAX);
+        Self {
+            dim,
+            metric,
+            m: m as usize,
+            ef_construction: ef_construction as usize,
+            kernels: kernels(),
+            codes: Sq8::new(dim, metric),
+            links: Links::new(m as usize),
+            twins: Twins::default(),
+            entry: None,
+            zero: None,
+            scratch: ScratchPool::default(),
+        }
+    }
+
+    /// How many rows are indexed: rows `0..len`.
+    pub fn len(&self) -> usize {
+        self.codes.len()
+    }
+
+    /// Whether no row is indexed.
+    pub fn is_empty(&self) -> bool {
+        self.codes.is_empty()
+    }
+
+    /// The dimension of its vectors.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The metric that it was built for.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// How many bytes are held, without the vectors, which are the caller's.
+    pub fn memory_bytes(&self) -> usize {
+        self.codes.memory_bytes() + self.links.memory_bytes() + self.twins.memory_bytes() + self.scratch.memory_bytes()
+    }
+}

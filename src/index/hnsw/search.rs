@@ -1,0 +1,172 @@
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::Hnsw;
+use super::scratch::{Candidate, Scratch};
+use crate::base::{Neighbor, RowMask, TopK};
+use crate::index::Vectors;
+use crate::index::flat::{self, Measure};
+use crate::quant::Query;
+
+impl Hnsw {
+    /// The `k` rows closest to `query` that were found, closest first; distances are exact, of `vectors`. Fewer when fewer are
+    /// admitted.
+    ///
+    /// `ef`: how many candidates are kept while searching, at least `k` are: more finds more and takes longer. `mask`: the rows
+    /// that may be found; it may be longer than the index, and a row past its end is not admitted. `vectors`: those that were
+    /// inserted, row for row; there may be more.
+    ///
+    /// When no more than `ef` rows are admitted every one of them is compared, so that nothing is missed. Panics when `query`
+    /// or `vectors` have another dimension, or there are fewer vectors than indexed rows.
+    pub fn search(
+        &self,
+        query: &[f32],
+        k: usize,
+        ef: usize,
+        mask: Option<&RowMask>,
+        vectors: Vectors<'_>,
+    ) -> Vec<Neighbor> {
+        assert_eq!(query.len(), self.dim, "a query of another dimension");
+        assert_eq!(vectors.dim, self.dim, "vectors of another dimension");
+        assert!(vectors.len() >= self.len(), "{} vectors for {} indexed rows", vectors.len(), self.len());
+        if k == 0 {
+            return Vec::new();
+        }
+        let ef = ef.max(k);
+        let len = self.len();
+        let admitted = mask.map_or(len, |mask| mask.iter().take_while(|&row| row < len).take(ef + 1).count());
+        if admitted <= ef {
+            return flat::search(vectors, 0..len as u32, self.metric, query, k, mask);
+        }
+        self.scratch.with(|scratch| {
+            let mut encoded = std::mem::take(&mut scratch.query);
+            self.codes.encode(query, &mut encoded);
+            let mut found = Vec::new();
+            match mask {
+                None => {
+                    self.descend(encoded.as_query(), 0, scratch);
+                    self.search_level(encoded.as_query(), 0, ef, scratch);
+                    self.collect(scratch.nearest.candidates(), ef, |_| true, &mut found);
+                }
+                Some(mask) => {
+                    self.descend(encoded.as_query(), 0, scratch);
+                    let closest = self.search_masked(encoded.as_query(), ef, mask, scratch);
+                    self.collect(&closest, ef, |row| mask.contains(row as usize), &mut found);
+                }
+            }
+            self.add_zeros(mask, k, &mut found);
+            scratch.query = encoded;
+            self.rerank(query, k, found, vectors)
+        })
+    }
+
+    /// From the entry down to the level above `level`, keeping the closest node only (algorithm 2 with `ef` 1). Leaves the
+    /// closest as the only candidate of `scratch.nearest`, or none in an empty graph.
+    pub(super) fn descend(&self, query: Query<'_>, level: u32, scratch: &mut Scratch) {
+        scratch.nearest.reset(1);
+        let Some(entry) = self.entry else { return };
+        self.compare(query, &[entry], scratch);
+        for upper in (level + 1..=self.level_of(entry)).rev() {
+            self.search_level(query, upper, 1, scratch);
+        }
+    }
+
+    /// The `ef` nodes closest to `query` on `level` (algorithm 2), from the candidates in `scratch.nearest` on, into
+    /// `scratch.nearest`.
+    pub(super) fn search_level(&self, query: Query<'_>, level: u32, ef: usize, scratch: &mut Scratch) {
+        scratch.visited.reset(self.len());
+        scratch.nearest.restart(ef);
+        for candidate in scratch.nearest.candidates() {
+            scratch.visited.insert(candidate.row());
+        }
+        while let Some(row) = scratch.nearest.expand_next() {
+            self.unvisited_neighbors(row, level, scratch);
+            let Scratch { rows, products, nearest, .. } = scratch;
+            self.codes.distances(self.kernels, query, rows, products, |row, distance| {
+                nearest.push(Candidate::new(distance, row));
+            });
+        }
+    }
+
+    /// The `ef` admitted nodes closest to `query` on level 0. Nodes that are not admitted lead on but take no place: the search
+    /// goes on until the closest node that it has not expanded is farther than `ef` admitted ones.
+    fn search_masked(&self, query: Query<'_>, ef: usize, mask: &RowMask, scratch: &mut Scratch) -> Vec<Candidate> {
+        let mut open: BinaryHeap<Reverse<Candidate>> =
+            scratch.nearest.candidates().iter().copied().map(Reverse).collect();
+        scratch.visited.reset(self.len());
+        scratch.nearest.reset(ef);
+        for &Reverse(candidate) in &open {
+            scratch.visited.insert(candidate.row());
+            if self.admits(mask, candidate.row()) {
+                scratch.nearest.push(candidate);
+            }
+        }
+        while let Some(Reverse(closest)) = open.pop() {
+            if closest > scratch.nearest.bound() {
+                break;
+            }
+            self.unvisited_neighbors(closest.row(), 0, scratch);
+            let Scratch { rows, products, nearest, .. } = scratch;
+            self.codes.distances(self.kernels, query, rows, products, |row, distance| {
+                let candidate = Candidate::new(distance, row);
+                if candidate < nearest.bound() {
+                    open.push(Reverse(candidate));
+                    if self.admits(mask, row) {
+                        nearest.push(candidate);
+                    }
+                }
+            });
+        }
+        scratch.nearest.candidates().to_vec()
+    }
+
+    /// Whether a node or one of its twins is admitted.
+    #[inline]
+    fn admits(&self, mask: &RowMask, row: u32) -> bool {
+        mask.contains(row as usize) || self.twins.of(row).any(|twin| mask.contains(twin as usize))
+    }
+
+    /// The neighbours of `row` that this search has not seen, into `scratch.rows`; they count as seen from now on.
+    #[inline]
+    fn unvisited_neighbors(&self, row: u32, level: u32, scratch: &mut Scratch) {
+        let Scratch { rows, visited, .. } = scratch;
+        rows.clear();
+        rows.extend(self.links.neighbors(row, level).filter(|&neighbor| visited.insert(neighbor)));
+    }
+
+    /// Puts `rows` into `scratch.nearest`.
+    fn compare(&self, query: Query<'_>, rows: &[u32], scratch: &mut Scratch) {
+        let Scratch { products, nearest, .. } = scratch;
+        self.codes.distances(self.kernels, query, rows, products, |row, distance| {
+            nearest.push(Candidate::new(distance, row));
+        });
+    }
+
+    /// The admitted rows of the closest candidates, twins included, until there are `count`.
+    fn collect(&self, closest: &[Candidate], count: usize, admits: impl Fn(u32) -> bool, found: &mut Vec<u32>) {
+        for candidate in closest {
+            let head = candidate.row();
+            let rows = std::iter::once(head).chain(self.twins.of(head));
+            found.extend(rows.filter(|&row| admits(row)).take(count - found.len()));
+            if found.len() == count {
+                return;
+            }
+        }
+    }
+
+    /// The zero rows are in no neighbour list: `k` of them compete in the rerank of every search.
+    fn add_zeros(&self, mask: Option<&RowMask>, k: usize, found: &mut Vec<u32>) {
+        let zeros = self.zero.into_iter().flat_map(|head| std::iter::once(head).chain(self.twins.of(head)));
+        found.extend(zeros.filter(|&row| mask.is_none_or(|mask| mask.contains(row as usize))).take(k));
+    }
+
+    /// The `k` closest of `rows` by full precision.
+    fn rerank(&self, query: &[f32], k: usize, rows: Vec<u32>, vectors: Vectors<'_>) -> Vec<Neighbor> {
+        let mut closest = TopK::new(k);
+        let mut measure = Measure::new(vectors, self.metric, query);
+        for (&row, &distance) in rows.iter().zip(measure.gathered(&rows)) {
+            closest.push(Neighbor { row, distance });
+        }
+        closest.into_sorted()
+    }
+}

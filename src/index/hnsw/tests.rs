@@ -1,0 +1,366 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::{ErrorKind, RowMask};
+use crate::index::{Vectors, flat};
+
+const METRICS: [Metric; 3] = [Metric::L2, Metric::Ip, Metric::Cosine];
+
+/// Numbers that look random and are the same everywhere (splitmix64).
+struct Seeded(u64);
+
+impl Seeded {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut hash = self.0;
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^ (hash >> 31)
+    }
+
+    /// In 0..1.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    /// About normal: the sum of four uniform numbers, variance 1.
+    fn normal(&mut self) -> f32 {
+        ((0..4).map(|_| self.unit()).sum::<f32>() - 2.0) * 1.732
+    }
+}
+
+/// Vectors around centres, as embeddings are, with lengths that differ by a factor of up to three.
+struct Clustered {
+    random: Seeded,
+    centres: Vec<Vec<f32>>,
+    dim: usize,
+}
+
+impl Clustered {
+    fn new(seed: u64, dim: usize, clusters: usize) -> Self {
+        let mut random = Seeded(seed);
+        let centres = (0..clusters).map(|_| (0..dim).map(|_| random.normal()).collect()).collect();
+        Self { random, centres, dim }
+    }
+
+    fn vector(&mut self) -> Vec<f32> {
+        let centre = self.random.next() as usize % self.centres.len();
+        let length = 0.5 + self.random.unit();
+        (0..self.dim).map(|i| length * (self.centres[centre][i] + 0.7 * self.random.normal())).collect()
+    }
+
+    fn vectors(&mut self, rows: usize) -> Vec<f32> {
+        (0..rows).flat_map(|_| self.vector()).collect()
+    }
+}
+
+fn build(data: &[f32], dim: usize, metric: Metric, m: u32, ef_construction: u32) -> Hnsw {
+    let vectors = Vectors::new(data, dim);
+    let mut index = Hnsw::new(dim, metric, m, ef_construction);
+    while index.len() < vectors.len() {
+        index.insert_next(vectors);
+    }
+    index
+}
+
+/// The share of the true `k` nearest that the index finds, over `queries` queries.
+fn recall(index: &Hnsw, data: &[f32], queries: &[f32], k: usize, ef: usize, mask: Option<&RowMask>) -> f64 {
+    let vectors = Vectors::new(data, index.dim());
+    let (mut hits, mut expected) = (0, 0);
+    for query in queries.chunks_exact(index.dim()) {
+        let truth = flat::search(vectors, 0..vectors.len() as u32, index.metric(), query, k, mask);
+        let found = index.search(query, k, ef, mask, vectors);
+        assert!(found.is_sorted(), "closest first");
+        assert!(found.iter().all(|neighbor| mask.is_none_or(|mask| mask.contains(neighbor.row as usize))));
+        let rows: HashSet<u32> = found.iter().map(|neighbor| neighbor.row).collect();
+        assert_eq!(rows.len(), found.len(), "no row twice");
+        // A row as close as the last true one is as good as it.
+        let last = truth.last().map_or(f32::INFINITY, |neighbor| neighbor.distance);
+        hits += found.iter().filter(|neighbor| neighbor.distance <= last).count();
+        expected += truth.len();
+    }
+    hits as f64 / expected as f64
+}
+
+#[test]
+fn finds_what_brute_force_finds_by_every_metric() {
+    for (seed, metric) in (1..).zip(METRICS) {
+        let mut source = Clustered::new(seed, 48, 60);
+        let data = source.vectors(4_000);
+        let queries = source.vectors(100);
+        let index = build(&data, 48, metric, 16, 100);
+        let all = recall(&index, &data, &queries, 10, 64, None);
+        assert!(all >= 0.95, "{metric:?}: recall {all}, seed {seed}");
+        for share in [0.5f32, 0.1] {
+            let mask: RowMask = (0..4_000).map(|_| source.random.unit() < share).collect();
+            let masked = recall(&index, &data, &queries, 10, 64, Some(&mask));
+            assert!(masked >= 0.95, "{metric:?}: recall {masked} of a share of {share}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn finds_neighbours_beyond_a_filter_that_hides_the_nearest_clusters() {
+    let mut source = Clustered::new(11, 32, 20);
+    let data = source.vectors(3_000);
+    let index = build(&data, 32, Metric::L2, 16, 100);
+    let vectors = Vectors::new(&data, 32);
+    for seed in 0..20 {
+        let query = source.vector();
+        // Not admitted: the third of all rows that is nearest.
+        let hidden = flat::search(vectors, 0..3_000, Metric::L2, &query, 1_000, None);
+        let mut mask = RowMask::all(3_000);
+        hidden.iter().for_each(|neighbor| mask.remove(neighbor.row as usize));
+        let recall = recall(&index, &data, &query, 10, 64, Some(&mask));
+        assert!(recall >= 0.8, "query {seed}: {recall}");
+    }
+}
+
+#[test]
+fn nearly_every_node_can_be_reached() {
+    for metric in [Metric::L2, Metric::Cosine] {
+        let mut source = Clustered::new(5, 16, 200);
+        let data = source.vectors(5_000);
+        let index = build(&data, 16, metric, 8, 60);
+        let entry = index.entry.unwrap();
+        let mut reached = HashSet::from([entry]);
+        for level in (0..=index.level_of(entry)).rev() {
+            let mut open: Vec<u32> = reached.iter().copied().collect();
+            while let Some(row) = open.pop() {
+                open.extend(index.links.neighbors(row, level).filter(|&neighbor| reached.insert(neighbor)));
+            }
+        }
+        let lost = (0..5_000).filter(|row| !reached.contains(row) && !index.twins.contains(*row)).count();
+        assert!(lost <= 25, "{metric:?}: {lost} of 5,000 nodes cannot be reached");
+    }
+}
+
+#[test]
+fn a_thousand_copies_take_one_place_in_the_graph() {
+    for metric in METRICS {
+        let mut source = Clustered::new(7, 24, 10);
+        let mut data = source.vectors(500);
+        let copy = source.vector();
+        for _ in 0..1_000 {
+            data.extend(&copy);
+        }
+        data.extend(source.vectors(500));
+        let index = build(&data, 24, metric, 8, 60);
+        let vectors = Vectors::new(&data, 24);
+        let found = index.search(&copy, 40, 64, None, vectors);
+        assert_eq!(found.len(), 40);
+        if metric != Metric::Ip {
+            assert!(found.iter().all(|neighbor| (500..1_500).contains(&neighbor.row)), "{metric:?}");
+        }
+        let queries = source.vectors(50);
+        let all = recall(&index, &data, &queries, 10, 64, None);
+        assert!(all >= 0.95, "{metric:?}: {all}");
+        // The head of the chain is deleted, and most of the copies: the others are found in its place.
+        let mask: RowMask = (0..2_000).map(|row| !(500..1_490).contains(&row)).collect();
+        let found = index.search(&copy, 10, 64, Some(&mask), vectors);
+        if metric != Metric::Ip {
+            assert!(found.iter().all(|neighbor| (1_490..1_500).contains(&neighbor.row)), "{metric:?} {found:?}");
+        }
+    }
+}
+
+#[test]
+fn zero_vectors_are_found_where_they_belong() {
+    for metric in METRICS {
+        let mut source = Clustered::new(9, 16, 4);
+        // All in one half space, so that the zero vectors are nearest to a query in the other one.
+        let mut data: Vec<f32> = source.vectors(600).into_iter().map(f32::abs).collect();
+        for row in [3, 77, 599] {
+            data[row * 16..][..16].fill(0.0);
+        }
+        let index = build(&data, 16, metric, 8, 60);
+        let found = index.search(&[-1.0; 16], 3, 64, None, Vectors::new(&data, 16));
+        let rows: HashSet<u32> = found.iter().map(|neighbor| neighbor.row).collect();
+        assert_eq!(rows, HashSet::from([3, 77, 599]), "{metric:?}");
+        let found = index.search(&[0.0; 16], 5, 64, None, Vectors::new(&data, 16));
+        assert_eq!(found.len(), 5);
+    }
+}
+
+#[test]
+fn small_cases() {
+    for metric in METRICS {
+        let empty = Hnsw::new(4, metric, 16, 200);
+        assert!(empty.is_empty());
+        assert!(empty.search(&[0.0; 4], 10, 10, None, Vectors::new(&[], 4)).is_empty());
+        let mut source = Clustered::new(3, 4, 2);
+        let data = source.vectors(30);
+        let index = build(&data, 4, metric, 2, 2);
+        let vectors = Vectors::new(&data, 4);
+        let query = source.vector();
+        assert!(index.search(&query, 0, 10, None, vectors).is_empty());
+        let all = index.search(&query, 100, 0, None, vectors);
+        assert_eq!(
+            all,
+            flat::search(vectors, 0..30, metric, &query, 100, None),
+            "k above the number of rows finds all"
+        );
+        assert!(index.search(&query, 5, 10, Some(&RowMask::none(30)), vectors).is_empty());
+        assert!(index.search(&query, 5, 10, Some(&RowMask::default()), vectors).is_empty());
+        let longer: RowMask = (0..1000).map(|row| row == 17 || row >= 30).collect();
+        let found = index.search(&query, 5, 10, Some(&longer), vectors);
+        assert_eq!(found.iter().map(|neighbor| neighbor.row).collect::<Vec<_>>(), [17]);
+        assert!(index.memory_bytes() > 30 * 64);
+    }
+}
+
+#[test]
+fn numbers_at_the_edge_of_floats_end_in_an_answer() {
+    for metric in METRICS {
+        let mut data: Vec<f32> = Clustered::new(2, 8, 3).vectors(100);
+        for (row, value) in
+            [f32::NAN, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-45, -f32::MAX].into_iter().enumerate()
+        {
+            data[row * 8..row * 8 + 4].fill(value);
+        }
+        let index = build(&data, 8, metric, 4, 20);
+        for query in data.chunks_exact(8).take(8) {
+            assert_eq!(index.search(query, 10, 20, None, Vectors::new(&data, 8)).len(), 10);
+        }
+    }
+}
+
+fn sample(metric: Metric) -> (Vec<f32>, Hnsw) {
+    let mut data = Clustered::new(21, 10, 5).vectors(120);
+    for row in [5, 6, 90] {
+        data.copy_within(10..20, row * 10);
+        data[(row + 10) * 10..][..10].fill(0.0);
+    }
+    let index = build(&data, 10, metric, 3, 20);
+    (data, index)
+}
+
+#[test]
+fn bytes_hold_the_whole_index() {
+    for metric in METRICS {
+        let (data, index) = sample(metric);
+        let bytes = index.to_bytes();
+        let opened = Hnsw::from_bytes(&bytes).unwrap();
+        assert_eq!(opened.to_bytes(), bytes);
+        let vectors = Vectors::new(&data, 10);
+        for query in data.chunks_exact(10) {
+            assert_eq!(opened.search(query, 5, 20, None, vectors), index.search(query, 5, 20, None, vectors));
+        }
+        // Stopping, storing and going on gives what going on alone gives.
+        let mut resumed = build(&data[..500], 10, metric, 3, 20);
+        resumed = Hnsw::from_bytes(&resumed.to_bytes()).unwrap();
+        while resumed.len() < 120 {
+            resumed.insert_next(vectors);
+        }
+        assert_eq!(resumed.to_bytes(), bytes);
+        let empty = Hnsw::new(10, metric, 3, 20);
+        assert_eq!(Hnsw::from_bytes(&empty.to_bytes()).unwrap().len(), 0);
+    }
+}
+
+/// The graph and codes of these rows are part of the format: a store written by one release or target is opened by all.
+#[test]
+fn bytes_are_those_of_the_golden_file() {
+    let (_, index) = sample(Metric::Cosine);
+    let golden = include_bytes!("../../../tests/golden/hnsw-v1.bin").as_slice();
+    assert!(index.to_bytes() == golden, "the layout, the codes or the graph changed: a new version is needed");
+    assert_eq!(Hnsw::from_bytes(golden).unwrap().len(), 120);
+}
+
+#[test]
+fn another_version_is_unsupported() {
+    let mut bytes = sample(Metric::L2).1.to_bytes();
+    bytes[8] = 2;
+    assert_eq!(Hnsw::from_bytes(&bytes).unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn every_truncation_is_corrupt() {
+    let bytes = sample(Metric::L2).1.to_bytes();
+    for len in 0..bytes.len() {
+        let error = Hnsw::from_bytes(&bytes[..len]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.message().contains("at byte"), "{error}");
+    }
+    let mut longer = bytes;
+    longer.push(0);
+    assert_eq!(Hnsw::from_bytes(&longer).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn huge_counts_allocate_nothing() {
+    let bytes = sample(Metric::L2).1.to_bytes();
+    for field in (12..48).step_by(4) {
+        for value in [u32::MAX, u32::MAX - 1, 1 << 31, 1 << 20] {
+            let mut wrong = bytes.clone();
+            wrong[field..field + 4].copy_from_slice(&value.to_le_bytes());
+            if let Err(error) = Hnsw::from_bytes(&wrong) {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "field at {field}");
+            }
+        }
+    }
+}
+
+/// Opens bytes that may be wrong; what opens must answer and take a row, whatever it answers.
+fn open_and_use(bytes: &[u8], data: &[f32]) {
+    match Hnsw::from_bytes(bytes) {
+        Ok(mut index) => {
+            let dim = index.dim();
+            let mut data = data.to_vec();
+            data.resize((index.len() + 1) * dim, 0.5);
+            let vectors = Vectors::new(&data, dim);
+            let query = vec![0.25; dim];
+            index.search(&query, 5, 20, None, vectors);
+            index.search(&query, 5, 20, Some(&(0..index.len()).map(|row| row % 3 == 0).collect()), vectors);
+            index.insert_next(vectors);
+        }
+        Err(error) => {
+            assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported));
+            assert!(error.message().contains("at byte"), "{error}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn flipped_bytes_are_refused_or_harmless(
+        metric in prop::sample::select(&METRICS[..]),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        in_links in any::<bool>(),
+    ) {
+        let (data, index) = sample(metric);
+        let mut bytes = index.to_bytes();
+        let from = if in_links { 48 + 120 * 72 } else { 0 };
+        for (at, value) in flips {
+            let at = from + at.index(bytes.len() - from);
+            bytes[at] = value;
+        }
+        open_and_use(&bytes, &data);
+    }
+
+    #[test]
+    fn swapped_neighbours_are_refused_or_harmless(
+        swaps in prop::collection::vec((any::<prop::sample::Index>(), 0u32..125), 1..40),
+    ) {
+        let (data, index) = sample(Metric::Cosine);
+        let mut bytes = index.to_bytes();
+        let start = 48 + 120 * 72;
+        for (at, value) in swaps {
+            let at = start + at.index((bytes.len() - start) / 4) * 4;
+            bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        open_and_use(&bytes, &data);
+    }
+
+    #[test]
+    fn random_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        open_and_use(&bytes, &[]);
+        let mut led = b"EDDYHNSW\x01\0\0\0".to_vec();
+        led.extend(bytes);
+        open_and_use(&led, &[]);
+    }
+}
