@@ -5,6 +5,7 @@
 
 mod batch;
 mod column;
+mod ipc;
 mod row;
 mod schema;
 mod value;
@@ -13,6 +14,7 @@ mod value;
 mod tests;
 
 pub use batch::{Batch, META_COLUMN, NORMALIZED_METADATA, VectorColumn};
+pub use ipc::check_ipc;
 pub use row::{Key, Row};
 pub use schema::{DataType, Field, Schema};
 pub use value::Value;
