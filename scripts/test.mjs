@@ -1,0 +1,162 @@
+// `npm test`: everything, cheapest first. `npm test -- rust browser` runs the named phases only; `--list` names them.
+// Each phase tells its time and counts; the output of one that fails is shown whole; the last line is the total alone.
+
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { brotliCompressSync, constants } from 'node:zlib';
+
+import { buildPackages, places } from './build.mjs';
+import { Problem, main, root, run } from './run.mjs';
+import { setup, wasmEnv } from './setup.mjs';
+
+/** What a page downloads at most, compressed, in bytes. */
+const PAGE_BYTES_MAX = 700_000;
+
+const wasmArguments = ['--target', 'wasm32-unknown-unknown', '--no-default-features', '--features', 'wasm'];
+
+/** The result of one program that passes or fails as a whole. */
+async function check(command, args, options = {}) {
+  const { code, output } = await run(command, args, { capture: true, limitSeconds: 3600, ...options });
+  return code === 0 ? { passed: 1, failed: 0, output } : { passed: 0, failed: 1, output: `$ ${[command, ...args].join(' ')}\n${output}` };
+}
+
+function sum(results) {
+  const total = { passed: 0, failed: 0, output: '' };
+  for (const { passed, failed, output } of results) {
+    total.passed += passed;
+    total.failed += failed;
+    if (failed) total.output += output;
+  }
+  return total;
+}
+
+/** Counts from what test runners print; an ignored or skipped test is a failed one: nothing is left out quietly. */
+async function counted(command, args, pattern, options = {}) {
+  const { code, output } = await run(command, args, { capture: true, limitSeconds: 3600, ...options });
+  const result = { passed: 0, failed: 0, output: `$ ${[command, ...args].join(' ')}\n${output}` };
+  for (const { groups } of output.matchAll(pattern)) {
+    result.passed += Number(groups.passed ?? 0);
+    for (const name of ['failed', 'ignored', 'cancelled', 'skipped', 'todo']) result.failed += Number(groups[name] ?? 0);
+  }
+  // A test that does not compile, or a runner that dies, has counted nothing.
+  if (code !== 0 && result.failed === 0) result.failed = 1;
+  return result;
+}
+
+const cargoCounts = /test result: \w+\. (?<passed>\d+) passed; (?<failed>\d+) failed; (?<ignored>\d+) ignored/g;
+const nodeCounts = /^ℹ (?:pass (?<passed>\d+)|fail (?<failed>\d+)|cancelled (?<cancelled>\d+)|skipped (?<skipped>\d+)|todo (?<todo>\d+))$/gm;
+
+/** The test files of one kind: `*.test.mjs` in `tests/KIND` of the repository and of each package. */
+function testFiles(kind) {
+  return ['.', ...places].flatMap((place) => {
+    const directory = join(root, place, 'tests', kind);
+    if (!existsSync(directory)) return [];
+    return readdirSync(directory).filter((name) => /\.test\.m?js$/.test(name)).sort().map((name) => relative(root, join(directory, name)));
+  });
+}
+
+const nodeTests = (kind, { concurrency = 1 } = {}) =>
+  counted(process.execPath, ['--test', '--test-reporter=spec', `--test-concurrency=${concurrency}`, ...testFiles(kind)], nodeCounts);
+
+async function clippy() {
+  return sum([
+    await check('cargo', ['clippy', '--all-targets', '--', '-D', 'warnings']),
+    await check('cargo', ['clippy', ...wasmArguments, '--', '-D', 'warnings'], { env: wasmEnv() }),
+  ]);
+}
+
+const brotli = (bytes) => brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } }).length;
+
+/** Builds the packages, and weighs what a page downloads: one WebAssembly and the scripts that a page or worker loads. */
+async function build() {
+  const result = await check(process.execPath, ['scripts/build.mjs']);
+  if (result.failed) return result;
+  const dist = join(root, 'pkg', 'dist');
+  const scripts = ['browser.js', 'worker.js'].filter((name) => existsSync(join(dist, name)));
+  const results = [result];
+  for (const wasm of readdirSync(dist).filter((name) => name.endsWith('.wasm'))) {
+    const bytes = [wasm, ...scripts].reduce((total, name) => total + brotli(readFileSync(join(dist, name))), 0);
+    const words = `${wasm} and ${scripts.join(', ')}: ${bytes} bytes of brotli, at most ${PAGE_BYTES_MAX}`;
+    console.log(`  ${words}`);
+    const fits = bytes <= PAGE_BYTES_MAX;
+    results.push({ passed: Number(fits), failed: Number(!fits), output: `a page downloads too much: ${words}\n` });
+  }
+  if (results.length === 1) results.push({ passed: 0, failed: 1, output: 'pkg/dist has no .wasm\n' });
+  return sum(results);
+}
+
+async function types() {
+  const projects = [...places, 'tests/types', ...places.map((place) => join(place, 'tests', 'types'))];
+  const found = projects.filter((project) => existsSync(join(root, project, 'tsconfig.json')));
+  const results = [];
+  const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+  for (const project of found) results.push(await check(process.execPath, [tsc, '--noEmit', '-p', project]));
+  return sum(results);
+}
+
+/** The Rust tests of code that only exists in browsers, in a dedicated worker of Chromium. */
+function rustInBrowser() {
+  return counted('cargo', ['test', '--lib', ...wasmArguments], cargoCounts, {
+    env: { ...wasmEnv(), CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: 'wasm-bindgen-test-runner', WASM_BINDGEN_TEST_TIMEOUT: '120' },
+  });
+}
+
+async function docs() {
+  return sum([
+    await check('cargo', ['doc', '--no-deps'], { env: { RUSTDOCFLAGS: '-D warnings' } }),
+    await nodeTests('docs'),
+  ]);
+}
+
+const phases = {
+  repository: () => nodeTests('repository', { concurrency: 4 }),
+  format: () => check('cargo', ['fmt', '--check']),
+  clippy,
+  rust: () => counted('cargo', ['test', '--no-fail-fast'], cargoCounts),
+  build,
+  types,
+  node: () => nodeTests('node', { concurrency: 2 }),
+  'rust-in-browser': rustInBrowser,
+  browser: () => nodeTests('browser'),
+  edge: () => nodeTests('edge'),
+  packaging: () => nodeTests('packaging'),
+  docs,
+};
+
+/** Runs one phase, telling from time to time that it still does. */
+async function runPhase(name) {
+  console.log(`${name} …`);
+  const start = performance.now();
+  const seconds = () => ((performance.now() - start) / 1000).toFixed(1);
+  const heartbeat = setInterval(() => console.log(`  ${name} has been running for ${Math.round(seconds())} s`), 60_000);
+  let result;
+  try {
+    result = await phases[name]();
+  } catch (error) {
+    result = { passed: 0, failed: 1, output: `${error instanceof Problem ? error.message : error.stack}\n` };
+  }
+  clearInterval(heartbeat);
+  if (result.passed + result.failed === 0) {
+    result.failed = 1;
+    result.output += '\nno test was run, which counts as a failure\n';
+  }
+  if (result.failed) console.log(result.output);
+  console.log(`${name}: ${result.passed} passed, ${result.failed} failed, ${seconds()} s`);
+  return result;
+}
+
+await main(async () => {
+  const named = process.argv.slice(2);
+  if (named.includes('--list')) {
+    console.log(Object.keys(phases).join('\n'));
+    return 0;
+  }
+  const unknown = named.filter((name) => !(name in phases));
+  if (unknown.length) throw new Problem(`no such phase: ${unknown.join(', ')}; there are ${Object.keys(phases).join(', ')}`);
+  await setup({ tests: true });
+  const results = [];
+  for (const name of Object.keys(phases)) if (!named.length || named.includes(name)) results.push(await runPhase(name));
+  const { passed, failed } = sum(results);
+  console.log(`${passed} passed, ${failed} failed`);
+  return failed ? 1 : 0;
+});
