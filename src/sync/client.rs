@@ -1,0 +1,695 @@
+use std::collections::{BTreeMap, VecDeque};
+
+use super::keepalive::KeepAlive;
+use super::message::{Channel, Hello, HelloCollection, Message, Pull, PullAck, Push, PushAck, StartPull, Welcome};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+
+/// A welcome must come within this.
+const WELCOME_WITHIN_MS: u64 = 20_000;
+/// A hub that is silent for so long is asked for a sign of life.
+const PING_AFTER_MS: u64 = 20_000;
+/// And given up after so long, twice as long for each level of patience: one frame may take a slow network minutes.
+const DEAD_AFTER_MS: u64 = 60_000;
+/// 17 minutes.
+const PATIENCE_MAX: u32 = 4;
+/// No more frames are wanted while so much waits to be applied.
+pub(super) const WAITING_BYTES_MAX: usize = 8 << 20;
+/// A read of own changes stops when it is past this.
+const PUSH_BYTES_MAX: usize = 512 << 10;
+/// What a read of one batch is limited to: a batch is never split, and any is past this.
+const ONE_BATCH: usize = 1;
+/// Pulls that the hub may have on the way; more are a violation.
+pub(super) const PULL_WINDOW: usize = 2;
+/// What failed for a passing reason is tried again after 1 s, 2 s, 4 s, ..., and then once in this.
+const RETRY_MS_MAX: u64 = 60_000;
+
+/// A collection that a client syncs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCollection {
+    /// Its name.
+    pub name: String,
+    /// Its specification as JSON; `None` when it does not exist here yet.
+    pub spec: Option<String>,
+}
+
+/// Where a client stands with a hub: the answer to [`ClientAction::Open`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The hub's log up to here is here, durably.
+    pub pulled: Lsn,
+    /// All changes of these origins up to these sequences are here.
+    pub known: BTreeMap<ReplicaId, Sequence>,
+}
+
+/// Own changes: the answer to [`ClientAction::ReadOwn`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnChanges {
+    /// An encoded change set; empty when there is no change left.
+    pub changes: Vec<u8>,
+    /// The sequence that they reach.
+    pub through: Sequence,
+}
+
+/// Own changes that the hub refused for good. They stay here; the hub and other replicas do not get them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which collection.
+    pub collection: String,
+    /// After this sequence,
+    pub after: Sequence,
+    /// up to this one.
+    pub through: Sequence,
+    /// Why.
+    pub error: Error,
+}
+
+/// What happened at the client.
+#[derive(Debug)]
+pub enum ClientInput {
+    /// The hub sent a frame.
+    Frame(Vec<u8>),
+    /// The local log of a collection moved on (whoever wrote).
+    Changed(Channel),
+    /// [`ClientAction::Open`] is done.
+    Opened(Channel, Result<Start>),
+    /// [`ClientAction::ReadOwn`] is done.
+    Own(Channel, Result<OwnChanges>),
+    /// [`ClientAction::Apply`] is done, durably.
+    Applied(Channel, Result<()>),
+    /// [`ClientAction::MarkPushed`] is done.
+    Marked(Channel, Result<()>),
+}
+
+/// What a client wants done. Each but `Send`, `Refused` and `Close` is answered with one input; there is never more than one
+/// of a kind under way for a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAction {
+    /// Send a frame.
+    Send(Vec<u8>),
+    /// Create the collection from `spec` when there is one, then tell where it stands with `hub`.
+    Open {
+        /// Which collection.
+        channel: Channel,
+        /// Which hub.
+        hub: ReplicaId,
+        /// The hub's specification as JSON when this side lacks the collection.
+        spec: Option<String>,
+    },
+    /// Read this replica's own changes after `after`.
+    ReadOwn {
+        /// Which collection.
+        channel: Channel,
+        /// From here.
+        after: Sequence,
+        /// Until this is exceeded; with 1, one batch.
+        bytes_max: usize,
+    },
+    /// Apply changes durably and move the pull position in the same step.
+    Apply {
+        /// Which collection.
+        channel: Channel,
+        /// An encoded change set, or nothing: then only the position moves.
+        changes: Vec<u8>,
+        /// The position to move.
+        hub: ReplicaId,
+        /// Where to.
+        lsn: Lsn,
+    },
+    /// Note that own batches up to `sequence` are at `hub`, or set aside.
+    MarkPushed {
+        /// Which collection.
+        channel: Channel,
+        /// Which hub.
+        hub: ReplicaId,
+        /// Up to here.
+        sequence: Sequence,
+    },
+    /// Tell the application.
+    Refused(Refusal),
+    /// Close the connection: it is over.
+    Close(Error),
+}
+
+/// The client's end of one connection.
+#[derive(Debug)]
+pub struct Client {
+    replica: ReplicaId,
+    hub: Option<ReplicaId>,
+    channels: Vec<State>,
+    keep_alive: KeepAlive,
+    started_ms: u64,
+    hello_sent: bool,
+    pong_due: bool,
+    refusals: VecDeque<Refusal>,
+    end: Option<Error>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    collection: ClientCollection,
+    stage: Stage,
+    /// Why the stage is `Failed`.
+    failure: Option<Error>,
+
+    /// The next push follows on this: what the hub has answered for.
+    pushed: Sequence,
+    /// Own changes up to here are pushed, set aside, or gone (overwritten).
+    read: Sequence,
+    reading: bool,
+    /// Whether there may be own changes after `read`.
+    own_left: bool,
+    outgoing: Option<Outgoing>,
+    /// A refused push reached this: one batch at a time up to here, to find the one that is refused.
+    narrow: Sequence,
+    push_retry: Retry,
+    marked: Sequence,
+    marking: bool,
+    mark_error: Option<Error>,
+
+    arrived: VecDeque<Pull>,
+    applying: bool,
+    pull_retry: Retry,
+    /// The durable pull position.
+    pulled: Lsn,
+    ack_due: Option<Lsn>,
+    caught_up: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    /// Before the welcome, or before its answer to `Open`.
+    Waiting,
+    /// After the welcome: `Open` is to be asked.
+    Open {
+        spec: Option<String>,
+    },
+    /// The start frame is to be sent.
+    Start(Start),
+    Live,
+    Failed,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    through: Sequence,
+    changes: Vec<u8>,
+    /// Whether it is one batch, as far as we know.
+    narrow: bool,
+    sent: bool,
+}
+
+/// What failed for a passing reason, and when to try it again.
+#[derive(Debug, Default, Clone)]
+struct Retry {
+    error: Option<Error>,
+    attempt: u32,
+    at_ms: u64,
+}
+
+impl Retry {
+    fn failed(&mut self, error: Error, now_ms: u64) {
+        self.error = Some(error);
+        self.at_ms = now_ms + (1_000u64 << self.attempt.min(16)).min(RETRY_MS_MAX);
+        self.attempt += 1;
+    }
+
+    fn pending(&self, now_ms: u64) -> bool {
+        now_ms < self.at_ms
+    }
+}
+
+/// Whether the same push would be refused again by any healthy hub: then it is set aside instead of holding up the rest.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::Corrupt | ErrorKind::Unsupported)
+}
+
+impl Client {
+    /// The client's end of a connection that was just made. `replica` is this replica; `patience` is how many connections in
+    /// a row ended in silence: each makes this one wait longer for a frame.
+    pub fn new(replica: ReplicaId, collections: Vec<ClientCollection>, patience: u32, now_ms: u64) -> Self {
+        let dead_after_ms = DEAD_AFTER_MS << patience.min(PATIENCE_MAX);
+        Self {
+            replica,
+            hub: None,
+            channels: collections.into_iter().map(State::new).collect(),
+            keep_alive: KeepAlive::new(now_ms, Some(PING_AFTER_MS), dead_after_ms),
+            started_ms: now_ms,
+            hello_sent: false,
+            pong_due: false,
+            refusals: VecDeque::new(),
+            end: None,
+            closed: false,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn receive(&mut self, input: ClientInput, now_ms: u64) {
+        if self.end.is_some() {
+            return;
+        }
+        if !self.wants_frame() {
+            // Only silence while we listen counts.
+            self.keep_alive.heard(now_ms);
+        }
+        if let Err(error) = self.take_in(input, now_ms) {
+            self.end = Some(error);
+        }
+    }
+
+    /// What to do next; `None` until something happens, or [`Client::deadline_ms`] comes.
+    pub fn poll(&mut self, now_ms: u64) -> Option<ClientAction> {
+        if self.closed {
+            return None;
+        }
+        if let Some(refusal) = self.refusals.pop_front() {
+            return Some(ClientAction::Refused(refusal));
+        }
+        if self.end.is_none() {
+            self.end = self.keep_alive.dead(now_ms).or_else(|| self.welcome_missing(now_ms));
+        }
+        if let Some(error) = &self.end {
+            self.closed = true;
+            return Some(ClientAction::Close(error.clone()));
+        }
+        match self.next(now_ms) {
+            Ok(action) => action,
+            Err(error) => {
+                self.end = Some(error);
+                self.poll(now_ms)
+            }
+        }
+    }
+
+    /// When to poll again although nothing happened.
+    pub fn deadline_ms(&self) -> u64 {
+        let mut deadline_ms = self.keep_alive.deadline_ms();
+        if self.hub.is_none() {
+            deadline_ms = deadline_ms.min(self.started_ms + WELCOME_WITHIN_MS);
+        }
+        self.channels.iter().filter_map(State::deadline_ms).fold(deadline_ms, u64::min)
+    }
+
+    /// Whether to hand in further frames; otherwise they wait in the network until what is here is applied.
+    pub fn wants_frame(&self) -> bool {
+        let waiting = self.channels.iter().flat_map(|state| &state.arrived).map(|pull| pull.changes.len());
+        waiting.sum::<usize>() < WAITING_BYTES_MAX
+    }
+
+    /// The hub, once it said welcome.
+    pub fn hub(&self) -> Option<ReplicaId> {
+        self.hub
+    }
+
+    /// Whether everything that was there to send is at the hub, and everything that the hub has is here.
+    pub fn caught_up(&self) -> bool {
+        self.hub.is_some() && self.channels.iter().all(State::caught_up)
+    }
+
+    /// What is wrong with a collection; the others go on.
+    pub fn errors(&self) -> impl Iterator<Item = (&str, &Error)> {
+        self.channels.iter().filter_map(|state| Some((state.collection.name.as_str(), state.error()?)))
+    }
+
+    /// Own batches of a collection up to here need not be waited for: they are at the hub, set aside, or overwritten. `None`
+    /// before the welcome, and for a collection that failed.
+    pub fn settled(&self, channel: Channel) -> Option<Sequence> {
+        self.hub?;
+        self.channels.get(channel.0 as usize).filter(|state| state.stage != Stage::Failed).map(|state| state.read)
+    }
+
+    fn welcome_missing(&self, now_ms: u64) -> Option<Error> {
+        let waited_ms = now_ms.saturating_sub(self.started_ms);
+        (self.hub.is_none() && waited_ms >= WELCOME_WITHIN_MS).then(|| {
+            Error::new(ErrorKind::Unavailable, format!("no welcome from the hub within {WELCOME_WITHIN_MS} ms"))
+        })
+    }
+
+    fn take_in(&mut self, input: ClientInput, now_ms: u64) -> Result<()> {
+        match input {
+            ClientInput::Frame(frame) => {
+                self.keep_alive.heard(now_ms);
+                self.take_in_message(Message::decode(&frame)?, now_ms)
+            }
+            ClientInput::Changed(channel) => {
+                self.state(channel)?.own_left = true;
+                Ok(())
+            }
+            ClientInput::Opened(channel, result) => {
+                let state = self.state(channel)?;
+                match result {
+                    Ok(start) => {
+                        state.pulled = start.pulled;
+                        state.stage = Stage::Start(start);
+                    }
+                    Err(error) => state.fail(error),
+                }
+                Ok(())
+            }
+            ClientInput::Own(channel, result) => {
+                let state = self.state(channel)?;
+                state.reading = false;
+                match result {
+                    Ok(own) => state.take_in_own(own, now_ms),
+                    Err(error) => {
+                        state.own_left = true;
+                        state.push_retry.failed(error, now_ms);
+                    }
+                }
+                Ok(())
+            }
+            ClientInput::Applied(channel, result) => {
+                let state = self.state(channel)?;
+                state.applying = false;
+                match result {
+                    Ok(()) => {
+                        state.pull_retry = Retry::default();
+                        let pull = state.arrived.pop_front().expect("a pull stays until it is applied");
+                        state.pulled = pull.lsn;
+                        state.ack_due = Some(pull.lsn);
+                        state.caught_up = pull.caught_up;
+                    }
+                    // Never skipped: a position must not run ahead of its changes. The pull is kept and tried again.
+                    Err(error) => state.pull_retry.failed(error, now_ms),
+                }
+                Ok(())
+            }
+            ClientInput::Marked(channel, result) => {
+                let state = self.state(channel)?;
+                state.marking = false;
+                // Not tried again before there is a later one to note: the hub tells the position with every welcome.
+                state.mark_error = result.err();
+                Ok(())
+            }
+        }
+    }
+
+    fn take_in_message(&mut self, message: Message, now_ms: u64) -> Result<()> {
+        match message {
+            Message::Welcome(welcome) => self.take_in_welcome(welcome),
+            Message::PushAck(ack) => {
+                let state = self.state(ack.channel)?;
+                let refusal = state.take_in_ack(ack, now_ms)?;
+                self.refusals.extend(refusal);
+                Ok(())
+            }
+            Message::Pull(pull) => {
+                let state = self.state(pull.channel)?;
+                match state.stage {
+                    Stage::Live => {}
+                    Stage::Failed => return Ok(()),
+                    _ => return Err(Error::corrupt("a pull frame before the start frame")),
+                }
+                if state.arrived.len() >= PULL_WINDOW {
+                    return Err(Error::corrupt(format!("more than {PULL_WINDOW} unanswered pull frames")));
+                }
+                state.caught_up = false;
+                state.arrived.push_back(pull);
+                Ok(())
+            }
+            Message::Fault(None, fault) => Err(fault.into()),
+            Message::Fault(Some(channel), fault) => {
+                self.state(channel)?.fail(fault.into());
+                Ok(())
+            }
+            Message::Ping => {
+                self.pong_due = true;
+                Ok(())
+            }
+            Message::Pong => Ok(()),
+            Message::Hello(_) | Message::Start(_) | Message::Push(_) | Message::PullAck(_) => {
+                Err(Error::corrupt(format!("a {} frame from a hub", message.name())))
+            }
+        }
+    }
+
+    fn take_in_welcome(&mut self, welcome: Welcome) -> Result<()> {
+        if self.hub.is_some() {
+            return Err(Error::corrupt("a second welcome frame"));
+        }
+        if welcome.collections.len() != self.channels.len() {
+            return Err(Error::corrupt(format!(
+                "a welcome frame with {} collections; {} were asked for",
+                welcome.collections.len(),
+                self.channels.len()
+            )));
+        }
+        if welcome.replica == self.replica {
+            return Err(Error::invalid(format!("the hub has this replica's own id {}: one is a copy", self.replica)));
+        }
+        self.hub = Some(welcome.replica);
+        for (state, answer) in self.channels.iter_mut().zip(welcome.collections) {
+            if let Some(fault) = answer.error {
+                state.fail(fault.into());
+                continue;
+            }
+            if state.collection.spec.is_none() && answer.spec.is_none() {
+                state
+                    .fail(Error::corrupt("a welcome frame without the specification of a collection that is new here"));
+                continue;
+            }
+            state.pushed = answer.acknowledged;
+            state.read = answer.acknowledged;
+            state.marked = answer.acknowledged;
+            state.stage = Stage::Open { spec: answer.spec.filter(|_| state.collection.spec.is_none()) };
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, channel: Channel) -> Result<&mut State> {
+        let len = self.channels.len();
+        self.channels
+            .get_mut(channel.0 as usize)
+            .ok_or_else(|| Error::corrupt(format!("channel {} of a connection with {len}", channel.0)))
+    }
+
+    fn next(&mut self, now_ms: u64) -> Result<Option<ClientAction>> {
+        if !self.hello_sent {
+            self.hello_sent = true;
+            let collections = self.channels.iter().map(|state| HelloCollection {
+                name: state.collection.name.clone(),
+                spec: state.collection.spec.clone(),
+            });
+            let hello = Hello { replica: self.replica, collections: collections.collect() };
+            return Ok(Some(ClientAction::Send(Message::Hello(hello).encode()?)));
+        }
+        if self.pong_due {
+            self.pong_due = false;
+            return Ok(Some(ClientAction::Send(Message::Pong.encode()?)));
+        }
+        if let Some(hub) = self.hub {
+            for (index, state) in self.channels.iter_mut().enumerate() {
+                let (action, refusal) = state.next(Channel(index as u32), hub, now_ms)?;
+                self.refusals.extend(refusal);
+                if action.is_some() {
+                    return Ok(action);
+                }
+            }
+            if let Some(refusal) = self.refusals.pop_front() {
+                return Ok(Some(ClientAction::Refused(refusal)));
+            }
+        }
+        if self.keep_alive.ping_due(now_ms) {
+            return Ok(Some(ClientAction::Send(Message::Ping.encode()?)));
+        }
+        Ok(None)
+    }
+}
+
+impl State {
+    fn new(collection: ClientCollection) -> Self {
+        Self {
+            collection,
+            stage: Stage::Waiting,
+            failure: None,
+            pushed: Sequence(0),
+            read: Sequence(0),
+            reading: false,
+            own_left: true,
+            outgoing: None,
+            narrow: Sequence(0),
+            push_retry: Retry::default(),
+            marked: Sequence(0),
+            marking: false,
+            mark_error: None,
+            arrived: VecDeque::new(),
+            applying: false,
+            pull_retry: Retry::default(),
+            pulled: Lsn(0),
+            ack_due: None,
+            caught_up: false,
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.stage = Stage::Failed;
+        self.failure = Some(error);
+        self.outgoing = None;
+        self.arrived.retain({
+            // One that is being applied stays, for its answer.
+            let mut keep = self.applying;
+            move |_| std::mem::take(&mut keep)
+        });
+    }
+
+    fn caught_up(&self) -> bool {
+        match self.stage {
+            Stage::Failed => true,
+            Stage::Live => {
+                self.caught_up
+                    && self.arrived.is_empty()
+                    && !self.own_left
+                    && !self.reading
+                    && self.outgoing.is_none()
+                    && self.error().is_none()
+            }
+            _ => false,
+        }
+    }
+
+    fn error(&self) -> Option<&Error> {
+        let passing = [&self.push_retry.error, &self.pull_retry.error, &self.mark_error];
+        self.failure.as_ref().or_else(|| passing.into_iter().flatten().next())
+    }
+
+    /// When something that failed is due again.
+    fn deadline_ms(&self) -> Option<u64> {
+        if self.stage != Stage::Live {
+            return None;
+        }
+        let push_waits = match &self.outgoing {
+            Some(outgoing) => !outgoing.sent,
+            None => self.own_left && !self.reading,
+        };
+        let pull_waits = !self.applying && !self.arrived.is_empty();
+        [(push_waits, &self.push_retry), (pull_waits, &self.pull_retry)]
+            .into_iter()
+            .filter(|(waits, retry)| *waits && retry.attempt > 0)
+            .map(|(_, retry)| retry.at_ms)
+            .min()
+    }
+
+    fn take_in_own(&mut self, own: OwnChanges, now_ms: u64) {
+        if self.stage == Stage::Failed {
+            return;
+        }
+        if own.changes.is_empty() {
+            // Nothing is left: what lies between was overwritten by others.
+            self.read = self.read.max(own.through);
+            self.push_retry = Retry::default();
+            return;
+        }
+        if own.through <= self.read {
+            let error =
+                format!("own changes after {} reach only {}: the sequence does not move", self.read, own.through);
+            self.own_left = true;
+            self.push_retry.failed(Error::internal(error), now_ms);
+            return;
+        }
+        self.own_left = true;
+        let narrow = self.read < self.narrow;
+        self.outgoing = Some(Outgoing { through: own.through, changes: own.changes, narrow, sent: false });
+    }
+
+    fn take_in_ack(&mut self, ack: PushAck, now_ms: u64) -> Result<Option<Refusal>> {
+        if self.stage == Stage::Failed {
+            return Ok(None);
+        }
+        let Some(outgoing) = self.outgoing.take_if(|outgoing| outgoing.sent && outgoing.through == ack.through) else {
+            return Err(Error::corrupt(format!("an answer to a push through {} that was not sent", ack.through)));
+        };
+        match ack.error.map(Error::from) {
+            None => {
+                self.push_retry = Retry::default();
+                self.pushed = outgoing.through;
+                self.read = outgoing.through;
+                Ok(None)
+            }
+            Some(error) if is_refusal(&error) => Ok(self.refused(outgoing, error)),
+            Some(error) => {
+                self.push_retry.failed(error, now_ms);
+                self.outgoing = Some(Outgoing { sent: false, ..outgoing });
+                Ok(None)
+            }
+        }
+    }
+
+    /// A refused push must not hold up what comes after it: the one batch that is refused is found and set aside.
+    fn refused(&mut self, outgoing: Outgoing, error: Error) -> Option<Refusal> {
+        self.own_left = true;
+        if !outgoing.narrow {
+            self.narrow = outgoing.through;
+            return None;
+        }
+        let refusal =
+            Refusal { collection: self.collection.name.clone(), after: self.read, through: outgoing.through, error };
+        self.read = outgoing.through;
+        Some(refusal)
+    }
+
+    fn next(
+        &mut self,
+        channel: Channel,
+        hub: ReplicaId,
+        now_ms: u64,
+    ) -> Result<(Option<ClientAction>, Option<Refusal>)> {
+        match std::mem::replace(&mut self.stage, Stage::Waiting) {
+            Stage::Open { spec } => return Ok((Some(ClientAction::Open { channel, hub, spec }), None)),
+            Stage::Start(Start { pulled, known }) => {
+                self.stage = Stage::Live;
+                let start = StartPull { channel, pulled, known };
+                return Ok((Some(ClientAction::Send(Message::Start(start).encode()?)), None));
+            }
+            Stage::Live => self.stage = Stage::Live,
+            stage => {
+                self.stage = stage;
+                return Ok((None, None));
+            }
+        }
+        if let Some(lsn) = self.ack_due.take() {
+            return Ok((Some(ClientAction::Send(Message::PullAck(PullAck { channel, lsn }).encode()?)), None));
+        }
+        if !self.applying
+            && !self.pull_retry.pending(now_ms)
+            && let Some(pull) = self.arrived.front()
+        {
+            self.applying = true;
+            let (changes, lsn) = (pull.changes.clone(), pull.lsn);
+            return Ok((Some(ClientAction::Apply { channel, changes, hub, lsn }), None));
+        }
+        if !self.marking && self.read > self.marked {
+            self.marking = true;
+            self.marked = self.read;
+            return Ok((Some(ClientAction::MarkPushed { channel, hub, sequence: self.read }), None));
+        }
+        if self.push_retry.pending(now_ms) {
+            return Ok((None, None));
+        }
+        if let Some(outgoing) = &mut self.outgoing {
+            if outgoing.sent {
+                return Ok((None, None));
+            }
+            outgoing.sent = true;
+            // The bytes are kept: a hub that fails for a passing reason gets them again.
+            let push =
+                Push { channel, after: self.pushed, through: outgoing.through, changes: outgoing.changes.clone() };
+            return match Message::Push(push).encode() {
+                Ok(frame) => Ok((Some(ClientAction::Send(frame)), None)),
+                Err(error) => {
+                    let outgoing = self.outgoing.take().expect("it was just looked at");
+                    match self.refused(outgoing, error) {
+                        None => self.next(channel, hub, now_ms),
+                        refusal => Ok((None, refusal)),
+                    }
+                }
+            };
+        }
+        if self.own_left && !self.reading {
+            self.own_left = false;
+            self.reading = true;
+            let bytes_max = if self.read < self.narrow { ONE_BATCH } else { PUSH_BYTES_MAX };
+            return Ok((Some(ClientAction::ReadOwn { channel, after: self.read, bytes_max }), None));
+        }
+        Ok((None, None))
+    }
+}

@@ -1,0 +1,544 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::keepalive::KeepAlive;
+use super::message::{
+    Channel, Fault, HelloCollection, Message, Pull, PullAck, Push, PushAck, StartPull, Welcome, WelcomeCollection,
+};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+
+/// A client that is silent for so long is given up. Clients ask for a sign of life every 20 s (browsers in the background
+/// sometimes once a minute), but one large push may take a slow network minutes, and nothing comes through beside it.
+const DEAD_AFTER_MS: u64 = 600_000;
+/// A hello must come within this.
+const HELLO_WITHIN_MS: u64 = 20_000;
+/// A read of changes stops when it is past this.
+const PULL_BYTES_MAX: usize = 512 << 10;
+/// An empty pull, which only moves the client's position, is sent when the position is off by so much.
+const EMPTY_PULL_EVERY: u64 = 256;
+
+/// What a hub allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubOptions {
+    /// Whether a client that brings a collection that the hub lacks gets it created.
+    pub create_collections: bool,
+    /// How many collections one connection may sync.
+    pub collections_max: usize,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self { create_collections: true, collections_max: 256 }
+    }
+}
+
+/// Where the hub stands with a client: the answer to [`HubAction::Open`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The client's batches up to here are at the hub, durably.
+    pub acknowledged: Sequence,
+    /// The specification as JSON, when the client has none.
+    pub spec: Option<String>,
+}
+
+/// Changes for a client: the answer to [`HubAction::Read`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// An encoded change set; empty when there is no change for this client.
+    pub changes: Vec<u8>,
+    /// The position that they reach: the newest one when there are none.
+    pub lsn: Lsn,
+    /// The newest position.
+    pub newest: Lsn,
+}
+
+/// What happened at the hub.
+#[derive(Debug)]
+pub enum HubInput {
+    /// The client sent a frame.
+    Frame(Vec<u8>),
+    /// The local log of a collection moved on (whoever wrote).
+    Changed(Channel),
+    /// [`HubAction::Open`] is done.
+    Opened(Channel, Result<Opened>),
+    /// [`HubAction::Read`] is done.
+    Read(Channel, Result<Changes>),
+    /// [`HubAction::Apply`] is done, durably.
+    Applied(Channel, Result<()>),
+}
+
+/// What a hub wants done. Each but `Send` and `Close` is answered with one input; there is never more than one of a kind under
+/// way for a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubAction {
+    /// Send a frame.
+    Send(Vec<u8>),
+    /// Find the collection, or create it where `create` allows it and there is a specification; tell where it stands with the
+    /// client. The answer is an error when the specifications do not agree.
+    Open {
+        /// Which collection.
+        channel: Channel,
+        /// Its name.
+        name: String,
+        /// The client's specification as JSON.
+        spec: Option<String>,
+        /// Whether it may be created.
+        create: bool,
+        /// Which client.
+        client: ReplicaId,
+    },
+    /// Read the changes after `after` that the client does not have.
+    Read {
+        /// Which collection.
+        channel: Channel,
+        /// From here.
+        after: Lsn,
+        /// What the client has, whatever the position.
+        known: BTreeMap<ReplicaId, Sequence>,
+        /// Until this is exceeded.
+        bytes_max: usize,
+    },
+    /// Apply changes durably. Every change must be of origin `client` and of a sequence in `after+1..=through`.
+    Apply {
+        /// Which collection.
+        channel: Channel,
+        /// An encoded change set.
+        changes: Vec<u8>,
+        /// Whose changes they are.
+        client: ReplicaId,
+        /// After this sequence,
+        after: Sequence,
+        /// up to this one.
+        through: Sequence,
+    },
+    /// Close the connection: it is over.
+    Close(Error),
+}
+
+/// The hub's end of one connection.
+#[derive(Debug)]
+pub struct Hub {
+    replica: ReplicaId,
+    options: HubOptions,
+    client: Option<ReplicaId>,
+    welcome_sent: bool,
+    channels: Vec<State>,
+    keep_alive: KeepAlive,
+    started_ms: u64,
+    pong_due: bool,
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+enum End {
+    /// The client is to be told, then the connection closed.
+    Tell(Error),
+    Close(Error),
+    Closed,
+}
+
+#[derive(Debug)]
+struct State {
+    collection: HelloCollection,
+    stage: Stage,
+    answer: Option<WelcomeCollection>,
+    /// A failure after the welcome that the client is to be told.
+    fault_due: Option<Fault>,
+
+    /// Pushes up to here were answered on this connection, or before it: a push must follow on at most this.
+    answered: Sequence,
+    arrived: Option<Push>,
+    applying: Option<Applying>,
+    ack_due: Option<PushAck>,
+
+    started: bool,
+    known: BTreeMap<ReplicaId, Sequence>,
+    /// Changes up to here were read for the client,
+    read: Lsn,
+    /// and it was told of this position.
+    sent: Lsn,
+    /// Whether there may be changes after `read`.
+    left: bool,
+    reading: bool,
+    /// Whether the client knows that nothing is left.
+    told_caught_up: bool,
+    outgoing: Option<Pull>,
+    /// The positions of the pulls that are on the way.
+    unanswered: Vec<Lsn>,
+}
+
+#[derive(Debug)]
+struct Applying {
+    through: Sequence,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    Opening,
+    Live,
+    Failed,
+}
+
+impl Hub {
+    /// The hub's end of a connection that was just made. `replica` is this replica.
+    pub fn new(replica: ReplicaId, options: HubOptions, now_ms: u64) -> Self {
+        Self {
+            replica,
+            options,
+            client: None,
+            welcome_sent: false,
+            channels: Vec::new(),
+            keep_alive: KeepAlive::new(now_ms, None, DEAD_AFTER_MS),
+            started_ms: now_ms,
+            pong_due: false,
+            end: None,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn receive(&mut self, input: HubInput, now_ms: u64) {
+        if self.end.is_some() {
+            return;
+        }
+        if !self.wants_frame() {
+            // Only silence while we listen counts.
+            self.keep_alive.heard(now_ms);
+        }
+        if let Err(error) = self.take_in(input, now_ms) {
+            self.end = Some(End::Tell(error));
+        }
+    }
+
+    /// What to do next; `None` until something happens, or [`Hub::deadline_ms`] comes.
+    pub fn poll(&mut self, now_ms: u64) -> Option<HubAction> {
+        if self.end.is_none()
+            && let Some(error) = self.keep_alive.dead(now_ms).or_else(|| self.hello_missing(now_ms))
+        {
+            self.end = Some(End::Close(error));
+        }
+        if self.end.is_none() {
+            match self.next() {
+                Ok(action) => return action,
+                Err(error) => self.end = Some(End::Tell(error)),
+            }
+        }
+        match self.end.replace(End::Closed)? {
+            End::Tell(error) => {
+                let fault = Message::Fault(None, Fault::from(&error)).encode();
+                self.end = Some(End::Close(error));
+                match fault {
+                    Ok(frame) => Some(HubAction::Send(frame)),
+                    Err(_) => self.poll(now_ms),
+                }
+            }
+            End::Close(error) => Some(HubAction::Close(error)),
+            End::Closed => None,
+        }
+    }
+
+    /// Ends the connection: the client is told `error`, then it is closed.
+    pub fn close(&mut self, error: Error) {
+        if self.end.is_none() {
+            self.end = Some(End::Tell(error));
+        }
+    }
+
+    /// When to poll again although nothing happened.
+    pub fn deadline_ms(&self) -> u64 {
+        let deadline_ms = self.keep_alive.deadline_ms();
+        if self.client.is_none() { deadline_ms.min(self.started_ms + HELLO_WITHIN_MS) } else { deadline_ms }
+    }
+
+    /// Whether to hand in further frames; otherwise they wait in the network until what is here is applied.
+    pub fn wants_frame(&self) -> bool {
+        let waiting = self.channels.iter().map(|state| {
+            state.arrived.as_ref().map_or(0, |push| push.changes.len())
+                + state.applying.as_ref().map_or(0, |applying| applying.bytes)
+        });
+        waiting.sum::<usize>() < super::client::WAITING_BYTES_MAX
+    }
+
+    /// The client, once it said hello.
+    pub fn client(&self) -> Option<ReplicaId> {
+        self.client
+    }
+
+    fn hello_missing(&self, now_ms: u64) -> Option<Error> {
+        (self.client.is_none() && now_ms.saturating_sub(self.started_ms) >= HELLO_WITHIN_MS).then(|| {
+            Error::new(ErrorKind::Unavailable, format!("no hello from the client within {HELLO_WITHIN_MS} ms"))
+        })
+    }
+
+    fn take_in(&mut self, input: HubInput, now_ms: u64) -> Result<()> {
+        match input {
+            HubInput::Frame(frame) => {
+                self.keep_alive.heard(now_ms);
+                self.take_in_message(Message::decode(&frame)?)
+            }
+            HubInput::Changed(channel) => {
+                self.state(channel)?.left = true;
+                Ok(())
+            }
+            HubInput::Opened(channel, result) => {
+                let state = self.state(channel)?;
+                let answer = match result {
+                    Ok(Opened { acknowledged, spec }) => {
+                        state.stage = Stage::Live;
+                        state.answered = acknowledged;
+                        WelcomeCollection { acknowledged, spec, error: None }
+                    }
+                    Err(error) => {
+                        state.stage = Stage::Failed;
+                        WelcomeCollection { acknowledged: Sequence(0), spec: None, error: Some(Fault::from(&error)) }
+                    }
+                };
+                state.answer = Some(answer);
+                Ok(())
+            }
+            HubInput::Read(channel, result) => {
+                let state = self.state(channel)?;
+                state.reading = false;
+                match result {
+                    Ok(changes) => state.take_in_changes(channel, changes),
+                    Err(error) => state.fail(&error),
+                }
+                Ok(())
+            }
+            HubInput::Applied(channel, result) => {
+                let state = self.state(channel)?;
+                let Applying { through, .. } = state.applying.take().expect("an apply is under way");
+                state.answered = state.answered.max(through);
+                let error = result.as_ref().err().map(Fault::from);
+                state.ack_due = Some(PushAck { channel, through, error });
+                Ok(())
+            }
+        }
+    }
+
+    fn take_in_message(&mut self, message: Message) -> Result<()> {
+        let name = message.name();
+        match message {
+            Message::Hello(hello) => {
+                if self.client.is_some() {
+                    return Err(Error::corrupt("a second hello frame"));
+                }
+                if hello.collections.len() > self.options.collections_max {
+                    return Err(Error::invalid(format!(
+                        "{} collections in a hello frame; at most {} a connection",
+                        hello.collections.len(),
+                        self.options.collections_max
+                    )));
+                }
+                if hello.replica == self.replica {
+                    return Err(Error::invalid(format!(
+                        "the client has the hub's own replica id {}: one is a copy of the other",
+                        self.replica
+                    )));
+                }
+                let mut names = BTreeSet::new();
+                if let Some(twice) = hello.collections.iter().find(|collection| !names.insert(&collection.name)) {
+                    return Err(Error::invalid(format!("collection {:?} occurs twice in a hello frame", twice.name)));
+                }
+                self.client = Some(hello.replica);
+                self.channels = hello.collections.into_iter().map(State::new).collect();
+                Ok(())
+            }
+            Message::Ping => {
+                self.pong_due = true;
+                Ok(())
+            }
+            Message::Pong => Ok(()),
+            Message::Fault(None, fault) => Err(Error::from(fault).context("the client")),
+            Message::Start(_) | Message::Push(_) | Message::PullAck(_) if !self.welcome_sent => {
+                Err(Error::corrupt(format!("a {name} frame before the welcome frame")))
+            }
+            Message::Start(start) => self.state(start.channel)?.take_in_start(start),
+            Message::Push(push) => {
+                let client = self.client.expect("the welcome was for a client");
+                self.state(push.channel)?.take_in_push(push, client)
+            }
+            Message::PullAck(ack) => self.state(ack.channel)?.take_in_ack(ack),
+            Message::Welcome(_) | Message::PushAck(_) | Message::Pull(_) | Message::Fault(..) => {
+                Err(Error::corrupt(format!("a {name} frame from a client")))
+            }
+        }
+    }
+
+    fn state(&mut self, channel: Channel) -> Result<&mut State> {
+        let len = self.channels.len();
+        self.channels
+            .get_mut(channel.0 as usize)
+            .ok_or_else(|| Error::corrupt(format!("channel {} of a connection with {len}", channel.0)))
+    }
+
+    fn next(&mut self) -> Result<Option<HubAction>> {
+        if self.pong_due {
+            self.pong_due = false;
+            return Ok(Some(HubAction::Send(Message::Pong.encode()?)));
+        }
+        let Some(client) = self.client else { return Ok(None) };
+        if !self.welcome_sent {
+            for (index, state) in self.channels.iter_mut().enumerate() {
+                if state.stage == Stage::Open {
+                    state.stage = Stage::Opening;
+                    return Ok(Some(HubAction::Open {
+                        channel: Channel(index as u32),
+                        name: state.collection.name.clone(),
+                        spec: state.collection.spec.clone(),
+                        create: self.options.create_collections,
+                        client,
+                    }));
+                }
+            }
+            if self.channels.iter().any(|state| state.answer.is_none()) {
+                return Ok(None);
+            }
+            self.welcome_sent = true;
+            let collections = self.channels.iter_mut().filter_map(|state| state.answer.take()).collect();
+            let welcome = Message::Welcome(Welcome { replica: self.replica, collections });
+            return Ok(Some(HubAction::Send(welcome.encode()?)));
+        }
+        for (index, state) in self.channels.iter_mut().enumerate() {
+            let action = state.next(Channel(index as u32), client)?;
+            if action.is_some() {
+                return Ok(action);
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl State {
+    fn new(collection: HelloCollection) -> Self {
+        Self {
+            collection,
+            stage: Stage::Open,
+            answer: None,
+            fault_due: None,
+            answered: Sequence(0),
+            arrived: None,
+            applying: None,
+            ack_due: None,
+            started: false,
+            known: BTreeMap::new(),
+            read: Lsn(0),
+            sent: Lsn(0),
+            left: true,
+            reading: false,
+            told_caught_up: false,
+            outgoing: None,
+            unanswered: Vec::new(),
+        }
+    }
+
+    fn fail(&mut self, error: &Error) {
+        self.stage = Stage::Failed;
+        self.fault_due = Some(Fault::from(error));
+        self.outgoing = None;
+        self.arrived = None;
+    }
+
+    fn take_in_start(&mut self, start: StartPull) -> Result<()> {
+        if self.started {
+            return Err(Error::corrupt(format!("a second start frame for channel {}", start.channel.0)));
+        }
+        self.started = true;
+        self.read = start.pulled;
+        self.sent = start.pulled;
+        for (origin, sequence) in start.known {
+            let known = self.known.entry(origin).or_default();
+            *known = (*known).max(sequence);
+        }
+        Ok(())
+    }
+
+    fn take_in_push(&mut self, push: Push, client: ReplicaId) -> Result<()> {
+        if self.stage == Stage::Failed {
+            return Ok(());
+        }
+        if self.arrived.is_some() || self.applying.is_some() {
+            return Err(Error::corrupt(format!("a push through {} before the last one was answered", push.through)));
+        }
+        if push.after > self.answered || push.through <= push.after || push.changes.is_empty() {
+            return Err(Error::corrupt(format!(
+                "a push of {} bytes after {} through {}; changes that follow on at most {} expected",
+                push.changes.len(),
+                push.after,
+                push.through,
+                self.answered
+            )));
+        }
+        // What came from the client need not go back to it.
+        let known = self.known.entry(client).or_default();
+        *known = (*known).max(push.through);
+        self.arrived = Some(push);
+        Ok(())
+    }
+
+    fn take_in_ack(&mut self, ack: PullAck) -> Result<()> {
+        let position = self.unanswered.iter().position(|&lsn| lsn == ack.lsn);
+        let Some(position) = position else {
+            return Err(Error::corrupt(format!("an answer to a pull up to {} that was not sent", ack.lsn)));
+        };
+        self.unanswered.drain(..=position);
+        Ok(())
+    }
+
+    fn take_in_changes(&mut self, channel: Channel, changes: Changes) {
+        let Changes { changes, lsn, newest } = changes;
+        if self.stage == Stage::Failed {
+            return;
+        }
+        let caught_up = lsn >= newest;
+        self.read = lsn;
+        if !caught_up {
+            self.left = true;
+        }
+        let position_off = lsn.0.abs_diff(self.sent.0) >= EMPTY_PULL_EVERY;
+        if !changes.is_empty() || position_off || (caught_up && !self.told_caught_up) {
+            self.outgoing = Some(Pull { channel, lsn, caught_up, changes });
+        }
+    }
+
+    fn next(&mut self, channel: Channel, client: ReplicaId) -> Result<Option<HubAction>> {
+        if let Some(fault) = self.fault_due.take() {
+            return Ok(Some(HubAction::Send(Message::Fault(Some(channel), fault).encode()?)));
+        }
+        if self.stage != Stage::Live {
+            return Ok(None);
+        }
+        if let Some(ack) = self.ack_due.take() {
+            return Ok(Some(HubAction::Send(Message::PushAck(ack).encode()?)));
+        }
+        // Not beside a read: one that was asked for before the push came would send it back.
+        if !self.reading
+            && let Some(Push { after, through, changes, .. }) = self.arrived.take()
+        {
+            self.applying = Some(Applying { through, bytes: changes.len() });
+            return Ok(Some(HubAction::Apply { channel, changes, client, after, through }));
+        }
+        if let Some(pull) = self.outgoing.take() {
+            let (lsn, caught_up) = (pull.lsn, pull.caught_up);
+            return match Message::Pull(pull).encode() {
+                Ok(frame) => {
+                    self.sent = lsn;
+                    self.told_caught_up = caught_up;
+                    self.unanswered.push(lsn);
+                    Ok(Some(HubAction::Send(frame)))
+                }
+                Err(error) => {
+                    self.fail(&error);
+                    self.next(channel, client)
+                }
+            };
+        }
+        if self.started && self.left && !self.reading && self.unanswered.len() < super::client::PULL_WINDOW {
+            self.left = false;
+            self.reading = true;
+            let known = self.known.clone();
+            return Ok(Some(HubAction::Read { channel, after: self.read, known, bytes_max: PULL_BYTES_MAX }));
+        }
+        Ok(None)
+    }
+}

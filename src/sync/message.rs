@@ -1,0 +1,542 @@
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+
+/// The version of the protocol that this build speaks: 1 to 127.
+pub const VERSION: u8 = 1;
+/// The longest frame that is sent or taken in.
+pub const FRAME_BYTES_MAX: usize = 64 << 20;
+/// The longest frame that carries no changes.
+pub const CONTROL_BYTES_MAX: usize = 4 << 20;
+
+/// The frame that a message starts with: an array of two (three in a hello, for the version), the first of which is a type.
+const ARRAY_OF_TWO: u8 = 0x92;
+const ARRAY_OF_THREE: u8 = 0x93;
+
+const HELLO: u8 = 1;
+const WELCOME: u8 = 2;
+const START: u8 = 3;
+const PUSH: u8 = 4;
+const PUSH_ACK: u8 = 5;
+const PULL: u8 = 6;
+const PULL_ACK: u8 = 7;
+const FAULT: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+/// A collection of this connection: its position in the hello's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Channel(pub u32);
+
+/// The first frame of a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The client's replica id: the origin of what it pushes.
+    pub replica: ReplicaId,
+    /// What it wants to sync, each name once.
+    pub collections: Vec<HelloCollection>,
+}
+
+/// A collection that a client wants to sync.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloCollection {
+    /// Its name.
+    pub name: String,
+    /// Its specification as JSON; `None` when the client does not have the collection yet.
+    pub spec: Option<String>,
+}
+
+/// The hub's answer to a hello.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The hub's replica id: positions are kept by it.
+    pub replica: ReplicaId,
+    /// One a collection of the hello, in its order.
+    pub collections: Vec<WelcomeCollection>,
+}
+
+/// What the hub says about one collection of a hello.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WelcomeCollection {
+    /// The client's batches up to here are at the hub.
+    pub acknowledged: Sequence,
+    /// The specification as JSON, when the client has none.
+    pub spec: Option<String>,
+    /// Why this collection is not synced on this connection.
+    pub error: Option<Fault>,
+}
+
+/// The client is ready for the changes of a collection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartPull {
+    /// Which collection.
+    pub channel: Channel,
+    /// The hub's log up to here is at the client.
+    pub pulled: Lsn,
+    /// The client has all changes of these origins up to these sequences: the hub need not send them.
+    pub known: BTreeMap<ReplicaId, Sequence>,
+}
+
+/// The client's own changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push {
+    /// Which collection.
+    pub channel: Channel,
+    /// The changes follow on this sequence.
+    pub after: Sequence,
+    /// They reach this one.
+    pub through: Sequence,
+    /// An encoded change set.
+    #[serde(with = "serde_bytes")]
+    pub changes: Vec<u8>,
+}
+
+/// The hub's answer to a push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushAck {
+    /// Which collection.
+    pub channel: Channel,
+    /// The push that reached this sequence.
+    pub through: Sequence,
+    /// Why it was not applied; it is durable at the hub when absent.
+    pub error: Option<Fault>,
+}
+
+/// Changes from the hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// Which collection.
+    pub channel: Channel,
+    /// The position in the hub's log that a client with these changes has reached.
+    pub lsn: Lsn,
+    /// Whether that was the end of the hub's log.
+    pub caught_up: bool,
+    /// An encoded change set; empty when only the position moves.
+    #[serde(with = "serde_bytes")]
+    pub changes: Vec<u8>,
+}
+
+/// A pull is durable at the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullAck {
+    /// Which collection.
+    pub channel: Channel,
+    /// The position of the pull.
+    pub lsn: Lsn,
+}
+
+/// An error as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The stable name of the [`ErrorKind`].
+    pub kind: String,
+    /// What was got, what was expected, and where.
+    pub message: String,
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        Self { kind: error.kind().as_str().to_owned(), message: error.message().to_owned() }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::new(ErrorKind::from_name(&fault.kind), fault.message)
+    }
+}
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Client to hub, first.
+    Hello(Hello),
+    /// Hub to client, first.
+    Welcome(Welcome),
+    /// Client to hub, once a collection.
+    Start(StartPull),
+    /// Client to hub; one unanswered at a time and collection.
+    Push(Push),
+    /// Hub to client.
+    PushAck(PushAck),
+    /// Hub to client; at most two unanswered at a time and collection.
+    Pull(Pull),
+    /// Client to hub.
+    PullAck(PullAck),
+    /// Either way, last: why the connection ends. With a channel: only that collection is over.
+    Fault(Option<Channel>, Fault),
+    /// Either way: answer with a pong.
+    Ping,
+    /// Either way.
+    Pong,
+}
+
+impl Message {
+    /// The frame.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it is longer than [`FRAME_BYTES_MAX`] (or [`CONTROL_BYTES_MAX`] without changes).
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut frame = Vec::with_capacity(match self {
+            Self::Push(push) => push.changes.len() + 64,
+            Self::Pull(pull) => pull.changes.len() + 64,
+            _ => 128,
+        });
+        let result = match self {
+            Self::Hello(body) => {
+                frame.extend([ARRAY_OF_THREE, HELLO, VERSION]);
+                rmp_serde::encode::write(&mut frame, body)
+            }
+            Self::Welcome(body) => put(&mut frame, WELCOME, body),
+            Self::Start(body) => put(&mut frame, START, body),
+            Self::Push(body) => put(&mut frame, PUSH, body),
+            Self::PushAck(body) => put(&mut frame, PUSH_ACK, body),
+            Self::Pull(body) => put(&mut frame, PULL, body),
+            Self::PullAck(body) => put(&mut frame, PULL_ACK, body),
+            Self::Fault(channel, fault) => put(&mut frame, FAULT, &(channel, fault)),
+            Self::Ping => put(&mut frame, PING, &()),
+            Self::Pong => put(&mut frame, PONG, &()),
+        };
+        result.map_err(|error| Error::internal(format!("a sync message could not be encoded: {error}")))?;
+        let bytes_max = bytes_max(self.number());
+        if frame.len() > bytes_max {
+            return Err(Error::invalid(format!(
+                "a {} frame of {} bytes; at most {bytes_max} can be sent",
+                self.name(),
+                frame.len()
+            )));
+        }
+        Ok(frame)
+    }
+
+    /// The message in `frame`. Allocates no more than a small multiple of its length, whatever the bytes say.
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes that are no frame (what and where is in the message), `Unsupported` for a type of frame or a
+    /// version of the protocol that this build does not know, `InvalidArgument` for a frame over the size limit.
+    pub fn decode(frame: &[u8]) -> Result<Self> {
+        if frame.len() > FRAME_BYTES_MAX {
+            return Err(too_long("sync", frame.len(), FRAME_BYTES_MAX));
+        }
+        let (&marker, &number) = match frame {
+            [marker, number, ..] => (marker, number),
+            _ => {
+                return Err(Error::corrupt(format!("a sync frame of {} bytes; at least 3 expected", frame.len())));
+            }
+        };
+        let expected = if number == HELLO { ARRAY_OF_THREE } else { ARRAY_OF_TWO };
+        if marker != expected || number > 0x7f {
+            return Err(Error::corrupt(format!(
+                "at byte 0: a sync frame starts with {marker:#04x} {number:#04x}; an array of two and a type expected"
+            )));
+        }
+        let Some(name) = type_name(number) else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {PONG}"),
+            ));
+        };
+        if frame.len() > bytes_max(number) {
+            return Err(too_long(name, frame.len(), bytes_max(number)));
+        }
+        Ok(match number {
+            HELLO => {
+                match frame.get(2) {
+                    Some(&VERSION) => {}
+                    Some(version) => {
+                        return Err(Error::new(
+                            ErrorKind::Unsupported,
+                            format!("the peer speaks version {version} of the sync protocol, this build {VERSION}"),
+                        ));
+                    }
+                    None => return Err(Error::corrupt("at byte 2: a hello frame without a version")),
+                }
+                Self::Hello(body(name, frame, 3)?)
+            }
+            WELCOME => Self::Welcome(body(name, frame, 2)?),
+            START => Self::Start(body(name, frame, 2)?),
+            PUSH => Self::Push(body(name, frame, 2)?),
+            PUSH_ACK => Self::PushAck(body(name, frame, 2)?),
+            PULL => Self::Pull(body(name, frame, 2)?),
+            PULL_ACK => Self::PullAck(body(name, frame, 2)?),
+            FAULT => {
+                let (channel, fault) = body(name, frame, 2)?;
+                Self::Fault(channel, fault)
+            }
+            PING => {
+                body::<()>(name, frame, 2)?;
+                Self::Ping
+            }
+            _ => {
+                body::<()>(name, frame, 2)?;
+                Self::Pong
+            }
+        })
+    }
+
+    fn number(&self) -> u8 {
+        match self {
+            Self::Hello(_) => HELLO,
+            Self::Welcome(_) => WELCOME,
+            Self::Start(_) => START,
+            Self::Push(_) => PUSH,
+            Self::PushAck(_) => PUSH_ACK,
+            Self::Pull(_) => PULL,
+            Self::PullAck(_) => PULL_ACK,
+            Self::Fault(..) => FAULT,
+            Self::Ping => PING,
+            Self::Pong => PONG,
+        }
+    }
+
+    /// The name of its type, for messages.
+    pub fn name(&self) -> &'static str {
+        type_name(self.number()).expect("every message has a named type")
+    }
+}
+
+fn type_name(number: u8) -> Option<&'static str> {
+    Some(match number {
+        HELLO => "hello",
+        WELCOME => "welcome",
+        START => "start",
+        PUSH => "push",
+        PUSH_ACK => "push-ack",
+        PULL => "pull",
+        PULL_ACK => "pull-ack",
+        FAULT => "fault",
+        PING => "ping",
+        PONG => "pong",
+        _ => return None,
+    })
+}
+
+const fn bytes_max(number: u8) -> usize {
+    if matches!(number, PUSH | PULL) { FRAME_BYTES_MAX } else { CONTROL_BYTES_MAX }
+}
+
+fn too_long(name: &str, len: usize, bytes_max: usize) -> Error {
+    Error::invalid(format!("a {name} frame of {len} bytes; at most {bytes_max} are taken in"))
+}
+
+fn put(frame: &mut Vec<u8>, number: u8, body: &impl Serialize) -> Result<(), rmp_serde::encode::Error> {
+    frame.extend([ARRAY_OF_TWO, number]);
+    rmp_serde::encode::write(frame, body)
+}
+
+fn body<T: DeserializeOwned>(name: &str, frame: &[u8], offset: usize) -> Result<T> {
+    // Strings and bytes are read up to what is there, never by the length that they claim, and lists grow as they are read.
+    let mut decoder = rmp_serde::Deserializer::new(Cursor::new(&frame[offset..]));
+    let body = T::deserialize(&mut decoder);
+    let position = offset + decoder.position() as usize;
+    let body = body.map_err(|error| Error::corrupt(format!("at byte {position} of a {name} frame: {error}")))?;
+    if position != frame.len() {
+        return Err(Error::corrupt(format!(
+            "at byte {position} of a {name} frame: {} bytes after its end",
+            frame.len() - position
+        )));
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn examples() -> Vec<(&'static str, Message)> {
+        let fault = Fault { kind: "invalid_argument".into(), message: "row 3: no".into() };
+        vec![
+            (
+                "hello",
+                Message::Hello(Hello {
+                    replica: ReplicaId(0x001f_ffff_ffff_fffe),
+                    collections: vec![
+                        HelloCollection { name: "notes".into(), spec: Some("{\"fields\":[]}".into()) },
+                        HelloCollection { name: "symbols".into(), spec: None },
+                    ],
+                }),
+            ),
+            (
+                "welcome",
+                Message::Welcome(Welcome {
+                    replica: ReplicaId(7),
+                    collections: vec![
+                        WelcomeCollection { acknowledged: Sequence(41), spec: None, error: None },
+                        WelcomeCollection { acknowledged: Sequence(0), spec: Some("{}".into()), error: None },
+                        WelcomeCollection { acknowledged: Sequence(0), spec: None, error: Some(fault.clone()) },
+                    ],
+                }),
+            ),
+            (
+                "start",
+                Message::Start(StartPull {
+                    channel: Channel(0),
+                    pulled: Lsn(300),
+                    known: [(ReplicaId(7), Sequence(12)), (ReplicaId(70_000), Sequence(1))].into(),
+                }),
+            ),
+            (
+                "push",
+                Message::Push(Push {
+                    channel: Channel(1),
+                    after: Sequence(41),
+                    through: Sequence(44),
+                    changes: vec![0, 1, 2, 0xff],
+                }),
+            ),
+            (
+                "push-ack",
+                Message::PushAck(PushAck { channel: Channel(1), through: Sequence(44), error: Some(fault.clone()) }),
+            ),
+            (
+                "pull",
+                Message::Pull(Pull { channel: Channel(0), lsn: Lsn(301), caught_up: true, changes: vec![9, 8, 7] }),
+            ),
+            ("pull-ack", Message::PullAck(PullAck { channel: Channel(0), lsn: Lsn(301) })),
+            ("fault", Message::Fault(Some(Channel(2)), fault)),
+            ("ping", Message::Ping),
+            ("pong", Message::Pong),
+        ]
+    }
+
+    fn golden(name: &str) -> std::path::PathBuf {
+        [env!("CARGO_MANIFEST_DIR"), "tests/golden/sync", &format!("{name}.v{VERSION}.bin")].iter().collect()
+    }
+
+    #[test]
+    #[cfg(native)]
+    #[expect(clippy::disallowed_methods, reason = "the test reads golden files")]
+    fn frames_are_byte_for_byte_what_they_were() {
+        for (name, message) in examples() {
+            assert_eq!(message.name(), name);
+            let frame = message.encode().unwrap();
+            if std::env::var_os("EDDY_WRITE_GOLDEN").is_some() {
+                std::fs::create_dir_all(golden(name).parent().unwrap()).unwrap();
+                std::fs::write(golden(name), &frame).unwrap();
+            }
+            let expected = std::fs::read(golden(name)).unwrap();
+            assert_eq!(frame, expected, "{name}");
+            assert_eq!(Message::decode(&expected).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn hostile_frames_are_typed_errors() {
+        let claims_4_gib_of_bytes = [0x92, PUSH, 0x94, 0, 0, 1, 0xc6, 0xff, 0xff, 0xff, 0xff, 1, 2];
+        let claims_4_gi_collections = [0x93, HELLO, VERSION, 0x92, 7, 0xdd, 0xff, 0xff, 0xff, 0xff];
+        let claims_4_gi_origins = [0x92, START, 0x93, 0, 0, 0xdf, 0xff, 0xff, 0xff, 0xff, 1, 1];
+        for (frame, kind, message) in [
+            (&[][..], ErrorKind::Corrupt, "0 bytes"),
+            (&[0x92], ErrorKind::Corrupt, "1 bytes"),
+            (&[0xc1, 0xc1, 0xc1], ErrorKind::Corrupt, "starts with 0xc1"),
+            (b"GET / HTTP/1.1", ErrorKind::Corrupt, "starts with"),
+            (&[0x92, 11, 0xc0], ErrorKind::Unsupported, "type 11"),
+            (&[0x92, HELLO, 0xc0], ErrorKind::Corrupt, "starts with"),
+            (&[0x93, HELLO], ErrorKind::Corrupt, "without a version"),
+            (&[0x93, HELLO, 2, 0x92, 0, 0x90], ErrorKind::Unsupported, "version 2"),
+            (&[0x92, PING], ErrorKind::Corrupt, "ping frame"),
+            (&[0x92, PING, 0xc0, 0xc0], ErrorKind::Corrupt, "1 bytes after its end"),
+            (&[0x92, PING, 0x01], ErrorKind::Corrupt, "ping frame"),
+            (&[0x92, PULL_ACK, 0x92, 0xff, 0], ErrorKind::Corrupt, "pull-ack frame"),
+            (&[0x92, PULL_ACK, 0x93, 0, 0, 0], ErrorKind::Corrupt, "pull-ack frame"),
+            (&[0x92, PULL_ACK, 0x92, 0xcf, 255, 255, 255, 255, 255, 255, 255, 255, 0], ErrorKind::Corrupt, "at byte"),
+            (&claims_4_gib_of_bytes, ErrorKind::Corrupt, "push frame"),
+            (&claims_4_gi_collections, ErrorKind::Corrupt, "hello frame"),
+            (&claims_4_gi_origins, ErrorKind::Corrupt, "start frame"),
+        ] {
+            let error = Message::decode(frame).unwrap_err();
+            assert_eq!(error.kind(), kind, "{frame:x?}: {error}");
+            assert!(error.message().contains(message), "{frame:x?}: {error}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_refused_before_the_stack_ends() {
+        let mut frame = vec![0x92, WELCOME];
+        frame.extend(std::iter::repeat_n(0x91, 1 << 20));
+        assert_eq!(Message::decode(&frame).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn frames_over_the_limit_are_refused_both_ways() {
+        let long = Message::Push(Push {
+            channel: Channel(0),
+            after: Sequence(0),
+            through: Sequence(1),
+            changes: vec![0; FRAME_BYTES_MAX],
+        });
+        assert_eq!(long.encode().unwrap_err().kind(), ErrorKind::InvalidArgument);
+        let mut frame = vec![0; FRAME_BYTES_MAX + 1];
+        frame[..2].copy_from_slice(&[0x92, PUSH]);
+        assert!(Message::decode(&frame).unwrap_err().message().contains("67108865 bytes"));
+        let mut frame = vec![0; CONTROL_BYTES_MAX + 1];
+        frame[..2].copy_from_slice(&[0x92, WELCOME]);
+        assert!(Message::decode(&frame).unwrap_err().message().contains("welcome frame of 4194305 bytes"));
+    }
+
+    fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+        let examples: Vec<Vec<u8>> = examples().iter().map(|(_, message)| message.encode().unwrap()).collect();
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..200),
+            (1u8..12, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(number, body)| [
+                &[0x92, number][..],
+                &body
+            ]
+            .concat()),
+            (prop::sample::select(examples), prop::collection::vec(any::<(prop::sample::Index, u8, bool)>(), 0..4))
+                .prop_map(|(mut frame, changes)| {
+                    for (index, byte, cut) in changes {
+                        if frame.is_empty() {
+                            break;
+                        }
+                        let at = index.index(frame.len());
+                        if cut {
+                            frame.truncate(at);
+                        } else {
+                            frame[at] = byte;
+                        }
+                    }
+                    frame
+                }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(browser) { 256 } else { 4096 }))]
+
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(frame in any_frame()) {
+            match Message::decode(&frame) {
+                Ok(message) => {
+                    let again = Message::decode(&message.encode().unwrap()).unwrap();
+                    prop_assert_eq!(again, message);
+                }
+                Err(error) => prop_assert!(matches!(
+                    error.kind(),
+                    ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::InvalidArgument
+                )),
+            }
+        }
+
+        #[test]
+        fn any_message_survives(channel: u32, after: u64, through: u64, changes: Vec<u8>, known: BTreeMap<u64, u64>) {
+            let push = Message::Push(Push {
+                channel: Channel(channel), after: Sequence(after), through: Sequence(through), changes,
+            });
+            prop_assert_eq!(Message::decode(&push.encode().unwrap()).unwrap(), push);
+            let start = Message::Start(StartPull {
+                channel: Channel(channel),
+                pulled: Lsn(after),
+                known: known.into_iter().map(|(origin, sequence)| (ReplicaId(origin), Sequence(sequence))).collect(),
+            });
+            prop_assert_eq!(Message::decode(&start.encode().unwrap()).unwrap(), start);
+        }
+    }
+}

@@ -1,0 +1,752 @@
+//! Clients and a hub without sockets: seeded runs in which connections are cut, operations fail, and either side forgets what it
+//! was doing at any point. A model replica (a map with last writer wins) stands in for the database.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::*;
+use crate::base::{Error, ErrorKind, HybridClock, Lsn, ReplicaId, Result, Sequence, Timestamp};
+
+/// What a change counts for `bytes_max`: a chunk is about five.
+const CHANGE_BYTES: usize = 100 << 10;
+const START_MS: u64 = 1_700_000_000_000;
+
+/// Vigna's splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// (timestamp, origin, sequence) in the order of last writer wins.
+type Stamp = (u64, u64, u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Change {
+    key: u8,
+    stamp: Stamp,
+    /// `None` is a delete.
+    value: Option<u32>,
+}
+
+const POISON: u32 = 666;
+
+#[derive(Debug, Clone, Default)]
+struct ModelCollection {
+    spec: String,
+    rows: BTreeMap<u8, (Change, Lsn)>,
+    lsn: Lsn,
+    seen: BTreeMap<ReplicaId, Sequence>,
+    pulled: BTreeMap<ReplicaId, Lsn>,
+    pushed: BTreeMap<ReplicaId, Sequence>,
+}
+
+impl ModelCollection {
+    fn apply(&mut self, changes: &[Change]) {
+        self.lsn = self.lsn.next();
+        for &change in changes {
+            let seen = self.seen.entry(ReplicaId(change.stamp.1)).or_default();
+            *seen = (*seen).max(Sequence(change.stamp.2));
+            if self.rows.get(&change.key).is_none_or(|(here, _)| here.stamp < change.stamp) {
+                self.rows.insert(change.key, (change, self.lsn));
+            }
+        }
+    }
+
+    fn select(&self, order: impl Fn(&Change, Lsn) -> Option<u64>, bytes_max: usize) -> (Vec<Change>, Option<u64>) {
+        let mut items: Vec<(u64, Change)> =
+            self.rows.values().filter_map(|(change, lsn)| Some((order(change, *lsn)?, *change))).collect();
+        items.sort_by_key(|(number, _)| *number);
+        let mut last = None;
+        let mut taken = Vec::new();
+        for (number, change) in items {
+            if taken.len() * CHANGE_BYTES >= bytes_max && last != Some(number) {
+                return (taken, last);
+            }
+            last = Some(number);
+            taken.push(change);
+        }
+        (taken, None)
+    }
+
+    fn changes_after(&self, after: Lsn, known: &BTreeMap<ReplicaId, Sequence>, bytes_max: usize) -> Changes {
+        let wanted = |change: &Change, lsn: Lsn| {
+            let (_, origin, sequence) = change.stamp;
+            let is_known = known.get(&ReplicaId(origin)).is_some_and(|known| sequence <= known.0);
+            (lsn > after && !is_known).then_some(lsn.0)
+        };
+        let (changes, reached) = self.select(wanted, bytes_max);
+        Changes { changes: encode(&changes), lsn: reached.map_or(self.lsn, Lsn), newest: self.lsn }
+    }
+
+    fn own_changes_after(&self, own: ReplicaId, after: Sequence, bytes_max: usize) -> OwnChanges {
+        let wanted = |change: &Change, _| {
+            let (_, origin, sequence) = change.stamp;
+            (origin == own.0 && sequence > after.0).then_some(sequence)
+        };
+        let (changes, reached) = self.select(wanted, bytes_max);
+        let newest = self.seen.get(&own).copied().unwrap_or_default();
+        OwnChanges { changes: encode(&changes), through: reached.map_or(newest, Sequence) }
+    }
+}
+
+fn encode(changes: &[Change]) -> Vec<u8> {
+    if changes.is_empty() { Vec::new() } else { rmp_serde::to_vec(changes).unwrap() }
+}
+
+fn decode(bytes: &[u8]) -> Vec<Change> {
+    if bytes.is_empty() { Vec::new() } else { rmp_serde::from_slice(bytes).unwrap() }
+}
+
+#[derive(Debug, Clone)]
+struct ModelReplica {
+    id: ReplicaId,
+    clock: HybridClock,
+    collections: BTreeMap<String, ModelCollection>,
+}
+
+impl ModelReplica {
+    fn new(id: u64, names: &[&str]) -> Self {
+        let collections = names.iter().map(|name| {
+            ((*name).to_owned(), ModelCollection { spec: format!("spec of {name}"), ..ModelCollection::default() })
+        });
+        Self { id: ReplicaId(id), clock: HybridClock::default(), collections: collections.collect() }
+    }
+
+    fn write(&mut self, name: &str, rows: &[(u8, Option<u32>)], now_ms: u64) -> Vec<Change> {
+        let stamp = self.clock.tick(now_ms);
+        let collection = self.collections.get_mut(name).unwrap();
+        let sequence = collection.seen.get(&self.id).copied().unwrap_or_default().next();
+        let changes: Vec<Change> =
+            rows.iter().map(|&(key, value)| Change { key, stamp: (stamp.0, self.id.0, sequence.0), value }).collect();
+        collection.apply(&changes);
+        changes
+    }
+
+    fn apply(&mut self, name: &str, changes: &[Change]) {
+        for change in changes {
+            self.clock.observe(Timestamp(change.stamp.0), change.stamp.0 >> 18).unwrap();
+        }
+        self.collections.get_mut(name).unwrap().apply(changes);
+    }
+}
+
+/// One connection: both machines, the frames on the way, and what was asked for but not done yet.
+struct Connection {
+    client: Client,
+    hub: Hub,
+    names: Vec<String>,
+    up: VecDeque<Vec<u8>>,
+    down: VecDeque<Vec<u8>>,
+    client_asked: Vec<ClientAction>,
+    hub_asked: Vec<HubAction>,
+    pushes: usize,
+    changes_pulled: usize,
+    over: Option<Error>,
+}
+
+impl Connection {
+    fn name(&self, channel: Channel) -> &str {
+        &self.names[channel.0 as usize]
+    }
+}
+
+struct World {
+    random: Random,
+    now_ms: u64,
+    clients: Vec<ModelReplica>,
+    hub: ModelReplica,
+    connections: Vec<Option<Connection>>,
+    /// Every change ever written, by collection.
+    written: BTreeMap<String, Vec<Change>>,
+    refusals: Vec<Refusal>,
+    /// One in how many operations fails for a passing reason; 0: none.
+    failures: u64,
+}
+
+const NAMES: [&str; 2] = ["notes", "tags"];
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let clients = (0..2 + random.below(2)).map(|index| {
+            // Some client lacks some collection at first, and so may the hub.
+            let names: Vec<&str> = NAMES.into_iter().filter(|_| index == 0 || random.one_in(2)).collect();
+            ModelReplica::new(10 + index, &names)
+        });
+        let clients: Vec<ModelReplica> = clients.collect();
+        let hub = ModelReplica::new(1, if random.one_in(2) { &NAMES } else { &[] });
+        let connections = clients.iter().map(|_| None).collect();
+        let (now_ms, written) = (START_MS, BTreeMap::new());
+        Self { random, now_ms, clients, hub, connections, written, refusals: Vec::new(), failures: 0 }
+    }
+
+    fn connect(&mut self, index: usize) {
+        let replica = &self.clients[index];
+        let collections = NAMES.map(|name| ClientCollection {
+            name: name.to_owned(),
+            spec: replica.collections.get(name).map(|collection| collection.spec.clone()),
+        });
+        self.connections[index] = Some(Connection {
+            client: Client::new(replica.id, collections.into(), 0, self.now_ms),
+            hub: Hub::new(self.hub.id, HubOptions::default(), self.now_ms),
+            names: NAMES.map(str::to_owned).into(),
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            client_asked: Vec::new(),
+            hub_asked: Vec::new(),
+            pushes: 0,
+            changes_pulled: 0,
+            over: None,
+        });
+    }
+
+    /// Cuts a connection: frames on the way are lost, and of what was under way, any part may have been done.
+    fn cut(&mut self, index: usize) {
+        let Some(mut connection) = self.connections[index].take() else { return };
+        for action in std::mem::take(&mut connection.client_asked) {
+            if self.random.one_in(2) {
+                self.do_at_client(index, &connection, action);
+            }
+        }
+        for action in std::mem::take(&mut connection.hub_asked) {
+            if self.random.one_in(2) {
+                self.do_at_hub(&connection, action);
+            }
+        }
+    }
+
+    fn fails<T>(&mut self) -> Option<Result<T>> {
+        (self.failures > 0 && self.random.one_in(self.failures))
+            .then(|| Err(Error::new(ErrorKind::StorageFull, "no room at the moment")))
+    }
+
+    fn do_at_client(&mut self, index: usize, connection: &Connection, action: ClientAction) -> Option<ClientInput> {
+        let replica = &mut self.clients[index];
+        let own = replica.id;
+        Some(match action {
+            ClientAction::Open { channel, hub, spec } => {
+                let name = connection.name(channel);
+                if let Some(spec) = spec {
+                    let collection = replica.collections.entry(name.to_owned()).or_default();
+                    collection.spec = spec;
+                }
+                let collection = &replica.collections[name];
+                let pulled = collection.pulled.get(&hub).copied().unwrap_or_default();
+                ClientInput::Opened(channel, Ok(Start { pulled, known: collection.seen.clone() }))
+            }
+            ClientAction::ReadOwn { channel, after, bytes_max } => {
+                if let Some(error) = self.fails() {
+                    return Some(ClientInput::Own(channel, error));
+                }
+                let collection = &self.clients[index].collections[connection.name(channel)];
+                ClientInput::Own(channel, Ok(collection.own_changes_after(own, after, bytes_max)))
+            }
+            ClientAction::Apply { channel, changes, hub, lsn } => {
+                if let Some(error) = self.fails() {
+                    return Some(ClientInput::Applied(channel, error));
+                }
+                let replica = &mut self.clients[index];
+                let changes = decode(&changes);
+                for change in &changes {
+                    assert_ne!(change.stamp.1, own.0, "an own change came back");
+                }
+                replica.apply(connection.name(channel), &changes);
+                replica.collections.get_mut(connection.name(channel)).unwrap().pulled.insert(hub, lsn);
+                self.changed_at_client(index, channel);
+                ClientInput::Applied(channel, Ok(()))
+            }
+            ClientAction::MarkPushed { channel, hub, sequence } => {
+                replica.collections.get_mut(connection.name(channel)).unwrap().pushed.insert(hub, sequence);
+                ClientInput::Marked(channel, Ok(()))
+            }
+            ClientAction::Send(_) | ClientAction::Refused(_) | ClientAction::Close(_) => unreachable!(),
+        })
+    }
+
+    fn do_at_hub(&mut self, connection: &Connection, action: HubAction) -> Option<HubInput> {
+        Some(match action {
+            HubAction::Open { channel, name, spec, create, client } => {
+                assert!(create);
+                if let (None, Some(spec)) = (self.hub.collections.get(&name), &spec) {
+                    let collection = ModelCollection { spec: spec.clone(), ..ModelCollection::default() };
+                    self.hub.collections.insert(name.clone(), collection);
+                }
+                HubInput::Opened(
+                    channel,
+                    match self.hub.collections.get(&name) {
+                        None => Err(Error::not_found(name)),
+                        Some(collection) => Ok(Opened {
+                            acknowledged: collection.seen.get(&client).copied().unwrap_or_default(),
+                            spec: spec.is_none().then(|| collection.spec.clone()),
+                        }),
+                    },
+                )
+            }
+            HubAction::Read { channel, after, known, bytes_max } => {
+                let collection = &self.hub.collections[connection.name(channel)];
+                HubInput::Read(channel, Ok(collection.changes_after(after, &known, bytes_max)))
+            }
+            HubAction::Apply { channel, changes, client, after, through } => {
+                if let Some(error) = self.fails() {
+                    return Some(HubInput::Applied(channel, error));
+                }
+                let changes = decode(&changes);
+                for change in &changes {
+                    assert_eq!(change.stamp.1, client.0);
+                    assert!(change.stamp.2 > after.0 && change.stamp.2 <= through.0);
+                }
+                if changes.iter().any(|change| change.value == Some(POISON)) {
+                    return Some(HubInput::Applied(channel, Err(Error::invalid("poison"))));
+                }
+                self.hub.apply(connection.name(channel), &changes);
+                self.changed_at_hub(channel);
+                HubInput::Applied(channel, Ok(()))
+            }
+            HubAction::Send(_) | HubAction::Close(_) => unreachable!(),
+        })
+    }
+
+    fn changed_at_client(&mut self, index: usize, channel: Channel) {
+        if let Some(connection) = &mut self.connections[index] {
+            connection.client.receive(ClientInput::Changed(channel), self.now_ms);
+        }
+    }
+
+    fn changed_at_hub(&mut self, channel: Channel) {
+        for connection in self.connections.iter_mut().flatten() {
+            // A real driver watches a collection only once the welcome is on its way; so does this one.
+            if connection.hub.client().is_some() {
+                connection.hub.receive(HubInput::Changed(channel), self.now_ms);
+            }
+        }
+    }
+
+    fn write(&mut self, at_hub: bool, index: usize) {
+        let now_ms = self.now_ms + self.random.below(50);
+        let name = NAMES[self.random.below(2) as usize];
+        let replica = if at_hub { &mut self.hub } else { &mut self.clients[index] };
+        if !replica.collections.contains_key(name) {
+            return;
+        }
+        let mut rows = BTreeMap::new();
+        for _ in 0..1 + self.random.below(3) {
+            let value = (!self.random.one_in(4)).then(|| self.random.below(600) as u32);
+            rows.insert(self.random.below(12) as u8, value);
+        }
+        let rows: Vec<_> = rows.into_iter().collect();
+        let changes = replica.write(name, &rows, now_ms);
+        self.written.entry(name.to_owned()).or_default().extend(changes);
+        let channel = Channel(NAMES.iter().position(|&other| other == name).unwrap() as u32);
+        if at_hub { self.changed_at_hub(channel) } else { self.changed_at_client(index, channel) }
+    }
+
+    /// Does one thing on one connection; false when there is nothing to do.
+    fn step(&mut self, index: usize) -> bool {
+        let Some(mut connection) = self.connections[index].take() else { return false };
+        let now_ms = self.now_ms;
+        let first = self.random.below(6);
+        let mut done = false;
+        for offset in 0..6 {
+            done = match (first + offset) % 6 {
+                0 => match connection.client.poll(now_ms) {
+                    Some(ClientAction::Send(frame)) => {
+                        connection.pushes += usize::from(frame[1] == 4);
+                        connection.up.push_back(frame);
+                        true
+                    }
+                    Some(ClientAction::Refused(refusal)) => {
+                        self.refusals.push(refusal);
+                        true
+                    }
+                    Some(ClientAction::Close(error)) => {
+                        connection.over = Some(error);
+                        true
+                    }
+                    Some(action) => {
+                        connection.client_asked.push(action);
+                        true
+                    }
+                    None => false,
+                },
+                1 => match connection.hub.poll(now_ms) {
+                    Some(HubAction::Send(frame)) => {
+                        connection.down.push_back(frame);
+                        true
+                    }
+                    Some(HubAction::Close(error)) => {
+                        connection.over = Some(error);
+                        true
+                    }
+                    Some(action) => {
+                        connection.hub_asked.push(action);
+                        true
+                    }
+                    None => false,
+                },
+                2 => connection.up.pop_front().is_some_and(|frame| {
+                    connection.hub.receive(HubInput::Frame(frame), now_ms);
+                    true
+                }),
+                3 => connection.down.pop_front().is_some_and(|frame| {
+                    if let Message::Pull(pull) = Message::decode(&frame).unwrap() {
+                        connection.changes_pulled += decode(&pull.changes).len();
+                    }
+                    connection.client.receive(ClientInput::Frame(frame), now_ms);
+                    true
+                }),
+                4 if !connection.client_asked.is_empty() => {
+                    let at = self.random.below(connection.client_asked.len() as u64) as usize;
+                    let action = connection.client_asked.swap_remove(at);
+                    let input = self.do_at_client(index, &connection, action);
+                    // What the operation changed is not news to the connection that is out of the list; tell it here.
+                    if let Some(ClientInput::Applied(channel, Ok(()))) = &input {
+                        connection.client.receive(ClientInput::Changed(*channel), now_ms);
+                    }
+                    input.into_iter().for_each(|input| connection.client.receive(input, now_ms));
+                    true
+                }
+                5 if !connection.hub_asked.is_empty() => {
+                    let at = self.random.below(connection.hub_asked.len() as u64) as usize;
+                    let action = connection.hub_asked.swap_remove(at);
+                    let input = self.do_at_hub(&connection, action);
+                    if let Some(HubInput::Applied(channel, Ok(()))) = &input {
+                        connection.hub.receive(HubInput::Changed(*channel), now_ms);
+                    }
+                    input.into_iter().for_each(|input| connection.hub.receive(input, now_ms));
+                    true
+                }
+                _ => false,
+            };
+            if done {
+                break;
+            }
+        }
+        self.connections[index] = Some(connection);
+        done
+    }
+
+    /// Runs until nothing is left to do, with every client connected.
+    fn settle(&mut self) {
+        self.failures = 0;
+        let mut steps = 0;
+        loop {
+            let mut idle = true;
+            for index in 0..self.clients.len() {
+                if self.connections[index].as_ref().is_none_or(|connection| connection.over.is_some()) {
+                    self.connect(index);
+                }
+                while self.step(index) {
+                    idle = false;
+                    steps += 1;
+                    assert!(steps < 200_000, "no end");
+                }
+                if self.connections[index].as_ref().is_some_and(|connection| connection.over.is_some()) {
+                    idle = false;
+                }
+            }
+            if idle {
+                // A collection that neither side had when the connection was made.
+                for index in 0..self.clients.len() {
+                    let failed = |connection: &Connection| connection.client.errors().next().is_some();
+                    if self.connections[index].as_ref().is_some_and(failed) {
+                        self.cut(index);
+                        idle = false;
+                    }
+                }
+                if !idle {
+                    continue;
+                }
+                let retry_ms =
+                    self.connections.iter().flatten().map(|connection| connection.client.deadline_ms()).min();
+                match retry_ms {
+                    Some(retry_ms) if retry_ms < self.now_ms + 15_000 => self.now_ms = retry_ms.max(self.now_ms + 1),
+                    _ => return,
+                }
+            }
+        }
+    }
+
+    /// The newest change of each key, whoever has it.
+    fn newest(&self, name: &str) -> BTreeMap<u8, Change> {
+        let mut newest: BTreeMap<u8, Change> = BTreeMap::new();
+        for change in self.written.get(name).into_iter().flatten() {
+            let slot = newest.entry(change.key).or_insert(*change);
+            if slot.stamp < change.stamp {
+                *slot = *change;
+            }
+        }
+        newest
+    }
+
+    /// Whoever says that it has an origin's batches up to some sequence has each of their changes that lives; what a client
+    /// takes for acknowledged is at the hub.
+    fn check_positions(&self) {
+        for name in NAMES {
+            for change in self.newest(name).into_values() {
+                let (_, origin, sequence) = change.stamp;
+                for replica in self.clients.iter().chain([&self.hub]) {
+                    let Some(collection) = replica.collections.get(name) else { continue };
+                    if collection.seen.get(&ReplicaId(origin)).is_some_and(|seen| sequence <= seen.0) {
+                        let here = collection.rows.get(&change.key).map(|(here, _)| *here);
+                        assert_eq!(here, Some(change), "{name} at {}", replica.id);
+                    }
+                }
+                let client = self.clients.iter().find(|client| client.id.0 == origin);
+                let pushed = client.and_then(|client| client.collections[name].pushed.get(&self.hub.id));
+                if pushed.is_some_and(|pushed| sequence <= pushed.0) {
+                    let at_hub = self.hub.collections[name].rows.get(&change.key).map(|(here, _)| *here);
+                    assert_eq!(at_hub, Some(change), "{name}: acknowledged to {origin}");
+                }
+            }
+        }
+    }
+
+    fn check_converged(&self) {
+        for name in NAMES {
+            let expected = self.newest(name);
+            for replica in self.clients.iter().chain([&self.hub]) {
+                let rows: BTreeMap<u8, Change> =
+                    replica.collections[name].rows.iter().map(|(key, (change, _))| (*key, *change)).collect();
+                assert_eq!(rows, expected, "{name} at {}", replica.id);
+            }
+        }
+        for connection in self.connections.iter().flatten() {
+            assert!(connection.client.caught_up(), "{:#?}", connection.client);
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..1 + world.random.below(3) {
+        world.failures = world.random.below(3) * 7;
+        for _ in 0..100 + world.random.below(300) {
+            let index = world.random.below(world.clients.len() as u64) as usize;
+            match world.random.below(40) {
+                0..4 => world.write(false, index),
+                4 => world.write(true, index),
+                5 => world.cut(index),
+                6 if world.random.one_in(6) => (0..world.clients.len()).for_each(|index| world.cut(index)),
+                7 if world.random.one_in(4) => world.now_ms += world.random.below(100_000),
+                8 if world.connections[index].is_none() => world.connect(index),
+                _ => {
+                    world.step(index);
+                    if world.connections[index].as_ref().is_some_and(|connection| connection.over.is_some()) {
+                        world.cut(index);
+                    }
+                }
+            }
+            world.now_ms += world.random.below(20);
+        }
+        world.check_positions();
+        world.settle();
+        world.check_positions();
+        world.check_converged();
+    }
+    assert!(world.refusals.is_empty());
+    // Replicas that agree have nothing to tell each other, whatever happened before.
+    (0..world.clients.len()).for_each(|index| world.cut(index));
+    world.settle();
+    for connection in world.connections.iter().flatten() {
+        assert_eq!((connection.pushes, connection.changes_pulled), (0, 0));
+    }
+}
+
+/// Runs `test` for seeds; a failing one is named. `EDDY_SEED` runs one, `EDDY_SEEDS` so many.
+fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let variable = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = match (variable("EDDY_SEED"), variable("EDDY_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, seeds) => 0..seeds.unwrap_or(count),
+    };
+    for seed in seeds {
+        if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
+            eprintln!("failing seed: run with EDDY_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn replicas_converge_whatever_is_cut_and_whoever_forgets() {
+    for_seeds(2_000, run);
+}
+
+#[test]
+fn a_refused_batch_is_found_reported_and_set_aside() {
+    for_seeds(200, |seed| {
+        let mut world = World::new(seed);
+        world.clients[0] = ModelReplica::new(10, &NAMES);
+        let now_ms = world.now_ms;
+        let mut expected = BTreeMap::new();
+        for key in 0..20 {
+            let value = if key % 7 == 3 { POISON } else { u32::from(key) };
+            world.clients[0].write("notes", &[(key, Some(value))], now_ms);
+            if value != POISON {
+                expected.insert(key, value);
+            }
+        }
+        world.settle();
+        let at_hub: BTreeMap<u8, u32> = world.hub.collections["notes"]
+            .rows
+            .iter()
+            .map(|(key, (change, _))| (*key, change.value.unwrap()))
+            .collect();
+        assert_eq!(at_hub, expected);
+        let refused: Vec<u64> = world.refusals.iter().map(|refusal| refusal.through.0).collect();
+        assert_eq!(refused, [4, 11, 18], "{:?}", world.refusals);
+        assert!(world.refusals.iter().all(|refusal| refusal.error.kind() == ErrorKind::InvalidArgument));
+        let client = &world.connections[0].as_ref().unwrap().client;
+        assert_eq!(client.settled(Channel(0)), Some(Sequence(20)));
+        assert!(client.caught_up());
+    });
+}
+
+/// Drives a hub by hand.
+struct Hand {
+    hub: Hub,
+}
+
+impl Hand {
+    fn new() -> Self {
+        Self { hub: Hub::new(ReplicaId(1), HubOptions::default(), START_MS) }
+    }
+
+    fn frame(&mut self, message: &Message) -> &mut Self {
+        self.hub.receive(HubInput::Frame(message.encode().unwrap()), START_MS);
+        self
+    }
+
+    fn hello(names: &[&str]) -> Message {
+        let collections =
+            names.iter().map(|name| HelloCollection { name: (*name).to_owned(), spec: Some("{}".to_owned()) });
+        Message::Hello(Hello { replica: ReplicaId(10), collections: collections.collect() })
+    }
+
+    fn welcomed() -> Self {
+        let mut hand = Self::new();
+        hand.frame(&Self::hello(&["notes"]));
+        assert!(matches!(hand.hub.poll(START_MS), Some(HubAction::Open { .. })));
+        let opened = Opened { acknowledged: Sequence(5), spec: None };
+        hand.hub.receive(HubInput::Opened(Channel(0), Ok(opened)), START_MS);
+        assert!(matches!(hand.hub.poll(START_MS), Some(HubAction::Send(_))));
+        assert_eq!(hand.hub.poll(START_MS), None);
+        hand
+    }
+
+    /// The connection ends: the client is told, then it is closed.
+    fn expect_end(&mut self, kind: ErrorKind, message: &str) {
+        let Some(HubAction::Send(frame)) = self.hub.poll(START_MS) else { panic!("a fault is sent first") };
+        let Message::Fault(None, fault) = Message::decode(&frame).unwrap() else { panic!("no fault") };
+        assert_eq!(fault.kind, kind.as_str(), "{}", fault.message);
+        assert!(fault.message.contains(message), "{}", fault.message);
+        assert!(matches!(self.hub.poll(START_MS), Some(HubAction::Close(_))));
+        assert_eq!(self.hub.poll(START_MS), None);
+    }
+}
+
+fn push(channel: u32, after: u64, through: u64) -> Message {
+    let (after, through) = (Sequence(after), Sequence(through));
+    Message::Push(Push { channel: Channel(channel), after, through, changes: vec![1] })
+}
+
+#[test]
+fn a_client_out_of_turn_is_told_why_the_connection_ends() {
+    Hand::new().frame(&push(0, 0, 1)).expect_end(ErrorKind::Corrupt, "push frame before the welcome");
+    let mut hand = Hand::new();
+    hand.hub.receive(HubInput::Frame(vec![0xff; 9]), START_MS);
+    hand.expect_end(ErrorKind::Corrupt, "starts with 0xff");
+    let mut hand = Hand::new();
+    hand.hub.receive(HubInput::Frame(vec![0x93, 1, 9, 0x92, 1, 0x90]), START_MS);
+    hand.expect_end(ErrorKind::Unsupported, "version 9");
+    Hand::new().frame(&Hand::hello(&["a", "a"])).expect_end(ErrorKind::InvalidArgument, "twice");
+    let names: Vec<String> = (0..257).map(|index| format!("c{index}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Hand::new().frame(&Hand::hello(&names)).expect_end(ErrorKind::InvalidArgument, "at most 256");
+    Hand::welcomed().frame(&Hand::hello(&[])).expect_end(ErrorKind::Corrupt, "second hello");
+    Hand::welcomed().frame(&push(7, 5, 6)).expect_end(ErrorKind::Corrupt, "channel 7");
+    Hand::welcomed().frame(&push(0, 6, 7)).expect_end(ErrorKind::Corrupt, "follow on at most 5");
+    Hand::welcomed().frame(&push(0, 5, 6)).frame(&push(0, 6, 7)).expect_end(ErrorKind::Corrupt, "before the last one");
+    let ack = Message::PullAck(PullAck { channel: Channel(0), lsn: Lsn(9) });
+    Hand::welcomed().frame(&ack).expect_end(ErrorKind::Corrupt, "not sent");
+    let same = Message::Hello(Hello { replica: ReplicaId(1), collections: Vec::new() });
+    Hand::new().frame(&same).expect_end(ErrorKind::InvalidArgument, "own replica id");
+    let pull = Message::Pull(Pull { channel: Channel(0), lsn: Lsn(1), caught_up: true, changes: Vec::new() });
+    Hand::welcomed().frame(&pull).expect_end(ErrorKind::Corrupt, "pull frame from a client");
+}
+
+#[test]
+fn a_hub_out_of_turn_ends_the_connection() {
+    let pull = Message::Pull(Pull { channel: Channel(0), lsn: Lsn(1), caught_up: true, changes: Vec::new() });
+    let too_many = Message::Welcome(Welcome { replica: ReplicaId(1), collections: Vec::new() });
+    let fault = Message::Fault(None, Fault { kind: "locked".into(), message: "busy".into() });
+    for (message, kind) in [
+        (pull, ErrorKind::Corrupt),
+        (too_many, ErrorKind::Corrupt),
+        (push(0, 0, 1), ErrorKind::Corrupt),
+        (fault, ErrorKind::Locked),
+    ] {
+        let collections = vec![ClientCollection { name: "notes".into(), spec: None }];
+        let mut client = Client::new(ReplicaId(10), collections, 0, START_MS);
+        assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
+        client.receive(ClientInput::Frame(message.encode().unwrap()), START_MS);
+        let Some(ClientAction::Close(error)) = client.poll(START_MS) else { panic!("the connection is over") };
+        assert_eq!(error.kind(), kind, "{error}");
+        assert_eq!(client.poll(START_MS), None);
+    }
+}
+
+#[test]
+fn a_collection_that_does_not_agree_fails_alone() {
+    let collections = ["notes", "tags"].map(|name| ClientCollection { name: name.into(), spec: Some("{}".into()) });
+    let mut client = Client::new(ReplicaId(10), collections.into(), 0, START_MS);
+    assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
+    let fault = Fault { kind: "invalid_argument".into(), message: "field \"a\" is int64 here".into() };
+    let welcome = Message::Welcome(Welcome {
+        replica: ReplicaId(1),
+        collections: vec![
+            WelcomeCollection { acknowledged: Sequence(0), spec: None, error: Some(fault) },
+            WelcomeCollection { acknowledged: Sequence(0), spec: None, error: None },
+        ],
+    });
+    client.receive(ClientInput::Frame(welcome.encode().unwrap()), START_MS);
+    let action = client.poll(START_MS);
+    assert_eq!(action, Some(ClientAction::Open { channel: Channel(1), hub: ReplicaId(1), spec: None }));
+    let errors: Vec<(&str, &Error)> = client.errors().collect();
+    assert_eq!(errors.len(), 1);
+    assert_eq!((errors[0].0, errors[0].1.kind()), ("notes", ErrorKind::InvalidArgument));
+    assert_eq!(client.settled(Channel(0)), None);
+}
+
+#[test]
+fn silence_is_asked_then_given_up() {
+    let mut client = Client::new(ReplicaId(10), Vec::new(), 0, START_MS);
+    assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
+    let welcome = Message::Welcome(Welcome { replica: ReplicaId(1), collections: Vec::new() });
+    client.receive(ClientInput::Frame(welcome.encode().unwrap()), START_MS);
+    assert_eq!(client.poll(START_MS), None);
+    let ping_ms = client.deadline_ms();
+    assert_eq!(client.poll(ping_ms), Some(ClientAction::Send(Message::Ping.encode().unwrap())));
+    assert_eq!(client.poll(ping_ms + 1), None);
+    let Some(ClientAction::Close(error)) = client.poll(client.deadline_ms()) else { panic!("given up") };
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    // Without a welcome it does not even wait so long.
+    let mut client = Client::new(ReplicaId(10), Vec::new(), 0, START_MS);
+    assert!(client.poll(START_MS).is_some());
+    assert_eq!(client.deadline_ms(), START_MS + 20_000);
+    assert!(matches!(client.poll(START_MS + 20_000), Some(ClientAction::Close(_))));
+}
