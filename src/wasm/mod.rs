@@ -1,1 +1,37 @@
-//! The JavaScript roof: wasm-bindgen classes over `db`, one file a class. Holds no rules.
+//! The JavaScript roof: wasm-bindgen classes over `db`, one file a class. Holds no rules: whatever it can do, a test can do
+//! through `db`.
+//!
+//! A class method takes and returns MessagePack bytes (see [`message`](self)), so that one call carries a whole batch; an
+//! error is thrown as a JavaScript `Error` with `kind` and, where a character is meant, `position`. The npm package in
+//! `pkg/` runs these classes in a dedicated worker and is the only caller that we promise anything to.
+
+mod collection;
+mod database;
+mod error;
+mod message;
+
+use std::cell::RefCell;
+
+pub use collection::Collection;
+pub use database::Database;
+use wasm_bindgen::prelude::*;
+
+thread_local! {
+    static PANIC_LISTENER: RefCell<Option<js_sys::Function>> = const { RefCell::new(None) };
+}
+
+/// Hands every panic's message to `listener` before the instance stops: a panic in a task would otherwise leave its
+/// promise pending for ever. The instance must not be used afterwards.
+#[wasm_bindgen(js_name = onPanic)]
+pub fn on_panic(listener: js_sys::Function) {
+    PANIC_LISTENER.with_borrow_mut(|slot| *slot = Some(listener));
+    std::panic::set_hook(Box::new(|info| {
+        console_error_panic_hook::hook(info);
+        PANIC_LISTENER.with_borrow(|slot| {
+            if let Some(listener) = slot {
+                // A listener that throws cannot be told so: the instance is going down already.
+                let _ = listener.call1(&JsValue::NULL, &JsValue::from_str(&info.to_string()));
+            }
+        });
+    }));
+}

@@ -1,0 +1,148 @@
+// Builds the WebAssembly of the npm package into pkg/dist, twice: `eddydb_simd` for engines with simd128, and `eddydb_plain`
+// for those without. Does nothing when what it was built from is unchanged. Run: node scripts/wasm.mjs [--simd-only]
+
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync, copyFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+const dist = join(root, 'pkg', 'dist');
+const target = 'wasm32-unknown-unknown';
+
+const variants = [
+  { name: 'eddydb_simd', features: ['+simd128'], optimizer: ['--enable-simd'] },
+  { name: 'eddydb_plain', features: [], optimizer: [] },
+];
+
+/** What every engine since 2021 has; Rust's own default for the target as well, named so that it stays so. */
+const featuresAlways = ['+bulk-memory', '+nontrapping-fptoint', '+sign-ext', '+mutable-globals', '+reference-types', '+multivalue'];
+const optimizerAlways = [
+  '-O3', '--enable-bulk-memory', '--enable-bulk-memory-opt', '--enable-nontrapping-float-to-int', '--enable-sign-ext', '--enable-mutable-globals',
+  '--enable-reference-types', '--enable-multivalue', '--strip-debug', '--strip-producers',
+];
+
+/** The version of the wasm-bindgen crate that the lock file resolves: the command-line tool must be the same. */
+export function wasmBindgenVersion() {
+  const lock = readFileSync(join(root, 'Cargo.lock'), 'utf8');
+  const version = /name = "wasm-bindgen"\nversion = "([^"]+)"/.exec(lock)?.[1];
+  if (!version) throw new Error('Cargo.lock names no wasm-bindgen');
+  return version;
+}
+
+/** The directory that the project's own set-up installs that version into. */
+export function wasmBindgenDirectory() {
+  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
+  return join(cache, 'eddydb', `wasm-bindgen-${wasmBindgenVersion()}`, 'bin');
+}
+
+/** The wasm-bindgen tool of the right version, from the project's cache or the PATH; undefined when there is none. */
+export function findWasmBindgen() {
+  const version = wasmBindgenVersion();
+  const directories = [wasmBindgenDirectory(), ...(process.env.PATH ?? '').split(delimiter).filter(Boolean)];
+  for (const directory of directories) {
+    const file = join(directory, process.platform === 'win32' ? 'wasm-bindgen.exe' : 'wasm-bindgen');
+    if (!existsSync(file)) continue;
+    const told = spawnSync(file, ['--version'], { encoding: 'utf8' });
+    if (told.status === 0 && told.stdout.trim().split(' ')[1] === version) return file;
+  }
+  return undefined;
+}
+
+function* filesUnder(directory) {
+  for (const entry of readdirSync(directory, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) yield* filesUnder(path);
+    else yield path;
+  }
+}
+
+function fingerprint() {
+  const hash = createHash('sha256');
+  const inputs = ['Cargo.toml', 'Cargo.lock', 'build.rs', 'scripts/wasm.mjs'].map((name) => join(root, name));
+  const sources = [...filesUnder(join(root, 'src'))].filter((path) => path.endsWith('.rs'));
+  for (const path of [...inputs, ...sources]) {
+    const bytes = readFileSync(path);
+    hash.update(`${path.slice(root.length)}\0${bytes.length}\0`).update(bytes);
+  }
+  hash.update(process.env.EDDY_WASM_RUSTFLAGS ?? '');
+  return hash.digest('hex');
+}
+
+function run(command, args, options = {}) {
+  const done = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
+  if (done.error) throw new Error(`${command}: ${done.error.message}`);
+  if (done.status !== 0) throw new Error(`${command} ${args[0]} ended with ${done.status ?? done.signal}`);
+}
+
+function buildVariant({ name, features, optimizer }, wasmBindgen) {
+  const targetDirectory = join(root, 'target', name);
+  const flags = ['-C', `target-feature=${[...features, ...featuresAlways].join(',')}`];
+  // For a set-up whose WebAssembly standard library is outside the compiler's own tree: see wasmStd in setup.mjs.
+  const compiler = process.env.EDDY_WASM_RUSTC;
+  flags.push(...(process.env.EDDY_WASM_RUSTFLAGS ?? '').split(' ').filter(Boolean));
+  run(
+    process.env.CARGO ?? 'cargo',
+    ['build', '--release', '--lib', '--target', target, '--no-default-features', '--features', 'wasm', '--target-dir', targetDirectory],
+    { env: { ...process.env, CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'), ...(compiler && { RUSTC: compiler }) } },
+  );
+  const glue = join(targetDirectory, 'glue');
+  rmSync(glue, { recursive: true, force: true });
+  run(wasmBindgen, [
+    join(targetDirectory, target, 'release', 'eddydb.wasm'),
+    '--target', 'web', '--omit-default-module-path', '--out-dir', glue, '--out-name', name,
+  ]);
+  const wasmOpt = join(root, 'node_modules', 'binaryen', 'bin', 'wasm-opt');
+  if (!existsSync(wasmOpt)) throw new Error('binaryen is not installed: run npm install');
+  const output = join(dist, `${name}.wasm`);
+  run(process.execPath, [wasmOpt, join(glue, `${name}_bg.wasm`), '-o', output, ...optimizerAlways, ...optimizer]);
+  mkdirSync(join(dist, 'glue'), { recursive: true });
+  for (const file of [`${name}.js`, `${name}.d.ts`]) copyFileSync(join(glue, file), join(dist, 'glue', file));
+}
+
+/** Sizes of a built variant in bytes: as it is, and as a host would send it. */
+export function wasmSizes(name = 'eddydb_simd') {
+  const bytes = readFileSync(join(dist, `${name}.wasm`));
+  const brotli = brotliCompressSync(bytes, {
+    params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_LGWIN]: 24, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length },
+  });
+  return { bytes: bytes.length, gzip: gzipSync(bytes, { level: 9 }).length, brotli: brotli.length };
+}
+
+/** Builds what is out of date; tells whether anything was. */
+export function buildWasm({ simdOnly = false } = {}) {
+  const stamp = join(dist, 'wasm.stamp');
+  const wanted = `${fingerprint()}${simdOnly ? ' simd only' : ''}`;
+  const chosen = variants.filter(({ name }) => !simdOnly || name === 'eddydb_simd');
+  const outputs = chosen.flatMap(({ name }) => [join(dist, `${name}.wasm`), join(dist, 'glue', `${name}.js`)]);
+  if (outputs.every(existsSync) && existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return false;
+  const wasmBindgen = findWasmBindgen();
+  if (!wasmBindgen) {
+    const version = wasmBindgenVersion();
+    throw new Error(
+      `wasm-bindgen ${version} is not installed: run npm start or npm test once, or: ` +
+        `cargo install wasm-bindgen-cli --version ${version} --locked --root ${dirname(wasmBindgenDirectory())}`,
+    );
+  }
+  mkdirSync(dist, { recursive: true });
+  for (const variant of chosen) {
+    buildVariant(variant, wasmBindgen);
+    const { bytes, gzip, brotli } = wasmSizes(variant.name);
+    const kilobytes = (size) => `${(size / 1000).toFixed(0)} kB`;
+    console.log(`${variant.name}.wasm: ${kilobytes(bytes)}, gzip ${kilobytes(gzip)}, brotli ${kilobytes(brotli)}`);
+  }
+  writeFileSync(stamp, wanted);
+  return true;
+}
+
+if (process.argv[1] && statSync(process.argv[1]).ino === statSync(fileURLToPath(import.meta.url)).ino) {
+  try {
+    if (!buildWasm({ simdOnly: process.argv.includes('--simd-only') })) console.log('the WebAssembly is up to date');
+  } catch (error) {
+    console.error(error.message);
+    process.exit(1);
+  }
+}

@@ -1,0 +1,91 @@
+use std::sync::Arc;
+
+use wasm_bindgen::prelude::*;
+
+use super::Collection;
+use super::error::{OrThrow, Thrown};
+use super::message::{self, DatabaseStatsMessage, SchemaMessage};
+use crate::base::ErrorKind;
+use crate::db::{Db, Durability, Options};
+use crate::storage::{MemoryStorage, Storage};
+
+/// An open store.
+#[wasm_bindgen]
+pub struct Database {
+    db: Db,
+}
+
+async fn open(storage: Arc<dyn Storage>, synced: bool) -> Thrown<Database> {
+    let durability = if synced { Durability::Synced } else { Durability::Buffered };
+    let db = Db::open(storage, Options { durability }).await.or_throw()?;
+    Ok(Database { db })
+}
+
+#[wasm_bindgen]
+impl Database {
+    /// A store in memory, gone when it is closed.
+    #[wasm_bindgen(js_name = openMemory)]
+    pub async fn open_memory() -> Thrown<Self> {
+        open(Arc::new(MemoryStorage::new()), false).await
+    }
+
+    /// This replica's id.
+    #[wasm_bindgen(getter, js_name = replicaId)]
+    pub fn replica_id(&self) -> f64 {
+        self.db.replica_id().0 as f64
+    }
+
+    /// Creates a collection from a schema message; with `if_not_exists`, takes one of the same name and schema.
+    #[wasm_bindgen(js_name = createCollection)]
+    pub async fn create_collection(&self, name: String, schema: Vec<u8>, if_not_exists: bool) -> Thrown<Collection> {
+        let spec =
+            message::decode::<SchemaMessage>("the schema", &schema).and_then(SchemaMessage::into_spec).or_throw()?;
+        let collection = match self.db.create_collection(&name, spec.clone()).await {
+            Err(error) if if_not_exists && error.kind() == ErrorKind::AlreadyExists => {
+                let there = self.db.collection(&name).or_throw()?;
+                if *there.spec() != spec {
+                    return Err(error.context("it has another schema")).or_throw();
+                }
+                there
+            }
+            created => created.or_throw()?,
+        };
+        Ok(Collection::new(collection))
+    }
+
+    /// The collection of that name.
+    pub fn collection(&self, name: &str) -> Thrown<Collection> {
+        Ok(Collection::new(self.db.collection(name).or_throw()?))
+    }
+
+    /// The names of all collections, ascending.
+    pub fn collections(&self) -> Vec<String> {
+        self.db.collections().iter().map(|collection| collection.name().to_owned()).collect()
+    }
+
+    /// Removes a collection with its rows.
+    #[wasm_bindgen(js_name = dropCollection)]
+    pub async fn drop_collection(&self, name: String) -> Thrown<()> {
+        self.db.drop_collection(&name).await.or_throw()
+    }
+
+    /// What the store holds.
+    pub async fn stats(&self) -> Thrown<Vec<u8>> {
+        let mut stats = DatabaseStatsMessage { replica_id: self.db.replica_id().0 as f64, collections: Vec::new() };
+        for collection in self.db.collections() {
+            let of_collection = collection.stats().await.or_throw()?;
+            stats.collections.push((collection.name(), &of_collection).into());
+        }
+        Ok(message::encode(&stats))
+    }
+
+    /// One bounded step of background work; tells whether more is waiting.
+    pub async fn maintain(&self) -> Thrown<bool> {
+        self.db.maintain().await.or_throw()
+    }
+
+    /// Flushes everything and gives up the storage.
+    pub async fn close(&self) -> Thrown<()> {
+        self.db.close().await.or_throw()
+    }
+}

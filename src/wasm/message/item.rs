@@ -1,0 +1,163 @@
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::Value as Json;
+
+use crate::base::{Error, Result};
+use crate::model::{DataType, Key, Value};
+
+/// Any value that MessagePack can say and a field could mean.
+#[derive(Debug)]
+pub(super) enum Item {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    String(String),
+    Bytes(Vec<u8>),
+    Array(Vec<Item>),
+    Map(Vec<(String, Item)>),
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ItemVisitor)
+    }
+}
+
+struct ItemVisitor;
+
+impl<'de> Visitor<'de> for ItemVisitor {
+    type Value = Item;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("null, a boolean, a number, text, bytes, an array or a map")
+    }
+
+    fn visit_unit<E>(self) -> Result<Item, E> {
+        Ok(Item::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Item, E> {
+        Ok(Item::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Item, E> {
+        Ok(Item::Int(value))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Item, E> {
+        i64::try_from(value).map(Item::Int).map_err(|_| E::custom(format_args!("integer {value} is past 2^63 - 1")))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Item, E> {
+        Ok(Item::Double(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Item, E> {
+        Ok(Item::String(value.to_owned()))
+    }
+
+    fn visit_bytes<E>(self, value: &[u8]) -> Result<Item, E> {
+        Ok(Item::Bytes(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Item, A::Error> {
+        // No capacity from the header: it may promise more than the bytes hold.
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element()? {
+            array.push(item);
+        }
+        Ok(Item::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Item, A::Error> {
+        let mut map = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            map.push(entry);
+        }
+        Ok(Item::Map(map))
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, _: D) -> Result<Item, D::Error> {
+        Err(D::Error::custom("a value of no JSON type, such as a Date: store its text or number"))
+    }
+}
+
+impl Item {
+    /// The value that a field of `data_type` would have; with `None`, of a name that the schema does not know. A value of
+    /// another type passes as what it is, for the model to refuse.
+    pub(super) fn into_value(self, data_type: Option<DataType>) -> Result<Value> {
+        Ok(match (self, data_type) {
+            (Self::Null, _) => Value::Null,
+            (Self::Bytes(bytes), _) => Value::Vector(floats(&bytes)?),
+            (item, Some(DataType::Json)) => Value::Json(item.into_json()?),
+            (Self::Array(items), Some(DataType::FloatVector { .. })) => Value::Vector(
+                items
+                    .into_iter()
+                    .map(|item| match item {
+                        Self::Int(number) => Ok(number as f32),
+                        Self::Double(number) => Ok(number as f32),
+                        other => {
+                            Err(Error::invalid(format!("a vector of numbers expected, got {} in it", other.kind())))
+                        }
+                    })
+                    .collect::<Result<_>>()?,
+            ),
+            (Self::Int(number), Some(DataType::Double)) => Value::Double(number as f64),
+            (Self::Bool(value), _) => Value::Bool(value),
+            (Self::Int(value), _) => Value::Int(value),
+            (Self::Double(value), _) => Value::Double(value),
+            (Self::String(value), _) => Value::String(value),
+            (item @ (Self::Array(_) | Self::Map(_)), _) => Value::Json(item.into_json()?),
+        })
+    }
+
+    /// The primary key that it is.
+    pub(super) fn into_key(self) -> Result<Key> {
+        match self {
+            Self::Int(key) => Ok(Key::Int(key)),
+            Self::String(key) => Ok(Key::String(key.into())),
+            other => Err(Error::invalid(format!("a key is an integer or text, got {}", other.kind()))),
+        }
+    }
+
+    fn into_json(self) -> Result<Json> {
+        Ok(match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => Json::Bool(value),
+            Self::Int(value) => value.into(),
+            Self::Double(value) => serde_json::Number::from_f64(value)
+                .map(Json::Number)
+                .ok_or_else(|| Error::invalid(format!("JSON has no number for {value}")))?,
+            Self::String(value) => Json::String(value),
+            Self::Bytes(_) => return Err(Error::invalid("a typed array is no JSON value: store an array of numbers")),
+            Self::Array(items) => Json::Array(items.into_iter().map(Self::into_json).collect::<Result<_>>()?),
+            Self::Map(entries) => Json::Object(
+                entries.into_iter().map(|(name, item)| Ok((name, item.into_json()?))).collect::<Result<_>>()?,
+            ),
+        })
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Int(_) => "an integer",
+            Self::Double(_) => "a number that is not an integer",
+            Self::String(_) => "text",
+            Self::Bytes(_) => "a typed array",
+            Self::Array(_) => "an array",
+            Self::Map(_) => "an object",
+        }
+    }
+}
+
+/// The bytes of a `Float32Array`, as its numbers.
+pub(super) fn floats(bytes: &[u8]) -> Result<Vec<f32>> {
+    let (chunks, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(Error::invalid(format!("{} bytes are not a whole number of 32-bit floats", bytes.len())));
+    }
+    Ok(chunks.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect())
+}

@@ -1,0 +1,81 @@
+//! What crosses the border to JavaScript, as MessagePack: made for it, and converted here.
+//!
+//! Maps have camelCase keys; vectors are `bin` of little-endian 32-bit floats, the bytes of a `Float32Array`; an unknown key
+//! in a request is refused, so that a misspelt option cannot be ignored. Integers that JavaScript's numbers cannot hold are
+//! refused on the way out unless the request says `bigint`.
+
+mod item;
+mod request;
+mod rows;
+mod schema;
+
+pub(super) use request::{DeleteMessage, GetMessage, QueryMessage, SearchMessage};
+pub(super) use rows::{RowsMessage, SearchResponseMessage, decode_rows};
+pub(super) use schema::SchemaMessage;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::base::{Error, Result};
+use crate::db::{CollectionStats, WriteResponse};
+
+/// The message in `bytes`; `what` names it in the error.
+pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
+    rmp_serde::from_slice(bytes).map_err(|error| Error::invalid(format!("{what}: {error}")))
+}
+
+/// The bytes of `message`.
+pub(super) fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(message).expect("a message of maps, numbers, text and bytes can be encoded")
+}
+
+/// What was written.
+#[derive(Serialize)]
+pub(super) struct WriteMessage {
+    count: f64,
+    /// Past 2^53: a `bigint` in JavaScript.
+    timestamp: u64,
+    lsn: f64,
+}
+
+impl From<WriteResponse> for WriteMessage {
+    fn from(response: WriteResponse) -> Self {
+        Self { count: response.count as f64, timestamp: response.timestamp.0, lsn: response.lsn.0 as f64 }
+    }
+}
+
+/// What a store holds.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DatabaseStatsMessage {
+    pub(super) replica_id: f64,
+    pub(super) collections: Vec<StatsMessage>,
+}
+
+/// What a collection holds.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StatsMessage {
+    name: String,
+    rows: f64,
+    rows_dead: f64,
+    rows_unindexed: f64,
+    segments: f64,
+    memory_bytes: f64,
+    storage_bytes: f64,
+    lsn: f64,
+}
+
+impl From<(&str, &CollectionStats)> for StatsMessage {
+    fn from((name, stats): (&str, &CollectionStats)) -> Self {
+        Self {
+            name: name.to_owned(),
+            rows: stats.rows as f64,
+            rows_dead: stats.rows_dead as f64,
+            rows_unindexed: stats.rows_unindexed as f64,
+            segments: stats.segments as f64,
+            memory_bytes: stats.memory_bytes as f64,
+            storage_bytes: stats.storage_bytes as f64,
+            lsn: stats.lsn.0 as f64,
+        }
+    }
+}

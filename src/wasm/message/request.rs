@@ -1,0 +1,126 @@
+use serde::Deserialize;
+use serde_bytes::ByteBuf;
+
+use super::item::{Item, floats};
+use crate::base::{Error, Result};
+use crate::db::{QueryRequest, SearchRequest, Target};
+use crate::model::{Key, Schema};
+
+fn keys(schema: &Schema, items: Vec<Item>) -> Result<Vec<Key>> {
+    let name = &schema.primary_key().name;
+    let key = |(index, item): (usize, Item)| {
+        item.into_key().map_err(|error| error.context(format_args!("key {index} of {name:?}")))
+    };
+    items.into_iter().enumerate().map(key).collect()
+}
+
+/// Rows by key.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct GetMessage {
+    keys: Vec<Item>,
+    #[serde(default)]
+    output_fields: Option<Vec<String>>,
+    #[serde(default)]
+    pub(in super::super) bigint: bool,
+}
+
+impl GetMessage {
+    /// The keys and the output fields.
+    pub(in super::super) fn into_keys(self, schema: &Schema) -> Result<(Vec<Key>, Option<Vec<String>>)> {
+        Ok((keys(schema, self.keys)?, self.output_fields))
+    }
+}
+
+/// Rows to delete: one of the two.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct DeleteMessage {
+    #[serde(default)]
+    keys: Option<Vec<Item>>,
+    #[serde(default)]
+    filter: Option<String>,
+}
+
+impl DeleteMessage {
+    /// The rows meant.
+    pub(in super::super) fn into_target(self, schema: &Schema) -> Result<Target> {
+        match (self.keys, self.filter) {
+            (Some(items), None) => keys(schema, items).map(Target::Keys),
+            (None, Some(filter)) => Ok(Target::Filter(filter)),
+            (Some(_), Some(_)) => Err(Error::invalid("delete takes keys or a filter, got both")),
+            (None, None) => Err(Error::invalid("delete takes keys or a filter, got neither")),
+        }
+    }
+}
+
+/// Rows by filter.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct QueryMessage {
+    #[serde(default)]
+    filter: Option<String>,
+    #[serde(default)]
+    output_fields: Option<Vec<String>>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
+    offset: usize,
+    #[serde(default)]
+    pub(in super::super) bigint: bool,
+}
+
+impl From<QueryMessage> for QueryRequest {
+    fn from(message: QueryMessage) -> Self {
+        Self {
+            filter: message.filter,
+            output_fields: message.output_fields,
+            limit: message.limit,
+            offset: message.offset,
+        }
+    }
+}
+
+/// The nearest rows.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct SearchMessage {
+    #[serde(default)]
+    field: Option<String>,
+    vector: ByteBuf,
+    #[serde(default = "limit_default")]
+    limit: usize,
+    #[serde(default)]
+    offset: usize,
+    #[serde(default)]
+    filter: Option<String>,
+    #[serde(default)]
+    output_fields: Option<Vec<String>>,
+    #[serde(default)]
+    ef: Option<usize>,
+    #[serde(default)]
+    exact: bool,
+    #[serde(default)]
+    pub(in super::super) bigint: bool,
+}
+
+/// As many hits as a first page of results usually shows.
+const fn limit_default() -> usize {
+    10
+}
+
+impl SearchMessage {
+    /// The search.
+    pub(in super::super) fn into_request(self) -> Result<SearchRequest> {
+        Ok(SearchRequest {
+            field: self.field,
+            vector: floats(&self.vector).map_err(|error| error.context("the query vector"))?,
+            limit: self.limit,
+            offset: self.offset,
+            filter: self.filter,
+            output_fields: self.output_fields,
+            ef: self.ef,
+            exact: self.exact,
+        })
+    }
+}

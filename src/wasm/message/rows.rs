@@ -1,0 +1,258 @@
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value as Json;
+
+use super::item::Item;
+use crate::base::{Error, Result};
+use crate::db::{Hit, SearchResponse};
+use crate::model::{DataType, Key, Row, Schema, Value};
+
+/// The largest integer up to which every integer is a JavaScript number.
+const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// The rows in `bytes`, each value read as its field's type; the model checks them afterwards.
+///
+/// # Errors
+/// `InvalidArgument` when the bytes are no array of maps, or a value is none that a field could have.
+pub(in super::super) fn decode_rows(schema: &Schema, bytes: &[u8]) -> Result<Vec<Row>> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    RowsSeed { schema }.deserialize(&mut deserializer).map_err(|error| Error::invalid(error.to_string()))
+}
+
+struct RowsSeed<'s> {
+    schema: &'s Schema,
+}
+
+impl<'de> DeserializeSeed<'de> for RowsSeed<'_> {
+    type Value = Vec<Row>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Row>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowsSeed<'_> {
+    type Value = Vec<Row>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of rows")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<Row>, A::Error> {
+        let mut rows = Vec::new();
+        while let Some(row) = items.next_element_seed(RowSeed { schema: self.schema, row: rows.len() })? {
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+}
+
+struct RowSeed<'s> {
+    schema: &'s Schema,
+    row: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
+    type Value = Row;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Row, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowSeed<'_> {
+    type Value = Row;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row {} to be an object", self.row)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Row, A::Error> {
+        let mut row = Row::new();
+        while let Some((name, item)) = entries.next_entry::<String, Item>()? {
+            let data_type = self.schema.field(&name).map(|field| field.data_type);
+            let value = item
+                .into_value(data_type)
+                .map_err(|error| serde::de::Error::custom(format_args!("row {}: field {name:?}: {error}", self.row)))?;
+            row.insert(name, value);
+        }
+        Ok(row)
+    }
+}
+
+/// Rows on their way out: `{ rows, vectors, integers }`, where the last two name the fields that JavaScript turns into
+/// `Float32Array` and, for a `bigint` request, `bigint`.
+pub(in super::super) struct RowsMessage<'a> {
+    schema: &'a Schema,
+    rows: &'a [Row],
+    bigint: bool,
+}
+
+impl<'a> RowsMessage<'a> {
+    /// The message of `rows`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an integer that a JavaScript number cannot hold, unless `bigint`.
+    pub(in super::super) fn new(schema: &'a Schema, rows: &'a [Row], bigint: bool) -> Result<Self> {
+        if !bigint {
+            rows.iter().try_for_each(check_row)?;
+        }
+        Ok(Self { schema, rows, bigint })
+    }
+
+    /// Its bytes.
+    pub(in super::super) fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
+    }
+}
+
+impl Serialize for RowsMessage<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        serialize_field_names(&mut map, self.schema, self.bigint)?;
+        map.serialize_entry("rows", &self.rows.iter().map(RowOut).collect::<Vec<_>>())?;
+        map.end()
+    }
+}
+
+/// A search's hits: `{ hits: [{ key, score, row }], rowsScanned, segmentsByIndex, segmentsByScan, ms, vectors, integers }`.
+pub(in super::super) struct SearchResponseMessage<'a> {
+    schema: &'a Schema,
+    response: &'a SearchResponse,
+    ms: f64,
+    bigint: bool,
+}
+
+impl<'a> SearchResponseMessage<'a> {
+    /// The message of `response`. Errors as in [`RowsMessage::new`].
+    pub(in super::super) fn new(
+        schema: &'a Schema,
+        response: &'a SearchResponse,
+        ms: f64,
+        bigint: bool,
+    ) -> Result<Self> {
+        if !bigint {
+            for hit in &response.hits {
+                check_key(&hit.key)?;
+                check_row(&hit.row)?;
+            }
+        }
+        Ok(Self { schema, response, ms, bigint })
+    }
+
+    /// Its bytes.
+    pub(in super::super) fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
+    }
+}
+
+impl Serialize for SearchResponseMessage<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(7))?;
+        serialize_field_names(&mut map, self.schema, self.bigint)?;
+        map.serialize_entry("hits", &self.response.hits.iter().map(HitOut).collect::<Vec<_>>())?;
+        map.serialize_entry("rowsScanned", &(self.response.rows_scanned as f64))?;
+        map.serialize_entry("segmentsByIndex", &(self.response.segments_by_index as f64))?;
+        map.serialize_entry("segmentsByScan", &(self.response.segments_by_scan as f64))?;
+        map.serialize_entry("ms", &self.ms)?;
+        map.end()
+    }
+}
+
+fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
+    rmp_serde::to_vec_named(message).map_err(|error| Error::internal(format!("a response was not encoded: {error}")))
+}
+
+fn serialize_field_names<M: SerializeMap>(map: &mut M, schema: &Schema, bigint: bool) -> Result<(), M::Error> {
+    let names = |wanted: fn(DataType) -> bool| -> Vec<&str> {
+        schema.fields().iter().filter(|field| wanted(field.data_type)).map(|field| field.name.as_str()).collect()
+    };
+    map.serialize_entry("vectors", &names(|data_type| matches!(data_type, DataType::FloatVector { .. })))?;
+    let integers = if bigint { names(|data_type| data_type == DataType::Int64) } else { Vec::new() };
+    map.serialize_entry("integers", &integers)
+}
+
+fn check_integer(value: i64, name: &str) -> Result<()> {
+    if value.unsigned_abs() > SAFE_INTEGER_MAX {
+        return Err(Error::invalid(format!(
+            "field {name:?} holds {value}, which a JavaScript number cannot hold exactly: open the database with bigint: true"
+        )));
+    }
+    Ok(())
+}
+
+fn check_key(key: &Key) -> Result<()> {
+    match key {
+        Key::Int(key) => check_integer(*key, "primary key"),
+        Key::String(_) => Ok(()),
+    }
+}
+
+fn check_row(row: &Row) -> Result<()> {
+    row.iter().try_for_each(|(name, value)| match value {
+        Value::Int(value) => check_integer(*value, name),
+        _ => Ok(()),
+    })
+}
+
+/// One row as a map.
+struct RowOut<'a>(&'a Row);
+
+impl Serialize for RowOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, ValueOut(value))))
+    }
+}
+
+/// One hit as `{ key, score, row }`.
+struct HitOut<'a>(&'a Hit);
+
+impl Serialize for HitOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Hit { key, score, row } = self.0;
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("key", key)?;
+        map.serialize_entry("score", &f64::from(*score))?;
+        map.serialize_entry("row", &RowOut(row))?;
+        map.end()
+    }
+}
+
+/// One value.
+pub(super) struct ValueOut<'a>(pub(super) &'a Value);
+
+impl Serialize for ValueOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Int(value) => serializer.serialize_i64(*value),
+            Value::Double(value) => serializer.serialize_f64(*value),
+            Value::String(value) => serializer.serialize_str(value),
+            Value::Json(value) => JsonOut(value).serialize(serializer),
+            Value::Vector(numbers) => {
+                let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+                serializer.serialize_bytes(&bytes)
+            }
+        }
+    }
+}
+
+/// JSON as JavaScript's own parser reads it: an integer past 32 bits is a double, never a `bigint`.
+struct JsonOut<'a>(&'a Json);
+
+impl Serialize for JsonOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Json::Number(number) => match number.as_i64().map(i32::try_from) {
+                Some(Ok(small)) => serializer.serialize_i32(small),
+                _ => serializer.serialize_f64(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::Array(items) => serializer.collect_seq(items.iter().map(JsonOut)),
+            Json::Object(entries) => serializer.collect_map(entries.iter().map(|(name, value)| (name, JsonOut(value)))),
+            plain => plain.serialize(serializer),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::item::Item;
+use super::rows::ValueOut;
+use crate::base::{Error, Result};
+use crate::distance::Metric;
+use crate::engine::CollectionSpec;
+use crate::index::{IndexKind, IndexSpec};
+use crate::model::{DataType, Field, Schema, Value};
+
+/// The longest text that a `varchar` without `maxLength` takes: the longest that there is.
+const MAX_LENGTH_DEFAULT: u32 = 65_535;
+
+/// `{ fields: [{ name, type, ... }], dynamic }`: the fields as a list, because their order counts.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct SchemaMessage {
+    fields: Vec<FieldMessage>,
+    #[serde(default)]
+    dynamic: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FieldMessage {
+    name: String,
+    #[serde(rename = "type")]
+    data_type: TypeName,
+    #[serde(default, skip_serializing_if = "is_false")]
+    primary_key: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    nullable: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "serialize_default")]
+    default: Option<DefaultMessage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_length: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dim: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metric: Option<Metric>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<IndexMessage>,
+}
+
+/// A default on its way in, whose type is known once its field's is, and on its way out.
+enum DefaultMessage {
+    In(Item),
+    Out(Value),
+}
+
+impl<'de> Deserialize<'de> for DefaultMessage {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Item::deserialize(deserializer).map(Self::In)
+    }
+}
+
+fn serialize_default<S: Serializer>(default: &Option<DefaultMessage>, serializer: S) -> Result<S::Ok, S::Error> {
+    match default {
+        Some(DefaultMessage::Out(value)) => ValueOut(value).serialize(serializer),
+        _ => serializer.serialize_unit(),
+    }
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TypeName {
+    Bool,
+    Int64,
+    Double,
+    Varchar,
+    Json,
+    FloatVector,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
+enum IndexMessage {
+    #[serde(rename = "FLAT")]
+    Flat,
+    #[serde(rename = "HNSW", rename_all = "camelCase")]
+    Hnsw {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        m: Option<u32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ef_construction: Option<u32>,
+    },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl SchemaMessage {
+    /// The collection that it describes.
+    pub(in super::super) fn into_spec(self) -> Result<CollectionSpec> {
+        let mut primary_keys = self.fields.iter().filter(|field| field.primary_key).map(|field| field.name.clone());
+        let primary_key =
+            primary_keys.next().ok_or_else(|| Error::invalid("the schema has no field with primaryKey: true"))?;
+        if let Some(second) = primary_keys.next() {
+            return Err(Error::invalid(format!(
+                "one field can be the primary key, got {primary_key:?} and {second:?}"
+            )));
+        }
+        let mut indexes = BTreeMap::new();
+        let mut fields = Vec::with_capacity(self.fields.len());
+        for field in self.fields {
+            let name = field.name.clone();
+            let (field, index) = field.into_field().map_err(|error| error.context(format_args!("field {name:?}")))?;
+            if let Some(index) = index {
+                indexes.insert(name, index);
+            }
+            fields.push(field);
+        }
+        Ok(CollectionSpec { schema: Arc::new(Schema::new(fields, &primary_key, self.dynamic)?), indexes })
+    }
+}
+
+impl FieldMessage {
+    fn into_field(self) -> Result<(Field, Option<IndexSpec>)> {
+        let is_vector = matches!(self.data_type, TypeName::FloatVector);
+        let misplaced = [
+            ("maxLength", self.max_length.is_some() && !matches!(self.data_type, TypeName::Varchar), "varchar"),
+            ("dim", self.dim.is_some() && !is_vector, "float_vector"),
+            ("metric", self.metric.is_some() && !is_vector, "float_vector"),
+            ("index", self.index.is_some() && !is_vector, "float_vector"),
+        ];
+        if let Some((option, _, owner)) = misplaced.into_iter().find(|(_, misplaced, _)| *misplaced) {
+            return Err(Error::invalid(format!("{option} belongs to a field of type {owner}")));
+        }
+        let data_type = match self.data_type {
+            TypeName::Bool => DataType::Bool,
+            TypeName::Int64 => DataType::Int64,
+            TypeName::Double => DataType::Double,
+            TypeName::Varchar => DataType::Varchar { max_length: self.max_length.unwrap_or(MAX_LENGTH_DEFAULT) },
+            TypeName::Json => DataType::Json,
+            TypeName::FloatVector => DataType::FloatVector {
+                dim: self.dim.ok_or_else(|| Error::invalid("a float_vector needs dim, the count of its numbers"))?,
+            },
+        };
+        let default = match self.default {
+            Some(DefaultMessage::In(item)) => {
+                Some(item.into_value(Some(data_type)).map_err(|error| error.context("default"))?)
+            }
+            Some(DefaultMessage::Out(value)) => Some(value),
+            None => None,
+        };
+        let index = is_vector.then(|| IndexSpec {
+            metric: self.metric.unwrap_or(Metric::Cosine),
+            kind: match self.index {
+                Some(IndexMessage::Flat) => IndexKind::Flat,
+                Some(IndexMessage::Hnsw { m, ef_construction }) => {
+                    let IndexKind::Hnsw { m: m_usual, ef_construction: ef_usual } = IndexKind::HNSW else {
+                        unreachable!("the usual HNSW is an HNSW")
+                    };
+                    IndexKind::Hnsw { m: m.unwrap_or(m_usual), ef_construction: ef_construction.unwrap_or(ef_usual) }
+                }
+                None => IndexKind::HNSW,
+            },
+        });
+        Ok((Field { name: self.name, data_type, nullable: self.nullable, default }, index))
+    }
+}
+
+impl From<&CollectionSpec> for SchemaMessage {
+    fn from(spec: &CollectionSpec) -> Self {
+        let field = |field: &Field| {
+            let index = spec.indexes.get(&field.name);
+            FieldMessage {
+                name: field.name.clone(),
+                data_type: match field.data_type {
+                    DataType::Bool => TypeName::Bool,
+                    DataType::Int64 => TypeName::Int64,
+                    DataType::Double => TypeName::Double,
+                    DataType::Varchar { .. } => TypeName::Varchar,
+                    DataType::Json => TypeName::Json,
+                    DataType::FloatVector { .. } => TypeName::FloatVector,
+                },
+                primary_key: field.name == spec.schema.primary_key().name,
+                nullable: field.nullable,
+                default: field.default.clone().map(DefaultMessage::Out),
+                max_length: match field.data_type {
+                    DataType::Varchar { max_length } => Some(max_length),
+                    _ => None,
+                },
+                dim: match field.data_type {
+                    DataType::FloatVector { dim } => Some(dim),
+                    _ => None,
+                },
+                metric: index.map(|index| index.metric),
+                index: index.map(|index| match index.kind {
+                    IndexKind::Flat => IndexMessage::Flat,
+                    IndexKind::Hnsw { m, ef_construction } => {
+                        IndexMessage::Hnsw { m: Some(m), ef_construction: Some(ef_construction) }
+                    }
+                }),
+            }
+        };
+        Self { fields: spec.schema.fields().iter().map(field).collect(), dynamic: spec.schema.dynamic() }
+    }
+}
