@@ -1,0 +1,136 @@
+import { decode as decodeMessagePack, encode as encodeMessagePack } from '@msgpack/msgpack';
+
+import { EddyError } from './error.js';
+import type { Schema } from './schema.js';
+
+/** Bytes that may be transferred to another thread. @internal */
+export type Bytes = Uint8Array<ArrayBuffer>;
+
+const INT64_MIN = -(2n ** 63n);
+const INT64_MAX = 2n ** 63n - 1n;
+
+/** A request or response as MessagePack. @internal */
+export function encode(message: unknown): Bytes {
+  try {
+    return encodeMessagePack(message, { ignoreUndefined: true, useBigInt64: true });
+  } catch (error) {
+    throw new EddyError('invalid_argument', `a value cannot be stored: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** @internal */
+export function decode(bytes: Uint8Array, bigint = false): unknown {
+  return decodeMessagePack(bytes, { useBigInt64: bigint });
+}
+
+/** The rows of a batch, with each typed array as 32-bit floats. @internal */
+export function encodeRows(rows: readonly unknown[]): Bytes {
+  if (!Array.isArray(rows)) {
+    throw new EddyError('invalid_argument', `an array of rows expected, got ${describe(rows)}`);
+  }
+  return encode(rows.map(toRow));
+}
+
+/** The query vector's bytes. @internal */
+export function toVector(value: unknown, what: string): Float32Array {
+  if (value instanceof Float32Array) return value;
+  if (Array.isArray(value)) {
+    const wrong = value.findIndex((number) => typeof number !== 'number');
+    if (wrong >= 0) throw new EddyError('invalid_argument', `${what}: number ${wrong} is ${describe(value[wrong])}`);
+    return Float32Array.from(value as number[]);
+  }
+  if (ArrayBuffer.isView(value) && !(value instanceof DataView) && !(value instanceof BigInt64Array) && !(value instanceof BigUint64Array)) {
+    return Float32Array.from(value as unknown as ArrayLike<number>);
+  }
+  throw new EddyError('invalid_argument', `${what}: an array of numbers expected, got ${describe(value)}`);
+}
+
+function toRow(row: unknown, index: number): unknown {
+  if (typeof row !== 'object' || row === null || Array.isArray(row) || ArrayBuffer.isView(row)) {
+    throw new EddyError('invalid_argument', `row ${index}: an object expected, got ${describe(row)}`);
+  }
+  let converted: Record<string, unknown> | undefined;
+  for (const [name, value] of Object.entries(row)) {
+    const kind = typeof value;
+    if (kind === 'bigint') {
+      if ((value as bigint) < INT64_MIN || (value as bigint) > INT64_MAX) {
+        throw new EddyError('invalid_argument', `row ${index}: field ${JSON.stringify(name)}: ${value} does not fit in 64 bits`);
+      }
+    } else if (kind === 'function' || kind === 'symbol') {
+      throw new EddyError('invalid_argument', `row ${index}: field ${JSON.stringify(name)}: a ${kind} cannot be stored`);
+    } else if (ArrayBuffer.isView(value) && !(value instanceof Float32Array)) {
+      converted ??= { ...row };
+      converted[name] = toVector(value, `row ${index}: field ${JSON.stringify(name)}`);
+    }
+  }
+  return converted ?? row;
+}
+
+/** What a value is, for an error message. @internal */
+export function describe(value: unknown): string {
+  if (value === null) return 'null';
+  if (Array.isArray(value)) return 'an array';
+  if (typeof value === 'object') return `an object of ${value.constructor?.name ?? 'no class'}`;
+  if (typeof value === 'string') return 'text';
+  return value === undefined ? 'nothing' : `a ${typeof value}`;
+}
+
+/** The schema with its fields as a list, because their order counts. @internal */
+export function toSchemaMessage(schema: Schema): unknown {
+  if (typeof schema !== 'object' || schema === null || typeof schema.fields !== 'object' || schema.fields === null) {
+    throw new EddyError('invalid_argument', 'a schema is an object with fields: { fields: { id: { type: "int64", primaryKey: true } } }');
+  }
+  const fields = Object.entries(schema.fields).map(([name, field]) => ({ name, ...field }));
+  return { ...schema, fields };
+}
+
+/** The schema that a message describes. @internal */
+export function fromSchemaMessage(message: unknown): Schema {
+  const { fields, dynamic } = message as { fields: { name: string }[]; dynamic: boolean };
+  return { fields: Object.fromEntries(fields.map(({ name, ...field }) => [name, field])) as Schema['fields'], dynamic };
+}
+
+interface FieldNames {
+  vectors: string[];
+  integers: string[];
+}
+
+/** Turns the fields of a decoded row that MessagePack has no type for into theirs, in place. @internal */
+export function reviveRow(row: Record<string, unknown>, { vectors, integers }: FieldNames): Record<string, unknown> {
+  for (const name of vectors) {
+    const bytes = row[name];
+    // A copy, because the bytes of the response start anywhere and floats start at multiples of four.
+    if (bytes instanceof Uint8Array) row[name] = new Float32Array(bytes.slice().buffer);
+  }
+  for (const name of integers) {
+    const value = row[name];
+    if (typeof value === 'number') row[name] = BigInt(value);
+  }
+  return row;
+}
+
+/** @internal */
+export function decodeRows(bytes: Uint8Array, bigint: boolean): Record<string, unknown>[] {
+  const message = decode(bytes, bigint) as { rows: Record<string, unknown>[] } & FieldNames;
+  for (const row of message.rows) reviveRow(row, message);
+  return message.rows;
+}
+
+/** A search response as it is decoded. @internal */
+export interface DecodedSearch {
+  hits: { key: string | number | bigint; score: number; row: Record<string, unknown> }[];
+  rowsScanned: number;
+  segmentsByIndex: number;
+  segmentsByScan: number;
+  ms: number;
+}
+
+/** @internal */
+export function decodeSearch(bytes: Uint8Array, bigint: boolean): DecodedSearch {
+  const { vectors, integers, ...message } = decode(bytes, bigint) as DecodedSearch & FieldNames;
+  for (const hit of message.hits) {
+    reviveRow(hit.row, { vectors, integers });
+    if (bigint && typeof hit.key === 'number') hit.key = BigInt(hit.key);
+  }
+  return message;
+}

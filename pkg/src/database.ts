@@ -1,0 +1,163 @@
+import { Client, type Port } from './client.js';
+import { type Bytes, decode, encode, toSchemaMessage } from './codec.js';
+import { Collection } from './collection.js';
+import { EddyError } from './error.js';
+import type { OpenMessage } from './protocol.js';
+import type { AnySchema, Schema } from './schema.js';
+import { type SyncOptions, SyncSession } from './sync.js';
+
+/** How a database is opened. */
+export interface OpenOptions<B extends boolean = boolean> {
+  /** Its name: in a browser, one of the origin's databases. Letters, digits, `.`, `_` and `-`. */
+  name: string;
+  /**
+   * Where it lives: `'opfs'` is the browser's private file system, `'files'` a directory (Node), `'memory'` nowhere. `'auto'`, the
+   * default, is `'opfs'` in a browser; in Node it is `'files'` with a `path`, else `'memory'`.
+   */
+  storage?: 'auto' | 'opfs' | 'memory' | 'files';
+  /** The directory of `'files'`. Created when it is not there. */
+  path?: string;
+  /** `'synced'`, the default: a write that was acknowledged survives a crash. `'buffered'`: a crash may lose the last moments. */
+  durability?: 'synced' | 'buffered';
+  /** Read `int64` as `bigint`. By default it is a number, and one that a number cannot hold exactly is an error. */
+  bigint?: B;
+}
+
+/** What a collection holds. */
+export interface CollectionStats {
+  /** Its name. */
+  name: string;
+  /** Living rows. */
+  rows: number;
+  /** Rows replaced or deleted whose space is not yet reclaimed. */
+  rowsDead: number;
+  /** Vectors not yet in their index; searches scan them. */
+  rowsUnindexed: number;
+  /** Segments, the growing one included. */
+  segments: number;
+  /** Bytes held in memory. */
+  memoryBytes: number;
+  /** Bytes in storage. */
+  storageBytes: number;
+  /** The newest position in the local log. */
+  lsn: number;
+}
+
+/** What a database holds. */
+export interface DatabaseStats {
+  /** The random id of this replica. */
+  replicaId: number;
+  /** Each collection, by name. */
+  collections: CollectionStats[];
+  /** The last failure of background work (indexing, flushing), until it succeeds again. Nothing acknowledged is lost by it. */
+  maintenanceError?: { kind: string; message: string };
+}
+
+/** How a collection is created. */
+export interface CreateOptions {
+  /** When a collection of that name and the same schema is there already, take that one. Default false: `already_exists`. */
+  ifNotExists?: boolean;
+}
+
+/** An open database. Its engine runs in a worker; no call blocks the page. */
+export class Database<B extends boolean = false> {
+  /** Its name. */
+  readonly name: string;
+  readonly #client: Client;
+  readonly #bigint: boolean;
+
+  private constructor(client: Client, name: string, bigint: boolean) {
+    this.#client = client;
+    this.name = name;
+    this.#bigint = bigint;
+  }
+
+  /** @internal */
+  static async open<B extends boolean>(port: Port, open: OpenMessage['open'], bigint: boolean): Promise<Database<B>> {
+    return new Database<B>(await Client.open(port, open), open.name, bigint);
+  }
+
+  /**
+   * Creates a collection, durably. Write the schema as a literal: rows are typed from it.
+   *
+   * @throws {@link EddyError} `already_exists` when the name is taken, `invalid_argument` for a schema that cannot be.
+   */
+  async createCollection<const S extends Schema>(name: string, schema: S, options: CreateOptions = {}): Promise<Collection<S, B>> {
+    const body = encode({ schema: encode(toSchemaMessage(schema)), ifNotExists: options.ifNotExists === true });
+    await this.#client.request('createCollection', name, body);
+    return this.collection<S>(name);
+  }
+
+  /**
+   * A handle on the collection of that name. Nothing is asked yet: a collection that is not there is `not_found` on first use.
+   *
+   * @param _schema Gives the rows their type; it is not compared with the stored one.
+   */
+  collection<const S extends Schema = AnySchema>(name: string, _schema?: S): Collection<S, B> {
+    return new Collection<S, B>(this.#client, name, this.#bigint);
+  }
+
+  /** The names of all collections, ascending. */
+  async collections(): Promise<string[]> {
+    return decode(required(await this.#client.request('collections'))) as string[];
+  }
+
+  /** Removes a collection with its rows, durably. */
+  async dropCollection(name: string): Promise<void> {
+    await this.#client.request('dropCollection', name);
+  }
+
+  /**
+   * Loads a dataset: an Arrow IPC file that describes its own collection. Replicas that load the same one have the same rows, and
+   * nothing to send each other. Loading it again changes nothing.
+   */
+  async loadDataset(name: string, arrow: ArrayBuffer | Uint8Array): Promise<Collection<AnySchema, B>> {
+    const bytes = arrow instanceof Uint8Array ? (arrow.slice() as Bytes) : new Uint8Array(arrow.slice(0));
+    await this.#client.request('loadDataset', name, bytes);
+    return this.collection(name);
+  }
+
+  /** What it holds. */
+  async stats(): Promise<DatabaseStats> {
+    return decode(required(await this.#client.request('databaseStats'))) as DatabaseStats;
+  }
+
+  /** Keeps collections in sync with a server, both ways, until stopped. Offline it waits, and catches up afterwards. */
+  sync(options: SyncOptions): SyncSession {
+    return new SyncSession(this.#client, options);
+  }
+
+  /** Writes everything out and closes. Every later call fails with `closed`. Safe to call again. */
+  async close(): Promise<void> {
+    await this.#client.close();
+  }
+
+  /** The same as {@link Database.close}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** @internal */
+export function required(body: Bytes | undefined): Bytes {
+  if (!body) throw new EddyError('internal', 'the engine gave an empty answer');
+  return body;
+}
+
+/** Checks the options that JavaScript callers may get wrong. @internal */
+export function checkOptions(options: OpenOptions, hosts: readonly string[]): void {
+  const { name, storage = 'auto', durability = 'synced', path } = options;
+  if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
+    const got = typeof name === 'string' ? JSON.stringify(name) : typeof name;
+    throw new EddyError('invalid_argument', `name: 1 to 128 letters, digits, '.', '_' or '-' expected, starting with a letter or digit; got ${got}`);
+  }
+  if (!['auto', ...hosts].includes(storage)) {
+    throw new EddyError('invalid_argument', `storage: one of ${['auto', ...hosts].join(', ')} expected here, got ${String(storage)}`);
+  }
+  if (!['synced', 'buffered'].includes(durability)) {
+    throw new EddyError('invalid_argument', `durability: synced or buffered expected, got ${String(durability)}`);
+  }
+  if (path !== undefined && storage !== 'files' && storage !== 'auto') {
+    throw new EddyError('invalid_argument', `path belongs to storage 'files', got storage '${storage}'`);
+  }
+}

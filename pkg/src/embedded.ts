@@ -1,0 +1,42 @@
+import { Database } from './database.js';
+import type { DirectoryHandle } from './directory.js';
+import { Engine } from './engine.js';
+import { inProcessPort } from './in-process.js';
+import { start } from './wasm.js';
+
+export * from './exports.js';
+
+/** How an engine is opened in the thread of its caller. */
+export interface EmbeddedOptions<B extends boolean = boolean> {
+  /** Its name, for messages. */
+  name: string;
+  /** The compiled `eddydb/eddydb_simd.wasm`, or `eddydb_plain.wasm` with `simd: false`. */
+  wasm: WebAssembly.Module;
+  /** Whether `wasm` is the SIMD build. Default true. */
+  simd?: boolean;
+  /** Where it lives; in memory when left out. Only this database may use it. */
+  directory?: DirectoryHandle;
+  /** As for `open`. */
+  durability?: 'synced' | 'buffered';
+  /** As for `open`. */
+  bigint?: B;
+}
+
+/**
+ * Opens a database whose engine runs in the thread of the caller: for edge isolates such as a Durable Object, which have no workers and
+ * bring their WebAssembly compiled. In a page it would block: use `open` of the package's main entry there.
+ */
+export async function openEmbedded<const B extends boolean = false>(options: EmbeddedOptions<B>): Promise<Database<B>> {
+  const { name, wasm, simd = true, directory, durability = 'synced', bigint = false } = options;
+  const port = inProcessPort(async (_open, send, onDeath) => {
+    const classes = await start(async () => wasm, simd);
+    const engine = await Engine.open(
+      classes,
+      (database) => (directory ? database.openDirectory(directory, durability === 'synced') : database.openMemory()),
+      { pause: () => new Promise((resolve) => setTimeout(resolve, 0)), onDeath },
+    );
+    const session = engine.connect(send);
+    return { request: (op, target, body) => session.request(op, target, body), close: () => engine.close() };
+  });
+  return Database.open<B>(port, { name, storage: 'memory', durability }, bigint);
+}

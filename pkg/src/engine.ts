@@ -1,0 +1,265 @@
+import { type Bytes, decode, encode } from './codec.js';
+import { EddyError, toEddyError } from './error.js';
+import type { EngineEvent, Op, Session } from './protocol.js';
+import type { Wasm, WasmCollection, WasmDatabase } from './wasm.js';
+
+/** @internal */
+export interface EngineHooks {
+  /** A macrotask: whatever the host has queued before runs first. */
+  pause(): Promise<void>;
+  /** The engine stopped for good. */
+  onDeath(error: EddyError): void;
+}
+
+/**
+ * An open store and everyone who talks to it, in the thread that holds it.
+ *
+ * Background work runs in slices between requests, which always go first. After a panic nothing is asked of the instance again: its
+ * memory may be half changed, while the storage is as sound as after a crash.
+ *
+ * @internal
+ */
+export class Engine {
+  readonly #db: WasmDatabase;
+  readonly #hooks: EngineHooks;
+  readonly #collections = new Map<string, WasmCollection>();
+  readonly #sessions = new Set<EngineSession>();
+  readonly #running = new Set<(error: EddyError) => void>();
+  readonly #watches = new Map<string, number>();
+  #idle: (() => void)[] = [];
+  #maintaining = false;
+  #maintainAgain = false;
+  #maintenanceError: { kind: string; message: string } | undefined;
+  #ended: EddyError | undefined;
+
+  private constructor(db: WasmDatabase, hooks: EngineHooks) {
+    this.#db = db;
+    this.#hooks = hooks;
+  }
+
+  /** Opens a store; a panic on the way rejects. */
+  static async open(wasm: Wasm, open: (database: Wasm['Database']) => Promise<WasmDatabase>, hooks: EngineHooks): Promise<Engine> {
+    let die: (error: EddyError) => void;
+    const death = new Promise<never>((_, reject) => (die = reject));
+    wasm.onPanic((message) => die(panicked(message)));
+    const engine = new Engine(await Promise.race([open(wasm.Database), death]), hooks);
+    wasm.onPanic((message) => engine.die(panicked(message)));
+    death.catch(() => {});
+    engine.#wake();
+    return engine;
+  }
+
+  /** A line for one client; `send` takes the events that it asked for. */
+  connect(send: (event: EngineEvent) => void): Session {
+    const session = new EngineSession(this, send);
+    this.#sessions.add(session);
+    return session;
+  }
+
+  /** Stops for good: everything that waits, and everything later, fails with `error`. */
+  die(error: EddyError): void {
+    if (this.#ended) return;
+    this.#ended = error;
+    for (const reject of [...this.#running]) reject(error);
+    this.#hooks.onDeath(error);
+  }
+
+  /** Lets what runs come to its end, then writes everything out and gives up the storage. */
+  async close(): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = new EddyError('closed', 'the database is closed: open it again');
+    while (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    await this.#db.close();
+  }
+
+  /** @internal */
+  forget(session: EngineSession): void {
+    this.#sessions.delete(session);
+  }
+
+  /** Runs one request to its end, or to the engine's. @internal */
+  run(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined> {
+    if (this.#ended) return Promise.reject(this.#ended);
+    return new Promise((resolve, reject) => {
+      this.#running.add(reject);
+      const settle = () => {
+        this.#running.delete(reject);
+        if (this.#running.size === 0) for (const resume of this.#idle.splice(0)) resume();
+      };
+      this.#perform(op, target, body).then(
+        (value) => (settle(), resolve(value)),
+        (error: unknown) => (settle(), reject(this.#understand(error))),
+      );
+    });
+  }
+
+  #understand(error: unknown): EddyError {
+    // A trap (out of memory, out of stack) leaves the instance as unusable as a panic does.
+    if (error instanceof WebAssembly.RuntimeError) this.die(panicked(error.message));
+    return this.#ended?.kind === 'internal' ? this.#ended : toEddyError(error);
+  }
+
+  async #perform(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined> {
+    switch (op) {
+      case 'collections':
+        return encode(this.#db.collections());
+      case 'createCollection': {
+        const { schema, ifNotExists } = decode(body!) as { schema: Uint8Array; ifNotExists: boolean };
+        this.#keep(target!, await this.#db.createCollection(target!, schema, ifNotExists));
+        return undefined;
+      }
+      case 'dropCollection':
+        await this.#db.dropCollection(target!);
+        this.#forgetCollection(target!);
+        return undefined;
+      case 'loadDataset':
+        this.#keep(target!, await this.#db.loadDataset(target!, body!));
+        this.#wake();
+        return undefined;
+      case 'databaseStats': {
+        const stats = decode(await this.#db.stats()) as Record<string, unknown>;
+        return encode({ ...stats, maintenanceError: this.#maintenanceError });
+      }
+      case 'describe':
+        return this.#collection(target!).describe();
+      case 'insert':
+      case 'upsert':
+      case 'delete': {
+        const written = await this.#collection(target!)[op](body!);
+        this.#wake();
+        return written;
+      }
+      case 'get':
+      case 'query':
+      case 'search':
+        return this.#collection(target!)[op](body!);
+      case 'count': {
+        const { filter } = decode(body!) as { filter?: unknown };
+        if (filter !== undefined && typeof filter !== 'string') {
+          throw new EddyError('invalid_argument', `filter: text expected, got ${typeof filter}`);
+        }
+        return encode(await this.#collection(target!).count(filter));
+      }
+      case 'flush':
+        await this.#collection(target!).flush();
+        return undefined;
+      case 'stats':
+        return this.#collection(target!).stats();
+      default:
+        throw new EddyError('internal', `no operation ${op}`);
+    }
+  }
+
+  #collection(name: string): WasmCollection {
+    let collection = this.#collections.get(name);
+    if (!collection) {
+      collection = this.#db.collection(name);
+      this.#collections.set(name, collection);
+    }
+    return collection;
+  }
+
+  #keep(name: string, collection: WasmCollection): void {
+    this.#forgetCollection(name);
+    this.#collections.set(name, collection);
+  }
+
+  // Not freed by hand: a request may still run on it. The generated class frees it when nothing holds it.
+  #forgetCollection(name: string): void {
+    this.#collections.delete(name);
+    this.#watches.delete(name);
+  }
+
+  /** The newest position of a collection's log, and from then on an event to every session that watches it. @internal */
+  async watch(name: string): Promise<number> {
+    const { lsn } = decode(await this.#collection(name).stats()) as { lsn: number };
+    if (!this.#watches.has(name)) {
+      this.#watches.set(name, lsn);
+      void this.#follow(name, this.#collection(name), lsn);
+    }
+    return lsn;
+  }
+
+  async #follow(name: string, collection: WasmCollection, lsn: number): Promise<void> {
+    try {
+      while (!this.#ended && this.#collections.get(name) === collection) {
+        lsn = await collection.changedAfter(lsn);
+        for (const session of this.#sessions) session.changed(name, lsn);
+      }
+    } catch (error) {
+      // The end of the collection or of the store ends its events; anything else is a failure of the engine.
+      const { kind } = this.#understand(error);
+      if (kind === 'internal') this.die(toEddyError(error));
+    } finally {
+      this.#watches.delete(name);
+    }
+  }
+
+  /** Starts background work, or has it look again. */
+  #wake(): void {
+    this.#maintainAgain = true;
+    if (!this.#maintaining) void this.#maintain();
+  }
+
+  async #maintain(): Promise<void> {
+    this.#maintaining = true;
+    try {
+      while (this.#maintainAgain && !this.#ended) {
+        await this.#hooks.pause();
+        while (this.#running.size > 0 && !this.#ended) await new Promise<void>((resolve) => this.#idle.push(resolve));
+        if (this.#ended) return;
+        this.#maintainAgain = false;
+        if (await this.#slice()) this.#maintainAgain = true;
+      }
+    } catch (error) {
+      const understood = this.#understand(error);
+      this.#maintenanceError = { kind: understood.kind, message: understood.message };
+    } finally {
+      this.#maintaining = false;
+    }
+  }
+
+  async #slice(): Promise<boolean> {
+    const more = await this.#db.maintain();
+    this.#maintenanceError = undefined;
+    return more;
+  }
+}
+
+class EngineSession implements Session {
+  readonly #engine: Engine;
+  readonly #send: (event: EngineEvent) => void;
+  readonly #watched = new Set<string>();
+
+  constructor(engine: Engine, send: (event: EngineEvent) => void) {
+    this.#engine = engine;
+    this.#send = send;
+  }
+
+  async request(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined> {
+    if (op === 'watch') {
+      this.#watched.add(target!);
+      return encode(await this.#engine.watch(target!));
+    }
+    if (op === 'unwatch') {
+      this.#watched.delete(target!);
+      return undefined;
+    }
+    return this.#engine.run(op, target, body);
+  }
+
+  changed(collection: string, lsn: number): void {
+    if (this.#watched.has(collection)) this.#send({ event: 'change', collection, lsn });
+  }
+
+  async close(): Promise<void> {
+    this.#engine.forget(this);
+  }
+}
+
+function panicked(message: string): EddyError {
+  return new EddyError(
+    'internal',
+    `the engine stopped: ${message}; open the database again (what was acknowledged is stored), and please report it`,
+  );
+}

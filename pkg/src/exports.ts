@@ -1,0 +1,9 @@
+export type { ChangeEvent, Collection, Hit, OutputOptions, QueryRequest, SearchRequest, SearchResponse, WriteResponse } from './collection.js';
+export type { CollectionStats, CreateOptions, Database, DatabaseStats, OpenOptions } from './database.js';
+export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
+export { EddyError, type ErrorKind } from './error.js';
+export type {
+  AnySchema, BoolField, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, Json, JsonField, Key, KeyInput,
+  Metric, OutputField, OutputRow, Row, ScalarRow, Schema, VarcharField, VectorField, VectorInput,
+} from './schema.js';
+export type { SyncOptions, SyncSession, SyncStatus } from './sync.js';

@@ -1,0 +1,55 @@
+import { Engine } from './engine.js';
+import type { Opener } from './serve.js';
+import { Tab } from './tab.js';
+import { start, type Wasm } from './wasm.js';
+
+/** Opens a store for a client of a browser, in the thread that this runs in. @internal */
+export function browserOpener(onEngine: (engine: Engine) => void): Opener {
+  return async (open, send, onDeath) => {
+    // Begun at once, so that a tab that waits in line has it when its turn comes.
+    const wasm = start(compile);
+    wasm.catch(() => {});
+    const synced = open.durability === 'synced';
+    const openEngine = async (openStore: (database: Wasm['Database']) => ReturnType<Wasm['Database']['openMemory']>, died: typeof onDeath) => {
+      const engine = await Engine.open(await wasm, openStore, { pause, onDeath: died });
+      onEngine(engine);
+      return engine;
+    };
+    if (open.storage === 'memory') {
+      const engine = await openEngine((database) => database.openMemory(), onDeath);
+      const session = engine.connect(send);
+      return { request: (op, target, body) => session.request(op, target, body), close: () => engine.close() };
+    }
+    return Tab.open({
+      name: open.name,
+      openEngine: (died) => openEngine((database) => database.openOpfs(open.name, synced), died),
+      send,
+      onDeath,
+    });
+  };
+}
+
+async function compile(simd: boolean): Promise<WebAssembly.Module> {
+  const url = simd ? new URL('./eddydb_simd.wasm', import.meta.url) : new URL('./eddydb_plain.wasm', import.meta.url);
+  const response = await fetch(url, { credentials: 'same-origin' });
+  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+  // A host that does not know the type of .wasm files is served too, only without compiling while downloading.
+  if (response.headers.get('content-type')?.split(';')[0]?.trim() === 'application/wasm') return WebAssembly.compileStreaming(response);
+  return WebAssembly.compile(await response.arrayBuffer());
+}
+
+const channel = new MessageChannel();
+let resumes: (() => void)[] = [];
+channel.port1.onmessage = () => {
+  const due = resumes;
+  resumes = [];
+  for (const resume of due) resume();
+};
+
+/** A macrotask, queued behind the messages that have arrived: a timer would wait 4 ms each time. */
+function pause(): Promise<void> {
+  return new Promise((resolve) => {
+    resumes.push(resolve);
+    channel.port2.postMessage(undefined);
+  });
+}

@@ -1,0 +1,40 @@
+import { Worker } from 'node:worker_threads';
+
+import type { Port } from './client.js';
+import { checkOptions, Database, type OpenOptions } from './database.js';
+import { EddyError } from './error.js';
+import type { EngineMessage } from './protocol.js';
+
+export * from './exports.js';
+export { NodeDirectory } from './node-directory.js';
+
+/** Opens a database. See the package's other entries for the same function in a browser. */
+export async function open<const B extends boolean = false>(options: OpenOptions<B>): Promise<Database<B>> {
+  checkOptions(options, ['memory', 'files']);
+  const { name, path, durability = 'synced', bigint = false } = options;
+  const storage = options.storage === 'files' || (options.storage !== 'memory' && path !== undefined) ? 'files' : 'memory';
+  if (storage === 'files' && path === undefined) {
+    throw new EddyError('invalid_argument', "storage 'files' needs path, the directory to keep the database in");
+  }
+  return Database.open<B>(spawn(), { name, storage, path, durability }, bigint);
+}
+
+function spawn(): Port {
+  const worker = new Worker(new URL('./worker-node.js', import.meta.url), { name: 'eddydb' });
+  let ended = false;
+  return {
+    post: (message, transfer) => worker.postMessage(message, transfer),
+    onMessage: (listener) => void worker.on('message', (message: EngineMessage) => listener(message)),
+    onFailure: (listener) => {
+      worker.on('error', (error) => listener(error.message));
+      worker.on('exit', (code) => {
+        if (!ended) listener(`it ended with ${code}`);
+      });
+    },
+    terminate: () => {
+      ended = true;
+      void worker.terminate();
+    },
+    hold: (held) => (held ? worker.ref() : worker.unref()),
+  };
+}

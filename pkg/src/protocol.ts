@@ -1,0 +1,92 @@
+import type { Bytes } from './codec.js';
+import type { ErrorMessage } from './error.js';
+
+// What a client (a page, a Node program, another tab's worker) and the thread of the engine say to each other.
+
+/** What a client can ask for. Reads are repeated when the engine's owner goes away; others are not. @internal */
+export type Op =
+  | 'collections'
+  | 'createCollection'
+  | 'dropCollection'
+  | 'loadDataset'
+  | 'databaseStats'
+  | 'describe'
+  | 'insert'
+  | 'upsert'
+  | 'delete'
+  | 'get'
+  | 'query'
+  | 'count'
+  | 'search'
+  | 'flush'
+  | 'stats'
+  | 'watch'
+  | 'unwatch'
+  | 'syncStart'
+  | 'syncPause'
+  | 'syncResume'
+  | 'syncStop'
+  | 'network';
+
+/** Operations that leave the store as it is, so that asking twice is the same as asking once. @internal */
+export const reads: ReadonlySet<Op> = new Set<Op>([
+  'collections', 'databaseStats', 'describe', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+]);
+
+/** The first message of a client. @internal */
+export interface OpenMessage {
+  open: {
+    name: string;
+    storage: 'opfs' | 'memory' | 'files';
+    path?: string | undefined;
+    durability: 'synced' | 'buffered';
+  };
+}
+
+/** @internal */
+export interface RequestMessage {
+  id: number;
+  op: Op;
+  /** The collection, dataset or sync session meant. */
+  target?: string | undefined;
+  body?: Bytes | undefined;
+}
+
+/** The last message of a client. @internal */
+export interface CloseMessage {
+  id: number;
+  close: true;
+}
+
+/** @internal */
+export type ClientMessage = OpenMessage | RequestMessage | CloseMessage;
+
+/** @internal */
+export type ResponseMessage = { id: number; body?: Bytes | undefined } | { id: number; error: ErrorMessage };
+
+/** What happens without having been asked for. @internal */
+export type EngineEvent =
+  | { event: 'change'; collection: string; lsn: number }
+  | { event: 'sync'; session: string; status: SyncStatusMessage };
+
+/** @internal */
+export interface SyncStatusMessage {
+  state: 'offline' | 'connecting' | 'live' | 'stopped';
+  pending: number;
+  error?: ErrorMessage;
+  lastSyncedAt?: number;
+}
+
+/** The engine stopped for good: nothing that was asked will be answered. @internal */
+export interface DeadMessage {
+  dead: ErrorMessage;
+}
+
+/** @internal */
+export type EngineMessage = { opened: true } | { failed: ErrorMessage } | ResponseMessage | EngineEvent | DeadMessage;
+
+/** One client's line to an engine, wherever that is. @internal */
+export interface Session {
+  request(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,209 @@
+/** Any JSON value. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json };
+
+/** How two vectors are compared: squared distance, inner product, or cosine. */
+export type Metric = 'L2' | 'IP' | 'COSINE';
+
+/** No index: every search scans every row, exactly. Right for a few thousand rows. */
+export interface FlatIndex {
+  readonly type: 'FLAT';
+}
+
+/** A navigable small-world graph. */
+export interface HnswIndex {
+  readonly type: 'HNSW';
+  /** Neighbours of a node on the upper levels; twice as many on the lowest. Default 16. */
+  readonly m?: number;
+  /** Candidates looked at for each inserted row. Default 200. */
+  readonly efConstruction?: number;
+}
+
+interface Scalar {
+  /** Whether a row may lack it, or have `null`. */
+  readonly nullable?: boolean;
+}
+
+/** `true` or `false`. */
+export interface BoolField extends Scalar {
+  readonly type: 'bool';
+  /** What a row that lacks it gets. */
+  readonly default?: boolean;
+}
+
+/** A 64-bit integer: a number that `Number.isSafeInteger` accepts, or a `bigint` when the database is opened with `bigint: true`. */
+export interface Int64Field extends Scalar {
+  readonly type: 'int64';
+  /** Whether this field identifies a row. Exactly one field of a schema does. */
+  readonly primaryKey?: boolean;
+  /** What a row that lacks it gets. */
+  readonly default?: number | bigint;
+}
+
+/** A number. */
+export interface DoubleField extends Scalar {
+  readonly type: 'double';
+  /** What a row that lacks it gets. */
+  readonly default?: number;
+}
+
+/** Text. */
+export interface VarcharField extends Scalar {
+  readonly type: 'varchar';
+  /** Whether this field identifies a row. Exactly one field of a schema does. */
+  readonly primaryKey?: boolean;
+  /** The longest text, in bytes of UTF-8: 1 to 65,535, the default. */
+  readonly maxLength?: number;
+  /** What a row that lacks it gets. */
+  readonly default?: string;
+}
+
+/** Any JSON value. */
+export interface JsonField extends Scalar {
+  readonly type: 'json';
+  /** What a row that lacks it gets. */
+  readonly default?: Json;
+}
+
+/** `dim` finite numbers, kept as 32-bit floats. */
+export interface FloatVectorField {
+  readonly type: 'float_vector';
+  /** How many numbers: 1 to 32,768. */
+  readonly dim: number;
+  /** How vectors are compared. Default `'COSINE'`. */
+  readonly metric?: Metric;
+  /** How they are searched. Default HNSW. */
+  readonly index?: FlatIndex | HnswIndex;
+}
+
+/** One field of a schema. */
+export type Field = BoolField | Int64Field | DoubleField | VarcharField | JsonField | FloatVectorField;
+
+/** What the rows of a collection look like. Write it as a literal, and the rows are typed from it. */
+export interface Schema {
+  /** The fields by name, exactly one of them with `primaryKey: true`. */
+  readonly fields: { readonly [name: string]: Field };
+  /** Whether a row may have names that are not in the schema, with JSON values. */
+  readonly dynamic?: boolean;
+}
+
+/** A schema that is not known at compile time. */
+export type AnySchema = Schema;
+
+/** Numbers that a vector field takes. A `Float32Array` is passed on as it is; others are converted. */
+export type VectorInput =
+  | readonly number[]
+  | Float32Array
+  | Float64Array
+  | Int8Array
+  | Uint8Array
+  | Uint8ClampedArray
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array;
+
+/** Whether `S` is a schema of known fields. @internal */
+export type IsKnown<S extends Schema> = string extends keyof S['fields'] ? false : true;
+
+/** How an `int64` is read: by what the database was opened with. @internal */
+export type Integer<B extends boolean> = B extends true ? bigint : number;
+
+type Read<F extends Field, B extends boolean> = F['type'] extends 'bool'
+  ? boolean
+  : F['type'] extends 'int64'
+    ? Integer<B>
+    : F['type'] extends 'double'
+      ? number
+      : F['type'] extends 'varchar'
+        ? string
+        : F['type'] extends 'json'
+          ? Json
+          : Float32Array;
+
+type Written<F extends Field> = F['type'] extends 'bool'
+  ? boolean
+  : F['type'] extends 'int64'
+    ? number | bigint
+    : F['type'] extends 'double'
+      ? number
+      : F['type'] extends 'varchar'
+        ? string
+        : F['type'] extends 'json'
+          ? Json
+          : VectorInput;
+
+type IsNullable<F> = F extends { readonly nullable: true } ? true : false;
+type IsOptional<F> = F extends { readonly nullable: true } ? true : F extends { readonly default: {} } ? true : false;
+
+type Flat<T> = { [K in keyof T]: T[K] };
+type Names<S extends Schema> = keyof S['fields'] & string;
+type VectorNames<S extends Schema> = { [K in Names<S>]: S['fields'][K]['type'] extends 'float_vector' ? K : never }[Names<S>];
+
+/** The type of one field of a row that is read. */
+export type FieldValue<S extends Schema, K extends Names<S>, B extends boolean = false> =
+  | Read<S['fields'][K], B>
+  | (IsNullable<S['fields'][K]> extends true ? null : never);
+
+/** A whole row as it is read, vectors included. */
+export type Row<S extends Schema, B extends boolean = false> = IsKnown<S> extends true
+  ? Flat<{ [K in Names<S>]: FieldValue<S, K, B> }> & Dynamic<S>
+  : { [name: string]: any };
+
+/** A row without its vectors: what is read unless `outputFields` says otherwise. */
+export type ScalarRow<S extends Schema, B extends boolean = false> = IsKnown<S> extends true
+  ? Flat<{ [K in Exclude<Names<S>, VectorNames<S>>]: FieldValue<S, K, B> }> & Dynamic<S>
+  : { [name: string]: any };
+
+type Dynamic<S extends Schema> = S extends { readonly dynamic: true } ? { [name: string]: Json | undefined } : unknown;
+
+/** Names that `outputFields` takes: the schema's, `'*'` for all with vectors, and for a dynamic collection any other. */
+export type OutputField<S extends Schema> = IsKnown<S> extends true
+  ? S extends { readonly dynamic: true }
+    ? Names<S> | '*' | (string & {})
+    : Names<S> | '*'
+  : string;
+
+/** The row that `outputFields: F` gives. */
+export type OutputRow<S extends Schema, B extends boolean, F> = IsKnown<S> extends true
+  ? F extends readonly string[]
+    ? '*' extends F[number]
+      ? Row<S, B>
+      : Flat<{ [K in F[number] & Names<S>]: FieldValue<S, K, B> } & { [K in Exclude<F[number], Names<S>>]?: Json }>
+    : ScalarRow<S, B>
+  : { [name: string]: any };
+
+/** A row to insert: nullable fields and those with a default may be left out. */
+export type InputRow<S extends Schema> = IsKnown<S> extends true
+  ? Flat<
+      { readonly [K in Names<S> as IsOptional<S['fields'][K]> extends true ? never : K]: Written<S['fields'][K]> } & {
+        readonly [K in Names<S> as IsOptional<S['fields'][K]> extends true ? K : never]?:
+          | Written<S['fields'][K]>
+          | (IsNullable<S['fields'][K]> extends true ? null : never)
+          | undefined;
+      }
+    > &
+      (S extends { readonly dynamic: true } ? { readonly [name: string]: Json | VectorInput | bigint | undefined } : unknown)
+  : { readonly [name: string]: unknown };
+
+type PrimaryKeyName<S extends Schema> = {
+  [K in Names<S>]: S['fields'][K] extends { readonly primaryKey: true } ? K : never;
+}[Names<S>];
+
+/** The primary key as it is read. */
+export type Key<S extends Schema, B extends boolean = false> = IsKnown<S> extends true
+  ? [PrimaryKeyName<S>] extends [never]
+    ? Integer<B> | string
+    : Read<S['fields'][PrimaryKeyName<S>], B>
+  : Integer<B> | string;
+
+/** A primary key that a request names. */
+export type KeyInput<S extends Schema> = IsKnown<S> extends true
+  ? [PrimaryKeyName<S>] extends [never]
+    ? number | bigint | string
+    : S['fields'][PrimaryKeyName<S>]['type'] extends 'varchar'
+      ? string
+      : number | bigint
+  : number | bigint | string;
+
+/** The names of the vector fields. */
+export type VectorField<S extends Schema> = IsKnown<S> extends true ? VectorNames<S> : string;

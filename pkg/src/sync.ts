@@ -1,0 +1,98 @@
+import type { Client } from './client.js';
+import { encode } from './codec.js';
+import { EddyError, type ErrorKind } from './error.js';
+import type { SyncStatusMessage } from './protocol.js';
+
+/** What to keep in sync, and with whom. */
+export interface SyncOptions {
+  /** The server's address: `wss://host/sync`. */
+  url: string;
+  /** The collections, by name. */
+  collections: readonly string[];
+}
+
+/** How a sync stands. */
+export interface SyncStatus {
+  /** `offline` waits for the network or the server, `connecting` is on its way, `live` exchanges, `stopped` is over. */
+  state: 'offline' | 'connecting' | 'live' | 'stopped';
+  /** Rows written here that the server has not acknowledged. */
+  pending: number;
+  /** Why it is offline or stopped. */
+  error?: { kind: ErrorKind; message: string };
+  /** When both sides last had everything, in milliseconds since 1970. */
+  lastSyncedAt?: number;
+}
+
+/**
+ * A running sync. It belongs to the database, not to the tab: tabs that start the same one share it, and it ends when the last of
+ * them stops it or goes away.
+ */
+export class SyncSession {
+  readonly #client: Client;
+  readonly #key: string;
+  readonly #listeners = new Set<(status: SyncStatus) => void>();
+  readonly #forget: () => void;
+  #status: SyncStatus = { state: 'connecting', pending: 0 };
+  #stopped = false;
+
+  /** @internal */
+  constructor(client: Client, options: SyncOptions) {
+    const { url, collections } = options;
+    if (typeof url !== 'string' || !/^wss?:\/\//.test(url)) {
+      throw new EddyError('invalid_argument', `url: an address that starts with ws:// or wss:// expected, got ${JSON.stringify(url)}`);
+    }
+    if (!Array.isArray(collections) || collections.length === 0 || collections.some((name) => typeof name !== 'string')) {
+      throw new EddyError('invalid_argument', 'collections: the names of one or more collections expected');
+    }
+    this.#client = client;
+    const names = [...new Set(collections as string[])].sort();
+    this.#key = JSON.stringify([url, ...names]);
+    this.#forget = client.onEvent((event) => {
+      if (event.event === 'sync' && event.session === this.#key && !this.#stopped) this.#show(event.status);
+    });
+    client.retain('syncStart', this.#key, encode({ url, collections: names })).catch((error: EddyError) => {
+      this.#show({ state: 'stopped', pending: this.#status.pending, error: { kind: error.kind, message: error.message } });
+      this.#end().catch(() => {});
+    });
+  }
+
+  /** How it stands now. */
+  get status(): SyncStatus {
+    return this.#status;
+  }
+
+  /** Calls `listener` when the status changes. @returns A function that ends it. */
+  onStatus(listener: (status: SyncStatus) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Goes offline until {@link SyncSession.resume}, for all tabs that share it. Writes are kept and sent later. */
+  async pause(): Promise<void> {
+    await this.#client.request('syncPause', this.#key);
+  }
+
+  /** Connects again after {@link SyncSession.pause}, at once. */
+  async resume(): Promise<void> {
+    await this.#client.request('syncResume', this.#key);
+  }
+
+  /** Ends it for this tab. What was not sent yet is sent by the next sync. */
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#show({ state: 'stopped', pending: this.#status.pending });
+    await this.#end();
+  }
+
+  async #end(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#forget();
+    await this.#client.release('syncStart', this.#key);
+  }
+
+  #show(status: SyncStatusMessage): void {
+    this.#status = status;
+    for (const listener of this.#listeners) listener(status);
+  }
+}
