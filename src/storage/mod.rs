@@ -10,6 +10,8 @@ mod name;
 
 use bytes::Bytes;
 
+#[cfg(native)]
+pub use backend::FileStorage;
 pub use backend::{FaultStorage, MemoryDisk, MemoryStorage, Operation};
 pub use name::{NAME_LEN_MAX, check_name};
 
