@@ -1,4 +1,6 @@
 //! Eddy: the vector store that lives where the user is.
+//!
+//! [`db::Db`] opens a store; everything else follows from there. How the crate is built is told in [`docs::architecture`].
 
 pub mod base;
 pub mod db;
@@ -17,3 +19,10 @@ pub mod sync;
 pub mod wal;
 #[cfg(all(browser, feature = "wasm"))]
 pub mod wasm;
+
+/// Longer reading.
+#[cfg(any(doc, doctest))]
+pub mod docs {
+    #[doc = include_str!("docs/architecture.md")]
+    pub mod architecture {}
+}
