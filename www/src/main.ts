@@ -132,6 +132,8 @@ function show(request: Request, next: Answer, live: boolean): void {
   const before = live ? new Set(shownIds()) : undefined;
   results.list.hidden = next.found.length === 0;
   results.show(next.found, live || request.limit > PAGE);
+  // Which text the list answers: for whoever watches the page from outside.
+  results.list.dataset['answers'] = request.text;
   if (before) for (const { row } of next.found) if (!before.has(row.id)) results.flash(row.id);
   query.setAttribute('aria-expanded', String(next.found.length > 0));
   more.hidden = !next.more;
