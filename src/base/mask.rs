@@ -20,6 +20,14 @@ impl RowMask {
         mask
     }
 
+    /// The rows whose bit is set in `words`, lowest rows first. Bits past `len` are ignored, words that lack are zero.
+    pub fn from_words(mut words: Vec<u64>, len: usize) -> Self {
+        words.resize(len.div_ceil(64), 0);
+        let mut mask = Self { words, len };
+        mask.clear_tail();
+        mask
+    }
+
     /// The number of rows that the mask speaks of (set or not).
     pub fn len(&self) -> usize {
         self.len
@@ -180,6 +188,10 @@ mod tests {
             prop_assert_eq!(without, rows.iter().map(|pair| pair.0 && !pair.1).collect::<RowMask>());
             prop_assert_eq!(left.complement(), rows.iter().map(|pair| !pair.0).collect::<RowMask>());
             prop_assert_eq!(RowMask::all(rows.len()).count(), rows.len());
+            let mut words = left.words().to_vec();
+            words.push(u64::MAX);
+            prop_assert_eq!(RowMask::from_words(words, rows.len()), left);
+            prop_assert_eq!(RowMask::from_words(vec![u64::MAX; 4], rows.len()), RowMask::all(rows.len()));
         }
     }
 

@@ -1,1 +1,35 @@
-//! Filter expressions: parse, check against a schema, evaluate over Arrow columns.
+#![doc = include_str!("../docs/filter.md")]
+//!
+//! # Inside
+//!
+//! A [`Filter`] is a recipe: text is cut into tokens, parsed and type-checked in one pass into a tree whose columns are
+//! numbered, and the tree is evaluated over chunks of Arrow columns with a bit for "true" and a bit for "known" a row. JSON
+//! text is walked once a row, for all places that the filter reads. Whatever the text, parsing ends with a filter or a
+//! positioned error: its length and the depth of its tree are bounded.
+//!
+//! Deliberately absent: which rows a segment has, what an index does with the mask, and Arrow's compute kernels, which would
+//! cost the browser more bytes than this whole room.
+
+mod arithmetic;
+mod check;
+mod evaluate;
+mod expression;
+mod fault;
+mod filter;
+mod json;
+mod like;
+mod number;
+mod parser;
+mod set;
+mod ternary;
+#[cfg(test)]
+mod tests;
+mod token;
+
+pub use filter::Filter;
+
+/// Longest expression: room for a list of 100,000 keys.
+const TEXT_BYTES_MAX: usize = 2 << 20;
+
+/// Deepest tree, and deepest recursion of the parser: a few hundred bytes of stack each, of the 1 MiB that WebAssembly has.
+const DEPTH_MAX: usize = 128;

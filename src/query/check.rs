@@ -1,0 +1,505 @@
+use serde_json::Value as Json;
+
+use super::expression::{Arithmetic, Column, Comparison, Containment, Kind, Literal, Operand, Path, Predicate, Step};
+use super::fault::{Fault, closest};
+use super::like::Pattern;
+use super::number::Number;
+use super::set::Set;
+use super::token::quoted;
+use super::{DEPTH_MAX, token};
+use crate::model::{DataType, META_COLUMN, Schema, Value};
+
+/// A part of an expression whose type is known.
+#[derive(Debug, Clone)]
+pub(super) struct Term {
+    pub(super) meaning: Meaning,
+    /// Where it starts in the text.
+    pub(super) at: usize,
+    /// How many nodes lie one below the other in it.
+    pub(super) depth: usize,
+    /// Where the values of a list start.
+    pub(super) values_at: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Meaning {
+    Condition(Predicate),
+    Value(Operand),
+}
+
+impl Term {
+    pub(super) fn value(at: usize, operand: Operand) -> Self {
+        Self { meaning: Meaning::Value(operand), at, depth: 1, values_at: vec![] }
+    }
+
+    pub(super) fn literal(at: usize, literal: Literal) -> Self {
+        Self::value(at, Operand::Literal(literal))
+    }
+
+    fn above(meaning: Meaning, at: usize, parts_depth: usize) -> Result<Self, Fault> {
+        let depth = parts_depth + 1;
+        if depth > DEPTH_MAX {
+            return Err(too_deep(at));
+        }
+        Ok(Self { meaning, at, depth, values_at: vec![] })
+    }
+
+    fn kind(&self) -> Kind {
+        match &self.meaning {
+            Meaning::Condition(_) => Kind::Bool,
+            Meaning::Value(operand) => operand.kind(),
+        }
+    }
+
+    /// For messages.
+    fn describe(&self) -> String {
+        match &self.meaning {
+            Meaning::Condition(_) => "a condition".to_string(),
+            Meaning::Value(operand) => {
+                let shown = quoted(&operand.to_string());
+                match operand {
+                    Operand::Literal(Literal::List(_)) => "a list".to_string(),
+                    Operand::Literal(literal) => format!("{} {shown}", noun(literal)),
+                    Operand::Column(column) => format!("{} field {shown}", column.kind),
+                    Operand::Path(_) => format!("json value {shown}"),
+                    Operand::Arithmetic { .. } => format!("{} {shown}", operand.kind()),
+                }
+            }
+        }
+    }
+
+    fn unexpected(&self, expected: &str) -> Fault {
+        Fault::new(self.at, format!("found {}, expected {expected}", self.describe()))
+    }
+
+    /// The value at `index` of this list is not what was expected.
+    fn unexpected_value(&self, index: usize, value: &Json, expected: &str) -> Fault {
+        let at = self.values_at.get(index).copied().unwrap_or(self.at);
+        Fault::new(at, format!("found {} in the list, expected {expected}", quoted(&value.to_string())))
+    }
+}
+
+fn noun(literal: &Literal) -> &'static str {
+    match literal {
+        Literal::Bool(_) => "boolean",
+        Literal::Int(_) => "integer",
+        Literal::Float(_) => "double",
+        Literal::Text(_) => "string",
+        Literal::List(_) => "list",
+    }
+}
+
+pub(super) fn too_deep(at: usize) -> Fault {
+    Fault::new(at, format!("the expression is nested too deeply here: more than {DEPTH_MAX} levels"))
+}
+
+/// The place that `name` means: a field, or a key of the dynamic field.
+pub(super) fn name(schema: &Schema, at: usize, name: &str) -> Result<Term, Fault> {
+    let Some(field) = schema.field(name) else {
+        if schema.dynamic() {
+            return Ok(Term::value(at, Operand::Path(Path::dynamic(name.to_string()))));
+        }
+        let hint = match closest(name, schema.fields().iter().map(|field| field.name.as_str())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => {
+                let names: Vec<_> = schema.fields().iter().map(|field| format!("`{}`", field.name)).collect();
+                format!("expected one of {}", names.join(", "))
+            }
+        };
+        return Err(Fault::new(at, format!("found {}, which is no field of this collection: {hint}", quoted(name))));
+    };
+    let kind = match field.data_type {
+        DataType::Bool => Kind::Bool,
+        DataType::Int64 => Kind::Int,
+        DataType::Double => Kind::Float,
+        DataType::Varchar { .. } => Kind::Text,
+        DataType::Json => {
+            let path = Path { column: field.name.clone(), steps: vec![], slot: 0 };
+            return Ok(Term::value(at, Operand::Path(path)));
+        }
+        DataType::FloatVector { .. } => {
+            return Err(Fault::new(
+                at,
+                format!("found vector field `{name}`, expected a scalar field: filters do not read vectors"),
+            ));
+        }
+    };
+    Ok(Term::value(at, Operand::Column(Column { name: field.name.clone(), kind, slot: 0 })))
+}
+
+/// `$meta`, which steps must follow.
+pub(super) fn meta(schema: &Schema, at: usize) -> Result<Term, Fault> {
+    if !schema.dynamic() {
+        return Err(Fault::new(at, "found `$meta`, but this collection has no dynamic field"));
+    }
+    Ok(Term::value(at, Operand::Path(Path { column: META_COLUMN.to_string(), steps: vec![], slot: 0 })))
+}
+
+/// `term[step]`, with the bracket at `at`.
+pub(super) fn step(mut term: Term, at: usize, step: Step) -> Result<Term, Fault> {
+    match &mut term.meaning {
+        Meaning::Value(Operand::Path(path)) => {
+            path.steps.push(step);
+            Ok(term)
+        }
+        _ => Err(Fault::new(at, format!("found `[` after {}, which has nothing inside", term.describe()))),
+    }
+}
+
+/// The value of a template parameter.
+pub(super) fn parameter(at: usize, name: &str, value: &Value) -> Result<Term, Fault> {
+    let found = |what: &str| {
+        Err(Fault::new(at, format!("parameter `{name}` is {what}, expected a boolean, a number, a string or a list")))
+    };
+    let literal = match value {
+        Value::Bool(value) => Literal::Bool(*value),
+        Value::Int(int) => Literal::Int(*int),
+        Value::Double(float) if float.is_finite() => Literal::Float(*float),
+        Value::String(text) => Literal::Text(text.clone()),
+        Value::Json(Json::Bool(value)) => Literal::Bool(*value),
+        Value::Json(Json::String(text)) => Literal::Text(text.clone()),
+        Value::Json(Json::Number(number)) => match Number::of_json(number) {
+            Number::Int(int) => Literal::Int(int),
+            Number::Big(_) => return Err(token::out_of_range(&number.to_string(), at)),
+            Number::Float(float) => Literal::Float(float),
+        },
+        Value::Json(Json::Array(values)) => {
+            values.iter().try_for_each(|value| list_value(at, name, value, 2))?;
+            Literal::List(values.clone())
+        }
+        Value::Double(_) => return found("not finite"),
+        Value::Null | Value::Json(Json::Null) => return found("null"),
+        Value::Json(Json::Object(_)) => return found("an object"),
+        Value::Vector(_) => return found("a vector"),
+    };
+    Ok(Term::literal(at, literal))
+}
+
+/// Refuses what a list literal could not hold.
+fn list_value(at: usize, name: &str, value: &Json, depth: usize) -> Result<(), Fault> {
+    match value {
+        _ if depth > DEPTH_MAX => Err(too_deep(at)),
+        Json::Null | Json::Object(_) => Err(Fault::new(
+            at,
+            format!(
+                "parameter `{name}` holds {}, expected booleans, numbers, strings or lists",
+                quoted(&value.to_string())
+            ),
+        )),
+        Json::Number(number) if matches!(Number::of_json(number), Number::Big(_)) => {
+            Err(token::out_of_range(&number.to_string(), at))
+        }
+        Json::Array(values) => values.iter().try_for_each(|value| list_value(at, name, value, depth + 1)),
+        Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(()),
+    }
+}
+
+/// `[values]`
+pub(super) fn list(at: usize, values: Vec<Term>) -> Result<Term, Fault> {
+    let depth = values.iter().map(|term| term.depth).max().unwrap_or(0);
+    let values_at = values.iter().map(|term| term.at).collect();
+    let values = values
+        .into_iter()
+        .map(|term| match term.meaning {
+            Meaning::Value(Operand::Literal(literal)) => Ok(json(literal)),
+            _ => Err(term.unexpected("a constant in the list")),
+        })
+        .collect::<Result<_, _>>()?;
+    let list = Meaning::Value(Operand::Literal(Literal::List(values)));
+    Ok(Term { values_at, ..Term::above(list, at, depth)? })
+}
+
+fn json(literal: Literal) -> Json {
+    match literal {
+        Literal::Bool(value) => Json::from(value),
+        Literal::Int(int) => Json::from(int),
+        Literal::Float(float) => Json::from(float),
+        Literal::Text(text) => Json::from(text),
+        Literal::List(values) => Json::from(values),
+    }
+}
+
+/// `term` where a condition must stand.
+pub(super) fn condition(term: Term, place: &str) -> Result<Predicate, Fault> {
+    match term.meaning {
+        Meaning::Condition(predicate) => Ok(predicate),
+        Meaning::Value(Operand::Literal(Literal::Bool(value))) => Ok(Predicate::Constant(value)),
+        Meaning::Value(operand) if matches!(operand.kind(), Kind::Bool | Kind::Json) => Ok(Predicate::Truth(operand)),
+        Meaning::Value(_) => Err(term.unexpected(&format!("a condition {place}"))),
+    }
+}
+
+/// `not term`
+pub(super) fn not(at: usize, term: Term) -> Result<Term, Fault> {
+    let depth = term.depth;
+    let hint = "after `not`, which binds tighter than operators: put what it negates in brackets";
+    Term::above(Meaning::Condition(condition(term, hint)?.negated()), at, depth)
+}
+
+/// `terms` joined by `and`, or by `or` with `any`.
+pub(super) fn join(any: bool, terms: Vec<Term>) -> Result<Term, Fault> {
+    let at = terms.first().map_or(0, |term| term.at);
+    let depth = terms.iter().map(|term| term.depth).max().unwrap_or(0);
+    let place = if any { "beside `or`" } else { "beside `and`" };
+    let terms = terms.into_iter().map(|term| condition(term, place)).collect::<Result<Vec<_>, _>>()?;
+    Term::above(Meaning::Condition(Predicate::joined(any, terms)), at, depth)
+}
+
+/// `left comparison right`, with its sign at `at`.
+pub(super) fn compare(comparison: Comparison, at: usize, left: Term, right: Term) -> Result<Term, Fault> {
+    let (start, depth) = (left.at, left.depth.max(right.depth));
+    // Of a condition and a value, the value is what is out of place.
+    let mismatch = |left: &Term, right: &Term| {
+        let expected = match left.kind() {
+            Kind::Bool => "a boolean".to_string(),
+            Kind::Text => "a string".to_string(),
+            Kind::List => "a json value".to_string(),
+            _ => "a number".to_string(),
+        };
+        right.unexpected(&format!("{expected} to compare with {}", left.describe()))
+    };
+    let predicate = if left.kind() == Kind::Bool || right.kind() == Kind::Bool {
+        if !matches!(left.kind(), Kind::Bool | Kind::Json) || !matches!(right.kind(), Kind::Bool | Kind::Json) {
+            return Err(mismatch(&left, &right));
+        }
+        if !comparison.is_equality() {
+            let sign = comparison.sign();
+            return Err(Fault::new(
+                at,
+                format!("found `{sign}` beside a boolean, which has no order: expected `==` or `!=`"),
+            ));
+        }
+        let same = match (condition(left, "")?, condition(right, "")?) {
+            (Predicate::Constant(value), other) | (other, Predicate::Constant(value)) => {
+                if value {
+                    other
+                } else {
+                    other.negated()
+                }
+            }
+            (left, right) => Predicate::Same(Box::new(left), Box::new(right)),
+        };
+        if comparison == Comparison::Eq { same } else { same.negated() }
+    } else {
+        let fits = match (left.kind(), right.kind()) {
+            (Kind::Json, Kind::List) | (Kind::List, Kind::Json) => {
+                if !comparison.is_equality() {
+                    let sign = comparison.sign();
+                    let message = format!("found `{sign}` beside a list, which has no order: expected `==` or `!=`");
+                    return Err(Fault::new(at, message));
+                }
+                true
+            }
+            (Kind::List, _) | (_, Kind::List) => false,
+            (Kind::Json, _) | (_, Kind::Json) => true,
+            (left, right) => (left == Kind::Text) == (right == Kind::Text),
+        };
+        let (Meaning::Value(l), Meaning::Value(r), true) = (&left.meaning, &right.meaning, fits) else {
+            return Err(mismatch(&left, &right));
+        };
+        match (l, r) {
+            (Operand::Literal(l), Operand::Literal(r)) => Predicate::Constant(comparison.holds(order(l, r))),
+            (Operand::Literal(_), _) => {
+                Predicate::Compare { comparison: comparison.flipped(), left: r.clone(), right: l.clone() }
+            }
+            _ => Predicate::Compare { comparison, left: l.clone(), right: r.clone() },
+        }
+    };
+    Term::above(Meaning::Condition(predicate), start, depth)
+}
+
+/// Of two strings or two numbers.
+fn order(left: &Literal, right: &Literal) -> Option<std::cmp::Ordering> {
+    match (left, right) {
+        (Literal::Text(left), Literal::Text(right)) => Some(left.cmp(right)),
+        (left, right) => number(left)?.compare(number(right)?),
+    }
+}
+
+fn number(literal: &Literal) -> Option<Number> {
+    match literal {
+        Literal::Int(int) => Some(Number::Int(*int)),
+        Literal::Float(float) => Some(Number::Float(*float)),
+        _ => None,
+    }
+}
+
+/// `left arithmetic right`, with its sign at `at`.
+pub(super) fn arithmetic(arithmetic: Arithmetic, at: usize, left: Term, right: Term) -> Result<Term, Fault> {
+    let sign = arithmetic.sign();
+    for term in [&left, &right] {
+        match term.kind() {
+            Kind::Int | Kind::Json | Kind::Number => {}
+            Kind::Float if !arithmetic.is_integral() => {}
+            // `a & 1 == 0` is `a & (1 == 0)`.
+            Kind::Bool if matches!(arithmetic, Arithmetic::And | Arithmetic::Or | Arithmetic::Xor) => {
+                return Err(
+                    term.unexpected(&format!("an integer beside `{sign}`, which binds looser than a comparison"))
+                );
+            }
+            _ if arithmetic.is_integral() => return Err(term.unexpected(&format!("an integer beside `{sign}`"))),
+            _ => return Err(term.unexpected(&format!("a number beside `{sign}`"))),
+        }
+    }
+    let (start, depth) = (left.at, left.depth.max(right.depth));
+    let (Meaning::Value(l), Meaning::Value(r)) = (&left.meaning, &right.meaning) else {
+        return Err(left.unexpected("a value"));
+    };
+    if let Operand::Literal(r) = r {
+        match (arithmetic, r) {
+            (Arithmetic::Div | Arithmetic::Rem, Literal::Int(0)) => {
+                return Err(Fault::new(right.at, "found a division by zero"));
+            }
+            (Arithmetic::Div, Literal::Float(zero)) if *zero == 0.0 => {
+                return Err(Fault::new(right.at, "found a division by zero"));
+            }
+            (Arithmetic::Shl | Arithmetic::Shr, Literal::Int(bits)) if !(0..64).contains(bits) => {
+                return Err(Fault::new(right.at, format!("found a shift by {bits}, expected 0 to 63")));
+            }
+            _ => {}
+        }
+    }
+    if let (Operand::Literal(l), Operand::Literal(r)) = (l, r) {
+        let result = number(l).zip(number(r)).and_then(|(l, r)| arithmetic.numbers(l, r));
+        let literal = match result {
+            Some(Number::Int(int)) => Literal::Int(int),
+            Some(Number::Float(float)) if float.is_finite() => Literal::Float(float),
+            _ => {
+                let result = quoted(&format!("{l} {sign} {r}"));
+                return Err(Fault::new(at, format!("the result of {result} is out of range")));
+            }
+        };
+        return Ok(Term::literal(start, literal));
+    }
+    if arithmetic == Arithmetic::Pow {
+        let field = if matches!(l, Operand::Literal(_)) { &right } else { &left };
+        return Err(field.unexpected("a constant beside `**`"));
+    }
+    let operand = Operand::Arithmetic { arithmetic, left: Box::new(l.clone()), right: Box::new(r.clone()) };
+    Term::above(Meaning::Value(operand), start, depth)
+}
+
+/// `- term`, with its sign at `at`. A minus is a subtraction from zero, so that there is one way to overflow.
+pub(super) fn negative(at: usize, term: Term) -> Result<Term, Fault> {
+    match &term.meaning {
+        Meaning::Value(Operand::Literal(Literal::Float(float))) => Ok(Term::literal(at, Literal::Float(-float))),
+        _ => Ok(Term { at, ..arithmetic(Arithmetic::Sub, at, Term::literal(at, Literal::Int(0)), term)? }),
+    }
+}
+
+/// `+ term`
+pub(super) fn positive(term: Term) -> Result<Term, Fault> {
+    match term.kind() {
+        Kind::Int | Kind::Float | Kind::Json | Kind::Number => Ok(term),
+        _ => Err(term.unexpected("a number after `+`")),
+    }
+}
+
+/// `~ term`, with its sign at `at`: every bit flipped.
+pub(super) fn complement(at: usize, term: Term) -> Result<Term, Fault> {
+    if !matches!(term.kind(), Kind::Int | Kind::Json | Kind::Number) {
+        return Err(term.unexpected("an integer after `~`"));
+    }
+    Ok(Term { at, ..arithmetic(Arithmetic::Xor, at, term, Term::literal(at, Literal::Int(-1)))? })
+}
+
+/// `left in right`
+pub(super) fn within(left: Term, right: Term) -> Result<Term, Fault> {
+    let (start, depth) = (left.at, left.depth.max(right.depth));
+    let operand = match left.meaning {
+        Meaning::Value(operand @ (Operand::Column(_) | Operand::Path(_))) => operand,
+        _ => return Err(left.unexpected("a field before `in`")),
+    };
+    let values = match &right.meaning {
+        Meaning::Value(Operand::Literal(Literal::List(values))) => values,
+        _ => return Err(right.unexpected("a list after `in`")),
+    };
+    let kind = operand.kind();
+    for (index, value) in values.iter().enumerate() {
+        let (fits, expected) = match kind {
+            Kind::Bool => (value.is_boolean(), "booleans"),
+            Kind::Int => (value.as_number().is_some_and(|n| Number::of_json(n).as_int().is_some()), "integers"),
+            Kind::Text => (value.is_string(), "strings"),
+            Kind::Json => (true, "values"),
+            _ => (value.is_number(), "numbers"),
+        };
+        if !fits {
+            return Err(right.unexpected_value(index, value, &format!("{expected} for {kind} field `{operand}`")));
+        }
+    }
+    let predicate = if values.is_empty() {
+        Predicate::Constant(false)
+    } else if kind == Kind::Bool {
+        let truth = |value: &bool| {
+            let truth = Predicate::Truth(operand.clone());
+            if *value { truth } else { truth.negated() }
+        };
+        let wanted: Vec<bool> =
+            [true, false].into_iter().filter(|value| values.contains(&Json::Bool(*value))).collect();
+        Predicate::joined(true, wanted.iter().map(truth))
+    } else {
+        Predicate::In { operand, set: Set::new(values.iter().cloned()) }
+    };
+    Term::above(Meaning::Condition(predicate), start, depth + 1)
+}
+
+/// `left like right`
+pub(super) fn like(left: Term, right: Term) -> Result<Term, Fault> {
+    let operand = match &left.meaning {
+        Meaning::Value(operand @ (Operand::Column(Column { kind: Kind::Text, .. }) | Operand::Path(_))) => operand,
+        _ => return Err(left.unexpected("a varchar field or a json value before `like`")),
+    };
+    let Meaning::Value(Operand::Literal(Literal::Text(source))) = &right.meaning else {
+        return Err(right.unexpected("a string after `like`"));
+    };
+    let pattern = Pattern::new(source).map_err(|_| {
+        Fault::new(right.at, "this pattern ends in a lone backslash: expected a character after it to take as it is")
+    })?;
+    Term::above(Meaning::Condition(Predicate::Like { operand: operand.clone(), pattern }), left.at, left.depth)
+}
+
+/// `term is null`
+pub(super) fn is_null(term: Term) -> Result<Term, Fault> {
+    match &term.meaning {
+        Meaning::Value(operand @ (Operand::Column(_) | Operand::Path(_))) => {
+            Term::above(Meaning::Condition(Predicate::IsNull(operand.clone())), term.at, term.depth)
+        }
+        _ => Err(term.unexpected("a field before `is`")),
+    }
+}
+
+/// `exists term`, with the word at `at`.
+pub(super) fn exists(at: usize, term: Term) -> Result<Term, Fault> {
+    match &term.meaning {
+        Meaning::Value(Operand::Path(path)) if !path.steps.is_empty() => {
+            Term::above(Meaning::Condition(Predicate::Exists(path.clone())), at, term.depth)
+        }
+        _ => Err(term.unexpected("a key of a json or of the dynamic field after `exists`")),
+    }
+}
+
+/// `json_contains(arguments)` and its like, with the name at `at`.
+pub(super) fn contains(containment: Containment, at: usize, arguments: Vec<Term>) -> Result<Term, Fault> {
+    let name = containment.name();
+    let count = arguments.len();
+    let Ok([array, wanted]) = <[Term; 2]>::try_from(arguments) else {
+        let message =
+            format!("found {count} arguments of `{name}`, expected 2: a json value, and what it should contain");
+        return Err(Fault::new(at, message));
+    };
+    let path = match &array.meaning {
+        Meaning::Value(Operand::Path(path)) => path.clone(),
+        _ => return Err(array.unexpected(&format!("a json value as the first argument of `{name}`"))),
+    };
+    let values = match (containment, wanted.meaning) {
+        (Containment::One, Meaning::Value(Operand::Literal(literal))) => vec![json(literal)],
+        (_, Meaning::Value(Operand::Literal(Literal::List(values)))) => values,
+        (containment, meaning) => {
+            let expected = if containment == Containment::One { "a constant" } else { "a list" };
+            let wanted = Term { meaning, ..wanted };
+            return Err(wanted.unexpected(&format!("{expected} as the second argument of `{name}`")));
+        }
+    };
+    let predicate = Predicate::Contains { path, containment, values };
+    Term::above(Meaning::Condition(predicate), at, array.depth.max(wanted.depth))
+}

@@ -1,0 +1,73 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use arrow_array::RecordBatch;
+
+use super::expression::{Places, Predicate};
+use super::{evaluate, parser};
+use crate::base::{Result, RowMask};
+use crate::model::{Schema, Value};
+
+/// A condition on rows, parsed and checked against a schema. Its language is described in [the module](super).
+///
+/// Two filters are equal when they are the same in their normal form, which is what `Display` shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    predicate: Predicate,
+    places: Places,
+}
+
+impl Filter {
+    /// The filter that `text` describes, for rows of `schema`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is wrong, `Unsupported` for what the language has and this version cannot evaluate. Both
+    /// have a [position](crate::base::Error::position), and a message that says what was found there, what was expected, and
+    /// shows the line.
+    pub fn parse(text: &str, schema: &Schema) -> Result<Self> {
+        Self::parse_with(text, schema, &BTreeMap::new())
+    }
+
+    /// The same, where `{name}` in `text` stands for the value of that name: a boolean, a number, a string, or a list as JSON
+    /// array. Values are never read as text of the language, so they need no escaping. Those that `text` does not name are
+    /// not looked at.
+    pub fn parse_with(text: &str, schema: &Schema, parameters: &BTreeMap<String, Value>) -> Result<Self> {
+        let mut predicate = parser::parse(text, schema, parameters).map_err(|fault| fault.into_error(text))?;
+        let places = predicate.settle();
+        Ok(Self { predicate, places })
+    }
+
+    /// The names that stand between braces in `text`: what [`Filter::parse_with`] needs values for.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when `text` has a part that is no name, value or operator. Its grammar is not looked at.
+    pub fn parameters(text: &str) -> Result<BTreeSet<String>> {
+        parser::parameters(text).map_err(|fault| fault.into_error(text))
+    }
+
+    /// The rows of `batch` for which the filter is true; those for which it is false or unknown are left out.
+    ///
+    /// `batch` is [`Batch::scalars`](crate::model::Batch::scalars) of rows of the filter's schema; columns that the filter
+    /// does not [read](Self::fields) may be left out. Cost: one pass a column that is compared, and one pass over the text of
+    /// each JSON column, without the rows that cheaper terms of `and` and `or` have decided.
+    ///
+    /// # Panics
+    /// When a column that the filter reads is not there, or has another type than the schema says.
+    pub fn evaluate(&self, batch: &RecordBatch) -> RowMask {
+        evaluate::evaluate(&self.predicate, &self.places, batch)
+    }
+
+    /// The columns that it reads, [`META_COLUMN`](crate::model::META_COLUMN) for keys of the dynamic field. Parts that turned
+    /// out to be constant read nothing.
+    pub fn fields(&self) -> BTreeSet<&str> {
+        self.places.fields()
+    }
+}
+
+impl fmt::Display for Filter {
+    /// The normal form: constants folded, cheap terms first, lists sorted, dynamic keys spelt out. It can be parsed again, to
+    /// an equal filter.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.predicate)
+    }
+}

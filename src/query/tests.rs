@@ -1,0 +1,980 @@
+//! The language as its users see it: an oracle that evaluates row by row, the table of precedences, positions of errors, and
+//! text that nobody should write.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::base::{Error, ErrorKind};
+use crate::model::{Batch, DataType, Field, Row, Schema, Value};
+
+fn schema(dynamic: bool) -> Arc<Schema> {
+    let field = |name: &str, data_type, nullable| Field { name: name.into(), data_type, nullable, default: None };
+    let fields = vec![
+        field("id", DataType::Int64, false),
+        field("b", DataType::Bool, true),
+        field("i", DataType::Int64, true),
+        field("d", DataType::Double, true),
+        field("s", DataType::Varchar { max_length: 200 }, true),
+        field("j", DataType::Json, true),
+        field("v", DataType::FloatVector { dim: 2 }, false),
+    ];
+    Arc::new(Schema::new(fields, "id", dynamic).unwrap())
+}
+
+fn row(id: i64, values: &[(&str, Value)]) -> Row {
+    let mut row = Row::from([("id".to_string(), Value::Int(id)), ("v".to_string(), Value::Vector(vec![0.0, 1.0]))]);
+    row.extend(values.iter().map(|(name, value)| (name.to_string(), value.clone())));
+    row
+}
+
+fn parse(text: &str) -> Filter {
+    Filter::parse(text, &schema(true)).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn error(text: &str) -> Error {
+    Filter::parse(text, &schema(false)).expect_err(text)
+}
+
+/// The ids of `rows` that pass.
+fn passing(text: &str, rows: &[Row]) -> Vec<usize> {
+    let batch = Batch::from_rows(&schema(true), rows.to_vec()).unwrap();
+    parse(text).evaluate(batch.scalars()).iter().collect()
+}
+
+// The oracle: an expression as a tree of its own, which writes itself and evaluates itself one row at a time.
+
+#[derive(Debug, Clone)]
+enum Node {
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Field(&'static str),
+    /// A field (or a dynamic key, without `$meta`) and steps into it.
+    Path(String, Vec<Json>),
+    Unary(&'static str, Box<Node>),
+    Binary(&'static str, Box<Node>, Box<Node>),
+    Range(Box<Node>, &'static str, Box<Node>, &'static str, Box<Node>),
+    IsNull(Box<Node>, bool),
+    Exists(Box<Node>),
+    Call(&'static str, Box<Node>, Box<Node>),
+}
+
+/// Loosest first: as the documentation lists them, not as the parser does.
+const TABLE: &[&[&str]] = &[
+    &["or", "||"],
+    &["and", "&&"],
+    &["|"],
+    &["^"],
+    &["&"],
+    &["==", "!="],
+    &["<", "<=", ">", ">="],
+    &["in", "not in"],
+    &["<<", ">>"],
+    &["+", "-"],
+    &["*", "/", "%"],
+    &["not", "!", "u-", "u+", "u~"],
+    &["**"],
+    &["like"],
+];
+
+fn level(sign: &str) -> usize {
+    TABLE.iter().position(|signs| signs.contains(&sign)).unwrap_or_else(|| panic!("{sign}"))
+}
+
+impl Node {
+    fn level(&self) -> usize {
+        match self {
+            Self::Int(i64::MIN..0) => level("u-"),
+            Self::Float(float) if float.is_sign_negative() => level("u-"),
+            Self::Unary(sign @ ("-" | "+" | "~"), _) => level(&format!("u{sign}")),
+            Self::Unary(sign, _) | Self::Binary(sign, ..) => level(sign),
+            Self::Range(_, sign, ..) => level(sign),
+            _ => TABLE.len(),
+        }
+    }
+
+    /// With no bracket that is not needed, but for those that `random` adds.
+    fn write(&self, text: &mut String, random: &mut Random, level_min: usize) {
+        if self.level() < level_min || random.below(12) == 0 {
+            text.push('(');
+            self.write_bare(text, random);
+            text.push(')');
+        } else {
+            self.write_bare(text, random);
+        }
+    }
+
+    fn write_bare(&self, text: &mut String, random: &mut Random) {
+        match self {
+            Self::Bool(value) => text.push_str(random.pick(if *value {
+                &["true", "True", "TRUE"]
+            } else {
+                &["false", "False", "FALSE"]
+            })),
+            Self::Int(int) => match random.below(4) {
+                0 if *int >= 0 => write!(text, "0x{int:X}").unwrap(),
+                1 if *int >= 0 => write!(text, "0b{int:b}").unwrap(),
+                2 if *int >= 0 => write!(text, "0{int:o}").unwrap(),
+                _ => write!(text, "{int}").unwrap(),
+            },
+            Self::Float(float) => write!(text, "{float:?}").unwrap(),
+            Self::Text(string) => {
+                let quote = random.pick(&['"', '\'']);
+                text.push(quote);
+                for c in string.chars() {
+                    match c {
+                        '\\' => text.push_str("\\\\"),
+                        c if c == quote => write!(text, "\\{c}").unwrap(),
+                        c if !c.is_ascii() && random.below(2) == 0 => write!(text, "\\U{:08x}", u32::from(c)).unwrap(),
+                        c => text.push(c),
+                    }
+                }
+                text.push(quote);
+            }
+            Self::List(nodes) => {
+                text.push('[');
+                for (index, node) in nodes.iter().enumerate() {
+                    text.push_str(if index > 0 { ", " } else { "" });
+                    node.write(text, random, 0);
+                }
+                text.push_str(if !nodes.is_empty() && random.below(4) == 0 { ",]" } else { "]" });
+            }
+            Self::Field(name) => text.push_str(name),
+            Self::Path(name, steps) => {
+                if name != "j" && random.below(2) == 0 {
+                    write!(text, "$meta[\"{name}\"]").unwrap();
+                } else {
+                    text.push_str(name);
+                }
+                for step in steps {
+                    write!(text, "[{step}]").unwrap();
+                }
+            }
+            Self::Unary(sign, inner) => {
+                text.push_str(random.case(sign).as_str());
+                text.push(' ');
+                inner.write(text, random, self.level());
+            }
+            Self::Binary(sign, left, right) => {
+                left.write(text, random, self.level());
+                write!(text, " {} ", random.case(sign)).unwrap();
+                right.write(text, random, self.level() + 1);
+            }
+            Self::Range(low, first, middle, second, high) => {
+                low.write(text, random, self.level() + 1);
+                write!(text, " {first} ").unwrap();
+                middle.write(text, random, self.level() + 1);
+                write!(text, " {second} ").unwrap();
+                high.write(text, random, self.level() + 1);
+            }
+            Self::IsNull(inner, negated) => {
+                inner.write(text, random, TABLE.len());
+                write!(text, " {}", random.case(if *negated { "is not null" } else { "is null" })).unwrap();
+            }
+            Self::Exists(inner) => {
+                write!(text, "{} ", random.case("exists")).unwrap();
+                inner.write(text, random, TABLE.len());
+            }
+            Self::Call(name, left, right) => {
+                write!(text, "{}(", random.case(name)).unwrap();
+                left.write(text, random, 0);
+                text.push_str(", ");
+                right.write(text, random, 0);
+                text.push(')');
+            }
+        }
+    }
+
+    /// Its value for `row`; null is also unknown.
+    fn value(&self, row: &Row) -> Json {
+        match self {
+            Self::Bool(value) => json!(value),
+            Self::Int(int) => json!(int),
+            Self::Float(float) => json!(float),
+            Self::Text(text) => json!(text),
+            Self::List(nodes) => nodes.iter().map(|node| node.value(row)).collect(),
+            Self::Field(name) => match row.get(*name) {
+                None | Some(Value::Null) => Json::Null,
+                Some(Value::Bool(value)) => json!(value),
+                Some(Value::Int(int)) => json!(int),
+                Some(Value::Double(float)) => json!(float),
+                Some(Value::String(text)) => json!(text),
+                other => panic!("{other:?}"),
+            },
+            Self::Path(..) => self.place(row).unwrap_or(Json::Null),
+            Self::Unary("not" | "!", inner) => match inner.value(row) {
+                Json::Bool(value) => json!(!value),
+                _ => Json::Null,
+            },
+            Self::Unary("-", inner) => arithmetic("-", &json!(0), &inner.value(row)),
+            Self::Unary("+", inner) => inner.value(row),
+            Self::Unary("~", inner) => arithmetic("^", &inner.value(row), &json!(-1)),
+            Self::Unary(sign, _) => panic!("{sign}"),
+            Self::Binary("and" | "&&", left, right) => match (left.value(row), right.value(row)) {
+                (Json::Bool(false), _) | (_, Json::Bool(false)) => json!(false),
+                (Json::Bool(true), Json::Bool(true)) => json!(true),
+                _ => Json::Null,
+            },
+            Self::Binary("or" | "||", left, right) => match (left.value(row), right.value(row)) {
+                (Json::Bool(true), _) | (_, Json::Bool(true)) => json!(true),
+                (Json::Bool(false), Json::Bool(false)) => json!(false),
+                _ => Json::Null,
+            },
+            Self::Binary(sign @ ("in" | "not in"), left, right) => {
+                let (left, Json::Array(list)) = (left.value(row), right.value(row)) else { panic!() };
+                if list.is_empty() {
+                    return json!(*sign == "not in");
+                }
+                if left.is_null() || left.is_object() || !list.iter().any(|value| family(value) == family(&left)) {
+                    return Json::Null;
+                }
+                json!(list.iter().any(|value| same(value, &left)) == (*sign == "in"))
+            }
+            Self::Binary("like", left, right) => match (left.value(row), right.value(row)) {
+                (Json::String(text), Json::String(pattern)) => {
+                    json!(like(&pattern.chars().collect::<Vec<_>>(), &text.chars().collect::<Vec<_>>()))
+                }
+                _ => Json::Null,
+            },
+            Self::Binary(sign, left, right) if level(sign) == level("==") || level(sign) == level("<") => {
+                compare(sign, &left.value(row), &right.value(row))
+            }
+            Self::Binary(sign, left, right) => arithmetic(sign, &left.value(row), &right.value(row)),
+            Self::Range(low, first, middle, second, high) => {
+                let low = compare(first, &low.value(row), &middle.value(row));
+                let high = compare(second, &middle.value(row), &high.value(row));
+                match (low, high) {
+                    (Json::Bool(low), Json::Bool(high)) => json!(low && high),
+                    (Json::Bool(false), _) | (_, Json::Bool(false)) => json!(false),
+                    _ => Json::Null,
+                }
+            }
+            Self::IsNull(inner, negated) => json!(inner.value(row).is_null() != *negated),
+            Self::Exists(inner) => json!(inner.place(row).is_some()),
+            Self::Call(name, left, right) => {
+                let Json::Array(array) = left.value(row) else { return Json::Null };
+                let has = |wanted: &Json| array.iter().any(|value| same(value, wanted));
+                match (*name, right.value(row)) {
+                    ("json_contains", wanted) => json!(has(&wanted)),
+                    ("json_contains_all", Json::Array(wanted)) => json!(wanted.iter().all(has)),
+                    ("json_contains_any", Json::Array(wanted)) => json!(wanted.iter().any(has)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    /// What stands at a path, null or not.
+    fn place(&self, row: &Row) -> Option<Json> {
+        let Self::Path(name, steps) = self else { panic!("{self:?}") };
+        let mut json = match row.get(name)? {
+            Value::Json(json) => json.clone(),
+            Value::Null if name == "j" => return None,
+            Value::Null => Json::Null,
+            Value::Bool(value) => json!(value),
+            Value::Int(int) => json!(int),
+            Value::Double(float) => json!(float),
+            Value::String(text) => json!(text),
+            other => panic!("{other:?}"),
+        };
+        for step in steps {
+            json = match step {
+                Json::String(key) => json.as_object()?.get(key)?.clone(),
+                step => json.as_array()?.get(step.as_u64()? as usize)?.clone(),
+            };
+        }
+        Some(json)
+    }
+}
+
+fn family(json: &Json) -> u8 {
+    match json {
+        Json::Null => 0,
+        Json::Bool(_) => 1,
+        Json::Number(_) => 2,
+        Json::String(_) => 3,
+        Json::Array(_) => 4,
+        Json::Object(_) => 5,
+    }
+}
+
+/// Its whole part and the rest, both exact; numbers with the same whole part are ordered by the rest.
+fn exact(json: &Json) -> (i128, f64) {
+    if let Some(int) = json.as_i64() {
+        return (i128::from(int), 0.0);
+    }
+    if let Some(int) = json.as_u64() {
+        return (i128::from(int), 0.0);
+    }
+    match json.as_f64().unwrap() {
+        float if float.abs() < 1e30 => (float.trunc() as i128, float.fract()),
+        // Far beyond every integer.
+        float => (float.signum() as i128 * (1 << 120), float),
+    }
+}
+
+fn same(left: &Json, right: &Json) -> bool {
+    match (left, right) {
+        (Json::Number(_), Json::Number(_)) => exact(left) == exact(right),
+        (Json::Array(left), Json::Array(right)) => {
+            left.len() == right.len() && (0..left.len()).all(|index| same(&left[index], &right[index]))
+        }
+        (Json::Object(left), Json::Object(right)) => {
+            left.keys().eq(right.keys()) && left.keys().all(|key| same(&left[key], &right[key]))
+        }
+        (left, right) => left == right,
+    }
+}
+
+fn compare(sign: &str, left: &Json, right: &Json) -> Json {
+    if left.is_null() || family(left) != family(right) {
+        return Json::Null;
+    }
+    let (less, equal) = match (left, right) {
+        (Json::Number(_), _) => (exact(left) < exact(right), exact(left) == exact(right)),
+        (Json::String(left), Json::String(right)) => (left < right, left == right),
+        _ if sign == "==" || sign == "!=" => (false, same(left, right)),
+        _ => return Json::Null,
+    };
+    json!(match sign {
+        "==" => equal,
+        "!=" => !equal,
+        "<" => less,
+        "<=" => less || equal,
+        ">" => !less && !equal,
+        ">=" => !less,
+        sign => panic!("{sign}"),
+    })
+}
+
+fn arithmetic(sign: &str, left: &Json, right: &Json) -> Json {
+    if let (Some(left), Some(right)) = (left.as_i64(), right.as_i64()) {
+        let (l, r) = (i128::from(left), i128::from(right));
+        let result = match sign {
+            "+" => l + r,
+            "-" => l - r,
+            "*" => l * r,
+            "/" | "%" if r == 0 => return Json::Null,
+            "/" => l / r,
+            "%" => l % r,
+            "&" => l & r,
+            "|" => l | r,
+            "^" => l ^ r,
+            "<<" | ">>" if !(0..64).contains(&r) => return Json::Null,
+            "<<" => l << r,
+            ">>" => l >> r,
+            "**" if r >= 0 => (0..r).fold(1, |power: i128, _| power.saturating_mul(l)),
+            "**" => return json!((left as f64).powi(right as i32)),
+            sign => panic!("{sign}"),
+        };
+        return i64::try_from(result).map_or(Json::Null, |int| json!(int));
+    }
+    let (Json::Number(_), Json::Number(_)) = (left, right) else { return Json::Null };
+    let (l, r) = (left.as_f64().unwrap(), right.as_f64().unwrap());
+    match sign {
+        "+" => json!(l + r),
+        "-" => json!(l - r),
+        "*" => json!(l * r),
+        "/" if r != 0.0 => json!(l / r),
+        _ => Json::Null,
+    }
+}
+
+fn like(pattern: &[char], text: &[char]) -> bool {
+    match (pattern, text) {
+        ([], _) => text.is_empty(),
+        (['%', rest @ ..], _) => (0..=text.len()).any(|skip| like(rest, &text[skip..])),
+        (['\\', c, rest @ ..], [t, text @ ..]) => c == t && like(rest, text),
+        (['_', rest @ ..], [_, text @ ..]) => like(rest, text),
+        ([c, rest @ ..], [t, text @ ..]) => c == t && like(rest, text),
+        (_, []) => false,
+    }
+}
+
+/// SplitMix64: proptest draws and shrinks the seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn pick<T: Clone>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len())].clone()
+    }
+
+    fn case(&mut self, word: &str) -> String {
+        if self.below(3) == 0 { word.to_uppercase() } else { word.to_string() }
+    }
+
+    fn int(&mut self) -> i64 {
+        match self.below(8) {
+            0 => self.pick(&[i64::MAX, i64::MIN, i64::MAX - 1, (1 << 53) + 1, 1 << 53, -(1 << 53) - 1]),
+            _ => self.below(9) as i64 - 4,
+        }
+    }
+
+    fn float(&mut self) -> f64 {
+        match self.below(8) {
+            0 => self.pick(&[1e300, -1e300, 9_007_199_254_740_992.0, 9_223_372_036_854_775_808.0, -0.0]),
+            _ => (self.below(33) as f64 - 16.0) / 4.0,
+        }
+    }
+
+    fn text(&mut self) -> String {
+        (0..self.below(4)).map(|_| self.pick(&['a', 'b', 'é', '%', '_', '\\', '\'', '"'])).collect()
+    }
+
+    fn json(&mut self, depth: usize) -> Json {
+        match self.below(if depth == 0 { 6 } else { 9 }) {
+            0 => Json::Null,
+            1 => json!(self.below(2) == 0),
+            2 | 3 => json!(self.int()),
+            4 => json!(self.float()),
+            5 if self.below(6) == 0 => json!(u64::MAX - self.below(3) as u64),
+            5 => json!(self.text()),
+            6 | 7 => (0..self.below(4)).map(|_| (self.pick(&["a", "b"]), self.json(depth - 1))).collect(),
+            _ => (0..self.below(4)).map(|_| self.json(depth - 1)).collect(),
+        }
+    }
+
+    fn row(&mut self, id: usize) -> Row {
+        let mut values = vec![];
+        if self.below(4) > 0 {
+            values.push(("b", Value::Bool(self.below(2) == 0)));
+        }
+        if self.below(4) > 0 {
+            values.push(("i", Value::Int(self.int())));
+        }
+        if self.below(4) > 0 {
+            values.push(("d", Value::Double(self.float())));
+        }
+        if self.below(4) > 0 {
+            values.push(("s", Value::String(self.text())));
+        }
+        for name in ["j", "x", "y"] {
+            if self.below(5) > 0 {
+                values.push((
+                    name,
+                    match self.json(2) {
+                        Json::Null => Value::Null,
+                        json => Value::Json(json),
+                    },
+                ));
+            }
+        }
+        row(id as i64, &values)
+    }
+
+    fn path(&mut self) -> Node {
+        let steps = &[json!("a"), json!("a"), json!("b"), json!(0), json!(1)];
+        let steps = (0..self.pick(&[0, 1, 1, 1, 2])).map(|_| self.pick(steps)).collect();
+        Node::Path(self.pick(&["j", "x", "y"]).to_string(), steps)
+    }
+
+    /// Of integers.
+    fn integer(&mut self, depth: usize) -> Node {
+        match self.below(if depth == 0 { 5 } else { 9 }) {
+            0 | 1 => Node::Int(self.int()),
+            2 | 3 => Node::Field(self.pick(&["id", "i"])),
+            4 => self.path(),
+            5 => Node::Unary(self.pick(&["-", "~", "+"]), Box::new(self.integer(depth - 1))),
+            _ => {
+                let sign = self.pick(&["+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>"]);
+                Node::Binary(sign, Box::new(self.integer(depth - 1)), Box::new(self.integer(depth - 1)))
+            }
+        }
+    }
+
+    fn number(&mut self, depth: usize) -> Node {
+        match self.below(if depth == 0 { 5 } else { 8 }) {
+            0 => Node::Float(self.float()),
+            1 | 2 => Node::Field("d"),
+            3 | 4 => self.integer(depth),
+            5 => Node::Unary(self.pick(&["-", "+"]), Box::new(self.number(depth - 1))),
+            _ => {
+                let sign = self.pick(&["+", "-", "*", "/"]);
+                Node::Binary(sign, Box::new(self.number(depth - 1)), Box::new(self.number(depth - 1)))
+            }
+        }
+    }
+
+    fn string(&mut self) -> Node {
+        match self.below(4) {
+            0 => Node::Text(self.text()),
+            1 | 2 => Node::Field("s"),
+            _ => self.path(),
+        }
+    }
+
+    fn list(&mut self, values: impl Fn(&mut Self) -> Node) -> Node {
+        Node::List((0..self.pick(&[0, 1, 2, 3, 12])).map(|_| values(self)).collect())
+    }
+
+    fn literal(&mut self, depth: usize) -> Node {
+        match self.below(if depth == 0 { 4 } else { 5 }) {
+            0 => Node::Bool(self.below(2) == 0),
+            1 => Node::Int(self.int()),
+            2 => Node::Float(self.float()),
+            3 => Node::Text(self.text()),
+            _ => self.list(|random| random.literal(depth - 1)),
+        }
+    }
+
+    fn condition(&mut self, depth: usize) -> Node {
+        const RELATIONS: &[&str] = &["==", "!=", "<", "<=", ">", ">="];
+        match self.below(if depth == 0 { 12 } else { 20 }) {
+            0 => self.pick(&[Node::Field("b"), Node::Bool(true), Node::Bool(false)]),
+            1 => self.path(),
+            2 | 3 => Node::Binary(self.pick(RELATIONS), Box::new(self.number(depth)), Box::new(self.number(depth))),
+            4 => Node::Binary(self.pick(RELATIONS), Box::new(self.string()), Box::new(self.string())),
+            5 => {
+                let (first, second) = self.pick(&[("<", "<="), ("<=", "<"), (">", ">="), (">=", ">")]);
+                let [low, middle, high] = [0; 3].map(|_| Box::new(self.number(0)));
+                Node::Range(low, first, middle, second, high)
+            }
+            6 => {
+                let (field, list) = match self.below(5) {
+                    0 => (Node::Field("b"), self.list(|random| Node::Bool(random.below(2) == 0))),
+                    1 => (Node::Field("i"), self.list(|random| Node::Int(random.int()))),
+                    2 => (Node::Field("d"), self.list(|random| random.number_literal())),
+                    3 => (Node::Field("s"), self.list(|random| Node::Text(random.text()))),
+                    _ => (self.path(), self.list(|random| random.literal(1))),
+                };
+                Node::Binary(self.pick(&["in", "not in"]), Box::new(field), Box::new(list))
+            }
+            7 => {
+                let pattern: String =
+                    (0..self.below(4)).map(|_| self.pick(&["a", "b", "%", "_", r"\%", r"\\"])).collect();
+                let field = if self.below(2) == 0 { Node::Field("s") } else { self.path() };
+                Node::Binary("like", Box::new(field), Box::new(Node::Text(pattern)))
+            }
+            8 => {
+                let field = self.pick(&["id", "b", "i", "d", "s", ""]);
+                let field = if field.is_empty() { self.path() } else { Node::Field(field) };
+                Node::IsNull(Box::new(field), self.below(2) == 0)
+            }
+            9 => match self.path() {
+                Node::Path(name, steps) if name == "j" && steps.is_empty() => self.condition(depth),
+                path => Node::Exists(Box::new(path)),
+            },
+            10 => {
+                let name = self.pick(&["json_contains", "json_contains_all", "json_contains_any"]);
+                let wanted =
+                    if name == "json_contains" { self.literal(1) } else { self.list(|random| random.literal(1)) };
+                Node::Call(name, Box::new(self.path()), Box::new(wanted))
+            }
+            11 => match self.below(3) {
+                0 => Node::Binary(self.pick(&["==", "!="]), Box::new(self.path()), Box::new(self.literal(2))),
+                1 => Node::Binary(self.pick(RELATIONS), Box::new(self.path()), Box::new(self.path())),
+                _ => {
+                    let boolean = self.pick(&[Node::Field("b"), Node::Bool(true), Node::Bool(false)]);
+                    Node::Binary(self.pick(&["==", "!="]), Box::new(self.path()), Box::new(boolean))
+                }
+            },
+            12 | 13 => Node::Unary(self.pick(&["not", "!"]), Box::new(self.condition(depth - 1))),
+            14 => {
+                let [left, right] = [0; 2].map(|_| Box::new(self.condition(depth - 1)));
+                // Two bare places would be compared by whatever type they have.
+                if matches!((&*left, &*right), (Node::Path(..), Node::Path(..))) {
+                    return *left;
+                }
+                Node::Binary(self.pick(&["==", "!="]), left, right)
+            }
+            _ => {
+                let sign = self.pick(&["and", "or", "and", "or", "&&", "||"]);
+                Node::Binary(sign, Box::new(self.condition(depth - 1)), Box::new(self.condition(depth - 1)))
+            }
+        }
+    }
+
+    fn number_literal(&mut self) -> Node {
+        if self.below(2) == 0 { Node::Int(self.int()) } else { Node::Float(self.float()) }
+    }
+}
+
+/// A condition over JSON is true only when the JSON is a boolean.
+fn is_true(json: &Json) -> bool {
+    *json == Json::Bool(true)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_the_oracle(seed in any::<u64>()) {
+        let mut random = Random(seed);
+        let rows: Vec<Row> = (0..random.pick(&[1, 3, 70, 130])).map(|id| random.row(id)).collect();
+        let batch = Batch::from_rows(&schema(true), rows.clone()).unwrap();
+        for _ in 0..4 {
+            let node = random.condition(3);
+            let mut text = String::new();
+            node.write(&mut text, &mut random, 0);
+            let filter = match Filter::parse(&text, &schema(true)) {
+                Ok(filter) => filter,
+                Err(error) => {
+                    // Of what is drawn here, only constants can be wrong.
+                    let message = error.message();
+                    prop_assert!(
+                        ["is out of range", "division by zero", "found a shift", "lone backslash"].iter().any(|part| message.contains(part)),
+                        "{text}\n{message}"
+                    );
+                    prop_assert!(error.position().unwrap() <= text.chars().count());
+                    continue;
+                }
+            };
+            let mask = filter.evaluate(batch.scalars());
+            for (id, row) in rows.iter().enumerate() {
+                prop_assert_eq!(mask.contains(id), is_true(&node.value(row)), "{}\nas {}\nfor {:?}", text, filter, row);
+            }
+            // Its normal form means the same, and is its own normal form.
+            let again = Filter::parse(&filter.to_string(), &schema(true))
+                .map_err(|error| TestCaseError::fail(format!("{text}\nas {filter}\n{error}")))?;
+            prop_assert_eq!(&again, &filter, "{}\nas {}", text, filter);
+            prop_assert_eq!(again.to_string(), filter.to_string());
+            // Slices of Arrow columns begin anywhere.
+            let start = random.below(rows.len());
+            let sliced = filter.evaluate(&batch.scalars().slice(start, rows.len() - start));
+            prop_assert_eq!(sliced.iter().map(|row| row + start).collect::<Vec<_>>(), mask.iter().filter(|row| *row >= start).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC*|([a-z0-9.'\"\\\\\\[\\](){}<>=!&|^~+*/%$, \\n-]|and|or|not|in|is null|like){0,40}") {
+        never_panics(&text)?;
+    }
+
+    #[test]
+    fn no_change_of_a_valid_text_makes_it_panic(seed in any::<u64>()) {
+        let mut random = Random(seed);
+        let node = random.condition(3);
+        let mut text = String::new();
+        node.write(&mut text, &mut random, 0);
+        let mut characters: Vec<char> = text.chars().collect();
+        for _ in 0..=random.below(3) {
+            let at = random.below(characters.len() + 1);
+            match random.below(3) {
+                0 if at < characters.len() => { characters.remove(at); }
+                1 => characters.truncate(at),
+                _ => characters.insert(at, random.pick(&['(', ')', '[', ']', '"', '\'', '\\', '0', '-', '=', '<', ' ', 'é', '{', '$', '\u{1F600}'])),
+            }
+        }
+        never_panics(&characters.into_iter().collect::<String>())?;
+    }
+}
+
+fn never_panics(text: &str) -> Result<(), TestCaseError> {
+    for dynamic in [false, true] {
+        match Filter::parse(text, &schema(dynamic)) {
+            Ok(filter) => {
+                let again = Filter::parse(&filter.to_string(), &schema(dynamic));
+                prop_assert_eq!(again.as_ref(), Ok(&filter), "{}\nas {}", text, filter);
+            }
+            Err(error) => {
+                let position = error.position().expect("a position");
+                prop_assert!(position <= text.chars().count(), "{text}: {error}");
+                prop_assert!(error.message().ends_with('^'), "{error}");
+            }
+        }
+        let _ = Filter::parameters(text);
+    }
+    Ok(())
+}
+
+#[test]
+fn precedence_is_the_documented_one() {
+    for (text, normal) in [
+        ("b or b and b", "b or b and b"),
+        ("(b or b) and b", "b and (b or b)"),
+        ("b and i | 1 == 3", "found a condition"),
+        ("i | 6 ^ 4 & 12", "the whole filter"),
+        ("(i | 6 ^ 4 & 12) == 1", "(i | 2) == 1"),
+        ("b == i < 5", "b == (i < 5)"),
+        ("i < 5 == b", "(i < 5) == b"),
+        ("i << 1 + 1 < 9", "i << 2 < 9"),
+        ("i + 2 * 3 - 4 % 3 == 1", "i + 6 - 1 == 1"),
+        ("-2 ** 2 < i", "i > -4"),
+        ("2 ** 3 ** 2 == i", "i == 64"),
+        ("2 ** -1 + i > 0", "0.5 + i > 0"),
+        ("-i * 2 > 1", "(0 - i) * 2 > 1"),
+        ("~i + 1 == 0", "(i ^ -1) + 1 == 0"),
+        ("not b and b", "not b and b"),
+        ("! b == b", "(not b) == b"),
+        ("not s like 'a%'", "not s like \"a%\""),
+        ("i - 1 - 1 == i - (1 - 1)", "i - 1 - 1 == i - 0"),
+        ("1 < i <= 5", "i > 1 and i <= 5"),
+        ("5 > i + 1 >= 1", "i + 1 < 5 and i + 1 >= 1"),
+        ("x not in [3, 1, 1, 2.0] || x IS NOT NULL", "x is not null"),
+        ("b == true and 1 < 2 and not false", "b"),
+        ("i == 1 or true", "true"),
+        ("i in []", "false"),
+        ("b in [true, false]", "b or not b"),
+        ("color == 'red'", "$meta[\"color\"] == \"red\""),
+        ("exists j['a'][0]", "exists j[\"a\"][0]"),
+        ("json_contains(j, [1, 'a'],)", "json_contains(j, [1, \"a\"])"),
+        ("i == -9223372036854775808", "i == -9223372036854775808"),
+        ("d > 1e21 && d < .5e-7", "d > 1e21 and d < 5e-8"),
+    ] {
+        match Filter::parse(text, &schema(true)) {
+            Ok(filter) if text.starts_with("x not in") => {
+                assert_eq!(filter.to_string(), "$meta[\"x\"] is not null or $meta[\"x\"] not in [1, 2, 3]");
+            }
+            Ok(filter) => assert_eq!(filter.to_string(), normal, "{text}"),
+            Err(error) => assert!(error.message().contains(normal), "{text}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    for (text, position, message) in [
+        ("", 0, "found the end of the expression, expected a value, a field or `(`"),
+        ("i ==", 4, "found the end of the expression, expected a value"),
+        ("i == )", 5, "found `)`, expected a value, a field or `(`"),
+        ("(i == 1", 7, "expected `)` for the bracket at position 0"),
+        ("i == 1)", 6, "found `)`, expected an operator or the end"),
+        ("i = 1", 2, "found `=`, expected `==`"),
+        ("i == 1 And b", 7, "keywords and functions are written all lower or all upper case"),
+        ("Not b", 0, "keywords and functions are written all lower or all upper case"),
+        ("title == 'x'", 0, "found `title`, which is no field of this collection: expected one of `id`, `b`"),
+        ("idd == 1", 0, "did you mean `id`?"),
+        ("é == 1", 0, "found `é`, expected an ASCII letter"),
+        ("$meta['a'] == 1", 0, "no dynamic field"),
+        ("v == 1", 0, "found vector field `v`, expected a scalar field"),
+        ("v is null", 0, "found vector field `v`"),
+        ("i", 0, "found int64 field `i`, expected a condition as the whole filter"),
+        ("i == 'a'", 5, "found string `\"a\"`, expected a number to compare with int64 field `i`"),
+        ("'é' == s and s > 1.5", 17, "found double `1.5`, expected a string to compare with varchar field `s`"),
+        ("b < true", 2, "found `<` beside a boolean, which has no order"),
+        ("b == 1", 5, "found integer `1`, expected a boolean to compare with bool field `b`"),
+        ("i == 1 == 1", 10, "found integer `1`, expected a boolean to compare with a condition"),
+        ("i & 1 == 1", 4, "found a condition, expected an integer beside `&`, which binds looser than a comparison"),
+        ("not i == 1", 4, "found int64 field `i`, expected a condition after `not`, which binds tighter"),
+        ("1 < i > 2", 6, "found `>`, expected `<` or `<=`: a range runs in one direction"),
+        ("i in 5", 5, "found integer `5`, expected a list after `in`"),
+        ("i in [1, 'a', 2]", 9, "found `\"a\"` in the list, expected integers for int64 field `i`"),
+        ("i in [1.5]", 6, "found `1.5` in the list, expected integers"),
+        ("s in [1]", 6, "expected strings for varchar field `s`"),
+        ("i + 1 in [1]", 0, "found int64 `i + 1`, expected a field before `in`"),
+        ("i in [1, id]", 9, "found int64 field `id`, expected a constant in the list"),
+        ("i in [1 2]", 8, "found `2`, expected `,` or `]` for the bracket at position 5"),
+        ("i not like 'a'", 6, "found `like`, expected `in` after `not`"),
+        ("s like 'a\\\\'", 7, "lone backslash"),
+        ("i like 'a'", 0, "found int64 field `i`, expected a varchar field or a json value before `like`"),
+        ("s like i", 7, "expected a string after `like`"),
+        ("null", 0, "found `null`, which is no value: expected `is null` after a field"),
+        ("i == NULL", 5, "found `NULL`, which is no value"),
+        ("i is 5", 5, "found `5`, expected `null` or `not null` after `is`"),
+        ("exists i", 7, "expected a key of a json or of the dynamic field"),
+        ("exists j", 7, "expected a key of a json or of the dynamic field"),
+        ("i[0] == 1", 1, "found `[` after int64 field `i`, which has nothing inside"),
+        ("j[-1] == 1", 2, "found `-`, expected a key in quotes or an index"),
+        ("j < [1]", 2, "found `<` beside a list, which has no order"),
+        ("i == [1]", 5, "found a list, expected a number"),
+        ("s + 1 == 1", 0, "found varchar field `s`, expected a number beside `+`"),
+        ("d % 2 == 1", 0, "found double field `d`, expected an integer beside `%`"),
+        ("i ** 2 == 4", 0, "found int64 field `i`, expected a constant beside `**`"),
+        ("i / 0 == 1", 4, "found a division by zero"),
+        ("d / 0.0 == 1", 4, "found a division by zero"),
+        ("i << 64 == 1", 5, "found a shift by 64, expected 0 to 63"),
+        ("i == 9223372036854775807 + 1", 25, "the result of `9223372036854775807 + 1` is out of range"),
+        ("i == 9223372036854775808", 5, "found `9223372036854775808`, which is out of the range of int64"),
+        ("i == -9223372036854775809", 6, "out of the range of int64"),
+        ("d == 1e308 * 10", 11, "is out of range"),
+        ("i == {limit}", 6, "found parameter `limit`, which was given no value"),
+        ("i == {1}", 6, "found `1`, expected the name of a parameter"),
+        ("json_contains(j)", 0, "found 1 arguments of `json_contains`, expected 2"),
+        ("json_contains(i, 1)", 14, "found int64 field `i`, expected a json value as the first argument"),
+        ("json_contains_all(j, 1)", 21, "found integer `1`, expected a list as the second argument"),
+        ("json_contain(j, 1)", 0, "did you mean `json_contains`?"),
+        ("Json_Contains(j, 1)", 0, "keywords and functions are written all lower or all upper case"),
+        ("b and\n  i == oops", 13, "no field of this collection"),
+    ] {
+        let error = error(text);
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}: {error}");
+        assert!(error.message().contains(message), "{text}: {error}");
+        assert_eq!(error.position(), Some(position), "{text}: {error}");
+        assert!(error.message().contains(&format!(", at position {position}\n")), "{text}: {error}");
+    }
+    assert!(error("b and\n  i == oops").message().ends_with("\n      i == oops\n           ^"));
+}
+
+#[test]
+fn what_comes_later_is_unsupported() {
+    for (text, position) in [
+        ("b and s =~ 'a+'", 8),
+        ("s !~ 'a+'", 2),
+        ("text_match(s, 'rain', minimum_should_match=2)", 0),
+        ("i > 1 and RANDOM_SAMPLE(0.1)", 10),
+        ("array_length(j) > 2", 0),
+        ("i + INTERVAL 'P1D' < 5", 4),
+        ("i < iso '2025-01-01T00:00:00Z'", 4),
+        ("st_within(s, 'POLYGON')", 0),
+        ("$[a] == 1", 0),
+        ("d > 0x1p3", 4),
+    ] {
+        let error = error(text);
+        assert_eq!((error.kind(), error.position()), (ErrorKind::Unsupported, Some(position)), "{text}: {error}");
+    }
+}
+
+#[test]
+fn depth_and_length_are_bounded() {
+    // On the stack that WebAssembly has.
+    let run = || {
+        let deep = 100_000;
+        for text in [
+            "(".repeat(deep),
+            "not ".repeat(deep),
+            "- ".repeat(deep),
+            "[".repeat(deep),
+            format!("i == {}", "1 + (".repeat(deep)),
+            format!("i == {}1", "i + ".repeat(deep)),
+            format!("{}b", "b == ".repeat(deep)),
+            "json_contains(j, ".repeat(deep),
+        ] {
+            assert!(error(&text).message().contains("nested too deeply"), "{}", &text[..20]);
+        }
+        // As deep as it may be, it still evaluates, compares, shows and drops.
+        let levels = DEPTH_MAX - 3;
+        for text in [
+            format!("i == {}1", "i + ".repeat(levels)),
+            format!("{}b{}", "(".repeat(levels), ")".repeat(levels)),
+            format!("{}b == (i == 1{}", "b == (".repeat(levels / 2), ")".repeat(levels / 2 + 1)),
+            format!("{}b{}", "b and (b or ".repeat(levels / 4), ")".repeat(levels / 4)),
+            format!("json_contains(j, {}{})", "[".repeat(levels), "]".repeat(levels)),
+        ] {
+            let filter = parse(&text);
+            assert_eq!(filter.clone(), filter);
+            assert!(!filter.to_string().is_empty());
+            let batch = Batch::from_rows(
+                &schema(true),
+                vec![row(1, &[("i", Value::Int(1)), ("j", Value::Json(json!([[1]])))])],
+            );
+            filter.evaluate(batch.unwrap().scalars());
+        }
+        // Width is not depth.
+        let wide = format!("i == 0{}", " or i == 1".repeat(20_000));
+        assert!(Filter::parse(&wide, &schema(false)).is_ok());
+        let long = format!("i in [{}]", "1,".repeat(100_000));
+        assert!(Filter::parse(&long, &schema(false)).is_ok());
+        assert!(error(&" ".repeat(TEXT_BYTES_MAX + 1)).message().contains("bytes"));
+        let mut nested = json!(1);
+        for _ in 0..deep {
+            nested = Json::Array(vec![nested]);
+        }
+        let parameters = BTreeMap::from([("x".to_string(), Value::Json(nested))]);
+        let error = Filter::parse_with("j == {x}", &schema(false), &parameters).unwrap_err();
+        assert!(error.message().contains("nested too deeply"));
+        // Dropping JSON that is nested this deep is the caller's recursion.
+        std::mem::forget(parameters);
+    };
+    #[expect(clippy::disallowed_methods, reason = "a thread is how a test gets a stack of a chosen size")]
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn parameters_are_values_and_not_text() {
+    let rows: Vec<Row> =
+        (0..4).map(|id| row(id, &[("i", Value::Int(id)), ("s", Value::String(format!("{id}' or b")))])).collect();
+    let batch = Batch::from_rows(&schema(true), rows).unwrap();
+    let text = "i in {ids} or s == {text} or i > {least} and {flag}";
+    assert_eq!(Filter::parameters(text).unwrap().into_iter().collect::<Vec<_>>(), ["flag", "ids", "least", "text"]);
+    let parameters = BTreeMap::from([
+        ("ids".to_string(), Value::Json(json!([0, 7]))),
+        ("text".to_string(), Value::String("1' or b".into())),
+        ("least".to_string(), Value::Double(2.5)),
+        ("flag".to_string(), Value::Bool(true)),
+        ("unused".to_string(), Value::Null),
+    ]);
+    let filter = Filter::parse_with(text, &schema(true), &parameters).unwrap();
+    assert_eq!(filter.evaluate(batch.scalars()).iter().collect::<Vec<_>>(), [0, 1, 3]);
+    for (value, message) in [
+        (Value::Null, "is null"),
+        (Value::Double(f64::NAN), "is not finite"),
+        (Value::Vector(vec![]), "is a vector"),
+        (Value::Json(json!({})), "is an object"),
+        (Value::Json(json!([1, null])), "holds `null`"),
+        (Value::Json(json!(u64::MAX)), "out of the range of int64"),
+    ] {
+        let error = Filter::parse_with("i == {x}", &schema(true), &BTreeMap::from([("x".into(), value)])).unwrap_err();
+        assert!(error.message().contains(message), "{error}");
+        assert_eq!(error.position(), Some(5));
+    }
+}
+
+#[test]
+fn reads_only_what_it_names() {
+    let filter = parse("i > 1 and (j['a'] == 1 or color == 'red') and j['b'] is null");
+    assert_eq!(filter.fields().into_iter().collect::<Vec<_>>(), ["$meta", "i", "j"]);
+    let batch =
+        Batch::from_rows(&schema(true), vec![row(1, &[("i", Value::Int(2)), ("color", Value::String("red".into()))])]);
+    let scalars = batch.unwrap().scalars().clone();
+    let columns: Vec<usize> = (0..scalars.num_columns()).filter(|&c| scalars.schema().field(c).name() != "s").collect();
+    assert_eq!(filter.evaluate(&scalars.project(&columns).unwrap()).count(), 1);
+}
+
+#[test]
+fn unknown_is_neither_true_nor_false() {
+    let rows = [
+        row(0, &[("i", Value::Int(1)), ("j", Value::Json(json!({"a": 1, "n": null})))]),
+        row(1, &[("j", Value::Json(json!({"a": "1"})))]),
+        row(2, &[("i", Value::Int(i64::MAX)), ("j", Value::Json(json!({"a": true})))]),
+    ];
+    for (text, expected) in [
+        ("i == 1", &[0][..]),
+        ("not i == 1", &[]),
+        ("not (i == 1)", &[2]),
+        ("i == 1 or i is null", &[0, 1]),
+        ("i + 1 > 0", &[0]),
+        ("not (i + 1 > 0)", &[]),
+        ("i / (i - 1) > 0", &[2]),
+        ("j['a'] == 1", &[0]),
+        ("j['a'] != 1", &[]),
+        ("j['a'] != '2'", &[1]),
+        ("j['a']", &[2]),
+        ("not j['a']", &[]),
+        ("j['a'] in [1, '1']", &[0, 1]),
+        ("j['a'] not in [2]", &[0]),
+        ("j['n'] is null", &[0, 1, 2]),
+        ("exists j['n']", &[0]),
+        ("not exists j['n']", &[1, 2]),
+        ("i in []", &[]),
+        ("i not in []", &[0, 1, 2]),
+        ("i > 0.5", &[0, 2]),
+        ("i < 9223372036854775807.0", &[0, 2]),
+    ] {
+        if text == "not i == 1" {
+            assert!(Filter::parse(text, &schema(true)).is_err());
+            continue;
+        }
+        assert_eq!(passing(text, &rows), expected, "{text}");
+    }
+}
+
+#[test]
+fn many_chunks_are_one_mask() {
+    let rows = 3 * super::ternary::CHUNK_ROWS + 77;
+    let values: Vec<Row> =
+        (0..rows as i64).map(|id| row(id, &[("x", Value::Int(id % 7)), ("i", Value::Int(id % 3))])).collect();
+    let expected: Vec<usize> = (0..rows).filter(|id| id % 3 == 0 && id % 7 > 4 || id % 1000 == 0).collect();
+    assert_eq!(passing("i == 0 and x > 4 or id % 1000 == 0", &values), expected);
+    assert_eq!(passing("true", &values).len(), rows);
+    assert_eq!(passing("x is null", &[]), [0usize; 0]);
+}
