@@ -8,6 +8,16 @@ use super::arch;
 pub enum Isa {
     /// Plain Rust: the truth that all others are tested against.
     Scalar,
+    /// WebAssembly's 128 bits; in every module compiled with `-C target-feature=+simd128`.
+    Simd128,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX2, FMA and the 256-bit byte products of recent client processors.
+    AvxVnni,
+    /// AVX-512 F and BW.
+    Avx512,
+    /// AVX-512 F, BW and VNNI.
+    Avx512Vnni,
 }
 
 /// Query, data, numbers of rows, results.
@@ -16,8 +26,8 @@ type Gather<T, R> = fn(&[T], &[T], &[u32], &mut [R]);
 /// The kernels of one instruction set.
 ///
 /// Vectors are `[dim]`, rows `[rows, dim]` row-major and contiguous. Nothing needs to be aligned. Codes lie in
-/// -127..=127; -128 is not a code, and gives a wrong product on some targets. Integer results are exact up to `dim`
-/// 33,025 (L2) and 133,143 (product).
+/// -127..=127; -128 is not a code, and gives a wrong product on some targets. Integer results are exact up to 32,768
+/// dimensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
     pub(super) isa: Isa,

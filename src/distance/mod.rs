@@ -8,6 +8,8 @@ mod aligned;
 mod arch;
 mod kernels;
 mod metric;
+#[cfg(test)]
+mod tests;
 
 pub use aligned::AlignedVec;
 pub use kernels::{Isa, Kernels, kernels};

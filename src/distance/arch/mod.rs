@@ -1,11 +1,28 @@
-//! One thin file per instruction set.
+//! One thin file per instruction set: it names its lanes ([`lanes::Floats`], [`lanes::Codes`]); the loops over them are
+//! written once, in `lanes`. `scalar` is written plainly, apart from all that, because it is the truth.
+#![expect(unsafe_code, reason = "intrinsics, and reads that one check a row covers")]
 
+mod lanes;
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm32;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+use std::sync::OnceLock;
 
 use super::Kernels;
 
 /// The kernels that this processor runs, fastest first.
 pub(super) fn available() -> &'static [&'static Kernels] {
-    static SCALAR: [&Kernels; 1] = [&scalar::KERNELS];
-    &SCALAR
+    static AVAILABLE: OnceLock<Vec<&Kernels>> = OnceLock::new();
+    AVAILABLE.get_or_init(|| {
+        let mut available = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        available.extend(x86_64::available());
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        available.push(&wasm32::KERNELS);
+        available.push(&scalar::KERNELS);
+        available
+    })
 }

@@ -1,0 +1,345 @@
+//! The loops, once for all instruction sets: one row at a time, and four rows in one pass over the query, which loads the
+//! query once for four rows and keeps four cache misses in flight.
+//!
+//! Everything here is inlined into a function that enables the instruction set ([`kernels`]), or it would be slow.
+
+/// Lanes of 32-bit floats.
+///
+/// # Safety
+/// Every method needs the instruction set of the implementing type; `load` also `LANES` readable floats.
+pub(super) trait Floats: Copy {
+    const LANES: usize;
+    unsafe fn zero() -> Self;
+    /// From an address of any alignment.
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    /// `self * other + sum`, rounded once or twice.
+    unsafe fn mul_add(self, other: Self, sum: Self) -> Self;
+    /// The sum of the lanes.
+    unsafe fn total(self) -> f32;
+}
+
+/// Lanes of signed bytes in -127..=127, and the 32-bit sums of their products.
+///
+/// # Safety
+/// Every method needs the instruction set of the implementing type; `query`, `add_product` and `add_square` also `LANES`
+/// readable bytes at any alignment.
+pub(super) trait Codes {
+    const LANES: usize;
+    /// A part of the query, prepared for several rows.
+    type Query: Copy;
+    type Sum: Copy;
+    unsafe fn zero() -> Self::Sum;
+    unsafe fn query(from: *const i8) -> Self::Query;
+    unsafe fn add_product(sum: Self::Sum, query: Self::Query, row: *const i8) -> Self::Sum;
+    /// Adds the squared difference; both sides are raw codes.
+    unsafe fn add_square(sum: Self::Sum, left: *const i8, right: *const i8) -> Self::Sum;
+    unsafe fn total(sum: Self::Sum) -> i32;
+    /// What every product with this query comes out too large by, over its whole lanes.
+    unsafe fn bias(_query: &[i8]) -> i32 {
+        0
+    }
+    /// Asks for the cache line at an address that may be anything.
+    unsafe fn prefetch(_at: *const i8) {}
+}
+
+/// What is summed up over the elements of two float vectors.
+pub(super) trait Term {
+    unsafe fn add<F: Floats>(sum: F, left: F, right: F) -> F;
+    fn scalar(left: f32, right: f32) -> f32;
+}
+
+pub(super) struct Product;
+pub(super) struct Square;
+
+impl Term for Product {
+    #[inline(always)]
+    unsafe fn add<F: Floats>(sum: F, left: F, right: F) -> F {
+        // SAFETY: the caller has the instruction set of `F`.
+        unsafe { left.mul_add(right, sum) }
+    }
+
+    #[inline(always)]
+    fn scalar(left: f32, right: f32) -> f32 {
+        left * right
+    }
+}
+
+impl Term for Square {
+    #[inline(always)]
+    unsafe fn add<F: Floats>(sum: F, left: F, right: F) -> F {
+        // SAFETY: the caller has the instruction set of `F`.
+        unsafe {
+            let difference = left.sub(right);
+            difference.mul_add(difference, sum)
+        }
+    }
+
+    #[inline(always)]
+    fn scalar(left: f32, right: f32) -> f32 {
+        (left - right) * (left - right)
+    }
+}
+
+/// One number for each of `N` rows of `query.len()` floats, with `U` sums a row so that additions need not wait for each other.
+///
+/// # Safety
+/// The instruction set of `F`; every row has `query.len()` readable floats.
+#[inline(always)]
+unsafe fn floats<F: Floats, T: Term, const N: usize, const U: usize>(query: &[f32], rows: [*const f32; N]) -> [f32; N] {
+    // SAFETY: `at + LANES` stays within `query.len()`, for the query and for the rows.
+    unsafe {
+        let len = query.len();
+        let mut sums = [[F::zero(); U]; N];
+        let mut at = 0;
+        while at + U * F::LANES <= len {
+            let parts: [F; U] = std::array::from_fn(|unrolled| F::load(query.as_ptr().add(at + unrolled * F::LANES)));
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                for (unrolled, sum) in sums.iter_mut().enumerate() {
+                    *sum = T::add(*sum, parts[unrolled], F::load(row.add(at + unrolled * F::LANES)));
+                }
+            }
+            at += U * F::LANES;
+        }
+        while at + F::LANES <= len {
+            let part = F::load(query.as_ptr().add(at));
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                sums[0] = T::add(sums[0], part, F::load(row.add(at)));
+            }
+            at += F::LANES;
+        }
+        std::array::from_fn(|row| {
+            let mut sum = sums[row][0];
+            for &other in &sums[row][1..] {
+                sum = sum.add(other);
+            }
+            let rest = query[at..].iter().enumerate();
+            rest.fold(sum.total(), |total, (offset, &element)| total + T::scalar(element, *rows[row].add(at + offset)))
+        })
+    }
+}
+
+/// # Safety
+/// The instruction set of `F`; the lengths are equal.
+#[inline(always)]
+pub(super) unsafe fn pair<F: Floats, T: Term>(left: &[f32], right: &[f32]) -> f32 {
+    debug_assert_eq!(left.len(), right.len(), "checked by the caller");
+    // SAFETY: the caller's.
+    unsafe { floats::<F, T, 1, 4>(left, [right.as_ptr()])[0] }
+}
+
+/// # Safety
+/// The instruction set of `F`; `rows` holds `out.len()` rows of `query.len()`.
+#[inline(always)]
+pub(super) unsafe fn rows<F: Floats, T: Term>(query: &[f32], rows: &[f32], out: &mut [f32]) {
+    debug_assert_eq!(rows.len(), query.len() * out.len(), "checked by the caller");
+    let dim = query.len();
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    // SAFETY: row `n` begins at `n * dim`, and there are `out.len()` rows.
+    unsafe {
+        let mut row = rows.as_ptr();
+        for out in &mut *fours {
+            *out = floats::<F, T, 4, 2>(query, [row, row.add(dim), row.add(2 * dim), row.add(3 * dim)]);
+            row = row.add(4 * dim);
+        }
+        for out in rest {
+            [*out] = floats::<F, T, 1, 4>(query, [row]);
+            row = row.add(dim);
+        }
+    }
+}
+
+/// # Safety
+/// The instruction set of `F`; `numbers` and `out` have the same length. Row numbers are checked here.
+#[inline(always)]
+pub(super) unsafe fn gather<F: Floats, T: Term>(query: &[f32], data: &[f32], numbers: &[u32], out: &mut [f32]) {
+    debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
+    let dim = query.len();
+    check_rows(numbers, dim, data.len());
+    let row = |number: u32| data.as_ptr().wrapping_add(number as usize * dim);
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    let (four_numbers, rest_numbers) = numbers.as_chunks::<4>();
+    // SAFETY: every row was checked to lie within `data`.
+    unsafe {
+        for (out, numbers) in fours.iter_mut().zip(four_numbers) {
+            *out = floats::<F, T, 4, 2>(query, numbers.map(row));
+        }
+        for (out, &number) in rest.iter_mut().zip(rest_numbers) {
+            [*out] = floats::<F, T, 1, 4>(query, [row(number)]);
+        }
+    }
+}
+
+/// The products of the query with `N` rows, still with the bias.
+///
+/// # Safety
+/// The instruction set of `C`; every row has `query.len()` readable bytes.
+#[inline(always)]
+unsafe fn codes<C: Codes, const N: usize>(query: &[i8], rows: [*const i8; N]) -> [i32; N] {
+    // SAFETY: `at + LANES` stays within `query.len()`, for the query and for the rows.
+    unsafe {
+        let len = query.len();
+        let mut sums = [C::zero(); N];
+        let mut at = 0;
+        while at + C::LANES <= len {
+            let part = C::query(query.as_ptr().add(at));
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                *sum = C::add_product(*sum, part, row.add(at));
+            }
+            at += C::LANES;
+        }
+        std::array::from_fn(|row| {
+            let rest = query[at..].iter().enumerate();
+            rest.fold(C::total(sums[row]), |total, (offset, &code)| {
+                total + i32::from(code) * i32::from(*rows[row].add(at + offset))
+            })
+        })
+    }
+}
+
+/// # Safety
+/// The instruction set of `C`; the lengths are equal.
+#[inline(always)]
+pub(super) unsafe fn product_i8<C: Codes>(left: &[i8], right: &[i8]) -> i32 {
+    debug_assert_eq!(left.len(), right.len(), "checked by the caller");
+    // SAFETY: the caller's.
+    unsafe { codes::<C, 1>(left, [right.as_ptr()])[0] - C::bias(left) }
+}
+
+/// # Safety
+/// The instruction set of `C`; the lengths are equal.
+#[inline(always)]
+pub(super) unsafe fn square_i8<C: Codes>(left: &[i8], right: &[i8]) -> i32 {
+    debug_assert_eq!(left.len(), right.len(), "checked by the caller");
+    // SAFETY: `at + LANES` stays within both.
+    unsafe {
+        let mut sum = C::zero();
+        let mut at = 0;
+        while at + C::LANES <= left.len() {
+            sum = C::add_square(sum, left.as_ptr().add(at), right.as_ptr().add(at));
+            at += C::LANES;
+        }
+        let rest = left[at..].iter().zip(&right[at..]);
+        C::total(sum) + rest.map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum::<i32>()
+    }
+}
+
+/// # Safety
+/// The instruction set of `C`; `numbers` and `out` have the same length. Row numbers are checked here.
+#[inline(always)]
+pub(super) unsafe fn gather_i8<C: Codes>(query: &[i8], data: &[i8], numbers: &[u32], out: &mut [i32]) {
+    debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
+    let dim = query.len();
+    check_rows(numbers, dim, data.len());
+    let row = |number: u32| data.as_ptr().wrapping_add(number as usize * dim);
+    let prefetch = |numbers: &[u32]| {
+        for &number in numbers {
+            for line in (0..dim).step_by(64) {
+                // SAFETY: a prefetch reads nothing that could fault.
+                unsafe { C::prefetch(row(number).wrapping_add(line)) };
+            }
+        }
+    };
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    let (four_numbers, rest_numbers) = numbers.as_chunks::<4>();
+    prefetch(&numbers[..numbers.len().min(4)]);
+    // SAFETY: every row was checked to lie within `data`.
+    unsafe {
+        let bias = C::bias(query);
+        for (chunk, (out, four)) in fours.iter_mut().zip(four_numbers).enumerate() {
+            prefetch(&numbers[chunk * 4 + 4..numbers.len().min(chunk * 4 + 8)]);
+            *out = codes::<C, 4>(query, four.map(row)).map(|product| product - bias);
+        }
+        for (out, &number) in rest.iter_mut().zip(rest_numbers) {
+            *out = codes::<C, 1>(query, [row(number)])[0] - bias;
+        }
+    }
+}
+
+/// Panics when a row of `dim` elements does not lie within `len` elements.
+#[inline(always)]
+fn check_rows(numbers: &[u32], dim: usize, len: usize) {
+    let end = numbers.iter().fold(0, |end, &number| end.max(u64::from(number) + 1));
+    // In 64 bits: on a 32-bit target the product could wrap around.
+    assert!(end * dim as u64 <= len as u64, "row {} of {len} elements, {dim} a row", end.wrapping_sub(1));
+}
+
+/// Defines `KERNELS` of one instruction set: the loops above, inlined into functions that enable it.
+macro_rules! kernels {
+    ($isa:expr, $features:literal, $floats:ty, $codes:ty) => {
+        pub(in crate::distance) static KERNELS: $crate::distance::Kernels = {
+            use $crate::distance::arch::lanes::{self, Product, Square};
+
+            #[target_feature(enable = $features)]
+            unsafe fn dot(left: &[f32], right: &[f32]) -> f32 {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::pair::<$floats, Product>(left, right) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn l2(left: &[f32], right: &[f32]) -> f32 {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::pair::<$floats, Square>(left, right) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn dot_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::rows::<$floats, Product>(query, rows, out) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn l2_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::rows::<$floats, Square>(query, rows, out) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn dot_gather(query: &[f32], data: &[f32], rows: &[u32], out: &mut [f32]) {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::gather::<$floats, Product>(query, data, rows, out) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn l2_gather(query: &[f32], data: &[f32], rows: &[u32], out: &mut [f32]) {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::gather::<$floats, Square>(query, data, rows, out) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn dot_i8(left: &[i8], right: &[i8]) -> i32 {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::product_i8::<$codes>(left, right) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn l2_i8(left: &[i8], right: &[i8]) -> i32 {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::square_i8::<$codes>(left, right) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn dot_i8_gather(query: &[i8], data: &[i8], rows: &[u32], out: &mut [i32]) {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::gather_i8::<$codes>(query, data, rows, out) }
+            }
+
+            // SAFETY of all: `available` hands this table out only where the processor has the instruction set.
+            $crate::distance::Kernels {
+                isa: $isa,
+                // SAFETY: as above.
+                dot: |left, right| unsafe { dot(left, right) },
+                // SAFETY: as above.
+                l2: |left, right| unsafe { l2(left, right) },
+                // SAFETY: as above.
+                dot_rows: |query, rows, out| unsafe { dot_rows(query, rows, out) },
+                // SAFETY: as above.
+                l2_rows: |query, rows, out| unsafe { l2_rows(query, rows, out) },
+                // SAFETY: as above.
+                dot_gather: |query, data, rows, out| unsafe { dot_gather(query, data, rows, out) },
+                // SAFETY: as above.
+                l2_gather: |query, data, rows, out| unsafe { l2_gather(query, data, rows, out) },
+                // SAFETY: as above.
+                dot_i8: |left, right| unsafe { dot_i8(left, right) },
+                // SAFETY: as above.
+                l2_i8: |left, right| unsafe { l2_i8(left, right) },
+                // SAFETY: as above.
+                dot_i8_gather: |query, data, rows, out| unsafe { dot_i8_gather(query, data, rows, out) },
+            }
+        };
+    };
+}
+pub(super) use kernels;

@@ -1,0 +1,94 @@
+//! simd128. An engine without it needs a module that was compiled without it: there is nothing to detect at run time.
+
+use std::arch::wasm32::*;
+
+use super::lanes::{Codes, Floats, kernels};
+use crate::distance::Isa;
+
+kernels!(Isa::Simd128, "simd128", Lanes, Bytes);
+
+#[derive(Clone, Copy)]
+struct Lanes(v128);
+
+// SAFETY of all methods below: the traits' callers have the readable elements; a module with simd128 only loads where it runs.
+impl Floats for Lanes {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self(f32x4_splat(0.0))
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as above.
+        unsafe { Self(v128_load(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Self(f32x4_sub(self.0, other.0))
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(f32x4_add(self.0, other.0))
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, other: Self, sum: Self) -> Self {
+        Self(f32x4_add(sum.0, f32x4_mul(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    unsafe fn total(self) -> f32 {
+        let two = f32x4_add(self.0, i32x4_shuffle::<2, 3, 0, 1>(self.0, self.0));
+        f32x4_extract_lane::<0>(two) + f32x4_extract_lane::<1>(two)
+    }
+}
+
+struct Bytes;
+
+impl Codes for Bytes {
+    const LANES: usize = 16;
+    /// The codes as 16-bit numbers, low half and high half.
+    type Query = (v128, v128);
+    type Sum = v128;
+
+    #[inline(always)]
+    unsafe fn zero() -> v128 {
+        i32x4_splat(0)
+    }
+
+    #[inline(always)]
+    unsafe fn query(from: *const i8) -> (v128, v128) {
+        // SAFETY: as above; 16 bytes are two halves of 8.
+        unsafe { (i16x8_load_extend_i8x8(from), i16x8_load_extend_i8x8(from.add(8))) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(sum: v128, (low, high): (v128, v128), row: *const i8) -> v128 {
+        // SAFETY: as above.
+        unsafe {
+            let (row_low, row_high) = Self::query(row);
+            let products = i32x4_add(i32x4_dot_i16x8(low, row_low), i32x4_dot_i16x8(high, row_high));
+            i32x4_add(sum, products)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_square(sum: v128, left: *const i8, right: *const i8) -> v128 {
+        // SAFETY: as above.
+        unsafe {
+            let (left, right) = (Self::query(left), Self::query(right));
+            let (low, high) = (i16x8_sub(left.0, right.0), i16x8_sub(left.1, right.1));
+            i32x4_add(sum, i32x4_add(i32x4_dot_i16x8(low, low), i32x4_dot_i16x8(high, high)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: v128) -> i32 {
+        let two = i32x4_add(sum, i32x4_shuffle::<2, 3, 0, 1>(sum, sum));
+        i32x4_extract_lane::<0>(two) + i32x4_extract_lane::<1>(two)
+    }
+}

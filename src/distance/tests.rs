@@ -1,0 +1,191 @@
+//! Every instruction set against the truth. These tests run natively and in WebAssembly, there with and without simd128.
+
+#[cfg(browser)]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+use super::*;
+
+/// Lengths on both sides of every boundary: 4 to 64 lanes, and four times unrolled; and those of real embeddings.
+fn lengths() -> impl Iterator<Item = usize> {
+    let around = |lanes: usize| lanes.saturating_sub(1)..=lanes + 1;
+    let boundaries = [0, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256];
+    boundaries.into_iter().flat_map(around).chain([100, 300, 384, 768, 1000, 1536])
+}
+
+struct Seeded(u64);
+
+impl Seeded {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn float(&mut self) -> f32 {
+        self.next() as f32 / (1u64 << 30) as f32 - 1.0
+    }
+
+    fn code(&mut self) -> i8 {
+        ((self.next() % 255) as i16 - 127) as i8
+    }
+}
+
+/// The sum in double precision, and what a sum in single precision may be off by: each of the `n` terms is rounded once or
+/// twice and then takes part in at most `n` rounded additions, so `(n + 2)` times half a unit in the last place of the sum of
+/// the terms' sizes (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1), plus what underflows.
+fn exact(terms: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (mut n, mut sum, mut size) = (0.0, 0.0, 0.0);
+    for term in terms {
+        n += 1.0;
+        sum += term;
+        size += term.abs();
+    }
+    (sum, (n + 2.0) * (size * f64::from(f32::EPSILON) + f64::from(f32::MIN_POSITIVE)))
+}
+
+fn exact_dot(left: &[f32], right: &[f32]) -> (f64, f64) {
+    exact(left.iter().zip(right).map(|(&a, &b)| f64::from(a) * f64::from(b)))
+}
+
+fn exact_l2(left: &[f32], right: &[f32]) -> (f64, f64) {
+    exact(left.iter().zip(right).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)))
+}
+
+#[track_caller]
+fn assert_near(found: f32, (expected, tolerance): (f64, f64), context: std::fmt::Arguments<'_>) {
+    assert!((f64::from(found) - expected).abs() <= tolerance, "{context}: {found}, expected {expected} +- {tolerance}");
+}
+
+#[test]
+fn floats_are_near_the_truth_at_every_length_and_start() {
+    for kernels in Kernels::available() {
+        let mut random = Seeded(1);
+        for len in lengths() {
+            for start in 0..4 {
+                let isa = kernels.isa();
+                // Starts at any multiple of four bytes, rows that follow each other without a gap.
+                let query: Vec<f32> = (0..start + len).map(|_| random.float()).collect();
+                let query = &query[start..];
+                let rows = 11;
+                let data: Vec<f32> = (0..start + rows * len).map(|_| random.float()).collect();
+                let data = &data[start..];
+                let row = |row: usize| &data[row * len..][..len];
+                let numbers: Vec<u32> = (0..rows as u32).rev().chain([3, 3]).collect();
+                let (mut dots, mut l2s) = (vec![f32::NAN; rows], vec![f32::NAN; rows]);
+                kernels.dot_rows(query, data, &mut dots);
+                kernels.l2_rows(query, data, &mut l2s);
+                for n in 0..rows {
+                    let (dot, l2) = (exact_dot(query, row(n)), exact_l2(query, row(n)));
+                    assert_near(dots[n], dot, format_args!("{isa:?} dot_rows, length {len}, start {start}, row {n}"));
+                    assert_near(l2s[n], l2, format_args!("{isa:?} l2_rows, length {len}, start {start}, row {n}"));
+                    assert_near(kernels.dot(query, row(n)), dot, format_args!("{isa:?} dot, length {len}"));
+                    assert_near(kernels.l2(query, row(n)), l2, format_args!("{isa:?} l2, length {len}"));
+                }
+                let (mut dots, mut l2s) = (vec![f32::NAN; numbers.len()], vec![f32::NAN; numbers.len()]);
+                kernels.dot_gather(query, data, &numbers, &mut dots);
+                kernels.l2_gather(query, data, &numbers, &mut l2s);
+                for (at, &n) in numbers.iter().enumerate() {
+                    let row = row(n as usize);
+                    assert_near(dots[at], exact_dot(query, row), format_args!("{isa:?} dot_gather, length {len}"));
+                    assert_near(l2s[at], exact_l2(query, row), format_args!("{isa:?} l2_gather, length {len}"));
+                }
+            }
+        }
+    }
+}
+
+/// A NaN or an infinity anywhere gives what it gives in plain arithmetic; tiny and huge numbers too.
+#[test]
+fn special_floats_are_not_lost_in_any_lane() {
+    for kernels in Kernels::available() {
+        for len in [1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129] {
+            for at in 0..len {
+                let context = format!("{:?}, length {len}, element {at}", kernels.isa());
+                let with = |value: f32| {
+                    let mut vector = vec![0.5; len];
+                    vector[at] = value;
+                    vector
+                };
+                let ones = vec![1.0; len];
+                let mut four = [0.0; 4];
+                kernels.dot_rows(
+                    &ones,
+                    &[with(f32::NAN), ones.clone(), ones.clone(), with(f32::INFINITY)].concat(),
+                    &mut four,
+                );
+                assert!(four[0].is_nan() && four[3] == f32::INFINITY, "{context}");
+                assert_eq!(four[1], len as f32, "{context}: no neighbour's NaN");
+                assert!(kernels.dot(&with(f32::NAN), &ones).is_nan(), "{context}");
+                assert!(kernels.l2(&with(f32::NAN), &ones).is_nan(), "{context}");
+                assert_eq!(kernels.dot(&with(f32::NEG_INFINITY), &ones), f32::NEG_INFINITY, "{context}");
+                assert_eq!(kernels.l2(&with(f32::NEG_INFINITY), &ones), f32::INFINITY, "{context}");
+                assert!(kernels.dot(&with(f32::INFINITY), &with(0.0)).is_nan(), "{context}: infinity times zero");
+                assert!(kernels.l2(&with(f32::INFINITY), &with(f32::INFINITY)).is_nan(), "{context}");
+                assert_eq!(kernels.l2(&with(f32::MAX), &with(f32::MIN)), f32::INFINITY, "{context}: overflow");
+                let tiny = with(f32::from_bits(1));
+                assert_near(kernels.dot(&tiny, &ones), exact_dot(&tiny, &ones), format_args!("{context}: subnormal"));
+                assert_eq!(kernels.dot(&vec![-0.0; len], &ones), 0.0, "{context}");
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_are_exact_at_every_length_and_start() {
+    for kernels in Kernels::available() {
+        let mut random = Seeded(2);
+        for len in lengths().chain([32_768]) {
+            for start in [0, 1, 2, 3, 7, 31, 63] {
+                let context = format!("{:?}, length {len}, start {start}", kernels.isa());
+                let rows = if len > 2_000 { 2 } else { 9 };
+                let mut query: Vec<i8> = (0..start + len).map(|_| random.code()).collect();
+                let mut data: Vec<i8> = (0..start + rows * len).map(|_| random.code()).collect();
+                if start == 7 {
+                    // The largest products and differences that there are.
+                    query.fill(-127);
+                    data.iter_mut().enumerate().for_each(|(n, code)| *code = if n / 50 % 2 == 0 { 127 } else { -127 });
+                }
+                let (query, data) = (&query[start..], &data[start..]);
+                let dot = |row: &[i8]| query.iter().zip(row).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>();
+                let l2 = |row: &[i8]| {
+                    query.iter().zip(row).map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum::<i32>()
+                };
+                for n in 0..rows {
+                    let row = &data[n * len..][..len];
+                    assert_eq!(kernels.dot_i8(query, row), dot(row), "{context}");
+                    assert_eq!(kernels.l2_i8(query, row), l2(row), "{context}");
+                }
+                for count in 0..=rows {
+                    let numbers: Vec<u32> = (0..count as u32).map(|n| (n * 5 + 1) % rows as u32).collect();
+                    let mut found = vec![i32::MIN; count];
+                    kernels.dot_i8_gather(query, data, &numbers, &mut found);
+                    let expected: Vec<i32> = numbers.iter().map(|&n| dot(&data[n as usize * len..][..len])).collect();
+                    assert_eq!(found, expected, "{context}, {count} rows");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(native)]
+#[test]
+fn a_row_outside_the_data_is_refused() {
+    for kernels in Kernels::available() {
+        let (data, codes) = ([0.0; 20], [0i8; 20]);
+        for row in [2, 1 << 30, u32::MAX] {
+            let outside = |check: &mut dyn FnMut()| {
+                assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).is_err(), "{:?}", kernels.isa());
+            };
+            outside(&mut || kernels.dot_gather(&[0.0; 9], &data, &[0, row], &mut [0.0; 2]));
+            outside(&mut || kernels.l2_gather(&[0.0; 9], &data, &[row, 0], &mut [0.0; 2]));
+            outside(&mut || kernels.dot_i8_gather(&[0; 9], &codes, &[row], &mut [0; 1]));
+        }
+    }
+}
+
+#[test]
+fn the_best_is_chosen_once() {
+    assert_eq!(kernels().isa(), Kernels::available()[0].isa());
+    assert_eq!(Kernels::available().last().map(|kernels| kernels.isa()), Some(Isa::Scalar));
+    #[cfg(target_feature = "simd128")]
+    assert_eq!(kernels().isa(), Isa::Simd128);
+}
