@@ -111,7 +111,8 @@ export async function main(body) {
   try {
     await endAll((await body()) ?? 0);
   } catch (error) {
-    console.error(error instanceof Problem ? `\n${error.message}` : error);
+    // A signal ends the children first, and their end is no news then.
+    if (!ending) console.error(error instanceof Problem ? `\n${error.message}` : error);
     await endAll(1);
   }
 }

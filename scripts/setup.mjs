@@ -27,10 +27,10 @@ function executable(file) {
   }
 }
 
-/** The file that a command name stands for, in `directories` and then on the PATH. */
+/** The file that a command name stands for on the PATH, or else in `directories`. */
 export function which(name, directories = []) {
   const file = windows ? `${name}.exe` : name;
-  return [...directories, ...(process.env.PATH ?? '').split(delimiter).filter(Boolean)]
+  return [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), ...directories]
     .map((directory) => join(directory, file))
     .find(executable);
 }
@@ -119,7 +119,7 @@ async function installRustup() {
 async function rust() {
   const least = /^rust-version = "([^"]+)"/m.exec(readFileSync(join(root, 'Cargo.toml'), 'utf8'))[1];
   const usual = [join(process.env.CARGO_HOME || join(homedir(), '.cargo'), 'bin')];
-  let cargo = which('cargo', process.env.CARGO ? [] : usual);
+  let cargo = which('cargo', usual);
   if (!cargo && (privateCargo() || (await installRustup()))) {
     Object.assign(process.env, privateRust);
     cargo = join(privateRust.CARGO_HOME, 'bin', 'cargo');

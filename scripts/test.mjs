@@ -5,7 +5,7 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { brotliCompressSync, constants } from 'node:zlib';
 
-import { buildPackages, places } from './build.mjs';
+import { places } from './build.mjs';
 import { Problem, main, root, run } from './run.mjs';
 import { setup, wasmEnv } from './setup.mjs';
 
@@ -94,11 +94,25 @@ async function types() {
   return sum(results);
 }
 
-/** The Rust tests of code that only exists in browsers, in a dedicated worker of Chromium. */
-function rustInBrowser() {
-  return counted('cargo', ['test', '--lib', ...wasmArguments], cargoCounts, {
-    env: { ...wasmEnv(), CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: 'wasm-bindgen-test-runner', WASM_BINDGEN_TEST_TIMEOUT: '120' },
-  });
+/**
+ * The Rust tests of code that differs in WebAssembly: kernels with simd128 and without, in Node; then what only a browser has, in a
+ * dedicated worker of Chromium.
+ */
+async function wasm() {
+  const results = [];
+  for (const features of ['', '+simd128']) {
+    const flags = [process.env.EDDY_WASM_RUSTFLAGS, features && `-C target-feature=${features}`].filter(Boolean).join(' ');
+    const env = {
+      ...wasmEnv(),
+      RUSTFLAGS: flags,
+      CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: 'wasm-bindgen-test-runner',
+      // Other flags, other artifacts: side by side, neither evicts the other.
+      CARGO_TARGET_DIR: join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), features ? 'wasm-simd128' : 'wasm-plain'),
+    };
+    results.push(await counted('cargo', ['test', '--lib', ...wasmArguments], cargoCounts, { env }));
+  }
+  results.push(await counted(process.execPath, ['scripts/wasm-test.mjs'], cargoCounts, { env: wasmEnv() }));
+  return sum(results);
 }
 
 async function docs() {
@@ -116,7 +130,7 @@ const phases = {
   build,
   types,
   node: () => nodeTests('node', { concurrency: 2 }),
-  'rust-in-browser': rustInBrowser,
+  wasm,
   browser: () => nodeTests('browser'),
   edge: () => nodeTests('edge'),
   packaging: () => nodeTests('packaging'),
