@@ -8,9 +8,11 @@ mod id;
 mod mask;
 mod time;
 mod topk;
+mod version;
 
 pub use error::{Error, ErrorKind, Result};
 pub use id::{CollectionId, Lsn, ReplicaId, SegmentId, Sequence};
 pub use mask::RowMask;
 pub use time::{HybridClock, Timestamp};
 pub use topk::{Neighbor, TopK};
+pub use version::Version;

@@ -1,77 +1,183 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, RwLock};
 
+use futures_channel::oneshot;
+
+use super::commit::{Log, Pending, Request};
+use super::database::Shared;
 use super::{CollectionStats, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse};
-use crate::base::{Lsn, ReplicaId, Result, Sequence};
-use crate::engine::{ChangeSet, CollectionSpec, SyncPosition};
-use crate::model::{Batch, Key, Row};
+use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
+use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Merge, SyncPosition, name};
+use crate::model::{Batch, DataType, Key, Row};
+use crate::query::Filter;
 
 /// A collection of an open store. Cheap to clone.
 #[derive(Clone)]
 pub struct Collection {
-    inner: Arc<()>,
+    pub(super) inner: Arc<Inner>,
 }
 
-#[expect(clippy::unused_async, unused_variables, reason = "skeleton")]
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    id: CollectionId,
+    name: String,
+    spec: CollectionSpec,
+    pub(super) state: RwLock<CollectionState>,
+    pub(super) pending: Mutex<Vec<Pending>>,
+    pub(super) log: async_lock::Mutex<Log>,
+    pub(super) merge: async_lock::Mutex<Option<Merge>>,
+    listeners: Mutex<Vec<oneshot::Sender<()>>>,
+}
+
 impl Collection {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        id: CollectionId,
+        name: &str,
+        state: CollectionState,
+        log_number: u64,
+        log_len: u64,
+    ) -> Self {
+        let inner = Inner {
+            shared,
+            id,
+            name: name.to_owned(),
+            spec: state.spec().clone(),
+            state: RwLock::new(state),
+            pending: Mutex::default(),
+            log: async_lock::Mutex::new(Log::new(log_number, log_len)),
+            merge: async_lock::Mutex::new(None),
+            listeners: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(super) fn id(&self) -> CollectionId {
+        self.inner.id
+    }
+
+    pub(super) fn lsn(&self) -> Lsn {
+        self.inner.state.read().expect("no panic while held").progress().lsn
+    }
+
+    pub(super) fn notify(&self) {
+        for listener in std::mem::take(&mut *self.inner.listeners.lock().expect("no panic while held")) {
+            // A listener that is gone waits for nothing.
+            let _ = listener.send(());
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
-        unimplemented!("skeleton")
+        &self.inner.name
     }
 
     /// Its schema and indexes.
     pub fn spec(&self) -> &CollectionSpec {
-        unimplemented!("skeleton")
+        &self.inner.spec
     }
 
     /// Adds rows, all or none; `AlreadyExists` when a key is there. See [`Batch::from_rows`] for what is refused.
     pub async fn insert(&self, batch: Batch) -> Result<WriteResponse> {
-        unimplemented!("skeleton")
+        self.check_batch(&batch)?;
+        self.write(Request::Insert(batch)).await
     }
 
     /// Adds or replaces rows, all or none.
     pub async fn upsert(&self, batch: Batch) -> Result<WriteResponse> {
-        unimplemented!("skeleton")
+        self.check_batch(&batch)?;
+        self.write(Request::Upsert(batch)).await
+    }
+
+    fn check_batch(&self, batch: &Batch) -> Result<()> {
+        if **batch.schema() != *self.inner.spec.schema {
+            return Err(Error::invalid(format!("rows of another schema than collection {:?} has", self.inner.name)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_key(&self, key: &Key) -> Result<()> {
+        let field = self.inner.spec.schema.primary_key();
+        match (field.data_type, key) {
+            (DataType::Int64, Key::Int(_)) | (DataType::Varchar { .. }, Key::String(_)) => Ok(()),
+            (data_type, key) => {
+                Err(Error::invalid(format!("key {key}: primary key {:?} is of type {data_type:?}", field.name)))
+            }
+        }
     }
 
     /// Deletes rows; keys that are not there count for nothing.
     pub async fn delete(&self, target: Target) -> Result<WriteResponse> {
-        unimplemented!("skeleton")
+        match target {
+            Target::Keys(keys) => {
+                keys.iter().try_for_each(|key| self.check_key(key))?;
+                self.write(Request::DeleteKeys(keys)).await
+            }
+            Target::Filter(text) => {
+                let filter = Filter::parse(&text, &self.inner.spec.schema)?;
+                self.write(Request::DeleteWhere(filter)).await
+            }
+        }
     }
 
     /// The rows with these keys, in this order; keys that are not there are left out. Fields as in [`QueryRequest`].
     pub async fn get(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
-        unimplemented!("skeleton")
+        self.read_keys(keys, output_fields)
     }
 
     /// The rows that a filter selects, by ascending primary key.
     pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
-        unimplemented!("skeleton")
+        self.read_query(request)
     }
 
     /// How many rows a filter selects.
     pub async fn count(&self, filter: Option<&str>) -> Result<usize> {
-        unimplemented!("skeleton")
+        self.read_count(filter)
     }
 
     /// The nearest rows.
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
-        unimplemented!("skeleton")
-    }
-
-    /// Writes the growing segment and its index to storage and drops the log before it.
-    pub async fn flush(&self) -> Result<()> {
-        unimplemented!("skeleton")
+        self.read_nearest(request)
     }
 
     /// What it holds.
     pub async fn stats(&self) -> Result<CollectionStats> {
-        unimplemented!("skeleton")
+        self.inner.shared.check_open()?;
+        let entries = self.inner.shared.storage.list(&name::collection(self.inner.id)).await?;
+        let state = self.inner.state.read().expect("no panic while held");
+        let rows_held: usize = state.slots().map(|slot| slot.segment.len()).sum();
+        Ok(CollectionStats {
+            rows: state.rows(),
+            rows_dead: rows_held - state.rows(),
+            segments: state.slots().filter(|slot| !slot.segment.is_empty()).count(),
+            rows_unindexed: state.slots().map(|slot| slot.segment.rows_unindexed()).sum(),
+            memory_bytes: state.memory_bytes(),
+            storage_bytes: entries.iter().map(|entry| entry.len).sum(),
+            lsn: state.progress().lsn,
+        })
     }
 
     /// Waits until the local log is past `lsn`, and tells its newest position. Ends with `Closed` when the store closes.
     pub async fn changed_after(&self, lsn: Lsn) -> Result<Lsn> {
-        unimplemented!("skeleton")
+        loop {
+            self.inner.shared.check_open()?;
+            let (notify, notified) = oneshot::channel();
+            {
+                let mut listeners = self.inner.listeners.lock().expect("no panic while held");
+                // Those whose caller stopped waiting would pile up while nothing changes.
+                listeners.retain(|listener| !listener.is_canceled());
+                listeners.push(notify);
+            }
+            // Looked at after registering: a change in between wakes at once.
+            let newest = self.lsn();
+            if newest > lsn {
+                return Ok(newest);
+            }
+            notified.await.map_err(|_| Error::new(crate::base::ErrorKind::Closed, "the store was closed"))?;
+            if let Some(error) = self.inner.log.lock().await.closed() {
+                return Err(error);
+            }
+        }
     }
 
     // What sync stands on. A batch (one lsn) is never split.
@@ -85,17 +191,21 @@ impl Collection {
         known: &BTreeMap<ReplicaId, Sequence>,
         bytes_max: usize,
     ) -> Result<(ChangeSet, Lsn)> {
-        unimplemented!("skeleton")
+        self.inner.shared.check_open()?;
+        Ok(self.inner.state.read().expect("no panic while held").changes_after(lsn, known, bytes_max))
     }
 
     /// This replica's own changes after `sequence`, and the sequence that they reach.
     pub async fn own_changes_after(&self, sequence: Sequence, bytes_max: usize) -> Result<(ChangeSet, Sequence)> {
-        unimplemented!("skeleton")
+        self.inner.shared.check_open()?;
+        let replica = self.inner.shared.replica;
+        Ok(self.inner.state.read().expect("no panic while held").origin_changes_after(replica, sequence, bytes_max))
     }
 
     /// How many rows this replica has written or deleted after `sequence`.
     pub fn pending_after(&self, sequence: Sequence) -> usize {
-        unimplemented!("skeleton")
+        let replica = self.inner.shared.replica;
+        self.inner.state.read().expect("no panic while held").origin_changes_count(replica, sequence)
     }
 
     /// Applies changes from elsewhere, durably, each row only where its version is newer than the one here (last writer
@@ -105,22 +215,25 @@ impl Collection {
     /// # Errors
     /// `InvalidArgument` for a timestamp more than a day ahead of this replica's clock: nothing is applied then.
     pub async fn apply(&self, changes: ChangeSet, from: Option<(ReplicaId, Lsn)>) -> Result<usize> {
-        unimplemented!("skeleton")
+        self.check_batch(&changes.puts)?;
+        changes.deletes.iter().try_for_each(|(key, _)| self.check_key(key))?;
+        Ok(self.write(Request::Apply { changes, from }).await?.count)
     }
 
     /// How far this collection and `hub` have got.
     pub fn sync_position(&self, hub: ReplicaId) -> SyncPosition {
-        unimplemented!("skeleton")
+        let state = self.inner.state.read().expect("no panic while held");
+        state.progress().positions.get(&hub).copied().unwrap_or_default()
     }
 
     /// Notes that own batches up to `sequence` are at `hub`.
     pub async fn mark_pushed(&self, hub: ReplicaId, sequence: Sequence) -> Result<()> {
-        unimplemented!("skeleton")
+        self.write(Request::MarkPushed { hub, sequence }).await.map(drop)
     }
 
     /// The highest batch of each origin that was applied here (this replica's own too): what a hub acknowledges, and what a
     /// puller knows already. All living changes of an origin up to it are here.
     pub fn seen(&self) -> BTreeMap<ReplicaId, Sequence> {
-        unimplemented!("skeleton")
+        self.inner.state.read().expect("no panic while held").progress().seen.clone()
     }
 }

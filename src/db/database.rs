@@ -1,9 +1,15 @@
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::{Collection, Durability};
-use crate::base::{ReplicaId, Result};
-use crate::engine::CollectionSpec;
+use crate::base::{Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
+use crate::engine::{CollectionManifest, CollectionSpec, CollectionState, Manifest, Progress, name};
+use crate::platform;
 use crate::storage::Storage;
+
+/// The longest name of a collection, in bytes, as in Milvus.
+const NAME_BYTES_MAX: usize = 255;
 
 /// How a store behaves while it is open.
 #[derive(Debug, Clone, Default)]
@@ -15,10 +21,80 @@ pub struct Options {
 /// An open store. Cheap to clone; all clones are one store.
 #[derive(Clone)]
 pub struct Db {
-    inner: Arc<()>,
+    pub(super) inner: Arc<Inner>,
 }
 
-#[expect(clippy::unused_async, unused_variables, reason = "skeleton")]
+/// What all handles of a store share.
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    collections: RwLock<BTreeMap<String, Collection>>,
+    /// One flush, merge, creation or drop at a time.
+    pub(super) maintenance: async_lock::Mutex<()>,
+}
+
+/// What a collection needs of its store.
+pub(super) struct Shared {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) options: Options,
+    pub(super) replica: ReplicaId,
+    pub(super) clock: Mutex<HybridClock>,
+    /// The manifest that is in the storage.
+    manifest: async_lock::Mutex<Manifest>,
+    next_segment: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(storage: Arc<dyn Storage>, options: Options, manifest: Manifest, clock: HybridClock) -> Self {
+        Self {
+            storage,
+            options,
+            replica: manifest.replica,
+            clock: Mutex::new(clock),
+            next_segment: AtomicU64::new(manifest.next_segment.0),
+            manifest: async_lock::Mutex::new(manifest),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the store was closed; open it again"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn next_segment(&self) -> SegmentId {
+        SegmentId(self.next_segment.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Writes the next manifest; only when it is durable does it count.
+    pub(super) async fn swap_manifest<T>(&self, edit: impl FnOnce(&mut Manifest) -> Result<T>) -> Result<T> {
+        let mut current = self.manifest.lock().await;
+        let mut next = current.clone();
+        let value = edit(&mut next)?;
+        next.version += 1;
+        next.next_segment = SegmentId(self.next_segment.load(Ordering::Relaxed));
+        next.clock = self.clock.lock().expect("no panic while the clock is held").last();
+        let path = name::manifest(next.version);
+        if let Err(error) = self.storage.put(&path, next.encode().into()).await {
+            if error.kind() == ErrorKind::AlreadyExists {
+                return Err(Error::new(
+                    ErrorKind::Locked,
+                    format!("{path} exists: another owner has written to this store"),
+                ));
+            }
+            // What a failed put leaves must not be taken for a manifest at the next open, nor stand in the next one's way.
+            self.storage.remove(&path).await?;
+            return Err(error);
+        }
+        let old = std::mem::replace(&mut *current, next);
+        // While the older manifest is there, a newer one counts as not acknowledged: see recovery.
+        self.storage.remove(&name::manifest(old.version)).await?;
+        Ok(value)
+    }
+}
+
 impl Db {
     /// Opens the store in `storage`, creating it when empty, and replays its log.
     ///
@@ -26,42 +102,137 @@ impl Db {
     /// `Corrupt` when bytes are not what was written (file and offset named), `Unsupported` for files of another version,
     /// and whatever the storage says.
     pub async fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Self> {
-        unimplemented!("skeleton")
+        let (shared, collections) = super::recovery::open(storage, options).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                collections: RwLock::new(collections),
+                maintenance: async_lock::Mutex::new(()),
+            }),
+        })
     }
 
     /// This replica's id.
     pub fn replica_id(&self) -> ReplicaId {
-        unimplemented!("skeleton")
+        self.inner.shared.replica
     }
 
-    /// Creates a collection, durably. `AlreadyExists` when the name is taken.
+    /// Creates a collection, durably.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name is taken, `InvalidArgument` for a name that is empty, longer than 255 bytes or has other
+    /// characters than letters, digits, `_`, `-` and `.`, or for a spec that [`CollectionSpec::completed`] refuses.
     pub async fn create_collection(&self, name: &str, spec: CollectionSpec) -> Result<Collection> {
-        unimplemented!("skeleton")
+        self.inner.shared.check_open()?;
+        check_name(name)?;
+        let spec = spec.completed()?;
+        let db = self.clone();
+        let name = name.to_owned();
+        platform::run_to_end(async move {
+            let _one = db.inner.maintenance.lock().await;
+            if db.inner.collections.read().expect("no panic while held").contains_key(&name) {
+                return Err(Error::new(ErrorKind::AlreadyExists, format!("collection {name:?} exists already")));
+            }
+            let shared = &db.inner.shared;
+            let progress = Progress::default();
+            let id = shared
+                .swap_manifest(|manifest| {
+                    let id = manifest.next_collection;
+                    manifest.next_collection = id.next();
+                    manifest.collections.push(CollectionManifest {
+                        id,
+                        name: name.clone(),
+                        spec: spec.clone(),
+                        progress: progress.clone(),
+                        log_start: 1,
+                        segments: Vec::new(),
+                    });
+                    Ok(id)
+                })
+                .await?;
+            let state = CollectionState::new(spec, shared.next_segment(), progress);
+            let collection = Collection::new(shared.clone(), id, &name, state, 1, 0);
+            db.inner.collections.write().expect("no panic while held").insert(name, collection.clone());
+            Ok(collection)
+        })
+        .await
     }
 
     /// The collection of that name; `NotFound` lists those that exist.
     pub fn collection(&self, name: &str) -> Result<Collection> {
-        unimplemented!("skeleton")
+        self.inner.shared.check_open()?;
+        let collections = self.inner.collections.read().expect("no panic while held");
+        collections.get(name).cloned().ok_or_else(|| {
+            let names: Vec<&str> = collections.keys().map(String::as_str).collect();
+            Error::not_found(format!("no collection {name:?}; there are: {}", names.join(", ")))
+        })
     }
 
     /// All collections, by name.
     pub fn collections(&self) -> Vec<Collection> {
-        unimplemented!("skeleton")
+        self.inner.collections.read().expect("no panic while held").values().cloned().collect()
     }
 
-    /// Removes a collection with its rows, durably.
+    /// Removes a collection with its rows, durably. `NotFound` when it does not exist.
     pub async fn drop_collection(&self, name: &str) -> Result<()> {
-        unimplemented!("skeleton")
+        let collection = self.collection(name)?;
+        let db = self.clone();
+        platform::run_to_end(async move {
+            let _one = db.inner.maintenance.lock().await;
+            let id = collection.id();
+            db.inner
+                .shared
+                .swap_manifest(|manifest| {
+                    manifest.collections.retain(|collection| collection.id != id);
+                    Ok(())
+                })
+                .await?;
+            db.inner.collections.write().expect("no panic while held").remove(collection.name());
+            collection.end().await;
+            // The manifest no longer names them: files that stay after a crash here are swept at the next open.
+            let storage = &db.inner.shared.storage;
+            for entry in storage.list(&name::collection(id)).await? {
+                storage.remove(&entry.name).await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
-    /// One bounded step of background work (indexing some rows, flushing a full segment), a few milliseconds of
-    /// computing; tells whether more is waiting. The roof calls it while the host is idle.
-    pub async fn maintain(&self) -> Result<bool> {
-        unimplemented!("skeleton")
+    /// The bytes that the store takes in its storage.
+    pub async fn storage_bytes(&self) -> Result<u64> {
+        self.inner.shared.check_open()?;
+        Ok(self.inner.shared.storage.list("").await?.iter().map(|entry| entry.len).sum())
     }
 
-    /// Flushes everything, so that the next open reads instead of replaying, and gives up the storage.
+    /// Flushes everything, so that the next open reads instead of replaying, and gives up the storage. Idempotent. When the
+    /// flush fails the storage is given up all the same: what was acknowledged is in the log.
     pub async fn close(&self) -> Result<()> {
-        unimplemented!("skeleton")
+        if self.inner.shared.check_open().is_err() {
+            return Ok(());
+        }
+        let db = self.clone();
+        platform::run_to_end(async move {
+            let mut flushed = Ok(());
+            for collection in db.collections() {
+                flushed = flushed.and(db.flush_collection(&collection).await);
+            }
+            db.inner.shared.closed.store(true, Ordering::Release);
+            for collection in db.collections() {
+                collection.end().await;
+            }
+            flushed.and(db.inner.shared.storage.close().await)
+        })
+        .await
     }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) {
+        return Err(Error::invalid(format!(
+            "collection name {name:?}: expected 1 to {NAME_BYTES_MAX} bytes of letters, digits, '_', '-' and '.'"
+        )));
+    }
+    Ok(())
 }

@@ -1,8 +1,17 @@
-//! Where decisions meet IO: the public handles.
+//! Where decisions meet IO: the public handles, and the only room that knows both the engine and a storage.
+//!
+//! A write is validated, stamped, logged, synced, applied, acknowledged, in that order; writes that wait together share one
+//! append and one sync. Reads look at memory under a shared lock. Background work (indexing, flushing, merging) is done in
+//! bounded steps that the host asks for, so that a page, a worker and a server each decide when.
 
 mod collection;
+mod commit;
 mod database;
+mod dataset;
+mod maintenance;
+mod recovery;
 mod request;
+mod search;
 
 pub use collection::Collection;
 pub use database::{Db, Options};

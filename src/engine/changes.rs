@@ -1,18 +1,20 @@
-use crate::base::{Lsn, ReplicaId, Sequence, Timestamp};
-use crate::model::{Batch, Key};
+use std::sync::Arc;
 
-/// Who wrote a row, and when: what last-writer-wins compares, in this order of fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Version {
-    /// The hybrid time of the write.
-    pub timestamp: Timestamp,
-    /// The replica that wrote.
-    pub origin: ReplicaId,
-    /// Its batch.
-    pub sequence: Sequence,
-}
+use arrow_array::RecordBatch;
+
+use crate::base::codec::{Reader, Write};
+use crate::base::{Error, Lsn, Result, Sequence, Version};
+use crate::model::{Batch, Key, Schema};
+use crate::segment::{Tombstone, Versions, read_stream, write_stream};
 
 /// Rows and deletes with their versions: what a log frame, a push and a pull carry. At most one change a key.
+///
+/// | bytes | what |
+/// |---|---|
+/// | 4 | length of the rows' part; 0 when there are none |
+/// | … | Arrow IPC stream of one record batch: the columns of [`Batch::to_arrow`], then `$timestamp`, `$origin`, `$sequence`, `$lsn` |
+/// | 4 | length of the deletes' part; 0 when there are none |
+/// | … | Arrow IPC stream of one record batch: the key under its field's name, then the same four columns |
 #[derive(Debug, Clone)]
 pub struct ChangeSet {
     /// Rows, inserted or replaced.
@@ -24,18 +26,65 @@ pub struct ChangeSet {
 }
 
 impl ChangeSet {
-    /// Arrow IPC stream of the rows and of the deletes (byte table in `src/docs/formats.md`).
+    /// No change.
+    pub fn empty(schema: &Arc<Schema>) -> Self {
+        Self { puts: Batch::empty(schema), put_versions: Vec::new(), deletes: Vec::new() }
+    }
+
+    /// The bytes of the table above.
     pub fn encode(&self) -> Vec<u8> {
-        unimplemented!("skeleton")
+        let mut out = Vec::new();
+        let rows = if self.puts.is_empty() { Vec::new() } else { write_stream(&self.rows_to_arrow()) };
+        out.put_u32(u32::try_from(rows.len()).expect("batches are bounded well below 4 GiB"));
+        out.put_bytes(&rows);
+        let deletes = if self.deletes.is_empty() {
+            Vec::new()
+        } else {
+            let tombstones: Vec<Tombstone> = self
+                .deletes
+                .iter()
+                .map(|(key, version)| Tombstone { key: key.clone(), version: *version, lsn: Lsn(0) })
+                .collect();
+            write_stream(&crate::segment::encode_tombstones(self.puts.schema(), &tombstones))
+        };
+        out.put_u32(u32::try_from(deletes.len()).expect("batches are bounded well below 4 GiB"));
+        out.put_bytes(&deletes);
+        out
+    }
+
+    fn rows_to_arrow(&self) -> RecordBatch {
+        let mut versions = Versions::default();
+        self.put_versions.iter().for_each(|&version| versions.push(version, Lsn(0)));
+        let rows = self.puts.to_arrow();
+        let fields = rows.schema();
+        let columns = fields.fields().iter().map(|field| field.as_ref().clone()).zip(rows.columns().iter().cloned());
+        crate::segment::batch_of(columns.chain(versions.to_arrow()), rows.num_rows())
     }
 
     /// The change set in `bytes`, validated against `schema` as rows of an application are.
     ///
     /// # Errors
     /// `Corrupt` when the bytes are no change set, `InvalidArgument` when the rows do not fit.
-    pub fn decode(schema: &std::sync::Arc<crate::model::Schema>, bytes: &[u8]) -> crate::base::Result<Self> {
-        let _ = (schema, bytes);
-        unimplemented!("skeleton")
+    pub fn decode(schema: &Arc<Schema>, bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(bytes);
+        let len = reader.u32()? as usize;
+        let rows = reader.bytes(len)?;
+        let len = reader.u32()? as usize;
+        let deletes = reader.bytes(len)?;
+        if reader.remaining() > 0 {
+            return Err(Error::corrupt(format!("{} bytes after the end of a change set", reader.remaining())));
+        }
+        let mut changes = Self::empty(schema);
+        if !rows.is_empty() {
+            let (rows, versions) = Versions::split(&read_stream(rows)?)?;
+            changes.puts = Batch::from_arrow(schema, &rows)?;
+            changes.put_versions = (0..versions.len()).map(|row| versions.version(row)).collect();
+        }
+        if !deletes.is_empty() {
+            let tombstones = crate::segment::decode_tombstones(schema, &read_stream(deletes)?)?;
+            changes.deletes = tombstones.into_iter().map(|delete| (delete.key, delete.version)).collect();
+        }
+        Ok(changes)
     }
 
     /// The number of changes.
@@ -47,10 +96,15 @@ impl ChangeSet {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The versions of all changes.
+    pub fn versions(&self) -> impl Iterator<Item = Version> + '_ {
+        self.put_versions.iter().copied().chain(self.deletes.iter().map(|(_, version)| *version))
+    }
 }
 
 /// How far a collection and one hub have got with each other. Durable with the changes it speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct SyncPosition {
     /// Own batches up to here are at the hub.
     pub pushed: Sequence,

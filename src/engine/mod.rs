@@ -1,7 +1,22 @@
-//! The collection as a state machine: decides, never does IO.
+//! The collection as a state machine: what a write means, what a flush, a merge and a recovery decide.
+//!
+//! Nothing here does IO, reads a clock or draws randomness: bytes, positions and times come as arguments, decisions go back
+//! as values, and the same calls give the same state on every target. Carrying decisions out is `db`'s work; reading rows by
+//! filter or nearness stands on `query`, above.
 
 mod changes;
+mod collection;
+mod compaction;
+mod manifest;
+pub mod name;
+mod record;
 mod spec;
 
-pub use changes::{ChangeSet, SyncPosition, Version};
+pub use changes::{ChangeSet, SyncPosition};
+pub use collection::{CollectionState, Progress, Slot};
+pub use compaction::{Merge, choose_merge, should_seal};
+pub use manifest::{CollectionManifest, FileEntry, Manifest, SegmentManifest};
+pub use record::Record;
 pub use spec::CollectionSpec;
+
+pub use crate::base::Version;

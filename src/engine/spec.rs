@@ -1,14 +1,52 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::index::IndexSpec;
-use crate::model::Schema;
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Error, Result};
+use crate::distance::Metric;
+use crate::index::{IndexKind, IndexSpec};
+use crate::model::{DataType, Schema};
 
 /// What a collection is made of: its schema, and an index for each vector field.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// As JSON: `{"fields": […], "dynamic": false, "indexes": {"embedding": {"metric": "IP", "kind": "FLAT"}}}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CollectionSpec {
     /// The fields.
+    #[serde(flatten)]
     pub schema: Arc<Schema>,
     /// By vector field; a field that is not named gets HNSW with COSINE.
+    #[serde(default)]
     pub indexes: BTreeMap<String, IndexSpec>,
+}
+
+impl CollectionSpec {
+    /// The same with an index for every vector field.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an index on a field that is no vector, and for HNSW parameters out of range.
+    pub fn completed(mut self) -> Result<Self> {
+        for (name, index) in &self.indexes {
+            let vector =
+                self.schema.field(name).is_some_and(|field| matches!(field.data_type, DataType::FloatVector { .. }));
+            if !vector {
+                return Err(Error::invalid(format!("index on {name:?}: expected the name of a float_vector field")));
+            }
+            if let IndexKind::Hnsw { m, ef_construction } = index.kind
+                && (!(2..=2048).contains(&m) || !(1..=65_536).contains(&ef_construction))
+            {
+                return Err(Error::invalid(format!(
+                    "index on {name:?}: M {m} and efConstruction {ef_construction}; expected 2 to 2048 and 1 to 65536"
+                )));
+            }
+        }
+        for field in self.schema.fields() {
+            if matches!(field.data_type, DataType::FloatVector { .. }) {
+                let usual = IndexSpec { metric: Metric::Cosine, kind: IndexKind::HNSW };
+                self.indexes.entry(field.name.clone()).or_insert(usual);
+            }
+        }
+        Ok(self)
+    }
 }

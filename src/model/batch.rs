@@ -97,6 +97,16 @@ impl Batch {
         Ok(Builder::new(schema, batch.num_rows()).read(batch)?.finish())
     }
 
+    /// Rows from columns that were checked before, as they are; without vectors, for reading the others only.
+    pub(crate) fn from_parts(schema: Arc<Schema>, scalars: RecordBatch, vectors: Vec<VectorColumn>) -> Self {
+        Self { schema, scalars, vectors }
+    }
+
+    /// The columns: narrow ones, and vectors.
+    pub(crate) fn into_parts(self) -> (RecordBatch, Vec<VectorColumn>) {
+        (self.scalars, self.vectors)
+    }
+
     /// All columns as Arrow, in schema order, vectors as `FixedSizeList<Float32>`, then [`META_COLUMN`].
     pub fn to_arrow(&self) -> RecordBatch {
         let mut fields = Vec::with_capacity(self.schema.fields().len() + 1);
@@ -182,8 +192,9 @@ impl Batch {
         let mut vectors = self.vectors.iter();
         for field in self.schema.fields() {
             if matches!(field.data_type, DataType::FloatVector { .. }) {
-                let VectorColumn { dim, data, .. } = vectors.next().expect("every vector field has its column");
-                if wanted(&field.name) {
+                if let Some(VectorColumn { dim, data, .. }) = vectors.next()
+                    && wanted(&field.name)
+                {
                     result.insert(field.name.clone(), Value::Vector(data[row * dim..(row + 1) * dim].to_vec()));
                 }
             } else {

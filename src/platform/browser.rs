@@ -41,3 +41,14 @@ pub async fn sleep_ms(ms: u64) {
     });
     JsFuture::from(promise).await.expect("a timer's promise is never rejected");
 }
+
+/// Runs `task` to its end even when the caller stops waiting for it: half a commit must not be left behind by a request that
+/// was given up.
+pub async fn run_to_end<T: 'static>(task: impl Future<Output = T> + 'static) -> T {
+    let (done, waiting) = futures_channel::oneshot::channel();
+    spawn(async move {
+        // The caller may be gone: then nobody waits for the value.
+        let _ = done.send(task.await);
+    });
+    waiting.await.expect("the host runs every task to its end")
+}

@@ -8,7 +8,7 @@ mod host;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use host::{MaybeSend, MaybeSync, now_ms, random_u64};
+pub use host::{MaybeSend, MaybeSync, now_ms, random_u64, run_to_end};
 #[cfg(native)]
 pub use host::{block_on, blocking};
 // Natively both stand on tokio, which only the feature `server` brings.

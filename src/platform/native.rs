@@ -72,3 +72,17 @@ pub fn blocking<T>(call: impl FnOnce() -> T) -> T {
     }
     call()
 }
+
+/// Runs `task` to its end even when the caller stops waiting for it: half a commit must not be left behind by a request that
+/// was given up. Without a runtime the caller carries it itself.
+pub async fn run_to_end<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {
+    #[cfg(feature = "server")]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        return match runtime.spawn(task).await {
+            Ok(value) => value,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => std::future::pending().await,
+        };
+    }
+    task.await
+}

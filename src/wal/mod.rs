@@ -1,1 +1,14 @@
 //! Log frames and their replay: bytes only, no files.
+//!
+//! A log file is a header and frames; each frame carries one applied batch and is checked by CRC-32C. A torn tail is what a
+//! crash leaves and is cut; damage before the tail is an error that names file and offset. What a payload means is the
+//! engine's business.
+
+mod frame;
+mod replay;
+
+pub use frame::{FRAME_HEADER_BYTES, FrameKind, HEADER_BYTES, PAYLOAD_BYTES_MAX, encode_frame, encode_header};
+pub use replay::{Frame, Replay, replay};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+use hashbrown::HashMap;
+
+use futures_channel::oneshot;
+
+use super::collection::Collection;
+use super::{Durability, WriteResponse};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp, Version};
+use crate::engine::{ChangeSet, Record, SyncPosition, name};
+use crate::model::{Batch, Key};
+use crate::platform;
+use crate::wal;
+
+/// A group is written when it reaches this size, and the rest waits for the next one.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// What a caller wants written.
+pub(super) enum Request {
+    Insert(Batch),
+    Upsert(Batch),
+    DeleteKeys(Vec<Key>),
+    DeleteWhere(crate::query::Filter),
+    Apply {
+        changes: ChangeSet,
+        from: Option<(ReplicaId, Lsn)>,
+    },
+    MarkPushed {
+        hub: ReplicaId,
+        sequence: Sequence,
+    },
+    /// Seals the growing segment, so that everything before it can be flushed.
+    Seal,
+}
+
+/// A request that waits for the next commit.
+pub(super) struct Pending {
+    request: Request,
+    reply: oneshot::Sender<Result<WriteResponse>>,
+}
+
+/// The end of a collection's log. Whoever holds it is the collection's one writer.
+pub(super) struct Log {
+    /// The file that takes the next frame.
+    pub(super) number: u64,
+    /// Its length; 0 when it is not there yet.
+    pub(super) len: u64,
+    /// Appended and not yet synced.
+    unsynced: bool,
+    /// Set when the file's end is unknown: writing on could put frames behind damage.
+    broken: Option<Error>,
+}
+
+impl Log {
+    pub(super) fn new(number: u64, len: u64) -> Self {
+        Self { number, len, unsynced: false, broken: None }
+    }
+
+    /// Why there will be no more changes, when the collection was closed or dropped.
+    pub(super) fn closed(&self) -> Option<Error> {
+        self.broken.clone().filter(|error| error.kind() == ErrorKind::Closed)
+    }
+
+    fn end(&mut self) {
+        self.broken = Some(Error::new(ErrorKind::Closed, "the collection was closed or dropped"));
+    }
+}
+
+/// A record with its place in the log.
+struct Staged {
+    lsn: Lsn,
+    record: Record,
+    timestamp: Timestamp,
+    /// Every batch that came with the record, those included that lose to what is here: known once the record is durable.
+    seen: Vec<(ReplicaId, Sequence)>,
+}
+
+/// Records on their way into the log, and whom to tell.
+#[derive(Default)]
+struct Group {
+    bytes: Vec<u8>,
+    staged: Vec<(Staged, oneshot::Sender<Result<WriteResponse>>)>,
+    /// Keys that this group writes (true) or deletes (false): later requests of the group see them.
+    keys: HashMap<Key, bool>,
+    sequence: Option<Sequence>,
+    changes: bool,
+}
+
+impl Collection {
+    /// Hands a request to the writer and waits for its end. Requests that come while a commit is under way are committed
+    /// together by the next one.
+    pub(super) async fn write(&self, request: Request) -> Result<WriteResponse> {
+        self.inner.shared.check_open()?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.pending.lock().expect("no panic while held").push(Pending { request, reply });
+        let this = self.clone();
+        platform::run_to_end(async move { this.commit().await }).await;
+        answer.await.map_err(|_| Error::internal("a commit ended without an answer"))?
+    }
+
+    /// Ends writing for good, after what is under way.
+    pub(super) async fn end(&self) {
+        self.inner.log.lock().await.end();
+        self.notify();
+    }
+
+    async fn commit(&self) {
+        let mut log = self.inner.log.lock().await;
+        loop {
+            let requests = std::mem::take(&mut *self.inner.pending.lock().expect("no panic while held"));
+            if requests.is_empty() {
+                return;
+            }
+            let mut group = Group::default();
+            for Pending { request, reply } in requests {
+                // These look at the state as it is after all requests before them.
+                let alone = matches!(request, Request::DeleteWhere(_) | Request::Seal | Request::MarkPushed { .. });
+                if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= usize::from(u16::MAX) {
+                    self.commit_group(&mut log, std::mem::take(&mut group)).await;
+                }
+                match self.stage(&mut log, &mut group, request).await {
+                    Ok(Some(staged)) => group.staged.push((staged, reply)),
+                    // A caller who has gone away does not need the answer.
+                    Ok(None) => drop(reply.send(Ok(WriteResponse { lsn: self.lsn(), ..Default::default() }))),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+            self.commit_group(&mut log, group).await;
+        }
+    }
+
+    /// Turns a request into a record of `group`; `None` when there is nothing to write.
+    async fn stage(&self, log: &mut Log, group: &mut Group, request: Request) -> Result<Option<Staged>> {
+        if let Some(error) = &log.broken {
+            return Err(error.clone());
+        }
+        let shared = &self.inner.shared;
+        let mut seen = Vec::new();
+        let record = match request {
+            Request::Insert(batch) => {
+                self.check_absent(group, &batch)?;
+                self.stage_local(group, batch, Vec::new())
+            }
+            Request::Upsert(batch) => self.stage_local(group, batch, Vec::new()),
+            Request::DeleteKeys(keys) => {
+                let keys = self.present(group, keys);
+                self.stage_local(group, Batch::empty(&self.spec().schema), keys)
+            }
+            Request::DeleteWhere(filter) => {
+                let keys = self.matching_keys(&filter);
+                self.stage_local(group, Batch::empty(&self.spec().schema), keys)
+            }
+            Request::Apply { changes, from } => {
+                {
+                    let now = platform::now_ms();
+                    let mut clock = shared.clock.lock().expect("no panic while held");
+                    // All or none: a set with one refused timestamp leaves no trace.
+                    let mut probe = *clock;
+                    changes.versions().try_for_each(|version| probe.observe(version.timestamp, now))?;
+                    *clock = probe;
+                }
+                let state = self.inner.state.read().expect("no panic while held");
+                seen = changes.versions().map(|version| (version.origin, version.sequence)).collect();
+                seen.sort_unstable();
+                seen.dedup();
+                let changes = state.winners(changes);
+                match (changes.is_empty(), from) {
+                    (true, None) => None,
+                    (true, Some((hub, pulled))) => {
+                        let position = state.progress().positions.get(&hub).copied().unwrap_or_default();
+                        (position.pulled != pulled)
+                            .then_some(Record::Position { hub, position: SyncPosition { pulled, ..position } })
+                    }
+                    (false, from) => Some(Record::Changes { from, changes }),
+                }
+            }
+            Request::MarkPushed { hub, sequence } => {
+                let position = self.sync_position(hub);
+                (position.pushed < sequence)
+                    .then_some(Record::Position { hub, position: SyncPosition { pushed: sequence, ..position } })
+            }
+            Request::Seal => {
+                if log.unsynced {
+                    let path = name::log(self.id(), log.number);
+                    shared.storage.sync(&path).await?;
+                    log.unsynced = false;
+                }
+                let mut state = self.inner.state.write().expect("no panic while held");
+                if state.seal(shared.next_segment(), log.number + 1) {
+                    log.number += 1;
+                    log.len = 0;
+                }
+                None
+            }
+        };
+        let Some(record) = record else {
+            self.inner.state.write().expect("no panic while held").note_seen(&seen);
+            return Ok(None);
+        };
+        let lsn = match group.staged.last() {
+            Some((last, _)) => last.lsn.next(),
+            None => self.inner.state.read().expect("no panic while held").progress().frame.next(),
+        };
+        let timestamp = match &record {
+            Record::Changes { changes, .. } => {
+                changes.versions().map(|version| version.timestamp).max().unwrap_or_default()
+            }
+            Record::Position { .. } => Timestamp::default(),
+        };
+        if group.bytes.is_empty() && log.len == 0 {
+            group.bytes = wal::encode_header(self.id(), log.number);
+        }
+        let payload = record.encode();
+        if payload.len() > wal::PAYLOAD_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "a batch of {} bytes; at most {} fit one log frame",
+                payload.len(),
+                wal::PAYLOAD_BYTES_MAX
+            )));
+        }
+        let place = u16::try_from(group.staged.len()).expect("a full group is committed before");
+        wal::encode_frame(&mut group.bytes, lsn, place, record.kind(), &payload);
+        if let Record::Changes { changes, .. } = &record {
+            group.changes = true;
+            group.keys.extend(changes.puts.keys().into_iter().map(|key| (key, true)));
+            group.keys.extend(changes.deletes.iter().map(|(key, _)| (key.clone(), false)));
+        }
+        Ok(Some(Staged { lsn, record, timestamp, seen }))
+    }
+
+    fn stage_local(&self, group: &mut Group, puts: Batch, deletes: Vec<Key>) -> Option<Record> {
+        if puts.is_empty() && deletes.is_empty() {
+            return None;
+        }
+        let shared = &self.inner.shared;
+        let timestamp = shared.clock.lock().expect("no panic while held").tick(platform::now_ms());
+        let sequence = group
+            .sequence
+            .unwrap_or_else(|| self.inner.state.read().expect("no panic while held").seen(shared.replica));
+        let version = Version { timestamp, origin: shared.replica, sequence: sequence.next() };
+        group.sequence = Some(version.sequence);
+        let put_versions = vec![version; puts.len()];
+        let deletes = deletes.into_iter().map(|key| (key, version)).collect();
+        Some(Record::Changes { from: None, changes: ChangeSet { puts, put_versions, deletes } })
+    }
+
+    fn check_absent(&self, group: &Group, batch: &Batch) -> Result<()> {
+        let state = self.inner.state.read().expect("no panic while held");
+        if group.keys.is_empty() {
+            return state.check_absent(batch);
+        }
+        for row in 0..batch.len() {
+            let key = batch.key(row);
+            let there = group.keys.get(&key).copied().unwrap_or_else(|| state.find(&key).is_some());
+            if there {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("row {row}: primary key {key} exists already; upsert replaces rows"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn present(&self, group: &Group, mut keys: Vec<Key>) -> Vec<Key> {
+        let state = self.inner.state.read().expect("no panic while held");
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| group.keys.get(key).copied().unwrap_or_else(|| state.find(key).is_some()));
+        keys
+    }
+
+    /// Appends and syncs a group, applies it, and answers; when that fails, cuts the log back to where it was.
+    async fn commit_group(&self, log: &mut Log, group: Group) {
+        if group.staged.is_empty() {
+            return;
+        }
+        let len = group.bytes.len() as u64;
+        if let Err(error) = self.append(log, group.bytes.into(), group.changes).await {
+            for (_, reply) in group.staged {
+                drop(reply.send(Err(error.clone())));
+            }
+            return;
+        }
+        log.len += len;
+        let mut answers = Vec::with_capacity(group.staged.len());
+        {
+            let mut state = self.inner.state.write().expect("no panic while held");
+            for (Staged { lsn, record, timestamp, seen }, reply) in group.staged {
+                state.note_seen(&seen);
+                let count = match record {
+                    Record::Changes { from, changes } => state.apply(lsn, &changes, from),
+                    Record::Position { hub, position } => {
+                        state.set_position(lsn, hub, position);
+                        0
+                    }
+                };
+                answers.push((reply, WriteResponse { count, timestamp, lsn }));
+            }
+        }
+        if group.changes {
+            self.notify();
+        }
+        for (reply, answer) in answers {
+            drop(reply.send(Ok(answer)));
+        }
+    }
+
+    async fn append(&self, log: &mut Log, bytes: bytes::Bytes, changes: bool) -> Result<()> {
+        let shared = &self.inner.shared;
+        let path = name::log(self.id(), log.number);
+        let appended = shared.storage.append(&path, bytes).await;
+        if let Err(error) = appended {
+            let cut = if log.len == 0 {
+                shared.storage.remove(&path).await
+            } else {
+                shared.storage.truncate(&path, log.len).await
+            };
+            if let Err(second) = cut {
+                log.broken =
+                    Some(second.context(format!("after a failed append ({error}), {path} could not be cut back")));
+            }
+            return Err(error.context(path));
+        }
+        // Positions are worth no sync of their own: losing one repeats some work and loses nothing.
+        if changes && shared.options.durability == Durability::Synced {
+            if let Err(error) = shared.storage.sync(&path).await {
+                // What a failed sync has written is unknowable; only reading the file again tells.
+                let error = error.context(format!("{path}: sync failed; open the store again to see what is there"));
+                log.broken = Some(error.clone());
+                return Err(error);
+            }
+            log.unsynced = false;
+        } else {
+            log.unsynced = true;
+        }
+        Ok(())
+    }
+}

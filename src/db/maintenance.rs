@@ -1,0 +1,205 @@
+use super::commit::Request;
+use super::recovery::file_entry;
+use super::{Collection, Db};
+use crate::base::{ErrorKind, Result};
+use crate::engine::{FileEntry, Merge, SegmentManifest, choose_merge, name, should_seal};
+use crate::platform;
+use crate::segment::{self, FileKind, Segment, SegmentFile};
+use crate::storage::Storage;
+
+/// Rows that one step adds to a graph: a few milliseconds, for searches wait for it.
+const INDEX_ROWS: usize = 16;
+/// An idle store flushes when a restart would replay this much log.
+const IDLE_LOG_BYTES: u64 = 4 << 20;
+
+impl Db {
+    /// One bounded step of background work (indexing some rows, flushing a full segment, merging small ones); tells whether
+    /// more is waiting. The roof calls it while the host is idle. Does nothing while another step is under way.
+    ///
+    /// # Errors
+    /// What the storage says; the step is tried again by the next call, and nothing is lost.
+    pub async fn maintain(&self) -> Result<bool> {
+        self.inner.shared.check_open()?;
+        let Some(_one) = self.inner.maintenance.try_lock() else { return Ok(true) };
+        for collection in self.collections() {
+            if self.step(&collection).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn step(&self, collection: &Collection) -> Result<bool> {
+        if collection.inner.state.write().expect("no panic while held").index_some(INDEX_ROWS) > 0 {
+            return Ok(true);
+        }
+        if self.flush_next(collection).await?
+            || self.save_index(collection).await?
+            || self.merge_some(collection).await?
+        {
+            return Ok(true);
+        }
+        let (log_bytes, rows) = {
+            let log = collection.inner.log.lock().await;
+            (log.len, collection.inner.state.read().expect("no panic while held").growing().segment.len())
+        };
+        if should_seal(rows, log_bytes) || log_bytes >= IDLE_LOG_BYTES {
+            collection.write(Request::Seal).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Writes what is only in the log to segments, and drops the log before it. Called by [`Collection`]s' owners and by close.
+    pub(super) async fn flush_collection(&self, collection: &Collection) -> Result<()> {
+        let _one = self.inner.maintenance.lock().await;
+        collection.write(Request::Seal).await?;
+        while self.flush_next(collection).await? {}
+        Ok(())
+    }
+
+    /// Writes the growing segment of `collection` and as much of its index as there is to storage, and drops the log before it.
+    pub async fn flush(&self, collection: &str) -> Result<()> {
+        let collection = self.collection(collection)?;
+        let db = self.clone();
+        platform::run_to_end(async move { db.flush_collection(&collection).await }).await
+    }
+
+    /// Flushes the oldest sealed segment; false when there is none.
+    async fn flush_next(&self, collection: &Collection) -> Result<bool> {
+        let next = collection.inner.state.read().expect("no panic while held").next_unflushed();
+        let Some((segment, progress, log_start)) = next else { return Ok(false) };
+        let described = self.write_segment(collection, &segment).await?;
+        drop(segment);
+        let (id, segment_id) = (collection.id(), described.id);
+        self.inner
+            .shared
+            .swap_manifest(|manifest| {
+                if let Some(collection) = manifest.collection_mut(id) {
+                    collection.progress = progress;
+                    collection.log_start = log_start;
+                    collection.segments.push(described);
+                }
+                Ok(())
+            })
+            .await?;
+        collection.inner.state.write().expect("no panic while held").flushed(segment_id);
+        let storage = &self.inner.shared.storage;
+        for entry in storage.list(&name::logs(id)).await? {
+            if name::number(&entry.name).is_some_and(|number| number < log_start) {
+                storage.remove(&entry.name).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn write_segment(&self, collection: &Collection, segment: &Segment) -> Result<SegmentManifest> {
+        let mut files = Vec::new();
+        for file in segment::encode(segment) {
+            files.push(self.write_file(collection, segment, &file, 0).await?);
+        }
+        Ok(SegmentManifest { id: segment.id(), rows: segment.len() as u64, files })
+    }
+
+    async fn write_file(
+        &self,
+        collection: &Collection,
+        segment: &Segment,
+        file: &SegmentFile,
+        generation: usize,
+    ) -> Result<FileEntry> {
+        let ordinal = |field: &str| segment.indexes().iter().position(|index| index.field == field).unwrap_or_default();
+        let base = match &file.kind {
+            FileKind::Rows => "rows".to_owned(),
+            FileKind::Deletes => "deletes".to_owned(),
+            FileKind::Vector(field) => format!("vector-{}", ordinal(field)),
+            FileKind::Index(field) => format!("index-{}-{generation}", ordinal(field)),
+        };
+        let name = name::segment_file(collection.id(), segment.id(), &base);
+        put_fresh(&*self.inner.shared.storage, &name, &file.bytes).await?;
+        Ok(file_entry(&file.kind, name, &file.bytes))
+    }
+
+    /// Writes anew the index file of a flushed segment whose graph has grown since; false when there is none.
+    async fn save_index(&self, collection: &Collection) -> Result<bool> {
+        let stale = collection.inner.state.write().expect("no panic while held").take_stale_index();
+        let Some(segment) = stale else { return Ok(false) };
+        let mut entries = Vec::new();
+        for file in segment::encode_indexes(&segment) {
+            entries.push(self.write_file(collection, &segment, &file, segment.len()).await?);
+        }
+        let (id, segment_id) = (collection.id(), segment.id());
+        drop(segment);
+        let old: Vec<FileEntry> = self
+            .inner
+            .shared
+            .swap_manifest(|manifest| {
+                let segments = manifest.collection_mut(id).map(|collection| &mut collection.segments);
+                let Some(segment) = segments.into_iter().flatten().find(|segment| segment.id == segment_id) else {
+                    return Ok(Vec::new());
+                };
+                let (old, mut kept): (Vec<_>, Vec<_>) = segment
+                    .files
+                    .drain(..)
+                    .partition(|file| file.kind == "index" && !entries.iter().any(|entry| entry.name == file.name));
+                kept.retain(|file| file.kind != "index");
+                kept.extend(entries);
+                segment.files = kept;
+                Ok(old)
+            })
+            .await?;
+        for file in old {
+            self.inner.shared.storage.remove(&file.name).await?;
+        }
+        Ok(true)
+    }
+
+    /// One step of merging flushed segments; false when all is well.
+    async fn merge_some(&self, collection: &Collection) -> Result<bool> {
+        let mut merging = collection.inner.merge.lock().await;
+        let Some(merge) = &mut *merging else {
+            let state = collection.inner.state.read().expect("no panic while held");
+            let inputs = choose_merge(&state.flushed_segments());
+            if inputs.is_empty() {
+                return Ok(false);
+            }
+            let slots: Vec<_> = inputs.iter().filter_map(|id| state.slot(*id)).collect();
+            *merging = Some(Merge::new(self.inner.shared.next_segment(), &slots, &collection.spec().indexes));
+            return Ok(true);
+        };
+        if merge.segment.index_some(INDEX_ROWS) > 0 {
+            return Ok(true);
+        }
+        let described = self.write_segment(collection, &merge.segment).await?;
+        let (id, inputs) = (collection.id(), merge.inputs.clone());
+        let old: Vec<SegmentManifest> = self
+            .inner
+            .shared
+            .swap_manifest(|manifest| {
+                let Some(collection) = manifest.collection_mut(id) else { return Ok(Vec::new()) };
+                let is_input = |segment: &SegmentManifest| inputs.contains(&segment.id);
+                let (old, kept): (Vec<_>, Vec<_>) = collection.segments.drain(..).partition(is_input);
+                collection.segments = kept;
+                collection.segments.push(described);
+                Ok(old)
+            })
+            .await?;
+        let merge = merging.take().expect("a merge is under way");
+        collection.inner.state.write().expect("no panic while held").replace_merged(merge);
+        for file in old.iter().flat_map(|segment| &segment.files) {
+            self.inner.shared.storage.remove(&file.name).await?;
+        }
+        Ok(true)
+    }
+}
+
+/// Puts a file that no manifest names yet, over whatever an attempt that failed has left.
+async fn put_fresh(storage: &dyn Storage, name: &str, bytes: &bytes::Bytes) -> Result<()> {
+    match storage.put(name, bytes.clone()).await {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            storage.remove(name).await?;
+            storage.put(name, bytes.clone()).await
+        }
+        done => done,
+    }
+}

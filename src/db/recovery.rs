@@ -1,0 +1,222 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::database::Shared;
+use super::{Collection, Options};
+use crate::base::codec::checksum;
+use crate::base::{Error, HybridClock, ReplicaId, Result, SegmentId};
+use crate::engine::{CollectionManifest, CollectionState, FileEntry, Manifest, Record, name};
+use crate::platform;
+use crate::segment::{self, FileKind};
+use crate::storage::{Entry, Storage};
+use crate::wal;
+
+/// Reads a store: the newest whole manifest, the segments that it names, then the logs after them. Removes what a crash left.
+pub(super) async fn open(
+    storage: Arc<dyn Storage>,
+    options: Options,
+) -> Result<(Arc<Shared>, BTreeMap<String, Collection>)> {
+    let entries = storage.list("").await?;
+    let manifest = newest_manifest(&*storage, &entries).await?;
+    let mut states = Vec::new();
+    let mut clock = manifest.clock;
+    let mut next_segment = manifest.next_segment;
+    for described in &manifest.collections {
+        let opened = open_collection(&*storage, described, &entries, next_segment).await?;
+        clock = clock.max(opened.state.progress().timestamp);
+        next_segment = next_segment.next();
+        states.push((described, opened));
+    }
+    sweep(&*storage, &manifest, &entries).await?;
+    let shared = Manifest { next_segment, ..manifest.clone() };
+    let shared = Arc::new(Shared::new(storage, options, shared, HybridClock::starting_after(clock)));
+    let collections = states.into_iter().map(|(described, opened)| {
+        let collection = Collection::new(
+            shared.clone(),
+            described.id,
+            &described.name,
+            opened.state,
+            opened.log_number,
+            opened.log_len,
+        );
+        (described.name.clone(), collection)
+    });
+    let collections = collections.collect();
+    Ok((shared, collections))
+}
+
+/// The newest whole manifest. One that a crash cut short counts only as long as no older one is there: the older one is
+/// removed before the newer is acknowledged, and everything that it names after that.
+async fn newest_manifest(storage: &dyn Storage, entries: &[Entry]) -> Result<Manifest> {
+    let names: Vec<&str> =
+        entries.iter().map(|entry| entry.name.as_str()).filter(|name| name.starts_with(name::MANIFESTS)).collect();
+    let mut torn = Vec::new();
+    let mut found = None;
+    for (index, path) in names.iter().enumerate().rev() {
+        let bytes = storage.read_all(path).await?;
+        match Manifest::decode(&bytes) {
+            Ok(Some(manifest)) => {
+                found = Some((index, manifest));
+                break;
+            }
+            Ok(None) => torn.push(*path),
+            Err(error) if index > 0 && error.kind() == crate::base::ErrorKind::Corrupt => torn.push(*path),
+            Err(error) => return Err(error.context(path)),
+        }
+    }
+    for path in &torn {
+        storage.remove(path).await?;
+    }
+    if let Some((index, manifest)) = found {
+        for path in &names[..index] {
+            storage.remove(path).await?;
+        }
+        return Ok(manifest);
+    }
+    if let Some(entry) = entries.iter().find(|entry| !entry.name.starts_with(name::MANIFESTS)) {
+        return Err(Error::corrupt(format!(
+            "{}: there is {} but no whole manifest; restore the store from a replica or a backup",
+            name::MANIFESTS,
+            entry.name
+        )));
+    }
+    // 53 bits, so that JavaScript can hold it; never 0, which is nobody.
+    let replica = ReplicaId((platform::random_u64() >> 11).max(1));
+    let mut manifest = Manifest::new(replica);
+    manifest.version = 1;
+    storage.put(&name::manifest(1), manifest.encode().into()).await?;
+    Ok(manifest)
+}
+
+struct Opened {
+    state: CollectionState,
+    log_number: u64,
+    log_len: u64,
+}
+
+async fn open_collection(
+    storage: &dyn Storage,
+    described: &CollectionManifest,
+    entries: &[Entry],
+    growing: SegmentId,
+) -> Result<Opened> {
+    let spec = described.spec.clone().completed()?;
+    let schema = spec.schema.clone();
+    let indexes = spec.indexes.clone();
+    let mut state = CollectionState::new(spec, growing, described.progress.clone());
+    for segment in &described.segments {
+        let mut files = BTreeMap::new();
+        for file in &segment.files {
+            let bytes = storage.read_all(&file.name).await?;
+            if bytes.len() as u64 != file.len || checksum(&bytes) != file.checksum {
+                return Err(Error::corrupt(format!(
+                    "{}: {} bytes with checksum {:08x}; expected {} with {:08x}",
+                    file.name,
+                    bytes.len(),
+                    checksum(&bytes),
+                    file.len,
+                    file.checksum
+                )));
+            }
+            files.insert(file_kind(file)?, (file.name.clone(), bytes));
+        }
+        state.add_flushed(segment::decode(segment.id, &schema, &indexes, &files)?);
+    }
+    let prefix = name::logs(described.id);
+    let logs: Vec<(u64, &str)> = entries
+        .iter()
+        .filter(|entry| entry.name.starts_with(&prefix))
+        .filter_map(|entry| Some((name::number(&entry.name)?, entry.name.as_str())))
+        .filter(|(number, _)| *number >= described.log_start)
+        .collect();
+    let (mut log_number, mut log_len) = (described.log_start, 0);
+    for (index, (number, path)) in logs.iter().enumerate() {
+        let expected = described.log_start + index as u64;
+        if *number != expected {
+            return Err(Error::corrupt(format!("{}: missing, but {path} is there", name::log(described.id, expected))));
+        }
+        let bytes = storage.read_all(path).await?;
+        let replay = wal::replay(path, &bytes, described.id, *number, state.progress().frame.next())?;
+        for frame in &replay.frames {
+            let record = Record::decode(&schema, frame.kind, frame.payload)
+                .map_err(|error| Error::corrupt(format!("{path}: at byte {}: {error}", frame.offset)))?;
+            match record {
+                Record::Changes { from, changes } => {
+                    state.apply(frame.lsn, &changes, from);
+                }
+                Record::Position { hub, position } => state.set_position(frame.lsn, hub, position),
+            }
+        }
+        if replay.valid_len < bytes.len() {
+            if index + 1 < logs.len() {
+                return Err(Error::corrupt(format!(
+                    "{path}: at byte {}: cut short, but a later log file is there",
+                    replay.valid_len
+                )));
+            }
+            tracing::warn!(
+                file = path,
+                bytes = bytes.len() - replay.valid_len,
+                "cut a torn tail that was never acknowledged"
+            );
+            if replay.valid_len == 0 {
+                storage.remove(path).await?;
+            } else {
+                storage.truncate(path, replay.valid_len as u64).await?;
+            }
+        }
+        if replay.valid_len > 0 {
+            // The process may have died between an append and its sync: what readers are about to see must not be lost again.
+            storage.sync(path).await?;
+        }
+        (log_number, log_len) = (*number, replay.valid_len as u64);
+    }
+    Ok(Opened { state, log_number, log_len })
+}
+
+fn file_kind(file: &FileEntry) -> Result<FileKind> {
+    match (file.kind.as_str(), &file.field) {
+        ("rows", None) => Ok(FileKind::Rows),
+        ("deletes", None) => Ok(FileKind::Deletes),
+        ("vector", Some(field)) => Ok(FileKind::Vector(field.clone())),
+        ("index", Some(field)) => Ok(FileKind::Index(field.clone())),
+        (kind, _) => Err(Error::new(
+            crate::base::ErrorKind::Unsupported,
+            format!("{}: segment files of kind {kind:?} are of a later version", file.name),
+        )),
+    }
+}
+
+/// The entry of a segment's file in the manifest.
+pub(super) fn file_entry(kind: &FileKind, name: String, bytes: &[u8]) -> FileEntry {
+    let (kind, field) = match kind {
+        FileKind::Rows => ("rows", None),
+        FileKind::Deletes => ("deletes", None),
+        FileKind::Vector(field) => ("vector", Some(field.clone())),
+        FileKind::Index(field) => ("index", Some(field.clone())),
+    };
+    FileEntry { kind: kind.to_owned(), field, name, len: bytes.len() as u64, checksum: checksum(bytes) }
+}
+
+/// Removes files that the manifest does not name: segments whose flush did not end, logs that are wholly in segments,
+/// collections that were dropped.
+async fn sweep(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) -> Result<()> {
+    let named: BTreeSet<&str> = manifest
+        .collections
+        .iter()
+        .flat_map(|collection| &collection.segments)
+        .flat_map(|segment| &segment.files)
+        .map(|file| file.name.as_str())
+        .collect();
+    for entry in entries.iter().filter(|entry| !entry.name.starts_with(name::MANIFESTS)) {
+        let is_live_log = manifest.collections.iter().any(|collection| {
+            entry.name.starts_with(&name::logs(collection.id))
+                && name::number(&entry.name).is_some_and(|number| number >= collection.log_start)
+        });
+        if !is_live_log && !named.contains(entry.name.as_str()) {
+            tracing::debug!(file = entry.name, "removed a file that no manifest names");
+            storage.remove(&entry.name).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+use super::{Collection, Hit, QueryRequest, SearchRequest, SearchResponse};
+use crate::base::{Error, Result, RowMask};
+use crate::engine::{CollectionState, Slot};
+use crate::index::flat;
+use crate::model::{DataType, Key, Row};
+use crate::query::Filter;
+
+/// The most hits of one search, as in Milvus; `limit + offset` counts.
+const LIMIT_MAX: usize = 16_384;
+/// Candidates that a graph search keeps when the request does not say.
+const EF_MIN: usize = 64;
+
+/// A living row: its key, and where it is.
+struct Found<'a> {
+    key: Key,
+    slot: &'a Slot,
+    row: usize,
+}
+
+impl Collection {
+    fn filter(&self, text: Option<&str>) -> Result<Option<Filter>> {
+        self.inner.shared.check_open()?;
+        text.filter(|text| !text.trim().is_empty()).map(|text| Filter::parse(text, &self.spec().schema)).transpose()
+    }
+
+    fn state(&self) -> std::sync::RwLockReadGuard<'_, CollectionState> {
+        self.inner.state.read().expect("no panic while held")
+    }
+
+    pub(super) fn matching_keys(&self, filter: &Filter) -> Vec<Key> {
+        let state = self.state();
+        let keys = state.slots().flat_map(|slot| {
+            let admitted = admitted(slot, Some(filter));
+            admitted.iter().map(|row| slot.segment.key(row)).collect::<Vec<_>>()
+        });
+        keys.collect()
+    }
+
+    pub(super) fn read_count(&self, filter: Option<&str>) -> Result<usize> {
+        let filter = self.filter(filter)?;
+        let state = self.state();
+        Ok(match &filter {
+            None => state.rows(),
+            Some(_) => state.slots().map(|slot| admitted(slot, filter.as_ref()).count()).sum(),
+        })
+    }
+
+    pub(super) fn read_keys(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
+        self.inner.shared.check_open()?;
+        keys.iter().try_for_each(|key| self.check_key(key))?;
+        let fields = self.output_fields(output_fields)?;
+        let state = self.state();
+        let rows = keys.iter().filter_map(|key| state.find(key));
+        Ok(rows.map(|(segment, row)| segment.row(row as usize, fields.as_deref())).collect())
+    }
+
+    pub(super) fn read_query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
+        let filter = self.filter(request.filter.as_deref())?;
+        let fields = self.output_fields(request.output_fields.as_deref())?;
+        let state = self.state();
+        let mut found: Vec<Found<'_>> = Vec::new();
+        for slot in state.slots() {
+            let admitted = admitted(slot, filter.as_ref());
+            found.extend(admitted.iter().map(|row| Found { key: slot.segment.key(row), slot, row }));
+        }
+        let end = request.limit.map_or(found.len(), |limit| limit.saturating_add(request.offset)).min(found.len());
+        if end < found.len() && end > 0 {
+            found.select_nth_unstable_by(end - 1, |a, b| a.key.cmp(&b.key));
+        }
+        found.truncate(end);
+        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let rows = found.iter().skip(request.offset);
+        Ok(rows.map(|found| found.slot.segment.row(found.row, fields.as_deref())).collect())
+    }
+
+    pub(super) fn read_nearest(&self, request: &SearchRequest) -> Result<SearchResponse> {
+        let filter = self.filter(request.filter.as_deref())?;
+        let fields = self.output_fields(request.output_fields.as_deref())?;
+        let (field, dim) = self.vector_field(request.field.as_deref())?;
+        check_query(&request.vector, field, dim)?;
+        let k = request.limit.saturating_add(request.offset);
+        if request.limit == 0 || k > LIMIT_MAX {
+            return Err(Error::invalid(format!(
+                "limit {} and offset {}; expected a limit of at least 1, and at most {LIMIT_MAX} together",
+                request.limit, request.offset
+            )));
+        }
+        if request.ef == Some(0) {
+            return Err(Error::invalid("ef 0; expected at least 1"));
+        }
+        let ef = request.ef.unwrap_or(EF_MIN).max(k);
+        let metric = self.spec().indexes[field].metric;
+        let state = self.state();
+        let mut response = SearchResponse::default();
+        let mut nearest: Vec<(f32, Found<'_>)> = Vec::new();
+        for slot in state.slots().filter(|slot| !slot.segment.is_empty()) {
+            let admitted = admitted(slot, filter.as_ref());
+            let count = admitted.count();
+            if count == 0 {
+                continue;
+            }
+            let whole = count == slot.segment.len();
+            let mask = (!whole).then_some(&admitted);
+            let vectors = slot.segment.vectors(field).expect("every segment has every vector field");
+            let graph = slot.segment.index(field).and_then(|index| index.graph.as_ref());
+            let mut scanned_from = 0;
+            let mut neighbors = Vec::new();
+            if let Some(graph) = graph.filter(|_| !request.exact && !scan_is_cheaper(count, slot.segment.len(), ef)) {
+                neighbors = graph.search(&request.vector, k, ef, mask, vectors);
+                scanned_from = graph.len();
+                response.segments_by_index += 1;
+            } else {
+                response.segments_by_scan += 1;
+            }
+            if scanned_from < slot.segment.len() {
+                let tail = scanned_from as u32..slot.segment.len() as u32;
+                response.rows_scanned += admitted.iter().filter(|&row| row >= scanned_from).count();
+                neighbors.extend(flat::search(vectors, tail, metric, &request.vector, k, mask));
+            }
+            nearest.extend(neighbors.into_iter().map(|neighbor| {
+                let row = neighbor.row as usize;
+                (neighbor.distance, Found { key: slot.segment.key(row), slot, row })
+            }));
+        }
+        nearest.sort_by(|(a, left), (b, right)| a.total_cmp(b).then_with(|| left.key.cmp(&right.key)));
+        let hits = nearest.into_iter().skip(request.offset).take(request.limit).map(|(distance, found)| Hit {
+            score: metric.score(distance),
+            row: found.slot.segment.row(found.row, fields.as_deref()),
+            key: found.key,
+        });
+        response.hits = hits.collect();
+        Ok(response)
+    }
+
+    fn vector_field(&self, wanted: Option<&str>) -> Result<(&str, usize)> {
+        let fields = self.spec().schema.fields().iter().filter_map(|field| match field.data_type {
+            DataType::FloatVector { dim } => Some((field.name.as_str(), dim as usize)),
+            _ => None,
+        });
+        let fields: Vec<(&str, usize)> = fields.collect();
+        match (wanted, fields.as_slice()) {
+            (None, [only]) => Ok(*only),
+            (None, _) => {
+                Err(Error::invalid(format!("{} vector fields; the request must name the one to search", fields.len())))
+            }
+            (Some(wanted), _) => fields.iter().find(|(name, _)| *name == wanted).copied().ok_or_else(|| {
+                let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+                Error::invalid(format!("no vector field {wanted:?}; there are: {}", names.join(", ")))
+            }),
+        }
+    }
+
+    /// The wanted fields, `*` spelled out; refuses names that no row can have.
+    fn output_fields(&self, wanted: Option<&[String]>) -> Result<Option<Vec<String>>> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let schema = &self.spec().schema;
+        if let Some(name) = wanted.iter().find(|name| *name != "*" && !schema.dynamic() && schema.field(name).is_none())
+        {
+            let names: Vec<&str> = schema.fields().iter().map(|field| field.name.as_str()).collect();
+            return Err(Error::invalid(format!("no output field {name:?}; there are: {}", names.join(", "))));
+        }
+        if !wanted.iter().any(|name| name == "*") {
+            return Ok(Some(wanted.to_vec()));
+        }
+        Ok(Some(wanted.iter().cloned().chain(schema.fields().iter().map(|field| field.name.clone())).collect()))
+    }
+}
+
+/// The living rows of a segment that the filter admits.
+fn admitted(slot: &Slot, filter: Option<&Filter>) -> RowMask {
+    let Some(filter) = filter else { return slot.live.clone() };
+    let mut admitted = RowMask::none(slot.segment.len());
+    for (start, chunk) in slot.segment.chunks() {
+        for row in filter.evaluate(chunk).iter() {
+            admitted.insert(start + row);
+        }
+    }
+    admitted.intersect(&slot.live);
+    admitted
+}
+
+/// Whether comparing every admitted row costs less than walking the graph, which looks at about `ef * 16` rows and, where only
+/// a share of the rows is admitted, at as many more as it has to pass over.
+fn scan_is_cheaper(admitted: usize, rows: usize, ef: usize) -> bool {
+    let visited = (ef * 16).saturating_mul(rows) / admitted.max(1);
+    admitted <= visited
+}
+
+fn check_query(vector: &[f32], field: &str, dim: usize) -> Result<()> {
+    if vector.len() != dim {
+        return Err(Error::invalid(format!("query vector of {} numbers; field {field:?} has {dim}", vector.len())));
+    }
+    if let Some(at) = vector.iter().position(|number| !number.is_finite()) {
+        return Err(Error::invalid(format!("query vector: number {at} is {}; expected finite numbers", vector[at])));
+    }
+    Ok(())
+}

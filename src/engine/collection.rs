@@ -1,0 +1,436 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::{ChangeSet, CollectionSpec, Merge, SyncPosition};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version};
+use crate::model::{Batch, Key};
+use crate::segment::{Segment, Tombstone};
+
+/// How far a collection's log, its writers and its hubs have got.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// The newest frame of the log.
+    pub frame: Lsn,
+    /// The newest frame with changes: what readers and sync see move.
+    pub lsn: Lsn,
+    /// The newest timestamp.
+    pub timestamp: Timestamp,
+    /// The highest batch of each origin.
+    pub seen: BTreeMap<ReplicaId, Sequence>,
+    /// By hub.
+    pub positions: BTreeMap<ReplicaId, SyncPosition>,
+}
+
+/// A segment and which of its rows are the newest of their key.
+#[derive(Debug)]
+pub struct Slot {
+    /// The rows. Shared while a flush writes them; a shared segment is never changed.
+    pub segment: Arc<Segment>,
+    /// The living ones.
+    pub live: RowMask,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    segment: SegmentId,
+    row: u32,
+}
+
+/// The rows of one collection.
+///
+/// Every key has at most one living row over all segments: the one whose version is greatest. That makes applying a change
+/// set commutative and idempotent, whichever way it came here.
+#[derive(Debug)]
+pub struct CollectionState {
+    spec: CollectionSpec,
+    slots: BTreeMap<SegmentId, Slot>,
+    growing: SegmentId,
+    places: HashMap<Key, Place>,
+    tombstones: HashMap<Key, (Version, Lsn)>,
+    progress: Progress,
+    /// Sealed and not yet in the manifest: what its flush will make durable.
+    unflushed: BTreeMap<SegmentId, (Progress, u64)>,
+    /// Segments whose graph has grown since it was written.
+    stale: BTreeSet<SegmentId>,
+}
+
+impl CollectionState {
+    /// An empty collection whose first growing segment is `growing`.
+    pub fn new(spec: CollectionSpec, growing: SegmentId, progress: Progress) -> Self {
+        let segment = Segment::new(growing, &spec.schema, &spec.indexes);
+        let slot = Slot { segment: Arc::new(segment), live: RowMask::none(0) };
+        Self {
+            spec,
+            slots: BTreeMap::from([(growing, slot)]),
+            growing,
+            places: HashMap::new(),
+            tombstones: HashMap::new(),
+            progress,
+            unflushed: BTreeMap::new(),
+            stale: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a segment that a manifest names. Segments may come in any order.
+    pub fn add_flushed(&mut self, segment: Segment) {
+        let id = segment.id();
+        let len = segment.len();
+        let segment = Arc::new(segment);
+        self.slots.insert(id, Slot { segment: segment.clone(), live: RowMask::none(len) });
+        self.places.reserve(len);
+        let keys = segment.keys();
+        for (row, key) in keys.into_iter().enumerate() {
+            self.place(key, segment.versions().version(row), Place { segment: id, row: row as u32 });
+        }
+        for delete in &segment.deletes {
+            self.bury(delete);
+        }
+    }
+
+    /// The schema and indexes.
+    pub fn spec(&self) -> &CollectionSpec {
+        &self.spec
+    }
+
+    /// How far everything has got.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// All segments by id, the growing one among them.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.values()
+    }
+
+    /// The segment of that id.
+    pub fn slot(&self, id: SegmentId) -> Option<&Slot> {
+        self.slots.get(&id)
+    }
+
+    /// The growing segment.
+    pub fn growing(&self) -> &Slot {
+        &self.slots[&self.growing]
+    }
+
+    /// The number of living rows.
+    pub fn rows(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Where the living row of `key` is.
+    pub fn find(&self, key: &Key) -> Option<(&Segment, u32)> {
+        self.places.get(key).map(|place| (&*self.slots[&place.segment].segment, place.row))
+    }
+
+    /// The version that a change of `key` must exceed.
+    fn version_of(&self, key: &Key) -> Option<Version> {
+        match self.places.get(key) {
+            Some(place) => Some(self.slots[&place.segment].segment.versions().version(place.row as usize)),
+            None => self.tombstones.get(key).map(|(version, _)| *version),
+        }
+    }
+
+    /// The part of `changes` that is newer than what is here, with the same versions.
+    pub fn winners(&self, changes: ChangeSet) -> ChangeSet {
+        let wins = |key: &Key, version: &Version| self.version_of(key).is_none_or(|here| *version > here);
+        let rows: Vec<u32> = (0..changes.puts.len())
+            .filter(|&row| wins(&changes.puts.key(row), &changes.put_versions[row]))
+            .map(|row| row as u32)
+            .collect();
+        let mut deletes = changes.deletes;
+        deletes.retain(|(key, version)| wins(key, version));
+        if rows.len() == changes.puts.len() {
+            return ChangeSet { puts: changes.puts, put_versions: changes.put_versions, deletes };
+        }
+        let put_versions = rows.iter().map(|&row| changes.put_versions[row as usize]).collect();
+        ChangeSet { puts: changes.puts.take(&rows), put_versions, deletes }
+    }
+
+    /// Refuses rows whose key is there already.
+    ///
+    /// # Errors
+    /// `AlreadyExists` that names the first such row and key.
+    pub fn check_absent(&self, batch: &Batch) -> Result<()> {
+        match (0..batch.len()).map(|row| (row, batch.key(row))).find(|(_, key)| self.places.contains_key(key)) {
+            Some((row, key)) => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("row {row}: primary key {key} exists already; upsert replaces rows"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Applies frame `lsn`: rows and deletes that are newer than what is here, and the position of the hub that sent them.
+    /// Tells how many won.
+    pub fn apply(&mut self, lsn: Lsn, changes: &ChangeSet, from: Option<(ReplicaId, Lsn)>) -> usize {
+        assert!(lsn > self.progress.frame, "frame {lsn} after {}", self.progress.frame);
+        self.progress.frame = lsn;
+        self.progress.lsn = lsn;
+        if let Some((hub, pulled)) = from {
+            self.progress.positions.entry(hub).or_default().pulled = pulled;
+        }
+        self.observe(changes);
+        let growing = self.slots.get_mut(&self.growing).expect("the growing segment has a slot");
+        let segment = Arc::get_mut(&mut growing.segment).expect("the growing segment is not shared");
+        let first = segment.len();
+        segment.push(&changes.puts, &changes.put_versions, lsn);
+        growing.live.grow(segment.len());
+        let mut won = 0;
+        for (row, version) in changes.put_versions.iter().enumerate() {
+            let place = Place { segment: self.growing, row: (first + row) as u32 };
+            won += usize::from(self.place(changes.puts.key(row), *version, place));
+        }
+        for (key, version) in &changes.deletes {
+            let delete = Tombstone { key: key.clone(), version: *version, lsn };
+            if self.bury(&delete) {
+                let growing = self.slots.get_mut(&self.growing).expect("the growing segment has a slot");
+                Arc::get_mut(&mut growing.segment).expect("the growing segment is not shared").deletes.push(delete);
+                won += 1;
+            }
+        }
+        won
+    }
+
+    /// Applies a position frame.
+    pub fn set_position(&mut self, frame: Lsn, hub: ReplicaId, position: SyncPosition) {
+        assert!(frame > self.progress.frame, "frame {frame} after {}", self.progress.frame);
+        self.progress.frame = frame;
+        self.progress.positions.insert(hub, position);
+    }
+
+    /// Notes batches that came here, whether they won or not.
+    pub fn note_seen(&mut self, batches: &[(ReplicaId, Sequence)]) {
+        for (origin, sequence) in batches {
+            let seen = self.progress.seen.entry(*origin).or_default();
+            *seen = (*seen).max(*sequence);
+        }
+    }
+
+    fn observe(&mut self, changes: &ChangeSet) {
+        for version in changes.versions() {
+            self.note_seen(&[(version.origin, version.sequence)]);
+            self.progress.timestamp = self.progress.timestamp.max(version.timestamp);
+        }
+    }
+
+    /// Makes `place` the living row of `key` when its version is the greatest; tells whether it is.
+    fn place(&mut self, key: Key, version: Version, place: Place) -> bool {
+        if let Some((buried, _)) = self.tombstones.get(&key) {
+            if *buried >= version {
+                return false;
+            }
+            self.tombstones.remove(&key);
+        }
+        if let Some(old) = self.places.get(&key).copied() {
+            let slot = self.slots.get_mut(&old.segment).expect("places name living segments");
+            if slot.segment.versions().version(old.row as usize) >= version {
+                return false;
+            }
+            slot.live.remove(old.row as usize);
+        }
+        self.slots.get_mut(&place.segment).expect("rows are placed in living segments").live.insert(place.row as usize);
+        self.places.insert(key, place);
+        true
+    }
+
+    /// Deletes a key when the delete's version is the greatest; tells whether it is.
+    fn bury(&mut self, delete: &Tombstone) -> bool {
+        if self.version_of(&delete.key).is_some_and(|here| here >= delete.version) {
+            return false;
+        }
+        if let Some(old) = self.places.remove(&delete.key) {
+            let slot = self.slots.get_mut(&old.segment).expect("places name living segments");
+            slot.live.remove(old.row as usize);
+        }
+        self.tombstones.insert(delete.key.clone(), (delete.version, delete.lsn));
+        true
+    }
+
+    /// Changes after `lsn` without those in `known`, until `bytes_max` is exceeded, and the position that they reach.
+    pub fn changes_after(&self, lsn: Lsn, known: &BTreeMap<ReplicaId, Sequence>, bytes_max: usize) -> (ChangeSet, Lsn) {
+        let wanted = |version: Version, at: Lsn| {
+            let new = at > lsn && known.get(&version.origin).is_none_or(|known| version.sequence > *known);
+            new.then_some(at.0)
+        };
+        let (changes, reached) = self.select(|segment| segment.versions().lsn_max() > lsn, wanted, bytes_max);
+        (changes, reached.map_or(self.progress.lsn, Lsn))
+    }
+
+    /// Changes of `origin` after `sequence`, until `bytes_max` is exceeded, and the sequence that they reach.
+    pub fn origin_changes_after(
+        &self,
+        origin: ReplicaId,
+        sequence: Sequence,
+        bytes_max: usize,
+    ) -> (ChangeSet, Sequence) {
+        let wanted = |version: Version, _| {
+            (version.origin == origin && version.sequence > sequence).then_some(version.sequence.0)
+        };
+        let (changes, reached) =
+            self.select(|segment| segment.versions().sequence_max(origin) > sequence, wanted, bytes_max);
+        (changes, reached.map_or_else(|| self.seen(origin), Sequence))
+    }
+
+    /// How many living rows and deletes `origin` wrote after `sequence`.
+    pub fn origin_changes_count(&self, origin: ReplicaId, sequence: Sequence) -> usize {
+        let newer = |version: Version| version.origin == origin && version.sequence > sequence;
+        let rows = self
+            .slots
+            .values()
+            .filter(|slot| slot.segment.versions().sequence_max(origin) > sequence)
+            .map(|slot| slot.live.iter().filter(|&row| newer(slot.segment.versions().version(row))).count());
+        rows.sum::<usize>() + self.tombstones.values().filter(|(version, _)| newer(*version)).count()
+    }
+
+    /// The highest batch of `origin` that is here.
+    pub fn seen(&self, origin: ReplicaId) -> Sequence {
+        self.progress.seen.get(&origin).copied().unwrap_or_default()
+    }
+
+    /// Living rows and tombstones to which `order` gives a number, by ascending number until `bytes_max` is exceeded, never
+    /// splitting those of one number; `None` for the number reached when nothing was left out.
+    fn select(
+        &self,
+        relevant: impl Fn(&Segment) -> bool,
+        order: impl Fn(Version, Lsn) -> Option<u64>,
+        bytes_max: usize,
+    ) -> (ChangeSet, Option<u64>) {
+        enum Item<'a> {
+            Row(SegmentId, u32),
+            Delete(&'a Key, Version),
+        }
+        let mut items: Vec<(u64, Item<'_>)> = Vec::new();
+        let mut row_bytes: BTreeMap<SegmentId, usize> = BTreeMap::new();
+        for slot in self.slots.values().filter(|slot| relevant(&slot.segment)) {
+            row_bytes.insert(slot.segment.id(), slot.segment.row_bytes());
+            let versions = slot.segment.versions();
+            items.extend(slot.live.iter().filter_map(|row| {
+                let number = order(versions.version(row), versions.lsn(row))?;
+                Some((number, Item::Row(slot.segment.id(), row as u32)))
+            }));
+        }
+        items.extend(
+            self.tombstones
+                .iter()
+                .filter_map(|(key, (version, lsn))| Some((order(*version, *lsn)?, Item::Delete(key, *version)))),
+        );
+        items.sort_by_key(|(number, _)| *number);
+        let mut rows: BTreeMap<SegmentId, Vec<u32>> = BTreeMap::new();
+        let mut deletes = Vec::new();
+        let mut bytes = 0;
+        let mut last = None;
+        let mut cut = false;
+        for (number, item) in items {
+            if bytes >= bytes_max && last != Some(number) {
+                cut = true;
+                break;
+            }
+            last = Some(number);
+            match item {
+                Item::Row(segment, row) => {
+                    bytes += row_bytes[&segment];
+                    rows.entry(segment).or_default().push(row);
+                }
+                Item::Delete(key, version) => {
+                    bytes += 64;
+                    deletes.push((key.clone(), version));
+                }
+            }
+        }
+        let mut batches = Vec::new();
+        let mut put_versions = Vec::new();
+        for (segment, mut rows) in rows {
+            rows.sort_unstable();
+            let (batch, versions) = self.slots[&segment].segment.take(&rows);
+            batches.push(batch);
+            put_versions.extend(versions);
+        }
+        let puts = if batches.is_empty() { Batch::empty(&self.spec.schema) } else { Batch::concat(&batches) };
+        (ChangeSet { puts, put_versions, deletes }, if cut { last } else { None })
+    }
+
+    /// Seals the growing segment and opens `next`; the log continues in file `log_start`. False, and nothing done, when the
+    /// growing segment holds nothing.
+    pub fn seal(&mut self, next: SegmentId, log_start: u64) -> bool {
+        let growing = self.growing();
+        if growing.segment.is_empty() && growing.segment.deletes.is_empty() {
+            return false;
+        }
+        self.unflushed.insert(self.growing, (self.progress.clone(), log_start));
+        let segment = Segment::new(next, &self.spec.schema, &self.spec.indexes);
+        self.slots.insert(next, Slot { segment: Arc::new(segment), live: RowMask::none(0) });
+        self.growing = next;
+        true
+    }
+
+    /// The oldest sealed segment that no manifest names yet, with what its flush makes durable: the progress, and the log file
+    /// that comes after it.
+    pub fn next_unflushed(&self) -> Option<(Arc<Segment>, Progress, u64)> {
+        let (id, (progress, log_start)) = self.unflushed.first_key_value()?;
+        Some((self.slots[id].segment.clone(), progress.clone(), *log_start))
+    }
+
+    /// Notes that a manifest names this segment.
+    pub fn flushed(&mut self, id: SegmentId) {
+        self.unflushed.remove(&id);
+    }
+
+    /// Adds at most `rows_max` rows to indexes that lag behind; tells how many.
+    pub fn index_some(&mut self, rows_max: usize) -> usize {
+        for (id, slot) in &mut self.slots {
+            if slot.segment.rows_unindexed() > 0
+                && let Some(segment) = Arc::get_mut(&mut slot.segment)
+            {
+                if *id != self.growing && !self.unflushed.contains_key(id) {
+                    self.stale.insert(*id);
+                }
+                return segment.index_some(rows_max);
+            }
+        }
+        0
+    }
+
+    /// A flushed segment whose graph has grown since it was written; asked for once.
+    pub fn take_stale_index(&mut self) -> Option<Arc<Segment>> {
+        let id = self.stale.pop_first()?;
+        self.slots.get(&id).map(|slot| slot.segment.clone())
+    }
+
+    /// Id, rows and living rows of the segments that a manifest names.
+    pub fn flushed_segments(&self) -> Vec<(SegmentId, usize, usize)> {
+        self.slots
+            .iter()
+            .filter(|(id, _)| **id != self.growing && !self.unflushed.contains_key(id))
+            .map(|(id, slot)| (*id, slot.segment.len(), slot.live.count()))
+            .collect()
+    }
+
+    /// Puts the merged segment in the place of its inputs. Rows that were replaced or deleted since the merge began stay dead.
+    pub fn replace_merged(&mut self, merge: Merge) {
+        let id = merge.segment.id();
+        let mut live = RowMask::none(merge.segment.len());
+        for (row, (source, source_row)) in merge.sources.iter().enumerate() {
+            if self.slots[source].live.contains(*source_row as usize) {
+                live.insert(row);
+            }
+        }
+        for row in live.iter() {
+            let key = merge.segment.key(row);
+            self.places.insert(key, Place { segment: id, row: row as u32 });
+        }
+        for input in &merge.inputs {
+            self.slots.remove(input);
+            self.stale.remove(input);
+        }
+        self.slots.insert(id, Slot { segment: Arc::new(merge.segment), live });
+    }
+
+    /// The bytes held in memory, keys estimated.
+    pub fn memory_bytes(&self) -> usize {
+        let segments: usize = self.slots.values().map(|slot| slot.segment.memory_bytes()).sum();
+        segments + (self.places.capacity() + self.tombstones.capacity()) * 48
+    }
+}

@@ -1,0 +1,146 @@
+use serde::{Deserialize, Serialize};
+
+use super::{CollectionSpec, Progress};
+use crate::base::codec::{Reader, Write, checksum};
+use crate::base::{CollectionId, Error, ErrorKind, ReplicaId, Result, SegmentId, Timestamp};
+
+const MAGIC: &[u8; 8] = b"EDDYMAN\n";
+const VERSION: u16 = 1;
+
+/// Everything that is live in a store, at one version. A manifest is written whole under a new name and never changed; the
+/// newest whole one counts.
+///
+/// | offset | bytes | what |
+/// |---|---|---|
+/// | 0 | 8 | `EDDYMAN\n` |
+/// | 8 | 2 | version of the layout, 1 |
+/// | 10 | 2 | zero |
+/// | 12 | 4 | CRC-32C of the payload |
+/// | 16 | 8 | length of the payload |
+/// | 24 | … | MessagePack of this struct, by name |
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Counts up with every change.
+    pub version: u64,
+    /// This replica.
+    pub replica: ReplicaId,
+    /// A timestamp at or after every one in the segments.
+    pub clock: Timestamp,
+    /// Greater than every segment id ever used.
+    pub next_segment: SegmentId,
+    /// Greater than every collection id ever used.
+    pub next_collection: CollectionId,
+    /// The collections.
+    pub collections: Vec<CollectionManifest>,
+}
+
+/// One collection of a manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CollectionManifest {
+    /// Its id.
+    pub id: CollectionId,
+    /// Its name.
+    pub name: String,
+    /// Its schema and indexes.
+    pub spec: CollectionSpec,
+    /// What the segments contain: the log continues from here.
+    pub progress: Progress,
+    /// The first log file that is not wholly in the segments.
+    pub log_start: u64,
+    /// The segments, by id.
+    pub segments: Vec<SegmentManifest>,
+}
+
+/// One segment of a manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SegmentManifest {
+    /// Its id.
+    pub id: SegmentId,
+    /// Its rows, dead ones included.
+    pub rows: u64,
+    /// Its files.
+    pub files: Vec<FileEntry>,
+}
+
+/// One file of a segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// `rows`, `deletes`, `vector` or `index`.
+    pub kind: String,
+    /// The vector field, for `vector` and `index`.
+    pub field: Option<String>,
+    /// Its name in the storage.
+    pub name: String,
+    /// Its length in bytes.
+    pub len: u64,
+    /// CRC-32C of its bytes.
+    pub checksum: u32,
+}
+
+impl Manifest {
+    /// The manifest of a new store.
+    pub fn new(replica: ReplicaId) -> Self {
+        Self {
+            version: 0,
+            replica,
+            clock: Timestamp::default(),
+            next_segment: SegmentId(1),
+            next_collection: CollectionId(1),
+            collections: Vec::new(),
+        }
+    }
+
+    /// The collection of that id.
+    pub fn collection_mut(&mut self, id: CollectionId) -> Option<&mut CollectionManifest> {
+        self.collections.iter_mut().find(|collection| collection.id == id)
+    }
+
+    /// The bytes of the table above.
+    pub fn encode(&self) -> Vec<u8> {
+        let payload = rmp_serde::to_vec_named(self).expect("a manifest is plain data");
+        let mut out = Vec::with_capacity(24 + payload.len());
+        out.put_bytes(MAGIC);
+        out.put_u16(VERSION);
+        out.put_u16(0);
+        out.put_u32(checksum(&payload));
+        out.put_u64(payload.len() as u64);
+        out.put_bytes(&payload);
+        out
+    }
+
+    /// The manifest in `bytes`; `None` when they are cut short, as a crash while writing leaves them.
+    ///
+    /// # Errors
+    /// `Corrupt` when they are whole but wrong, `Unsupported` for another layout.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>> {
+        let mut reader = Reader::new(bytes);
+        let Ok(magic) = reader.bytes(8) else { return Ok(None) };
+        if magic != MAGIC {
+            // Bytes that were allocated but never written read as zeros.
+            return if bytes.iter().all(|&byte| byte == 0) {
+                Ok(None)
+            } else {
+                Err(Error::corrupt(format!("at byte 0: {magic:02x?} is not the start of a manifest")))
+            };
+        }
+        let Ok(header) = reader.bytes(16) else { return Ok(None) };
+        let mut header = Reader::new(header);
+        let version = header.u16()?;
+        let _zero = header.u16()?;
+        let (sum, len) = (header.u32()?, header.u64()?);
+        if version != VERSION {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("manifest version {version}; this build reads version {VERSION}"),
+            ));
+        }
+        if len > reader.remaining() as u64 {
+            return Ok(None);
+        }
+        let payload = reader.bytes(len as usize)?;
+        if checksum(payload) != sum {
+            return Err(Error::corrupt("at byte 12: the checksum does not fit the payload"));
+        }
+        rmp_serde::from_slice(payload).map(Some).map_err(|error| Error::corrupt(format!("at byte 24: {error}")))
+    }
+}

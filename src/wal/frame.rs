@@ -1,0 +1,81 @@
+use crate::base::codec::{Write, checksum, checksum_append};
+use crate::base::{CollectionId, Lsn};
+
+/// The first bytes of every log file.
+pub(super) const MAGIC: &[u8; 8] = b"EDDYLOG\n";
+/// The layout below.
+pub(super) const VERSION: u16 = 1;
+/// The length of the file header.
+///
+/// | offset | bytes | what |
+/// |---|---|---|
+/// | 0 | 8 | `EDDYLOG\n` |
+/// | 8 | 2 | version, 1 |
+/// | 10 | 2 | zero |
+/// | 12 | 8 | collection id |
+/// | 20 | 8 | number of the file |
+/// | 28 | 4 | CRC-32C of bytes 0 to 28 |
+pub const HEADER_BYTES: usize = 32;
+/// The length of a frame before its payload.
+///
+/// | offset | bytes | what |
+/// |---|---|---|
+/// | 0 | 4 | length of the payload |
+/// | 4 | 4 | CRC-32C of bytes 0 to 4 and of everything from byte 8 to the frame's end |
+/// | 8 | 8 | log sequence number |
+/// | 16 | 1 | kind |
+/// | 17 | 1 | codec of the payload: 0, as it is |
+/// | 18 | 2 | place in its group, from 0: frames of one group were appended and synced together |
+pub const FRAME_HEADER_BYTES: usize = 20;
+/// The longest payload: well above the largest batch that the model accepts, and a bound for what damaged lengths may claim.
+pub const PAYLOAD_BYTES_MAX: usize = 256 << 20;
+
+/// What a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// Rows and deletes.
+    Changes = 1,
+    /// A position that sync has reached, without changes.
+    Position = 2,
+}
+
+impl FrameKind {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Changes),
+            2 => Some(Self::Position),
+            _ => None,
+        }
+    }
+}
+
+/// The header of log file `number` of a collection.
+pub fn encode_header(collection: CollectionId, number: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER_BYTES);
+    out.put_bytes(MAGIC);
+    out.put_u16(VERSION);
+    out.put_u16(0);
+    out.put_u64(collection.0);
+    out.put_u64(number);
+    let sum = checksum(&out);
+    out.put_u32(sum);
+    out
+}
+
+/// Appends frame `place` of a group to `out`. Panics when the payload is longer than [`PAYLOAD_BYTES_MAX`]: the caller bounds batches.
+pub fn encode_frame(out: &mut Vec<u8>, lsn: Lsn, place: u16, kind: FrameKind, payload: &[u8]) {
+    assert!(payload.len() <= PAYLOAD_BYTES_MAX, "a frame of {} bytes; batches are bounded before", payload.len());
+    let length = (payload.len() as u32).to_le_bytes();
+    let mut rest = Vec::with_capacity(12);
+    rest.put_u64(lsn.0);
+    rest.put_u8(kind as u8);
+    rest.put_u8(0);
+    rest.put_u16(place);
+    let sum = checksum_append(checksum_append(checksum(&length), &rest), payload);
+    out.reserve(FRAME_HEADER_BYTES + payload.len());
+    out.put_bytes(&length);
+    out.put_u32(sum);
+    out.put_bytes(&rest);
+    out.put_bytes(payload);
+}
