@@ -112,7 +112,7 @@ const { metafile } = await esbuild.build({
   entryNames: '[name]-[hash]',
   assetNames: '[name]-[hash]',
   metafile: true,
-  loader: { '.woff2': 'file' },
+  loader: { '.woff2': 'file', '.svg': 'file' },
   plugins: [woff2Only, page],
   define: { SAMPLE: JSON.stringify(SAMPLE) },
 });

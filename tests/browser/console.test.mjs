@@ -99,14 +99,12 @@ test('each result has a score, a bar and what it was matched by', async () => {
       name: tile.querySelector('.tile-name').textContent,
       by: tile.querySelector('.tile-by').textContent,
       score: Number(tile.querySelector('.tile-score').textContent),
-      label: tile.getAttribute('aria-label'),
     })),
   );
   assert.equal(tiles.length, 60);
-  for (const { name, by, score, label } of tiles) {
+  for (const { name, by, score } of tiles) {
     assert.equal(by, /\b(rain|storm)\b/.test(name) ? 'meaning + name' : 'meaning', name);
     assert.ok(score > 0 && score <= 1.1, `${name}: ${score}`);
-    assert.match(label, new RegExp(`score ${score.toFixed(3)}, matched by`));
   }
   assert.deepEqual(tiles.map(({ score }) => score), tiles.map(({ score }) => score).sort((a, b) => b - a), 'the best is first');
 });
@@ -167,6 +165,7 @@ test('the address holds the search, and the back button works', async () => {
 
 test('everything works from the keyboard', async () => {
   await reset(page);
+  await page.focus('#theme');
   await page.keyboard.press('/');
   assert.equal(await focused(page), 'query');
   await page.keyboard.type('chess');

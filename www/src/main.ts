@@ -47,7 +47,7 @@ const examples = new Start(start, (text) => {
 });
 const specimen = new Specimen(byId('specimen'), () => finder, {
   copy: (text, what) => void copy(text, what),
-  like: (row) => void moreLike(row),
+  like: moreLike,
   edit: (row) => edit(row),
   remove: (row) => void remove(row),
   close: () => {
@@ -193,12 +193,13 @@ async function copy(text: string, what: string): Promise<void> {
   }
 }
 
-async function moreLike(row: SymbolRow): Promise<void> {
+function moreLike(row: SymbolRow): void {
+  // What was looked for before stays one step back.
+  history.pushState(null, '', location.href);
   like = row;
   query.value = '';
   showLike();
   changed();
-  history.pushState(null, '', location.href);
   scrollTo({ top: 0 });
 }
 
@@ -313,7 +314,7 @@ document.addEventListener('keydown', (event) => {
   if (event.key === '?') return take(showShortcuts);
   if (event.key === 'n') return take(() => edit());
   if (event.key === 'u') return take(() => undoLast());
-  if (active && event.key === 'm') return take(() => void moreLike(active));
+  if (active && event.key === 'm') return take(() => moreLike(active));
   if (active && event.key === 'e') return take(() => edit(active));
   if (active && event.key === 'Delete') return take(() => void remove(active));
   if (button) return;
@@ -351,6 +352,8 @@ byId('results').addEventListener('click', () => specimen.open());
 byId('theme').addEventListener('click', toggleTheme);
 byId('help').addEventListener('click', showShortcuts);
 byId('new').addEventListener('click', () => edit());
+const scrolled = (): void => void document.documentElement.toggleAttribute('data-scrolled', scrollY > 4);
+addEventListener('scroll', scrolled, { passive: true });
 addEventListener('popstate', () => void readAddress().then(() => search(false)));
 
 // Opening.

@@ -170,8 +170,8 @@ export class Results {
 }
 
 function makeTile(id: number): Tile {
-  const code = h('span', { class: 'tile-code figures' });
-  const glyph = h('span', { class: 'tile-glyph glyph' });
+  const code = h('span', { class: 'tile-code figures', 'aria-hidden': 'true' });
+  const glyph = h('span', { class: 'tile-glyph glyph', 'aria-hidden': 'true' });
   const name = h('span', { class: 'tile-name' });
   const by = h('span', { class: 'tile-by' });
   const value = h('span', { class: 'tile-score figures' });
@@ -195,7 +195,6 @@ function makeTile(id: number): Tile {
     literal.style.transform = `translateX(${share * 100}%) scaleX(${Math.min(found.name, 1 - share)})`;
     element.setAttribute('aria-posinset', String(position + 1));
     element.setAttribute('aria-setsize', String(count));
-    element.setAttribute('aria-label', score === undefined ? `${row.name}, ${matched}` : `${row.name}, score ${formatScore(score)}, matched by ${matched}`);
   };
   return { element, set };
 }
