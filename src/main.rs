@@ -1,3 +1,5 @@
 //! The command `eddy`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    eddydb::server::cli::run()
+}

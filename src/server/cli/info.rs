@@ -1,0 +1,83 @@
+use clap::Args;
+use serde_json::json;
+
+use super::{DataDirectory, output};
+use crate::base::Result;
+use crate::index::IndexKind;
+use crate::server::{http, store};
+
+/// Say what a store holds: collections, rows, segments, bytes, indexes
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  eddy info --data ./eddy-data
+  eddy info --data ./eddy-data --json | jq '.collections[].rows'")]
+pub(super) struct Info {
+    #[command(flatten)]
+    directory: DataDirectory,
+
+    /// Print JSON, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(command: Info) -> Result<()> {
+    let db = store::open(&command.directory.data, false).await?;
+    let mut collections = Vec::new();
+    for collection in db.collections() {
+        let stats = collection.stats().await?;
+        collections.push((collection, stats));
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    if command.json {
+        let described: Vec<_> =
+            collections.iter().map(|(collection, stats)| http::description(collection, stats)).collect();
+        let info = json!({
+            "version": version,
+            "data": command.directory.data,
+            "replica": db.replica_id(),
+            "collections": described,
+        });
+        output::line(&serde_json::to_string_pretty(&info).expect("JSON values are written"))?;
+    } else {
+        output::line(&format!(
+            "Eddy {version}, store in {}, replica {}",
+            command.directory.data.display(),
+            db.replica_id()
+        ))?;
+        if collections.is_empty() {
+            output::line("No collection yet; `eddy import` makes one from a file.")?;
+        } else {
+            let header =
+                ["collection", "rows", "segments", "unindexed", "memory", "storage", "vectors"].map(str::to_owned);
+            let rows: Vec<Vec<String>> = collections
+                .iter()
+                .map(|(collection, stats)| {
+                    let spec = collection.spec();
+                    let vectors = spec.schema.vectors().map(|(field, dim)| match spec.indexes.get(&field.name) {
+                        Some(index) => format!("{} {dim}d {:?} {}", field.name, index.metric, kind(index.kind)),
+                        None => format!("{} {dim}d", field.name),
+                    });
+                    vec![
+                        collection.name().to_owned(),
+                        output::number(stats.rows as u64),
+                        output::number(stats.segments as u64),
+                        output::number(stats.rows_unindexed as u64),
+                        output::bytes(stats.memory_bytes as u64),
+                        output::bytes(stats.storage_bytes),
+                        vectors.collect::<Vec<_>>().join(", "),
+                    ]
+                })
+                .collect();
+            output::table(&header, &rows)?;
+        }
+    }
+    db.close().await
+}
+
+fn kind(kind: IndexKind) -> String {
+    match kind {
+        IndexKind::Flat => "FLAT".to_owned(),
+        IndexKind::Hnsw { m, ef_construction } => format!("HNSW m={m} ef_construction={ef_construction}"),
+    }
+}

@@ -1,0 +1,156 @@
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{DataDirectory, output};
+use crate::base::{Error, ErrorKind, Result};
+use crate::db::Db;
+use crate::server::http::{Origin, Settings, Stop, serve};
+use crate::server::store;
+
+/// Serve a store: the console, a JSON API, and sync for browsers and other replicas
+#[derive(Args)]
+#[command(after_help = "\
+When it is ready it prints one line: `listening on http://ADDRESS`. SIGINT or SIGTERM stop it: open requests end, the
+store is flushed; a second signal ends it at once, and nothing that was acknowledged is lost then either.
+
+Who gets in: on a loopback address (the default), only this machine. Pages of other origins may neither write nor sync
+unless --allow-origin names them. There is no password yet: put a proxy that asks for one in front of a public address.
+
+Addresses:
+  /                       the console
+  /health                 status, version, replica, collections
+  /sync                   sync over WebSocket
+  /api/collections        collections; /api/collections/NAME/{search,query,count,get,insert,upsert,delete} take JSON
+
+Examples:
+  eddy serve --data ./eddy-data --console www/dist
+  eddy serve --sample www/sample/symbols.arrow --sample www/sample/words.arrow
+  eddy serve --listen 0.0.0.0:7700 --allow-origin https://notes.example
+  curl -s localhost:7700/api/collections/symbols/search -d '{\"text\": \"rain and storm\", \"limit\": 3}'")]
+pub(super) struct Serve {
+    #[command(flatten)]
+    directory: DataDirectory,
+
+    /// The address to listen on; port 0 takes a free one.
+    #[arg(long, env = "EDDY_LISTEN", default_value = "127.0.0.1:7700", value_name = "ADDRESS")]
+    listen: String,
+
+    /// The directory of the console's files.
+    #[arg(long, env = "EDDY_CONSOLE", value_name = "DIR")]
+    console: Option<PathBuf>,
+
+    /// An origin whose pages may write and sync, such as `https://notes.example`; `*` for every one. Can be repeated.
+    #[arg(long = "allow-origin", env = "EDDY_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origins: Vec<Origin>,
+
+    /// A dataset (Arrow file with its collection in it) to load when the store is empty. Can be repeated.
+    #[arg(long = "sample", value_name = "FILE")]
+    samples: Vec<PathBuf>,
+
+    /// The largest request, in MiB.
+    #[arg(long, env = "EDDY_BODY_LIMIT", default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    body_limit: u16,
+}
+
+pub(super) async fn run(command: Serve) -> Result<()> {
+    let settings = Settings {
+        listen: address(&command.listen)?,
+        console: command.console,
+        allow_origins: command.allow_origins,
+        body_limit_bytes: usize::from(command.body_limit) << 20,
+    };
+    let db = store::open(&command.directory.data, true).await?;
+    if db.collections().is_empty() {
+        for sample in &command.samples {
+            load(&db, sample).await?;
+        }
+    }
+    let (mut stopper, stop) = Stop::new();
+    let mut signals = Signals::new()?;
+    tokio::spawn(async move {
+        signals.next().await;
+        tracing::info!("stopping: requests that are open end first; a second signal stops at once");
+        stopper.stop();
+        signals.next().await;
+        std::process::exit(1);
+    });
+    let served = serve(db.clone(), &settings, stop, |address| {
+        tracing::info!(%address, data = %command.directory.data.display(), "serving");
+        // Nobody may be reading: the server serves all the same.
+        let _ = output::line(&format!("listening on http://{address}"));
+    });
+    let served = served.await;
+    let closed = db.close().await;
+    served.and(closed)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Loads a dataset into the collection that is called as the file is.
+#[expect(clippy::disallowed_methods, reason = "the server reads the files that it is given")]
+async fn load(db: &Db, path: &Path) -> Result<()> {
+    let shown = path.display();
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let bytes = std::fs::read(path).map_err(|error| {
+        let kind = if error.kind() == std::io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Io };
+        Error::new(kind, format!("{shown}: {error}"))
+    })?;
+    let collection = db.load_dataset(name, bytes.into(), |_, _| {}).await.map_err(|error| error.context(shown))?;
+    let rows = collection.stats().await?.rows;
+    tracing::info!(collection = name, rows, "sample loaded");
+    Ok(())
+}
+
+fn address(text: &str) -> Result<SocketAddr> {
+    let wrong = |reason: String| {
+        Error::invalid(format!("--listen {text:?}: {reason}; expected an address such as 127.0.0.1:7700"))
+    };
+    text.to_socket_addrs()
+        .map_err(|error| wrong(error.to_string()))?
+        .next()
+        .ok_or_else(|| wrong("no address".to_owned()))
+}
+
+/// The signals that ask a process to stop.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let failed = |error: std::io::Error| Error::internal(format!("listening for signals: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature everywhere")]
+    fn new() -> Result<Self> {
+        Ok(Self {})
+    }
+
+    async fn next(&mut self) {
+        // An error is a host without this signal: then nobody can send it.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,271 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value as JsonValue, json};
+
+use super::App;
+use super::reply::Failure;
+use crate::base::{Error, Result};
+use crate::db::{Collection, CollectionStats, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse};
+use crate::engine::CollectionSpec;
+use crate::index::IndexSpec;
+use crate::model::{Batch, Key, Row, Schema};
+use crate::server::{store, words};
+
+type Answer = Result<Json<JsonValue>, Failure>;
+type Body = Result<Bytes, BytesRejection>;
+
+pub(super) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/health", get(health))
+        .route("/api/collections", get(list).post(create))
+        .route("/api/collections/{name}", get(describe).delete(drop_collection))
+        .route("/api/collections/{name}/search", post(search))
+        .route("/api/collections/{name}/query", post(query))
+        .route("/api/collections/{name}/count", post(count))
+        .route("/api/collections/{name}/get", post(get_rows))
+        .route("/api/collections/{name}/insert", post(insert))
+        .route("/api/collections/{name}/upsert", post(upsert))
+        .route("/api/collections/{name}/delete", post(delete))
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+async fn method_not_allowed() -> Response {
+    let error = Error::invalid("this address takes another method; see the server's documentation");
+    Failure(StatusCode::METHOD_NOT_ALLOWED, error).into_response()
+}
+
+async fn health(State(app): State<Arc<App>>) -> Json<JsonValue> {
+    Json(json!({
+        "status": "ok",
+        "version": env!("CARGO_PKG_VERSION"),
+        "replica": app.db.replica_id(),
+        "collections": app.db.collections().len(),
+    }))
+}
+
+async fn list(State(app): State<Arc<App>>) -> Answer {
+    let mut collections = Vec::new();
+    for collection in app.db.collections() {
+        collections.push(description(&collection, &collection.stats().await?));
+    }
+    Ok(Json(json!({ "collections": collections })))
+}
+
+async fn describe(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
+    let collection = app.db.collection(&name)?;
+    let stats = collection.stats().await?;
+    Ok(Json(description(&collection, &stats)))
+}
+
+#[derive(Deserialize)]
+struct CreateBody {
+    name: String,
+    #[serde(flatten)]
+    schema: Schema,
+    #[serde(default)]
+    indexes: BTreeMap<String, IndexSpec>,
+}
+
+async fn create(State(app): State<Arc<App>>, body: Body) -> Answer {
+    let body: CreateBody = parse(body)?;
+    let spec = CollectionSpec { schema: Arc::new(body.schema), indexes: body.indexes };
+    let collection = app.db.create_collection(&body.name, spec).await?;
+    let stats = collection.stats().await?;
+    Ok(Json(description(&collection, &stats)))
+}
+
+async fn drop_collection(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
+    app.db.drop_collection(&name).await?;
+    Ok(Json(json!({})))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SearchBody {
+    vector: Option<Vec<f32>>,
+    text: Option<String>,
+    words: Option<String>,
+    field: Option<String>,
+    limit: Option<usize>,
+    #[serde(default)]
+    offset: usize,
+    filter: Option<String>,
+    output_fields: Option<Vec<String>>,
+    ef: Option<usize>,
+    #[serde(default)]
+    exact: bool,
+}
+
+async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let collection = app.db.collection(&name)?;
+    let body: SearchBody = parse(body)?;
+    let started = tokio::time::Instant::now();
+    let (vector, unknown) = match (body.vector, body.text) {
+        (Some(vector), None) => (vector, None),
+        (None, Some(text)) => {
+            let found = words::text_vector(&app.db, body.words.as_deref().unwrap_or("words"), &text).await?;
+            (found.vector, Some(found.unknown))
+        }
+        _ => return Err(Error::invalid("a search needs either \"vector\" or \"text\"").into()),
+    };
+    let request = SearchRequest {
+        field: body.field,
+        vector,
+        limit: body.limit.unwrap_or(10),
+        offset: body.offset,
+        filter: body.filter,
+        output_fields: body.output_fields,
+        ef: body.ef,
+        exact: body.exact,
+    };
+    let response = compute(&app, async move { collection.search(&request).await }).await?;
+    let mut answer = hits(&response);
+    answer["ms"] = json!(started.elapsed().as_secs_f64() * 1e3);
+    if let Some(unknown) = unknown {
+        answer["unknownWords"] = json!(unknown);
+    }
+    Ok(Json(answer))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct QueryBody {
+    filter: Option<String>,
+    output_fields: Option<Vec<String>>,
+    limit: Option<usize>,
+    #[serde(default)]
+    offset: usize,
+}
+
+async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let collection = app.db.collection(&name)?;
+    let QueryBody { filter, output_fields, limit, offset } = parse(body)?;
+    let request = QueryRequest { filter, output_fields, limit, offset };
+    let rows = compute(&app, async move { collection.query(&request).await }).await?;
+    Ok(Json(json!({ "rows": rows })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CountBody {
+    filter: Option<String>,
+}
+
+async fn count(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let collection = app.db.collection(&name)?;
+    let CountBody { filter } = parse(body)?;
+    let count = compute(&app, async move { collection.count(filter.as_deref()).await }).await?;
+    Ok(Json(json!({ "count": count })))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct GetBody {
+    keys: Vec<Key>,
+    output_fields: Option<Vec<String>>,
+}
+
+async fn get_rows(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let collection = app.db.collection(&name)?;
+    let GetBody { keys, output_fields } = parse(body)?;
+    let rows = compute(&app, async move { collection.get(&keys, output_fields.as_deref()).await }).await?;
+    Ok(Json(json!({ "rows": rows })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RowsBody {
+    rows: Vec<Row>,
+}
+
+async fn insert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let collection = app.db.collection(&name)?;
+    let RowsBody { rows } = parse(body)?;
+    let response = compute(&app, async move {
+        let batch = Batch::from_rows(&collection.spec().schema, rows)?;
+        collection.insert(batch).await
+    });
+    Ok(written(&response.await?))
+}
+
+async fn upsert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let collection = app.db.collection(&name)?;
+    let RowsBody { rows } = parse(body)?;
+    let response = compute(&app, async move {
+        let batch = Batch::from_rows(&collection.spec().schema, rows)?;
+        collection.upsert(batch).await
+    });
+    Ok(written(&response.await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeleteBody {
+    keys: Option<Vec<Key>>,
+    filter: Option<String>,
+}
+
+async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let collection = app.db.collection(&name)?;
+    let target = match parse(body)? {
+        DeleteBody { keys: Some(keys), filter: None } => Target::Keys(keys),
+        DeleteBody { keys: None, filter: Some(filter) } => Target::Filter(filter),
+        _ => return Err(Error::invalid("a delete needs either \"keys\" or \"filter\"").into()),
+    };
+    let response = compute(&app, async move { collection.delete(target).await }).await?;
+    Ok(written(&response))
+}
+
+/// Runs `task` to its end off the threads that answer requests, a few at a time.
+async fn compute<T: Send + 'static>(app: &App, task: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let _turn = app.computing.acquire().await.expect("the semaphore is never closed");
+    store::off_worker(task).await?
+}
+
+fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+    let bytes = body.map_err(|rejection| {
+        Failure(rejection.status(), Error::invalid(format!("the request's body: {}", rejection.body_text())))
+    })?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::invalid(format!("the request's body: {error}")).into())
+}
+
+pub(in crate::server) fn description(collection: &Collection, stats: &CollectionStats) -> JsonValue {
+    let spec = collection.spec();
+    json!({
+        "name": collection.name(),
+        "rows": stats.rows,
+        "rowsDead": stats.rows_dead,
+        "rowsUnindexed": stats.rows_unindexed,
+        "segments": stats.segments,
+        "memoryBytes": stats.memory_bytes,
+        "storageBytes": stats.storage_bytes,
+        "lsn": stats.lsn,
+        "schema": &*spec.schema,
+        "indexes": spec.indexes,
+    })
+}
+
+pub(in crate::server) fn hits(response: &SearchResponse) -> JsonValue {
+    let hits = response.hits.iter().map(|hit| json!({"key": hit.key, "score": hit.score, "row": hit.row}));
+    json!({
+        "hits": hits.collect::<Vec<_>>(),
+        "rowsScanned": response.rows_scanned,
+        "segmentsByIndex": response.segments_by_index,
+        "segmentsByScan": response.segments_by_scan,
+    })
+}
+
+fn written(response: &WriteResponse) -> Json<JsonValue> {
+    // A hybrid timestamp has more digits than JavaScript's numbers hold.
+    Json(json!({"count": response.count, "timestamp": response.timestamp.0.to_string(), "lsn": response.lsn}))
+}

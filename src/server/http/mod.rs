@@ -1,0 +1,131 @@
+//! The HTTP side: health, a small JSON API, the console's files, and sync over WebSocket.
+//!
+//! What is always true: a page of another origin can neither change anything nor open a sync socket unless its origin was
+//! allowed; bound to loopback, only requests that name this machine are answered, so that no foreign name that resolves to
+//! it gets in; work runs to its end when its client hangs up.
+
+mod api;
+mod console;
+mod guard;
+mod reply;
+mod stop;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::trace::TraceLayer;
+
+pub(super) use api::{description, hits};
+pub use guard::Origin;
+pub use stop::{Stop, StopGuard, Stopper};
+
+use super::store;
+use crate::base::{Error, ErrorKind, Result};
+use crate::db::Db;
+
+/// How long requests and sockets that are open may take to end once the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the server is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The console's files.
+    pub console: Option<PathBuf>,
+    /// Origins whose pages may write and sync, besides the server's own.
+    pub allow_origins: Vec<Origin>,
+    /// The largest request body, in bytes.
+    pub body_limit_bytes: usize,
+}
+
+/// What requests work with.
+pub struct App {
+    /// The store.
+    pub db: Db,
+    /// Tells when to stop.
+    pub stop: Stop,
+    /// How many requests compute at once.
+    computing: Semaphore,
+}
+
+/// Serves `db` until `stop` is called, then ends what is open. `ready` is told the address that is listened on.
+///
+/// # Errors
+/// `Unavailable` when the address cannot be listened on, `NotFound` when the console's directory is not there.
+pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(SocketAddr)) -> Result<()> {
+    if let Some(console) = settings.console.as_ref().filter(|console| !console.is_dir()) {
+        return Err(Error::not_found(format!("the console's directory {} is not there", console.display())));
+    }
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::Unavailable, format!("listening on {}: {error}", settings.listen))
+    };
+    let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let background = tokio::spawn(store::maintain(db.clone(), stop.receiver()));
+    let app = Arc::new(App { db, stop: stop.clone(), computing: Semaphore::new(computing_max()) });
+    let router = router(app, settings, address);
+    ready(address);
+    let mut stopping = stop.clone();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.requested().await });
+    let mut ending = stop.clone();
+    tokio::select! {
+        result = async { serving.await } => result.map_err(failed)?,
+        () = async { ending.requested().await; tokio::time::sleep(STOP_TIMEOUT).await } => {
+            tracing::warn!("some requests did not end within {} s and are cut", STOP_TIMEOUT.as_secs());
+        }
+    }
+    if tokio::time::timeout(STOP_TIMEOUT, stop.wait_for_guards()).await.is_err() {
+        tracing::warn!("some sockets did not close within {} s and are cut", STOP_TIMEOUT.as_secs());
+    }
+    background.await.map_err(|error| Error::internal(format!("the background work did not end: {error}")))
+}
+
+fn computing_max() -> usize {
+    4 * std::thread::available_parallelism().map_or(4, usize::from)
+}
+
+fn router(app: Arc<App>, settings: &Settings, address: SocketAddr) -> Router {
+    let no_sniff =
+        SetResponseHeaderLayer::if_not_present(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let no_referrer = SetResponseHeaderLayer::if_not_present(
+        HeaderName::from_static("referrer-policy"),
+        HeaderValue::from_static("no-referrer"),
+    );
+    let guard = Arc::new(guard::Guard::new(address, settings.allow_origins.clone()));
+    Router::new()
+        .merge(api::router())
+        .fallback_service(console::service(settings.console.as_deref()))
+        .layer(CompressionLayer::new())
+        .layer(DefaultBodyLimit::max(settings.body_limit_bytes))
+        .layer(cors(&settings.allow_origins))
+        .layer(axum::middleware::from_fn_with_state(guard, guard::check))
+        .layer(no_sniff)
+        .layer(no_referrer)
+        .layer(TraceLayer::new_for_http())
+        .with_state(app)
+}
+
+/// Lets pages of the allowed origins read what they get.
+fn cors(allowed: &[Origin]) -> CorsLayer {
+    let origins = if allowed.iter().any(Origin::is_any) {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(allowed.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([header::CONTENT_TYPE])
+        .max_age(Duration::from_secs(3600))
+}

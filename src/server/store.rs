@@ -1,0 +1,77 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::future::select_all;
+use tokio::sync::watch;
+
+use crate::base::{Error, ErrorKind, Lsn, Result};
+use crate::db::{Db, Options};
+use crate::platform;
+use crate::storage::FileStorage;
+
+/// How long the background work waits for a write before it looks whether there are new collections.
+const LOOK_AGAIN_MS: u64 = 1_000;
+
+/// Opens the store in `directory`; with `create`, makes it when it is not there.
+pub(super) async fn open(directory: &Path, create: bool) -> Result<Db> {
+    if !create && !directory.is_dir() {
+        return Err(Error::not_found(format!(
+            "there is no store in {}; `eddy import` and `eddy serve` create one",
+            directory.display()
+        )));
+    }
+    let storage = FileStorage::open(directory).map_err(|error| match error.kind() {
+        ErrorKind::Locked => Error::new(
+            ErrorKind::Locked,
+            format!("{}. A server on it answers at /api, and takes writes of clients while it runs", error.message()),
+        ),
+        _ => error,
+    })?;
+    Db::open(Arc::new(storage), Options::default()).await
+}
+
+/// Does the background work of `db` until `stop` says so: at once while there is some, then after each write.
+pub(super) async fn maintain(db: Db, mut stop: watch::Receiver<bool>) {
+    let mut positions = std::collections::BTreeMap::<String, Lsn>::new();
+    while !*stop.borrow() {
+        match step(&db).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) if error.kind() == ErrorKind::Closed => return,
+            Err(error) => tracing::warn!(kind = error.kind().as_str(), "background work failed: {error}"),
+        }
+        // Positions are taken before the next step, so that a write during it is not missed.
+        let collections = db.collections();
+        let changes = collections.iter().map(|collection| {
+            let lsn = positions.get(collection.name()).copied().unwrap_or_default();
+            Box::pin(async move { (collection.name().to_owned(), collection.changed_after(lsn).await) })
+        });
+        let changes: Vec<_> = changes.collect();
+        tokio::select! {
+            (name, lsn) = async { if changes.is_empty() { std::future::pending().await } else { select_all(changes).await.0 } } => {
+                match lsn {
+                    Ok(lsn) => { positions.insert(name, lsn); }
+                    // Dropped, or the store closes: the next step will tell.
+                    Err(_) => platform::sleep_ms(LOOK_AGAIN_MS).await,
+                }
+            }
+            () = platform::sleep_ms(LOOK_AGAIN_MS) => {}
+            _ = stop.changed() => return,
+        }
+    }
+}
+
+/// One step of the background work, off the threads that answer requests.
+pub(super) async fn step(db: &Db) -> Result<bool> {
+    let db = db.clone();
+    off_worker(async move { db.maintain().await }).await?
+}
+
+/// Runs `task` to its end on a thread that may compute for long. It is not given up when the caller goes away: a write whose
+/// client hangs up is still wholly done.
+pub(super) async fn off_worker<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(task))
+        .await
+        .map_err(|error| Error::internal(format!("a task did not end: {error}")))
+}
