@@ -1,0 +1,123 @@
+use serde_json::{Value, json};
+
+use crate::native::Server;
+use crate::notes;
+
+#[test]
+fn collections_rows_and_searches() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    let health = server.get("/health").json();
+    assert_eq!((&health["status"], &health["collections"]), (&json!("ok"), &json!(0)));
+    assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
+    assert!(health["replica"].as_u64().unwrap() < 1 << 53);
+    let created = server.post_well("/api/collections", &notes());
+    assert_eq!((&created["name"], &created["rows"]), (&json!("notes"), &json!(0)));
+    assert_eq!(created["indexes"]["v"]["metric"], "IP");
+    assert_eq!(server.post("/api/collections", &notes()).0, 409);
+
+    let rows = json!({"rows": [
+        {"id": 1, "title": "one", "v": [1, 0, 0]},
+        {"id": 2, "title": "two", "n": 2, "v": [0, 1, 0], "color": "red"},
+    ]});
+    let written = server.post_well("/api/collections/notes/insert", &rows);
+    assert_eq!(written["count"], 2);
+    assert!(written["timestamp"].as_str().unwrap().parse::<u64>().unwrap() > 0 && written["lsn"].is_u64());
+    let (status, answer) = server.post("/api/collections/notes/insert", &rows);
+    assert_eq!((status, &answer["error"]["kind"]), (409, &json!("already_exists")));
+    let third =
+        json!({"rows": [{"id": 3, "title": "three", "v": [0, 0, 1]}, {"id": 1, "title": "uno", "v": [1, 0, 0]}]});
+    assert_eq!(server.post_well("/api/collections/notes/upsert", &third)["count"], 2);
+
+    let got = server.post_well("/api/collections/notes/get", &json!({"keys": [3, 9, 1], "outputFields": ["title"]}));
+    assert_eq!(got, json!({"rows": [{"title": "three"}, {"title": "uno"}]}));
+    let query = json!({"filter": "id >= 1", "outputFields": ["id", "color"], "limit": 2, "offset": 1});
+    assert_eq!(
+        server.post_well("/api/collections/notes/query", &query),
+        json!({"rows": [{"id": 2, "color": "red"}, {"id": 3}]})
+    );
+    assert_eq!(
+        server.post_well("/api/collections/notes/count", &json!({"filter": "title like \"t%\""})),
+        json!({"count": 2})
+    );
+    let search = json!({"vector": [0.1, 0.9, 0.2], "limit": 2, "filter": "id != 1", "outputFields": ["title"]});
+    let found = server.post_well("/api/collections/notes/search", &search);
+    assert_eq!(found["hits"][0]["key"], 2);
+    assert_eq!(found["hits"][1]["row"], json!({"title": "three"}));
+    assert!((found["hits"][0]["score"].as_f64().unwrap() - 0.9).abs() < 1e-6);
+    for counter in ["rowsScanned", "segmentsByIndex", "segmentsByScan", "ms"] {
+        assert!(found[counter].is_number(), "{counter}");
+    }
+
+    assert_eq!(server.post_well("/api/collections/notes/delete", &json!({"keys": [1, 77]}))["count"], 1);
+    assert_eq!(server.post_well("/api/collections/notes/delete", &json!({"filter": "color == \"red\""}))["count"], 1);
+    let list = server.get("/api/collections").json();
+    assert_eq!(list["collections"][0]["rows"], 1);
+    assert_eq!(server.get("/api/collections/notes").json()["schema"]["fields"][3]["dim"], 3);
+    assert_eq!(server.request("DELETE", "/api/collections/notes", &[], b"").status, 200);
+    assert_eq!(server.get("/health").json()["collections"], 0);
+}
+
+#[test]
+fn wrong_requests_are_answered_with_kind_message_and_position() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &["--body-limit", "1"]);
+    server.post_well("/api/collections", &notes());
+    let at = |path: &str| format!("/api/collections/notes/{path}");
+    let row = |v: Value| json!({"rows": [{"id": 1, "title": "one", "v": v}]});
+    for (path, body, status, kind, words) in [
+        (at("insert"), row(json!([1, 0])), 400, "invalid_argument", "\"v\""),
+        (at("insert"), row(json!([1, 0, 1e39])), 400, "invalid_argument", "\"v\""),
+        (at("insert"), row(json!("abc")), 400, "invalid_argument", "\"v\""),
+        (
+            at("insert"),
+            json!({"rows": [{"id": 1, "title": "a", "v": [1, 2, 3]}, {"id": 1, "title": "b", "v": [1, 2, 3]}]}),
+            400,
+            "invalid_argument",
+            "1",
+        ),
+        (at("insert"), json!({"rowz": []}), 400, "invalid_argument", "rowz"),
+        (at("search"), json!({"vector": [1, 2]}), 400, "invalid_argument", "3"),
+        (at("search"), json!({}), 400, "invalid_argument", "either \"vector\" or \"text\""),
+        (at("search"), json!({"vector": [1, 2, 3], "limit": 0}), 400, "invalid_argument", "limit"),
+        (at("search"), json!({"text": "rain"}), 404, "not_found", "words"),
+        (at("delete"), json!({}), 400, "invalid_argument", "either \"keys\" or \"filter\""),
+        ("/api/collections/nothing/query".to_owned(), json!({}), 404, "not_found", "nothing"),
+        ("/api/collections/notes/explode".to_owned(), json!({}), 404, "not_found", "explode"),
+    ] {
+        let (got, answer) = server.post(&path, &body);
+        let error = &answer["error"];
+        assert_eq!((got, error["kind"].as_str().unwrap()), (status, kind), "{path} {body}: {answer}");
+        assert!(error["message"].as_str().unwrap().contains(words), "{path} {body}: {answer}");
+    }
+    let (status, answer) = server.post(&at("query"), &json!({"filter": "id = 1"}));
+    assert_eq!((status, &answer["error"]["position"]), (400, &json!(3)), "{answer}");
+    for body in [&b"{"[..], b"", b"[]", b"\xff\xfe", b"{\"rows\": [", &[b'['; 100_000]] {
+        let response = server.request("POST", &at("insert"), &[], body);
+        assert_eq!((response.status, &response.json()["error"]["kind"]), (400, &json!("invalid_argument")));
+    }
+    let large = vec![b' '; (1 << 20) + 1];
+    let response = server.request("POST", &at("insert"), &[], &large);
+    assert_eq!((response.status, &response.json()["error"]["kind"]), (413, &json!("invalid_argument")));
+    assert_eq!(server.request("PUT", &at("insert"), &[], b"").status, 405);
+    assert_eq!(server.request("GET", &at("insert"), &[], b"").json()["error"]["kind"], "invalid_argument");
+    assert_eq!(server.get("/nothing").status, 404);
+    assert_eq!(server.post_well(&at("count"), &json!({})), json!({"count": 0}), "no part of a wrong batch is there");
+}
+
+#[test]
+fn the_index_is_built_while_the_server_is_idle() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    server.post_well("/api/collections", &notes());
+    let rows: Vec<Value> =
+        (0..500).map(|id| json!({"id": id, "title": "", "v": [f64::from(id), 1, f64::from(id % 7)]})).collect();
+    server.post_well("/api/collections/notes/insert", &json!({ "rows": rows }));
+    let started = std::time::Instant::now();
+    while server.get("/api/collections/notes").json()["rowsUnindexed"] != 0 {
+        assert!(started.elapsed().as_secs() < 60, "the rows are not indexed");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let found = server.post_well("/api/collections/notes/search", &json!({"vector": [1, 0, 0], "limit": 1}));
+    assert_eq!((&found["hits"][0]["key"], &found["segmentsByIndex"]), (&json!(499), &json!(1)));
+}

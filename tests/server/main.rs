@@ -1,0 +1,27 @@
+//! `eddy serve` over real sockets: the real binary, killed and stopped as it happens to servers.
+
+#[path = "../native/mod.rs"]
+mod native;
+
+mod api;
+mod console;
+mod crash;
+mod guard;
+mod stop;
+
+use serde_json::{Value, json};
+
+/// A collection of `id`, `title`, `n` and three numbers.
+fn notes() -> Value {
+    json!({
+        "name": "notes",
+        "fields": [
+            {"name": "id", "type": "int64", "primaryKey": true},
+            {"name": "title", "type": "varchar", "maxLength": 100},
+            {"name": "n", "type": "double", "nullable": true},
+            {"name": "v", "type": "float_vector", "dim": 3},
+        ],
+        "dynamic": true,
+        "indexes": {"v": {"metric": "IP", "kind": {"HNSW": {"m": 16, "ef_construction": 100}}}},
+    })
+}
