@@ -2,9 +2,14 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(browser, native)");
+    println!("cargo::rustc-check-cfg=cfg(browser, native, hosted)");
     let wasm =
         std::env::var("CARGO_CFG_TARGET_FAMILY").is_ok_and(|family| family.split(',').any(|name| name == "wasm"));
     // `browser` is every JavaScript host: pages, workers, Node, Deno, Bun, edge isolates.
     println!("cargo::rustc-cfg={}", if wasm { "browser" } else { "native" });
+    // `hosted`: there is an event loop to run tasks and timers on, JavaScript's or tokio's.
+    let feature = if wasm { "CARGO_FEATURE_WASM" } else { "CARGO_FEATURE_SERVER" };
+    if std::env::var_os(feature).is_some() {
+        println!("cargo::rustc-cfg=hosted");
+    }
 }

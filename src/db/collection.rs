@@ -226,6 +226,11 @@ impl Collection {
         state.progress().positions.get(&hub).copied().unwrap_or_default()
     }
 
+    /// How far this collection and each hub that it ever met have got.
+    pub fn sync_positions(&self) -> BTreeMap<ReplicaId, SyncPosition> {
+        self.inner.state.read().expect("no panic while held").progress().positions.clone()
+    }
+
     /// Notes that own batches up to `sequence` are at `hub`.
     pub async fn mark_pushed(&self, hub: ReplicaId, sequence: Sequence) -> Result<()> {
         self.write(Request::MarkPushed { hub, sequence }).await.map(drop)

@@ -12,9 +12,15 @@ mod maintenance;
 mod recovery;
 mod request;
 mod search;
+#[cfg(hosted)]
+mod sync;
 
 pub use collection::Collection;
 pub use database::{Db, Options};
 pub use request::{
     CollectionStats, Durability, Hit, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse,
 };
+#[cfg(all(test, native, hosted))]
+pub(crate) use sync::testing as sync_testing;
+#[cfg(hosted)]
+pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus};

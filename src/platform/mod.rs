@@ -5,6 +5,8 @@
 #[cfg_attr(native, path = "native.rs")]
 mod host;
 
+pub mod socket;
+
 use std::future::Future;
 use std::pin::Pin;
 

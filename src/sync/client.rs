@@ -142,6 +142,7 @@ pub struct Client {
     pong_due: bool,
     refusals: VecDeque<Refusal>,
     end: Option<Error>,
+    silence: bool,
     closed: bool,
 }
 
@@ -239,6 +240,7 @@ impl Client {
             pong_due: false,
             refusals: VecDeque::new(),
             end: None,
+            silence: false,
             closed: false,
         }
     }
@@ -267,6 +269,7 @@ impl Client {
         }
         if self.end.is_none() {
             self.end = self.keep_alive.dead(now_ms).or_else(|| self.welcome_missing(now_ms));
+            self.silence = self.end.is_some();
         }
         if let Some(error) = &self.end {
             self.closed = true;
@@ -309,6 +312,16 @@ impl Client {
     /// What is wrong with a collection; the others go on.
     pub fn errors(&self) -> impl Iterator<Item = (&str, &Error)> {
         self.channels.iter().filter_map(|state| Some((state.collection.name.as_str(), state.error()?)))
+    }
+
+    /// Whether a collection is out of the session until the next connection.
+    pub fn failed(&self) -> bool {
+        self.channels.iter().any(|state| state.stage == Stage::Failed)
+    }
+
+    /// Whether the connection ended because the hub said nothing for too long.
+    pub fn ended_in_silence(&self) -> bool {
+        self.silence
     }
 
     /// Own batches of a collection up to here need not be waited for: they are at the hub, set aside, or overwritten. `None`
@@ -450,7 +463,6 @@ impl Client {
             }
             state.pushed = answer.acknowledged;
             state.read = answer.acknowledged;
-            state.marked = answer.acknowledged;
             state.stage = Stage::Open { spec: answer.spec.filter(|_| state.collection.spec.is_none()) };
         }
         Ok(())

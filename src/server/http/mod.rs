@@ -30,8 +30,10 @@ pub use guard::Origin;
 pub use stop::{Stop, StopGuard, Stopper};
 
 use super::store;
+use super::sync::{self, AllowedOrigins};
 use crate::base::{Error, ErrorKind, Result};
-use crate::db::Db;
+use crate::db::{Db, SyncHub};
+use crate::sync::HubOptions;
 
 /// How long requests and sockets that are open may take to end once the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,8 +75,15 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
     let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let background = tokio::spawn(store::maintain(db.clone(), stop.receiver()));
+    let hub = SyncHub::new(db.clone(), HubOptions::default());
     let app = Arc::new(App { db, stop: stop.clone(), computing: Semaphore::new(computing_max()) });
-    let router = router(app, settings, address);
+    let router = router(app, hub.clone(), settings, address);
+    let (mut ending, guard) = (stop.clone(), stop.guard());
+    tokio::spawn(async move {
+        ending.requested().await;
+        hub.stop().await;
+        drop(guard);
+    });
     ready(address);
     let mut stopping = stop.clone();
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.requested().await });
@@ -95,7 +104,7 @@ fn computing_max() -> usize {
     4 * std::thread::available_parallelism().map_or(4, usize::from)
 }
 
-fn router(app: Arc<App>, settings: &Settings, address: SocketAddr) -> Router {
+fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr) -> Router {
     let no_sniff =
         SetResponseHeaderLayer::if_not_present(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let no_referrer = SetResponseHeaderLayer::if_not_present(
@@ -105,6 +114,7 @@ fn router(app: Arc<App>, settings: &Settings, address: SocketAddr) -> Router {
     let guard = Arc::new(guard::Guard::new(address, settings.allow_origins.clone()));
     Router::new()
         .merge(api::router())
+        .merge(sync::router(hub, allowed_to_sync(&settings.allow_origins)))
         .fallback_service(console::service(settings.console.as_deref()))
         .layer(CompressionLayer::new())
         .layer(DefaultBodyLimit::max(settings.body_limit_bytes))
@@ -114,6 +124,14 @@ fn router(app: Arc<App>, settings: &Settings, address: SocketAddr) -> Router {
         .layer(no_referrer)
         .layer(TraceLayer::new_for_http())
         .with_state(app)
+}
+
+fn allowed_to_sync(allowed: &[Origin]) -> AllowedOrigins {
+    match allowed {
+        [] => AllowedOrigins::Own,
+        _ if allowed.iter().any(Origin::is_any) => AllowedOrigins::Any,
+        _ => AllowedOrigins::Listed(allowed.iter().map(|origin| origin.as_str().to_owned()).collect()),
+    }
 }
 
 /// Lets pages of the allowed origins read what they get.

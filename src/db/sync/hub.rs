@@ -1,0 +1,301 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::agreement::{check_agreement, from_json, to_json};
+use super::tasks::Tasks;
+use super::watch::Watch;
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+use crate::db::{Collection, Db};
+use crate::engine::ChangeSet;
+use crate::platform::socket::Connection;
+use crate::platform::{Task, now_ms, sleep_ms};
+use crate::sync::{Changes, Channel, Hub, HubAction, HubInput, HubOptions, Opened};
+
+/// A client gets this long to take in the fault that says why its connection ends.
+const FAREWELL_MS: u64 = 2_000;
+/// Frames that wait to be sent; a client that sends without reading is not read from beyond that.
+const WAITING_FRAMES_MAX: usize = 1_024;
+
+/// Serves the collections of a store to sync clients, over any connection. Cheap to clone.
+#[derive(Clone)]
+pub struct SyncHub {
+    db: Db,
+    options: HubOptions,
+    stopping: Arc<Watch<bool>>,
+    connections: Arc<Watch<usize>>,
+}
+
+/// One connection, while it lives.
+struct Counted(Arc<Watch<usize>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.update(|count| *count -= 1);
+    }
+}
+
+enum Event {
+    Received(Result<Option<Vec<u8>>>),
+    Sent(Result<()>),
+    Done(HubInput, Option<Collection>),
+    Changed(Channel, Result<Lsn>),
+    Timer(u64),
+    Stopping,
+}
+
+impl SyncHub {
+    /// A hub over `db`.
+    pub fn new(db: Db, options: HubOptions) -> Self {
+        Self { db, options, stopping: Arc::new(Watch::new(false)), connections: Arc::new(Watch::new(0)) }
+    }
+
+    /// Tells all clients that the hub goes away (`Unavailable`: they come back later), ends their connections, and waits
+    /// until they have ended: at most a few seconds. What is under way in the store ends first.
+    pub async fn stop(&self) {
+        self.stopping.update(|stopping| *stopping = true);
+        let (mut count, mut version) = self.connections.get();
+        while count > 0 {
+            (count, version) = self.connections.after(version).await;
+        }
+    }
+
+    /// How many connections are served.
+    pub fn connections(&self) -> usize {
+        self.connections.get().0
+    }
+
+    /// Serves one connection until it ends. `Ok` when the client left, otherwise why it ended; the client was told, where
+    /// that was possible.
+    pub async fn serve(&self, connection: Arc<dyn Connection>) -> Result<()> {
+        self.connections.update(|count| *count += 1);
+        let _counted = Counted(self.connections.clone());
+        let hub = Hub::new(self.db.replica_id(), self.options, now_ms());
+        let serving = Serving {
+            db: self.db.clone(),
+            hub,
+            connection: connection.clone(),
+            collections: Vec::new(),
+            tasks: Tasks::new(),
+        };
+        let end = serving.run(self.stopping.clone()).await;
+        within(FAREWELL_MS, async move { connection.close().await }).await;
+        end
+    }
+}
+
+/// Waits for `task`, but not longer than `ms`.
+pub(super) async fn within(ms: u64, task: impl Future<Output = ()> + crate::platform::MaybeSend + 'static) {
+    let mut tasks = Tasks::new();
+    tasks.push(Box::pin(task));
+    tasks.push(Box::pin(sleep_ms(ms)));
+    tasks.next().await;
+}
+
+struct Serving {
+    db: Db,
+    hub: Hub,
+    connection: Arc<dyn Connection>,
+    /// By channel, once opened.
+    collections: Vec<Option<Collection>>,
+    tasks: Tasks<Event>,
+}
+
+impl Serving {
+    async fn run(mut self, stopping: Arc<Watch<bool>>) -> Result<()> {
+        let mut waiting = VecDeque::new();
+        let (mut receiving, mut sending) = (false, false);
+        let mut timer_ms = None;
+        let mut end = None;
+        self.tasks.push(Box::pin(async move {
+            let mut version = 0;
+            loop {
+                let (stop, now) = stopping.after(version).await;
+                if stop {
+                    return Event::Stopping;
+                }
+                version = now;
+            }
+        }));
+        loop {
+            let now = now_ms();
+            while let Some(action) = self.hub.poll(now) {
+                match action {
+                    HubAction::Send(frame) => waiting.push_back(frame),
+                    HubAction::Close(error) => {
+                        end = Some(error);
+                        self.tasks.push(timer(now + FAREWELL_MS));
+                    }
+                    action => {
+                        let task = self.perform(action);
+                        self.tasks.push(task);
+                    }
+                }
+            }
+            if !sending && let Some(frame) = waiting.pop_front() {
+                sending = true;
+                let connection = self.connection.clone();
+                self.tasks.push(Box::pin(async move { Event::Sent(connection.send(frame).await) }));
+            }
+            if !sending && let Some(error) = end {
+                return Err(error);
+            }
+            if !receiving && end.is_none() && self.hub.wants_frame() && waiting.len() < WAITING_FRAMES_MAX {
+                receiving = true;
+                let connection = self.connection.clone();
+                self.tasks.push(Box::pin(async move { Event::Received(connection.receive().await) }));
+            }
+            let deadline_ms = self.hub.deadline_ms();
+            if timer_ms.is_none_or(|timer_ms| deadline_ms < timer_ms) {
+                timer_ms = Some(deadline_ms);
+                self.tasks.push(timer(deadline_ms));
+            }
+            match self.tasks.next().await {
+                Event::Received(Ok(Some(frame))) => {
+                    receiving = false;
+                    self.hub.receive(HubInput::Frame(frame), now_ms());
+                }
+                Event::Received(Ok(None)) => return Ok(()),
+                // A connection that broke cannot be told; one that carries nonsense can.
+                Event::Received(Err(error)) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                Event::Received(Err(error)) => self.hub.close(error),
+                Event::Sent(Ok(())) => sending = false,
+                Event::Sent(Err(error)) => return Err(end.unwrap_or(error)),
+                Event::Done(input, opened) => {
+                    if let (HubInput::Opened(channel, _), Some(collection)) = (&input, opened) {
+                        let channel = *channel;
+                        let index = channel.0 as usize;
+                        self.collections.resize(self.collections.len().max(index + 1), None);
+                        self.collections[index] = Some(collection.clone());
+                        self.tasks.push(watch(channel, collection, Lsn(0)));
+                    }
+                    self.hub.receive(input, now_ms());
+                }
+                Event::Changed(channel, Ok(lsn)) => {
+                    let collection = self.collection(channel);
+                    self.tasks.push(watch(channel, collection, lsn));
+                    self.hub.receive(HubInput::Changed(channel), now_ms());
+                }
+                // The next read tells the client that the collection is gone.
+                Event::Changed(channel, Err(_)) => self.hub.receive(HubInput::Changed(channel), now_ms()),
+                Event::Timer(at_ms) => {
+                    timer_ms = timer_ms.filter(|timer_ms| *timer_ms != at_ms);
+                    if end.is_some() {
+                        return Err(end.expect("just looked at"));
+                    }
+                }
+                Event::Stopping => {
+                    self.hub.close(Error::new(ErrorKind::Unavailable, "the hub is shutting down; try again later"));
+                }
+            }
+        }
+    }
+
+    fn collection(&self, channel: Channel) -> Collection {
+        self.collections[channel.0 as usize].clone().expect("only an opened collection is asked for")
+    }
+
+    fn perform(&self, action: HubAction) -> Task<'static, Event> {
+        match action {
+            HubAction::Open { channel, name, spec, create, client } => {
+                let db = self.db.clone();
+                Box::pin(async move {
+                    let opened = open(&db, &name, spec.as_deref(), create).await;
+                    let (answer, collection) = match opened {
+                        Ok((collection, spec)) => {
+                            let acknowledged = collection.seen().get(&client).copied().unwrap_or_default();
+                            (Ok(Opened { acknowledged, spec }), Some(collection))
+                        }
+                        Err(error) => (Err(error), None),
+                    };
+                    Event::Done(HubInput::Opened(channel, answer), collection)
+                })
+            }
+            HubAction::Read { channel, after, known, bytes_max } => {
+                let collection = self.collection(channel);
+                Box::pin(async move {
+                    let answer = read(&collection, after, &known, bytes_max).await;
+                    Event::Done(HubInput::Read(channel, answer), None)
+                })
+            }
+            HubAction::Apply { channel, changes, client, after, through } => {
+                let collection = self.collection(channel);
+                Box::pin(async move {
+                    let answer = apply(&collection, &changes, client, after, through).await;
+                    Event::Done(HubInput::Applied(channel, answer), None)
+                })
+            }
+            HubAction::Send(_) | HubAction::Close(_) => unreachable!("the loop above does these"),
+        }
+    }
+}
+
+fn timer(at_ms: u64) -> Task<'static, Event> {
+    Box::pin(async move {
+        sleep_ms(at_ms.saturating_sub(now_ms())).await;
+        Event::Timer(at_ms)
+    })
+}
+
+fn watch(channel: Channel, collection: Collection, lsn: Lsn) -> Task<'static, Event> {
+    Box::pin(async move { Event::Changed(channel, collection.changed_after(lsn).await) })
+}
+
+/// The collection, and its specification when the client has none.
+async fn open(db: &Db, name: &str, spec: Option<&str>, create: bool) -> Result<(Collection, Option<String>)> {
+    let theirs = spec.map(from_json).transpose()?;
+    let collection = match (db.collection(name), &theirs) {
+        (Ok(collection), _) => collection,
+        (Err(error), Some(spec)) if error.kind() == ErrorKind::NotFound && create => {
+            match db.create_collection(name, spec.clone()).await {
+                // Another client brought it at the same moment.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => db.collection(name)?,
+                created => created?,
+            }
+        }
+        (Err(error), _) if error.kind() == ErrorKind::NotFound => {
+            return Err(Error::not_found(format!("the hub has no collection {name:?}")));
+        }
+        (Err(error), _) => return Err(error),
+    };
+    match theirs {
+        Some(theirs) => {
+            check_agreement(name, &collection.spec().schema, &theirs.schema)?;
+            Ok((collection, None))
+        }
+        None => {
+            let spec = to_json(collection.spec())?;
+            Ok((collection, Some(spec)))
+        }
+    }
+}
+
+async fn read(
+    collection: &Collection,
+    after: Lsn,
+    known: &std::collections::BTreeMap<ReplicaId, Sequence>,
+    bytes_max: usize,
+) -> Result<Changes> {
+    let (changes, lsn) = collection.changes_after(after, known, bytes_max).await?;
+    let changes = if changes.is_empty() { Vec::new() } else { changes.encode() };
+    Ok(Changes { changes, lsn, newest: collection.lsn() })
+}
+
+async fn apply(
+    collection: &Collection,
+    bytes: &[u8],
+    client: ReplicaId,
+    after: Sequence,
+    through: Sequence,
+) -> Result<()> {
+    let changes = ChangeSet::decode(&collection.spec().schema, bytes)?;
+    for version in changes.versions() {
+        // A client speaks for itself only: what it could say in another's name would hide that one's own changes.
+        if version.origin != client || version.sequence <= after || version.sequence > through {
+            return Err(Error::invalid(format!(
+                "a change of replica {} with sequence {}; replica {client}, {after} < sequence <= {through} expected",
+                version.origin, version.sequence
+            )));
+        }
+    }
+    collection.apply(changes, None).await.map(drop)
+}

@@ -1,0 +1,18 @@
+//! Sync sessions and hubs: what drives the machines of [`crate::sync`] over connections and against the store.
+//!
+//! Nothing is decided here: a driver does what its machine asks for, hands the answers back, and keeps no position of its own.
+//! An operation on the store that a connection began runs to its end when the connection is gone.
+
+mod agreement;
+mod hub;
+mod session;
+mod tasks;
+mod watch;
+
+pub use hub::SyncHub;
+pub use session::{SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus};
+
+#[cfg(all(test, native))]
+pub(crate) mod testing;
+#[cfg(all(test, native))]
+mod tests;

@@ -1,0 +1,549 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::agreement::{from_json, to_json};
+use super::hub::within;
+use super::tasks::Tasks;
+use super::watch::Watch;
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+use crate::db::{Collection, Db};
+use crate::engine::ChangeSet;
+use crate::platform::socket::{Connect, Connection, WebSocketUrl};
+use crate::platform::{Task, now_ms, random_u64, sleep_ms, spawn};
+use crate::sync::{Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Start};
+
+/// The first wait after a failure is at most this, then twice as long each time.
+const BACKOFF_BASE_MS: u64 = 500;
+/// And never longer than this.
+const BACKOFF_MAX_MS: u64 = 30_000;
+/// A connection that lived so long did its work: the next failure starts with short waits again.
+const HEALTHY_AFTER_MS: u64 = 5_000;
+/// A connection with a collection that failed is made anew after so long: the cause may be gone.
+const FAILED_AGAIN_MS: u64 = 60_000;
+/// So many refusals are kept to be looked at.
+const REFUSALS_MAX: usize = 64;
+/// Frames that wait to be sent; a hub that sends without reading is not read from beyond that.
+const WAITING_FRAMES_MAX: usize = 1_024;
+/// A connection gets this long to close.
+const FAREWELL_MS: u64 = 1_000;
+
+/// What to sync, and with whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncOptions {
+    /// The hub: `ws://host/sync` or `wss://host/sync`; `http` and `https` stand for them.
+    pub url: String,
+    /// Names of collections. One that only the hub has is created here; one that only this side has, there.
+    pub collections: Vec<String>,
+}
+
+/// What a session is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SyncState {
+    /// Not connected: paused, or waiting to try again.
+    Offline,
+    /// Trying.
+    Connecting,
+    /// Connected: changes travel both ways as they are made.
+    Live,
+    /// Over: stopped, or the store was closed.
+    Stopped,
+}
+
+impl SyncState {
+    /// The stable name that JavaScript carries.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Connecting => "connecting",
+            Self::Live => "live",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How a session stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncStatus {
+    /// What it is doing.
+    pub state: SyncState,
+    /// Rows written or deleted here that the hub does not have yet.
+    pub pending: usize,
+    /// What is wrong: the connection, a collection (its name is in the message), or the last change that the hub refused.
+    /// `None` again once it is right; a refusal stays.
+    pub error: Option<Error>,
+    /// When both sides last had everything, in milliseconds since 1970.
+    pub last_synced_ms: Option<u64>,
+    /// Own changes that the hub refused and that were set aside, oldest first, at most 64. They stay in the store.
+    pub refusals: Vec<Refusal>,
+}
+
+/// A running sync of some collections with one hub. Cheap to clone; it goes on until [`SyncSession::stop`], or until the
+/// store is closed, whether a handle is left or not.
+#[derive(Clone)]
+pub struct SyncSession {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    status: Watch<SyncStatus>,
+    command: Watch<Command>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Run,
+    Pause,
+    Stop,
+}
+
+impl Db {
+    /// Syncs collections with a hub over WebSocket, from now on, in the background.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a URL that cannot be, no collection, or one named twice. That the hub cannot be reached is no
+    /// error: the session's status says so, and it tries again.
+    pub fn sync(&self, options: SyncOptions) -> Result<SyncSession> {
+        let place = Arc::new(WebSocketUrl::new(&options.url)?);
+        self.sync_over(place, options.collections)
+    }
+
+    /// Syncs collections with whoever is at the other end of the connections that `place` makes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for no collection, or one named twice.
+    pub fn sync_over(&self, place: Arc<dyn Connect>, collections: Vec<String>) -> Result<SyncSession> {
+        let mut sorted = collections.clone();
+        sorted.sort_unstable();
+        if sorted.is_empty() {
+            return Err(Error::invalid("no collection to sync"));
+        }
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid(format!("collection {:?} is named twice", twice[0])));
+        }
+        let status = SyncStatus {
+            state: SyncState::Offline,
+            pending: 0,
+            error: None,
+            last_synced_ms: None,
+            refusals: Vec::new(),
+        };
+        let shared = Arc::new(Shared { status: Watch::new(status), command: Watch::new(Command::Run) });
+        let driver = Driver {
+            db: self.clone(),
+            names: collections,
+            place,
+            shared: shared.clone(),
+            backoff: Backoff::new(BACKOFF_BASE_MS, BACKOFF_MAX_MS),
+            patience: 0,
+            hub: None,
+            error: None,
+            refusals: VecDeque::new(),
+            last_synced_ms: None,
+        };
+        driver.publish(SyncState::Offline, None);
+        spawn(driver.run());
+        Ok(SyncSession { shared })
+    }
+}
+
+impl SyncSession {
+    /// How it stands now.
+    pub fn status(&self) -> SyncStatus {
+        self.shared.status.get().0
+    }
+
+    /// Every status from the present one on; of several that follow each other faster than they are taken, the last.
+    pub fn listen(&self) -> SyncListener {
+        SyncListener { shared: self.shared.clone(), version: 0, over: false }
+    }
+
+    /// Disconnects and stays so until [`SyncSession::resume`]. Writes go on being kept for the hub.
+    pub fn pause(&self) {
+        self.command(Command::Pause);
+    }
+
+    /// Connects again after a pause; while waiting to try again, tries at once (a host that knows that the network is back
+    /// calls it).
+    pub fn resume(&self) {
+        self.command(Command::Run);
+    }
+
+    /// Ends for good.
+    pub fn stop(&self) {
+        self.command(Command::Stop);
+    }
+
+    fn command(&self, command: Command) {
+        // The same command again is one too: "try at once". After a stop there is nothing more.
+        self.shared.command.update(|current| {
+            if *current != Command::Stop {
+                *current = command;
+            }
+        });
+    }
+}
+
+/// Tells the statuses of a session.
+pub struct SyncListener {
+    shared: Arc<Shared>,
+    version: u64,
+    over: bool,
+}
+
+impl SyncListener {
+    /// The next status, the present one first; `None` after the session has stopped.
+    pub async fn next(&mut self) -> Option<SyncStatus> {
+        if self.over {
+            return None;
+        }
+        let (status, version) = self.shared.status.after(self.version).await;
+        self.version = version;
+        self.over = status.state == SyncState::Stopped;
+        Some(status)
+    }
+}
+
+/// The task behind a session.
+struct Driver {
+    db: Db,
+    names: Vec<String>,
+    place: Arc<dyn Connect>,
+    shared: Arc<Shared>,
+    backoff: Backoff,
+    /// Connections in a row that ended in silence.
+    patience: u32,
+    /// The hub of the last connection.
+    hub: Option<ReplicaId>,
+    /// Why there is no connection.
+    error: Option<Error>,
+    refusals: VecDeque<Refusal>,
+    last_synced_ms: Option<u64>,
+}
+
+/// Why a connection ended.
+enum End {
+    /// The application has something else in mind.
+    Command,
+    /// To be made anew at once.
+    Again,
+    Failed(Error),
+    /// The store was closed.
+    Closed,
+}
+
+enum Event {
+    Connected(Result<Arc<dyn Connection>>),
+    Received(Result<Option<Vec<u8>>>),
+    Sent(Result<()>),
+    Done(ClientInput),
+    Changed(Channel, Result<Lsn>),
+    Timer(u64),
+    Command,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        loop {
+            let (command, version) = self.shared.command.get();
+            let wait_ms = match command {
+                Command::Stop => break,
+                Command::Pause => {
+                    self.error = None;
+                    None
+                }
+                Command::Run => match self.connect(version).await {
+                    End::Command | End::Again => continue,
+                    End::Closed => break,
+                    End::Failed(error) => {
+                        tracing::debug!(%error, "sync connection ended");
+                        self.error = Some(error);
+                        Some(self.backoff.next_ms(random_u64()))
+                    }
+                },
+            };
+            if self.wait(version, wait_ms).await {
+                break;
+            }
+        }
+        self.publish(SyncState::Stopped, None);
+    }
+
+    /// Waits for a command, or `ms`, and keeps the number of pending rows up to date meanwhile. True when the store was closed.
+    async fn wait(&self, version: u64, ms: Option<u64>) -> bool {
+        let mut tasks = Tasks::new();
+        tasks.push(self.next_command(version));
+        if let Some(ms) = ms {
+            tasks.push(timer(now_ms() + ms));
+        }
+        for channel in self.channels() {
+            if let Ok(collection) = self.collection(channel) {
+                tasks.push(watch(channel, &collection, collection.lsn()));
+            }
+        }
+        loop {
+            self.publish(SyncState::Offline, None);
+            match tasks.next().await {
+                Event::Changed(channel, result) => match (result, self.collection(channel)) {
+                    (Ok(lsn), Ok(collection)) => tasks.push(watch(channel, &collection, lsn)),
+                    (_, Err(error)) if error.kind() == ErrorKind::Closed => return true,
+                    _ => {}
+                },
+                _ => return false,
+            }
+        }
+    }
+
+    async fn connect(&mut self, version: u64) -> End {
+        self.publish(SyncState::Connecting, None);
+        let mut tasks = Tasks::new();
+        let place = self.place.clone();
+        tasks.push(Box::pin(async move { Event::Connected(place.connect().await) }));
+        tasks.push(self.next_command(version));
+        match tasks.next().await {
+            Event::Connected(Ok(connection)) => {
+                let end = self.drive(connection.clone(), version).await;
+                within(FAREWELL_MS, async move { connection.close().await }).await;
+                end
+            }
+            Event::Connected(Err(error)) => End::Failed(error),
+            _ => End::Command,
+        }
+    }
+
+    async fn drive(&mut self, connection: Arc<dyn Connection>, version: u64) -> End {
+        let collections = match self.names.iter().map(|name| self.hello_of(name)).collect() {
+            Ok(collections) => collections,
+            Err(error) if error.kind() == ErrorKind::Closed => return End::Closed,
+            Err(error) => return End::Failed(error),
+        };
+        let mut client = Client::new(self.db.replica_id(), collections, self.patience, now_ms());
+        let mut tasks = Tasks::new();
+        tasks.push(self.next_command(version));
+        let mut waiting = VecDeque::new();
+        let (mut receiving, mut sending) = (false, false);
+        let mut timer_ms = None;
+        let mut live_ms = None;
+        loop {
+            let now = now_ms();
+            while let Some(action) = client.poll(now) {
+                match action {
+                    ClientAction::Send(frame) => waiting.push_back(frame),
+                    ClientAction::Refused(refusal) => self.note_refusal(refusal),
+                    ClientAction::Close(error) => {
+                        if client.ended_in_silence() {
+                            self.patience += 1;
+                        }
+                        return End::Failed(error);
+                    }
+                    action => tasks.push(self.perform(action)),
+                }
+            }
+            if !sending && let Some(frame) = waiting.pop_front() {
+                sending = true;
+                let connection = connection.clone();
+                tasks.push(Box::pin(async move { Event::Sent(connection.send(frame).await) }));
+            }
+            if !receiving && client.wants_frame() && waiting.len() < WAITING_FRAMES_MAX {
+                receiving = true;
+                let connection = connection.clone();
+                tasks.push(Box::pin(async move { Event::Received(connection.receive().await) }));
+            }
+            self.hub = client.hub().or(self.hub);
+            let mut deadline_ms = client.deadline_ms();
+            if client.hub().is_some() {
+                let live_ms = *live_ms.get_or_insert(now);
+                self.error = None;
+                if client.caught_up() {
+                    self.last_synced_ms = Some(now);
+                    self.patience = 0;
+                }
+                if client.caught_up() || now >= live_ms + HEALTHY_AFTER_MS {
+                    self.backoff.reset();
+                }
+                if client.failed() {
+                    if now >= live_ms + FAILED_AGAIN_MS {
+                        return End::Again;
+                    }
+                    deadline_ms = deadline_ms.min(live_ms + FAILED_AGAIN_MS);
+                }
+                self.publish(SyncState::Live, Some(&client));
+            } else {
+                self.publish(SyncState::Connecting, None);
+            }
+            if timer_ms.is_none_or(|timer_ms| deadline_ms < timer_ms) {
+                timer_ms = Some(deadline_ms);
+                tasks.push(timer(deadline_ms));
+            }
+            match tasks.next().await {
+                Event::Received(Ok(Some(frame))) => {
+                    receiving = false;
+                    client.receive(ClientInput::Frame(frame), now_ms());
+                }
+                Event::Received(Ok(None)) => {
+                    return End::Failed(Error::new(ErrorKind::Unavailable, "the hub closed the connection"));
+                }
+                Event::Received(Err(error)) | Event::Sent(Err(error)) => return End::Failed(error),
+                Event::Sent(Ok(())) => sending = false,
+                Event::Done(input) => {
+                    if let ClientInput::Opened(channel, Ok(_)) = &input
+                        && let Ok(collection) = self.collection(*channel)
+                    {
+                        tasks.push(watch(*channel, &collection, Lsn(0)));
+                    }
+                    client.receive(input, now_ms());
+                }
+                Event::Changed(channel, result) => match (result, self.collection(channel)) {
+                    (Ok(lsn), Ok(collection)) => {
+                        tasks.push(watch(channel, &collection, lsn));
+                        client.receive(ClientInput::Changed(channel), now_ms());
+                    }
+                    (_, Err(error)) if error.kind() == ErrorKind::Closed => return End::Closed,
+                    // It was dropped here, perhaps made anew: the next connection tells the hub.
+                    _ => return End::Again,
+                },
+                Event::Timer(at_ms) => timer_ms = timer_ms.filter(|timer_ms| *timer_ms != at_ms),
+                Event::Command => return End::Command,
+                Event::Connected(_) => {}
+            }
+        }
+    }
+
+    fn perform(&self, action: ClientAction) -> Task<'static, Event> {
+        let done = |input: Task<'static, ClientInput>| -> Task<'static, Event> {
+            Box::pin(async move { Event::Done(input.await) })
+        };
+        match action {
+            ClientAction::Open { channel, hub, spec } => {
+                let (db, name) = (self.db.clone(), self.names[channel.0 as usize].clone());
+                done(Box::pin(
+                    async move { ClientInput::Opened(channel, open(&db, &name, spec.as_deref(), hub).await) },
+                ))
+            }
+            ClientAction::ReadOwn { channel, after, bytes_max } => {
+                let collection = self.collection(channel);
+                done(Box::pin(async move { ClientInput::Own(channel, read_own(collection, after, bytes_max).await) }))
+            }
+            ClientAction::Apply { channel, changes, hub, lsn } => {
+                let collection = self.collection(channel);
+                done(Box::pin(
+                    async move { ClientInput::Applied(channel, apply(collection, &changes, hub, lsn).await) },
+                ))
+            }
+            ClientAction::MarkPushed { channel, hub, sequence } => {
+                let collection = self.collection(channel);
+                done(Box::pin(async move {
+                    let marked = match collection {
+                        Ok(collection) => collection.mark_pushed(hub, sequence).await,
+                        Err(error) => Err(error),
+                    };
+                    ClientInput::Marked(channel, marked)
+                }))
+            }
+            ClientAction::Send(_) | ClientAction::Refused(_) | ClientAction::Close(_) => {
+                unreachable!("the loop above does these")
+            }
+        }
+    }
+
+    fn hello_of(&self, name: &str) -> Result<ClientCollection> {
+        let spec = match self.db.collection(name) {
+            Ok(collection) => Some(to_json(collection.spec())?),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(ClientCollection { name: name.to_owned(), spec })
+    }
+
+    fn channels(&self) -> impl Iterator<Item = Channel> {
+        (0..self.names.len() as u32).map(Channel)
+    }
+
+    fn collection(&self, channel: Channel) -> Result<Collection> {
+        self.db.collection(&self.names[channel.0 as usize])
+    }
+
+    fn next_command(&self, version: u64) -> Task<'static, Event> {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            shared.command.after(version).await;
+            Event::Command
+        })
+    }
+
+    fn note_refusal(&mut self, refusal: Refusal) {
+        tracing::warn!(
+            collection = refusal.collection,
+            sequence = refusal.through.0,
+            error = %refusal.error,
+            "the hub refused a change; it was set aside"
+        );
+        // One that is at the end of the log is refused anew on each connection.
+        self.refusals.retain(|other| (&other.collection, other.through) != (&refusal.collection, refusal.through));
+        self.refusals.push_back(refusal);
+        if self.refusals.len() > REFUSALS_MAX {
+            self.refusals.pop_front();
+        }
+    }
+
+    fn publish(&self, state: SyncState, client: Option<&Client>) {
+        let pending = self.channels().map(|channel| self.pending(channel, client)).sum();
+        let failed = client.and_then(|client| client.errors().next().map(|(name, error)| error.clone().context(name)));
+        let refused = self.refusals.back().map(|refusal| refusal.error.clone().context(&refusal.collection));
+        self.shared.status.set(SyncStatus {
+            state,
+            pending,
+            error: self.error.clone().or(failed).or(refused),
+            last_synced_ms: self.last_synced_ms,
+            refusals: self.refusals.iter().cloned().collect(),
+        });
+    }
+
+    fn pending(&self, channel: Channel, client: Option<&Client>) -> usize {
+        let Ok(collection) = self.collection(channel) else { return 0 };
+        let settled = client.and_then(|client| client.settled(channel)).unwrap_or_else(|| match self.hub {
+            Some(hub) => collection.sync_position(hub).pushed,
+            // Before the first welcome: the hub that has least, of those that were ever met.
+            None => collection.sync_positions().values().map(|position| position.pushed).min().unwrap_or_default(),
+        });
+        collection.pending_after(settled)
+    }
+}
+
+fn timer(at_ms: u64) -> Task<'static, Event> {
+    Box::pin(async move {
+        sleep_ms(at_ms.saturating_sub(now_ms())).await;
+        Event::Timer(at_ms)
+    })
+}
+
+fn watch(channel: Channel, collection: &Collection, lsn: Lsn) -> Task<'static, Event> {
+    let collection = collection.clone();
+    Box::pin(async move { Event::Changed(channel, collection.changed_after(lsn).await) })
+}
+
+async fn open(db: &Db, name: &str, spec: Option<&str>, hub: ReplicaId) -> Result<Start> {
+    let collection = match spec {
+        None => db.collection(name)?,
+        Some(spec) => match db.create_collection(name, from_json(spec)?).await {
+            // Made since the hello: whether it agrees, the next connection tells.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(error.context("it was created here while the hub was asked; asking again"));
+            }
+            created => created?,
+        },
+    };
+    Ok(Start { pulled: collection.sync_position(hub).pulled, known: collection.seen() })
+}
+
+async fn read_own(collection: Result<Collection>, after: Sequence, bytes_max: usize) -> Result<OwnChanges> {
+    let (changes, through) = collection?.own_changes_after(after, bytes_max).await?;
+    let changes = if changes.is_empty() { Vec::new() } else { changes.encode() };
+    Ok(OwnChanges { changes, through })
+}
+
+async fn apply(collection: Result<Collection>, bytes: &[u8], hub: ReplicaId, lsn: Lsn) -> Result<()> {
+    let collection = collection?;
+    let schema = &collection.spec().schema;
+    let changes = if bytes.is_empty() { ChangeSet::empty(schema) } else { ChangeSet::decode(schema, bytes)? };
+    collection.apply(changes, Some((hub, lsn))).await.map(drop)
+}

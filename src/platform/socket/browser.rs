@@ -1,0 +1,139 @@
+use std::cell::RefCell;
+
+use async_lock::Mutex;
+use futures_channel::{mpsc, oneshot};
+use wasm_bindgen::prelude::*;
+use web_sys::{BinaryType, CloseEvent, MessageEvent, WebSocket};
+
+use super::{Connection, MESSAGE_BYTES_MAX, unavailable};
+use crate::base::{Error, ErrorKind, Result};
+use crate::platform::{Task, sleep_ms};
+
+/// More than this is not put into the host's buffer: it has no end, and no way to take something back.
+const BUFFERED_BYTES_MAX: u32 = 1 << 20;
+/// The host does not tell when its buffer drains; it is looked at again after so long.
+const BUFFERED_LOOK_MS: u64 = 20;
+
+type Received = Result<Option<Vec<u8>>>;
+
+/// The client's end of a WebSocket.
+pub struct Socket {
+    socket: WebSocket,
+    received: Mutex<mpsc::UnboundedReceiver<Received>>,
+    _handlers: Handlers,
+}
+
+/// What the host calls; taken away again before it is dropped.
+struct Handlers {
+    socket: WebSocket,
+    _open: Closure<dyn FnMut()>,
+    _message: Closure<dyn FnMut(MessageEvent)>,
+    _close: Closure<dyn FnMut(CloseEvent)>,
+}
+
+impl Drop for Handlers {
+    fn drop(&mut self) {
+        self.socket.set_onopen(None);
+        self.socket.set_onmessage(None);
+        self.socket.set_onclose(None);
+        // Closing twice is no error.
+        let _ = self.socket.close();
+    }
+}
+
+impl Socket {
+    /// Connects.
+    ///
+    /// # Errors
+    /// `Unavailable` when nobody answers or the answer is no WebSocket (hosts do not tell which), `InvalidArgument` for a URL
+    /// that cannot be, `Unsupported` on a host without WebSockets.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let global = js_sys::global();
+        if !js_sys::Reflect::has(&global, &"WebSocket".into()).unwrap_or(false) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "this host has no WebSocket; Node has one from version 22, or set globalThis.WebSocket",
+            ));
+        }
+        let socket = WebSocket::new(url).map_err(|error| Error::invalid(format!("{url}: {}", text(&error))))?;
+        socket.set_binary_type(BinaryType::Arraybuffer);
+        let (sender, received) = mpsc::unbounded();
+        let (opened, opening) = oneshot::channel();
+        let opened = std::rc::Rc::new(RefCell::new(Some(opened)));
+
+        let tell_opened = opened.clone();
+        let open = Closure::<dyn FnMut()>::new(move || {
+            if let Some(opened) = tell_opened.borrow_mut().take() {
+                // Who no longer waits does not need the answer; the same below.
+                let _ = opened.send(Ok(()));
+            }
+        });
+        let to_receiver = sender.clone();
+        let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            let _ = to_receiver.unbounded_send(take_message(&event.data()));
+        });
+        let close = Closure::<dyn FnMut(CloseEvent)>::new(move |event: CloseEvent| {
+            if let Some(opened) = opened.borrow_mut().take() {
+                let _ = opened.send(Err(unavailable("the server does not answer, or not with a WebSocket")));
+            }
+            // 1000 and 1001: the peer closed. Anything else, most often 1006, broke.
+            let _ = sender.unbounded_send(if matches!(event.code(), 1000 | 1001) {
+                Ok(None)
+            } else {
+                Err(unavailable(format!("the connection broke (WebSocket code {}) {}", event.code(), event.reason())))
+            });
+        });
+        socket.set_onopen(Some(open.as_ref().unchecked_ref()));
+        socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
+        socket.set_onclose(Some(close.as_ref().unchecked_ref()));
+        let handlers = Handlers { socket: socket.clone(), _open: open, _message: message, _close: close };
+        opening.await.map_err(|_| unavailable("the host dropped the socket"))?.map_err(|error| error.context(url))?;
+        Ok(Self { socket, received: Mutex::new(received), _handlers: handlers })
+    }
+}
+
+fn take_message(data: &JsValue) -> Received {
+    let Some(buffer) = data.dyn_ref::<js_sys::ArrayBuffer>() else {
+        return Err(Error::corrupt("a text message; sync messages are binary"));
+    };
+    if buffer.byte_length() as usize > MESSAGE_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "a message of {} bytes; at most {MESSAGE_BYTES_MAX} are taken in",
+            buffer.byte_length()
+        )));
+    }
+    Ok(Some(js_sys::Uint8Array::new(buffer).to_vec()))
+}
+
+fn text(error: &JsValue) -> String {
+    let message = js_sys::Reflect::get(error, &"message".into()).ok().and_then(|message| message.as_string());
+    message.unwrap_or_else(|| "refused by the host".to_owned())
+}
+
+impl Connection for Socket {
+    fn send(&self, message: Vec<u8>) -> Task<'_, Result<()>> {
+        Box::pin(async move {
+            while self.socket.ready_state() == WebSocket::OPEN && self.socket.buffered_amount() > BUFFERED_BYTES_MAX {
+                sleep_ms(BUFFERED_LOOK_MS).await;
+            }
+            if self.socket.ready_state() != WebSocket::OPEN {
+                return Err(unavailable("the connection is closed"));
+            }
+            self.socket.send_with_u8_array(&message).map_err(|error| unavailable(text(&error)))
+        })
+    }
+
+    fn receive(&self) -> Task<'_, Received> {
+        Box::pin(async move {
+            // The host has dropped its end only after telling that the connection closed.
+            self.received.lock().await.recv().await.unwrap_or(Ok(None))
+        })
+    }
+
+    fn close(&self) -> Task<'_, ()> {
+        Box::pin(async move {
+            // Closing twice is no error.
+            let _ = self.socket.close();
+        })
+    }
+}

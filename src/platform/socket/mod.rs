@@ -1,0 +1,88 @@
+//! Connections that carry messages, and the WebSocket client that makes them: the same names on every target.
+
+#[cfg(hosted)]
+#[cfg_attr(browser, path = "browser.rs")]
+#[cfg_attr(native, path = "native.rs")]
+mod host;
+#[cfg(all(test, native, hosted))]
+mod memory;
+
+use std::sync::Arc;
+
+#[cfg(hosted)]
+pub use host::Socket;
+#[cfg(all(test, native, hosted))]
+pub(crate) use memory::{Cut, duplex};
+
+use super::{MaybeSend, MaybeSync, Task};
+use crate::base::{Error, ErrorKind, Result};
+
+/// The longest message that is taken in, in bytes; a longer one ends the connection.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Carries whole binary messages both ways, in order, until it breaks. Sending and receiving may be under way at once.
+pub trait Connection: MaybeSend + MaybeSync {
+    /// Hands `message` to the network; waits while the peer takes in nothing. One at a time.
+    ///
+    /// # Errors
+    /// `Unavailable` when the connection is broken or closed.
+    fn send(&self, message: Vec<u8>) -> Task<'_, Result<()>>;
+
+    /// The next message; `None` when the peer has closed the connection. One at a time.
+    ///
+    /// # Errors
+    /// `Unavailable` when the connection broke, also in the middle of a message; `Corrupt` for a message that is not binary;
+    /// `InvalidArgument` for one that is too long.
+    fn receive(&self) -> Task<'_, Result<Option<Vec<u8>>>>;
+
+    /// Closes; the peer's next `receive` tells `None`. Idempotent; a broken connection is closed already.
+    fn close(&self) -> Task<'_, ()>;
+}
+
+/// Makes connections to one place, again and again.
+pub trait Connect: MaybeSend + MaybeSync {
+    /// A new connection.
+    ///
+    /// # Errors
+    /// `Unavailable` when nobody answers, `InvalidArgument` for a place that cannot be.
+    fn connect(&self) -> Task<'_, Result<Arc<dyn Connection>>>;
+}
+
+/// Connects to a WebSocket URL: `ws://`, `wss://`, or `http://`, `https://` in their stead.
+#[cfg(hosted)]
+#[derive(Debug, Clone)]
+pub struct WebSocketUrl {
+    url: String,
+}
+
+#[cfg(hosted)]
+impl WebSocketUrl {
+    /// The place that `url` names.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the scheme is another.
+    pub fn new(url: &str) -> Result<Self> {
+        let url = match url.split_once("://") {
+            Some(("ws" | "wss", _)) => url.to_owned(),
+            Some(("http", rest)) => format!("ws://{rest}"),
+            Some(("https", rest)) => format!("wss://{rest}"),
+            _ => return Err(Error::invalid(format!("sync URL {url:?}: expected ws:// or wss:// and a host"))),
+        };
+        Ok(Self { url })
+    }
+}
+
+#[cfg(hosted)]
+impl Connect for WebSocketUrl {
+    fn connect(&self) -> Task<'_, Result<Arc<dyn Connection>>> {
+        Box::pin(async {
+            let socket: Arc<dyn Connection> = Arc::new(Socket::connect(&self.url).await?);
+            Ok(socket)
+        })
+    }
+}
+
+#[cfg(hosted)]
+fn unavailable(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unavailable, message)
+}
