@@ -14,11 +14,25 @@ use crate::model::{DataType, Schema};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CollectionSpec {
     /// The fields.
-    #[serde(flatten)]
+    #[serde(flatten, with = "by_value")]
     pub schema: Arc<Schema>,
     /// By vector field; a field that is not named gets HNSW with COSINE.
     #[serde(default)]
     pub indexes: BTreeMap<String, IndexSpec>,
+}
+
+/// A shared schema is written as the schema itself.
+mod by_value {
+    use super::{Arc, Schema};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(schema: &Arc<Schema>, serializer: S) -> Result<S::Ok, S::Error> {
+        schema.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Schema>, D::Error> {
+        Schema::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 impl CollectionSpec {
