@@ -10,6 +10,8 @@ mod name;
 
 use bytes::Bytes;
 
+#[cfg(browser)]
+pub use backend::DirectoryStorage;
 #[cfg(native)]
 pub use backend::FileStorage;
 pub use backend::{FaultStorage, MemoryDisk, MemoryStorage, Operation};

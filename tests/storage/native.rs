@@ -2,7 +2,9 @@
 //!
 //! A test that needs another process starts this program again, with the role in the environment.
 #![cfg(native)]
-#![expect(clippy::disallowed_methods, reason = "the tests look at files and threads from outside")]
+#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests, which look at files from outside")]
+
+mod seeds;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -45,6 +47,11 @@ async fn conformance_on_a_multi_thread_runtime() {
 #[tokio::test(flavor = "current_thread")]
 async fn conformance_on_a_current_thread_runtime() {
     assert_eq!(conformance::run(async |_| Directory::new()).await, CASES.len());
+}
+
+#[test]
+fn a_seed_means_the_same_on_every_target() {
+    assert_eq!(block_on(seeds::what_seeds_mean()), seeds::WHAT_SEEDS_MEAN);
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! One file a backend.
 
+#[cfg(browser)]
+mod directory;
 mod fault;
 #[cfg(native)]
 mod file;
 mod memory;
 
+#[cfg(browser)]
+pub use directory::DirectoryStorage;
 pub use fault::{FaultStorage, Operation};
 #[cfg(native)]
 pub use file::FileStorage;
