@@ -1,0 +1,130 @@
+//! What is measured, in the same words natively and in WebAssembly. The host loads a set, names an operation and holds the watch.
+
+use eddydb::distance::{AlignedVec, Metric, kernels};
+use eddydb::index::{Hnsw, Vectors, flat};
+
+/// Results a query asks for.
+const K: usize = 10;
+/// Rows a graph search compares at once, about.
+const BATCH: usize = 16;
+
+/// Rows, queries and the rows that are truly nearest to each query, by inner product.
+pub struct Suite {
+    dim: usize,
+    vectors: Vec<f32>,
+    queries: Vec<f32>,
+    truth: Vec<u32>,
+    codes: AlignedVec<i8>,
+    code: Vec<i8>,
+    shuffled: Vec<u32>,
+    index: Hnsw,
+}
+
+impl Suite {
+    /// Reads a set: u32 dimension, rows, queries, then the rows and the queries as f32, all little-endian. The truth is found
+    /// here, by the exact search that the crate's own tests check.
+    pub fn new(bytes: &[u8]) -> Self {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let [dim, rows, queries] = [word(0) as usize, word(4) as usize, word(8) as usize];
+        let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+        let floats: Vec<f32> = bytes[12..].chunks_exact(4).map(float).collect();
+        assert_eq!(floats.len(), (rows + queries) * dim, "a whole set");
+        let (vectors, queries) = floats.split_at(rows * dim);
+        let mut codes = AlignedVec::new();
+        codes.grow(vectors.len());
+        for (code, x) in codes.iter_mut().zip(vectors) {
+            *code = (x * 127.0) as i8;
+        }
+        let code = queries[..dim].iter().map(|x| (x * 127.0) as i8).collect();
+        // A walk over all rows with a stride that has no common divisor with most counts: no prefetcher foresees it.
+        let shuffled = (0..rows as u64).map(|n| (n * 2_654_435_761 % rows as u64) as u32).collect();
+        let mut suite = Self {
+            dim,
+            vectors: vectors.to_vec(),
+            queries: queries.to_vec(),
+            truth: Vec::new(),
+            codes,
+            code,
+            shuffled,
+            index: Hnsw::new(dim, Metric::Ip, 16, 200),
+        };
+        for query in 0..suite.query_count() {
+            let found = suite.exact(query);
+            suite.truth.extend(found);
+        }
+        suite
+    }
+
+    pub fn query_count(&self) -> usize {
+        self.queries.len() / self.dim
+    }
+
+    pub fn row_count(&self) -> usize {
+        self.vectors.len() / self.dim
+    }
+
+    fn query(&self, query: usize) -> &[f32] {
+        &self.queries[query * self.dim..][..self.dim]
+    }
+
+    fn exact(&self, query: usize) -> Vec<u32> {
+        let vectors = Vectors::new(&self.vectors, self.dim);
+        let rows = 0..self.row_count() as u32;
+        let found = flat::search(vectors, rows, Metric::Ip, self.query(query), K, None);
+        found.iter().map(|neighbor| neighbor.row).collect()
+    }
+
+    fn recall(&self, mut search: impl FnMut(usize) -> Vec<u32>) -> f64 {
+        let mut hits = 0;
+        for query in 0..self.query_count() {
+            let truth = &self.truth[query * K..][..K];
+            hits += search(query).iter().filter(|row| truth.contains(row)).count();
+        }
+        hits as f64 / self.truth.len() as f64
+    }
+
+    /// Does `operation` once and tells its result: a recall, or a number that must be the same everywhere.
+    pub fn run(&mut self, operation: &str, argument: usize) -> f64 {
+        match operation {
+            // The bare kernels: every row once, for one query.
+            "scan-f32" => {
+                let mut out = vec![0.0; self.row_count()];
+                kernels().dot_rows(self.query(0), &self.vectors, &mut out);
+                f64::from(out[0])
+            }
+            "scan-i8" => {
+                let rows: Vec<u32> = (0..self.row_count() as u32).collect();
+                self.gather(&rows)
+            }
+            "random-i8" => self.gather(&self.shuffled),
+            "exact" => self.recall(|query| self.exact(query)),
+            "build" => {
+                self.index = Hnsw::new(self.dim, Metric::Ip, 16, 200);
+                let vectors = Vectors::new(&self.vectors, self.dim);
+                while self.index.len() < vectors.len() {
+                    self.index.insert_next(vectors);
+                }
+                self.index.memory_bytes() as f64 / self.row_count() as f64
+            }
+            "checksum" => f64::from(eddydb::base::codec::checksum(&self.index.to_bytes())),
+            "hnsw" => {
+                let vectors = Vectors::new(&self.vectors, self.dim);
+                self.recall(|query| {
+                    let found = self.index.search(self.query(query), K, argument, None, vectors);
+                    found.iter().map(|neighbor| neighbor.row).collect()
+                })
+            }
+            other => panic!("no operation {other}"),
+        }
+    }
+
+    fn gather(&self, rows: &[u32]) -> f64 {
+        let mut out = [0; BATCH];
+        let mut sum = 0i64;
+        for rows in rows.chunks(BATCH) {
+            kernels().dot_i8_gather(&self.code, &self.codes, rows, &mut out[..rows.len()]);
+            sum += i64::from(out[0]);
+        }
+        sum as f64
+    }
+}
