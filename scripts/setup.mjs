@@ -42,13 +42,17 @@ let aptUpdated = false;
 async function apt(...packages) {
   if (!mayInstall || !hasApt()) return false;
   const env = { DEBIAN_FRONTEND: 'noninteractive' };
-  const install = ['install', '-y', '--no-install-recommends', ...packages];
+  const install = () => run('apt-get', ['install', '-y', '--no-install-recommends', ...packages], { env, capture: true });
   say(`installing ${packages.join(' ')} with apt-get`);
-  if ((await run('apt-get', install, { env, capture: true })).code === 0) return true;
-  if (aptUpdated) return false;
-  aptUpdated = true;
-  await run('apt-get', ['update'], { env, capture: true });
-  return (await run('apt-get', install, { env, capture: true })).code === 0;
+  let result = await install();
+  // Package lists that are missing or old are the usual reason.
+  if (result.code !== 0 && !aptUpdated) {
+    aptUpdated = true;
+    await run('apt-get', ['update'], { env, capture: true });
+    result = await install();
+  }
+  if (result.code !== 0) say(`apt-get could not install them: ${result.output.trim().split('\n').at(-1)}`);
+  return result.code === 0;
 }
 
 function atLeast(version, least) {
