@@ -5,7 +5,7 @@ import { main, must } from './run.mjs';
 import { setup } from './setup.mjs';
 
 await main(async () => {
-  await setup({ tests: true });
+  await setup();
   await buildPackages();
   await must(process.execPath, ['tests/bench/run.mjs', ...process.argv.slice(2)]);
 });

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { main, must, root } from './run.mjs';
-import { setup } from './setup.mjs';
+import { setup, toBuild } from './setup.mjs';
 
 /** The folders of the npm packages, in the order in which they need each other. */
 export const places = ['pkg', 'www', 'worker'];
@@ -28,7 +28,7 @@ export async function buildPackages() {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   await main(async () => {
-    await setup();
+    await setup(toBuild);
     if (process.argv.includes('--server')) await buildServer();
     await buildPackages();
   });

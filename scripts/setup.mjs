@@ -284,23 +284,22 @@ On Debian, as root: apt-get install chromium chromium-driver; elsewhere: npx pla
   if (driver) process.env.CHROMEDRIVER = driver;
 }
 
-/** Everything that `npm start` needs, and with `tests` what `npm test` needs. Changes `process.env` for what follows. */
-export async function setup({ tests = false } = {}) {
+/** The steps, in the order in which they need each other. */
+const steps = { packages: npmPackages, rust, 'rust-tools': rustTools, 'wasm-std': wasmStd, 'wasm-bindgen': wasmBindgen, browser };
+
+/** What building needs: all that `npm start` does. */
+export const toBuild = ['packages', 'rust', 'wasm-std', 'wasm-bindgen'];
+
+/** Takes the named steps, all of them unless told. Changes `process.env` for what follows. */
+export async function setup(names = Object.keys(steps)) {
   const [major] = process.versions.node.split('.').map(Number);
   if (major < 20) throw new Problem(`Node 20 or newer is needed; this is ${process.versions.node}. See https://nodejs.org`);
-  await npmPackages();
-  await rust();
-  await wasmStd();
-  await wasmBindgen();
-  if (tests) {
-    await rustTools();
-    await browser();
-  }
+  for (const [name, step] of Object.entries(steps)) if (names.includes(name)) await step();
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   await main(async () => {
-    await setup({ tests: true });
+    await setup();
     say('everything is there');
   });
 }

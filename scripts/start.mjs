@@ -6,10 +6,10 @@ import { createInterface } from 'node:readline';
 
 import { buildPackages, buildServer } from './build.mjs';
 import { main, root, start } from './run.mjs';
-import { setup } from './setup.mjs';
+import { setup, toBuild } from './setup.mjs';
 
 await main(async () => {
-  await setup();
+  await setup(toBuild);
   console.error('building what is out of date');
   await buildServer();
   await buildPackages();

@@ -7,7 +7,7 @@ import { brotliCompressSync, constants } from 'node:zlib';
 
 import { places } from './build.mjs';
 import { Problem, main, root, run } from './run.mjs';
-import { setup, wasmEnv } from './setup.mjs';
+import { setup, toBuild, wasmEnv } from './setup.mjs';
 
 /** What a page downloads at most, compressed, in bytes. */
 const PAGE_BYTES_MAX = 700_000;
@@ -137,6 +137,16 @@ const phases = {
   docs,
 };
 
+/** The steps of the set-up that a phase needs, where it does not need all of them. */
+const needs = {
+  repository: ['packages'],
+  format: ['rust', 'rust-tools'],
+  clippy: ['rust', 'rust-tools', 'wasm-std'],
+  rust: ['rust'],
+  build: toBuild,
+  types: ['packages'],
+};
+
 /** Runs one phase, telling from time to time that it still does. */
 async function runPhase(name) {
   console.log(`${name} …`);
@@ -167,9 +177,10 @@ await main(async () => {
   }
   const unknown = named.filter((name) => !(name in phases));
   if (unknown.length) throw new Problem(`no such phase: ${unknown.join(', ')}; there are ${Object.keys(phases).join(', ')}`);
-  await setup({ tests: true });
+  const chosen = Object.keys(phases).filter((name) => !named.length || named.includes(name));
+  await setup(chosen.every((name) => name in needs) ? chosen.flatMap((name) => needs[name]) : undefined);
   const results = [];
-  for (const name of Object.keys(phases)) if (!named.length || named.includes(name)) results.push(await runPhase(name));
+  for (const name of chosen) results.push(await runPhase(name));
   const { passed, failed } = sum(results);
   console.log(`${passed} passed, ${failed} failed`);
   return failed ? 1 : 0;

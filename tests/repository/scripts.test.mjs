@@ -52,17 +52,17 @@ test('with an old Rust', unix, () => {
 });
 
 test('without a C compiler', unix, () => {
-  refused(setUp({ cargo: '', rustc: rustc('$HOME/lib') }), 'A C compiler (cc) is needed', 'apt-get install gcc');
+  refused(setUp({ cargo: 'echo 1', rustc: rustc('$HOME/lib') }), 'A C compiler (cc) is needed', 'apt-get install gcc');
 });
 
 test('without the standard library for WebAssembly', unix, () => {
-  refused(setUp({ cargo: '', rustc: rustc('$HOME/nowhere'), cc: '' }), 'rustup target add wasm32-unknown-unknown', 'rust-web-src');
+  refused(setUp({ cargo: 'echo 1', rustc: rustc('$HOME/nowhere'), cc: '' }), 'rustup target add wasm32-unknown-unknown', 'rust-web-src');
 });
 
 test('without the right wasm-bindgen', unix, () => {
   const version = /name = "wasm-bindgen"\nversion = "(.*)"/.exec(readFileSync(join(root, 'Cargo.lock'), 'utf8'))[1];
   const other = 'echo "wasm-bindgen 0.2.1"';
-  const told = setUp({ cargo: '', rustc: rustc('$HOME/lib'), cc: '', 'wasm-bindgen': other });
+  const told = setUp({ cargo: 'echo 1', rustc: rustc('$HOME/lib'), cc: '', 'wasm-bindgen': other });
   refused(told, `cargo install wasm-bindgen-cli --version ${version} --locked --root`);
 });
 
