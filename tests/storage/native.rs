@@ -2,7 +2,12 @@
 //!
 //! A test that needs another process starts this program again, with the role in the environment.
 #![cfg(native)]
-#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests, which look at files from outside")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests, which look at files from outside"
+)]
 
 mod seeds;
 
