@@ -1,5 +1,6 @@
 // Builds the WebAssembly of the npm package into pkg/dist, twice: `eddydb_simd` for engines with simd128, and `eddydb_plain`
-// for those without. Does nothing when what it was built from is unchanged. Run: node scripts/wasm.mjs [--simd-only]
+// for those without. Does nothing when what it was built from is unchanged. Run: node scripts/wasm.mjs [--dev]; with --dev, one quick
+// build without SIMD and optimizer stands for both.
 
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -78,6 +79,25 @@ function run(command, args, options = {}) {
   if (done.status !== 0) throw new Error(`${command} ${args[0]} ended with ${done.status ?? done.signal}`);
 }
 
+const wasmBindgenFlags = ['--target', 'web', '--omit-default-module-path'];
+
+function copyGlue(glue, from, name) {
+  mkdirSync(join(dist, 'glue'), { recursive: true });
+  for (const extension of ['js', 'd.ts']) copyFileSync(join(glue, `${from}.${extension}`), join(dist, 'glue', `${name}.${extension}`));
+}
+
+function buildDev(wasmBindgen) {
+  const compiler = process.env.EDDY_WASM_RUSTC;
+  const env = { ...process.env, ...(compiler && { RUSTC: compiler, RUSTFLAGS: process.env.EDDY_WASM_RUSTFLAGS }) };
+  run(process.env.CARGO ?? 'cargo', ['build', '--lib', '--target', target, '--no-default-features', '--features', 'wasm'], { env });
+  const glue = join(root, 'target', 'eddydb_dev');
+  run(wasmBindgen, [join(root, 'target', target, 'debug', 'eddydb.wasm'), ...wasmBindgenFlags, '--out-dir', glue, '--out-name', 'eddydb']);
+  for (const { name } of variants) {
+    copyFileSync(join(glue, 'eddydb_bg.wasm'), join(dist, `${name}.wasm`));
+    copyGlue(glue, 'eddydb', name);
+  }
+}
+
 function buildVariant({ name, features, optimizer }, wasmBindgen) {
   const targetDirectory = join(root, 'target', name);
   const flags = ['-C', `target-feature=${[...features, ...featuresAlways].join(',')}`];
@@ -93,14 +113,13 @@ function buildVariant({ name, features, optimizer }, wasmBindgen) {
   rmSync(glue, { recursive: true, force: true });
   run(wasmBindgen, [
     join(targetDirectory, target, 'release', 'eddydb.wasm'),
-    '--target', 'web', '--omit-default-module-path', '--out-dir', glue, '--out-name', name,
+    ...wasmBindgenFlags, '--out-dir', glue, '--out-name', name,
   ]);
   const wasmOpt = join(root, 'node_modules', 'binaryen', 'bin', 'wasm-opt');
   if (!existsSync(wasmOpt)) throw new Error('binaryen is not installed: run npm install');
   const output = join(dist, `${name}.wasm`);
   run(process.execPath, [wasmOpt, join(glue, `${name}_bg.wasm`), '-o', output, ...optimizerAlways, ...optimizer]);
-  mkdirSync(join(dist, 'glue'), { recursive: true });
-  for (const file of [`${name}.js`, `${name}.d.ts`]) copyFileSync(join(glue, file), join(dist, 'glue', file));
+  copyGlue(glue, name, name);
 }
 
 /** Sizes of a built variant in bytes: as it is, and as a host would send it. */
@@ -113,11 +132,10 @@ export function wasmSizes(name = 'eddydb_simd') {
 }
 
 /** Builds what is out of date; tells whether anything was. */
-export function buildWasm({ simdOnly = false } = {}) {
+export function buildWasm({ dev = false } = {}) {
   const stamp = join(dist, 'wasm.stamp');
-  const wanted = `${fingerprint()}${simdOnly ? ' simd only' : ''}`;
-  const chosen = variants.filter(({ name }) => !simdOnly || name === 'eddydb_simd');
-  const outputs = chosen.flatMap(({ name }) => [join(dist, `${name}.wasm`), join(dist, 'glue', `${name}.js`)]);
+  const wanted = `${fingerprint()}${dev ? ' dev' : ''}`;
+  const outputs = variants.flatMap(({ name }) => [join(dist, `${name}.wasm`), join(dist, 'glue', `${name}.js`)]);
   if (outputs.every(existsSync) && existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return false;
   const wasmBindgen = findWasmBindgen();
   if (!wasmBindgen) {
@@ -128,7 +146,8 @@ export function buildWasm({ simdOnly = false } = {}) {
     );
   }
   mkdirSync(dist, { recursive: true });
-  for (const variant of chosen) {
+  if (dev) buildDev(wasmBindgen);
+  for (const variant of dev ? [] : variants) {
     buildVariant(variant, wasmBindgen);
     const { bytes, gzip, brotli } = wasmSizes(variant.name);
     const kilobytes = (size) => `${(size / 1000).toFixed(0)} kB`;
@@ -140,7 +159,7 @@ export function buildWasm({ simdOnly = false } = {}) {
 
 if (process.argv[1] && statSync(process.argv[1]).ino === statSync(fileURLToPath(import.meta.url)).ino) {
   try {
-    if (!buildWasm({ simdOnly: process.argv.includes('--simd-only') })) console.log('the WebAssembly is up to date');
+    if (!buildWasm({ dev: process.argv.includes('--dev') })) console.log('the WebAssembly is up to date');
   } catch (error) {
     console.error(error.message);
     process.exit(1);

@@ -58,6 +58,8 @@ function toRow(row: unknown, index: number): unknown {
       }
     } else if (kind === 'function' || kind === 'symbol') {
       throw new EddyError('invalid_argument', `row ${index}: field ${JSON.stringify(name)}: a ${kind} cannot be stored`);
+    } else if (value instanceof Date) {
+      throw new EddyError('invalid_argument', `row ${index}: field ${JSON.stringify(name)}: a Date cannot be stored: store its number or text`);
     } else if (ArrayBuffer.isView(value) && !(value instanceof Float32Array)) {
       converted ??= { ...row };
       converted[name] = toVector(value, `row ${index}: field ${JSON.stringify(name)}`);

@@ -33,7 +33,7 @@ export async function openEmbedded<const B extends boolean = false>(options: Emb
     const engine = await Engine.open(
       classes,
       (database) => (directory ? database.openDirectory(directory, durability === 'synced') : database.openMemory()),
-      { pause: () => new Promise((resolve) => setTimeout(resolve, 0)), onDeath },
+      { pause: () => new Promise((resolve) => setTimeout(resolve, 0)), onDeath, onUncaught: () => {} },
     );
     const session = engine.connect(send);
     return { request: (op, target, body) => session.request(op, target, body), close: () => engine.close() };

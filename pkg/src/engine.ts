@@ -1,7 +1,7 @@
 import { type Bytes, decode, encode } from './codec.js';
 import { EddyError, toEddyError } from './error.js';
-import type { EngineEvent, Op, Session } from './protocol.js';
-import type { Wasm, WasmCollection, WasmDatabase } from './wasm.js';
+import type { EngineEvent, Op, Session, SyncStatusMessage } from './protocol.js';
+import type { Wasm, WasmCollection, WasmDatabase, WasmSyncSession } from './wasm.js';
 
 /** @internal */
 export interface EngineHooks {
@@ -9,6 +9,16 @@ export interface EngineHooks {
   pause(): Promise<void>;
   /** The engine stopped for good. */
   onDeath(error: EddyError): void;
+  /** Calls `listener` when the host meets an error that nobody waits for: a trap in a task of the engine is one. */
+  onUncaught(listener: (message: string) => void): void;
+}
+
+/** A sync that one or more sessions share. */
+interface SharedSync {
+  session: WasmSyncSession;
+  clients: Set<EngineSession>;
+  paused: boolean;
+  status: SyncStatusMessage | undefined;
 }
 
 /**
@@ -26,8 +36,10 @@ export class Engine {
   readonly #sessions = new Set<EngineSession>();
   readonly #running = new Set<(error: EddyError) => void>();
   readonly #watches = new Map<string, number>();
+  readonly #syncs = new Map<string, SharedSync>();
+  #online = true;
   #idle: (() => void)[] = [];
-  #maintaining = false;
+  #maintenance: Promise<void> | undefined;
   #maintainAgain = false;
   #maintenanceError: { kind: string; message: string } | undefined;
   #ended: EddyError | undefined;
@@ -42,9 +54,9 @@ export class Engine {
     let die: (error: EddyError) => void;
     const death = new Promise<never>((_, reject) => (die = reject));
     wasm.onPanic((message) => die(panicked(message)));
+    hooks.onUncaught((message) => die(panicked(message)));
     const engine = new Engine(await Promise.race([open(wasm.Database), death]), hooks);
-    wasm.onPanic((message) => engine.die(panicked(message)));
-    death.catch(() => {});
+    death.catch((error: EddyError) => engine.die(error));
     engine.#wake();
     return engine;
   }
@@ -68,7 +80,10 @@ export class Engine {
   async close(): Promise<void> {
     if (this.#ended) return;
     this.#ended = new EddyError('closed', 'the database is closed: open it again');
+    for (const { session } of this.#syncs.values()) session.stop();
+    this.#syncs.clear();
     while (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    await this.#maintenance;
     await this.#db.close();
   }
 
@@ -195,14 +210,60 @@ export class Engine {
     }
   }
 
+  /** Starts a sync for a session, or lets it share the one that runs. @internal */
+  startSync(key: string, body: Bytes, client: EngineSession): void {
+    const running = this.#syncs.get(key);
+    if (running) {
+      running.clients.add(client);
+      if (running.status) client.send({ event: 'sync', session: key, status: running.status });
+      return;
+    }
+    if (this.#ended) throw this.#ended;
+    const sync: Omit<SharedSync, 'session'> = { clients: new Set([client]), paused: false, status: undefined };
+    const session = this.#db.sync(body, (bytes) => {
+      const status = decode(bytes) as SyncStatusMessage;
+      sync.status = status;
+      for (const told of sync.clients) told.send({ event: 'sync', session: key, status });
+      if (status.state === 'live') this.#wake();
+    });
+    this.#syncs.set(key, Object.assign(sync, { session }));
+    if (!this.#online) session.pause();
+  }
+
+  /** Ends a sync for a session, and for good when it was the last one. @internal */
+  stopSync(key: string, client: EngineSession): void {
+    const sync = this.#syncs.get(key);
+    if (!sync?.clients.delete(client) || sync.clients.size > 0) return;
+    this.#syncs.delete(key);
+    sync.session.stop();
+  }
+
+  /** @internal */
+  pauseSync(key: string, paused: boolean): void {
+    const sync = this.#syncs.get(key);
+    if (!sync) throw new EddyError('closed', 'the sync was stopped');
+    sync.paused = paused;
+    this.#steer(sync);
+  }
+
+  /** The host's network came or went. @internal */
+  setOnline(online: boolean): void {
+    this.#online = online;
+    for (const sync of this.#syncs.values()) this.#steer(sync);
+  }
+
+  #steer({ session, paused }: SharedSync): void {
+    if (paused || !this.#online) session.pause();
+    else session.resume();
+  }
+
   /** Starts background work, or has it look again. */
   #wake(): void {
     this.#maintainAgain = true;
-    if (!this.#maintaining) void this.#maintain();
+    this.#maintenance ??= this.#maintain();
   }
 
   async #maintain(): Promise<void> {
-    this.#maintaining = true;
     try {
       while (this.#maintainAgain && !this.#ended) {
         await this.#hooks.pause();
@@ -215,7 +276,7 @@ export class Engine {
       const understood = this.#understand(error);
       this.#maintenanceError = { kind: understood.kind, message: understood.message };
     } finally {
-      this.#maintaining = false;
+      this.#maintenance = undefined;
     }
   }
 
@@ -228,12 +289,14 @@ export class Engine {
 
 class EngineSession implements Session {
   readonly #engine: Engine;
-  readonly #send: (event: EngineEvent) => void;
+  /** Takes the events that this client asked for. */
+  readonly send: (event: EngineEvent) => void;
   readonly #watched = new Set<string>();
+  readonly #syncs = new Set<string>();
 
   constructor(engine: Engine, send: (event: EngineEvent) => void) {
     this.#engine = engine;
-    this.#send = send;
+    this.send = send;
   }
 
   async request(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined> {
@@ -245,14 +308,33 @@ class EngineSession implements Session {
       this.#watched.delete(target!);
       return undefined;
     }
-    return this.#engine.run(op, target, body);
+    switch (op) {
+      case 'syncStart':
+        this.#engine.startSync(target!, body!, this);
+        this.#syncs.add(target!);
+        return undefined;
+      case 'syncStop':
+        this.#engine.stopSync(target!, this);
+        this.#syncs.delete(target!);
+        return undefined;
+      case 'syncPause':
+      case 'syncResume':
+        this.#engine.pauseSync(target!, op === 'syncPause');
+        return undefined;
+      case 'network':
+        this.#engine.setOnline(target === 'online');
+        return undefined;
+      default:
+        return this.#engine.run(op, target, body);
+    }
   }
 
   changed(collection: string, lsn: number): void {
-    if (this.#watched.has(collection)) this.#send({ event: 'change', collection, lsn });
+    if (this.#watched.has(collection)) this.send({ event: 'change', collection, lsn });
   }
 
   async close(): Promise<void> {
+    for (const key of this.#syncs) this.#engine.stopSync(key, this);
     this.#engine.forget(this);
   }
 }

@@ -35,7 +35,7 @@ export class EddyError extends Error {
   /** What the caller can do about it. */
   readonly kind: ErrorKind;
   /** The character of the filter that the error points at, counted from 0. */
-  readonly position?: number;
+  declare readonly position?: number;
 
   constructor(kind: ErrorKind, message: string, options: { position?: number | undefined; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });

@@ -1,19 +1,17 @@
-import { Engine } from './engine.js';
+import { Engine, type EngineHooks } from './engine.js';
 import type { Opener } from './serve.js';
 import { Tab } from './tab.js';
 import { start, type Wasm } from './wasm.js';
 
 /** Opens a store for a client of a browser, in the thread that this runs in. @internal */
-export function browserOpener(onEngine: (engine: Engine) => void): Opener {
+export function browserOpener(onUncaught: EngineHooks['onUncaught']): Opener {
   return async (open, send, onDeath) => {
     // Begun at once, so that a tab that waits in line has it when its turn comes.
     const wasm = start(compile);
     wasm.catch(() => {});
     const synced = open.durability === 'synced';
     const openEngine = async (openStore: (database: Wasm['Database']) => ReturnType<Wasm['Database']['openMemory']>, died: typeof onDeath) => {
-      const engine = await Engine.open(await wasm, openStore, { pause, onDeath: died });
-      onEngine(engine);
-      return engine;
+      return Engine.open(await wasm, openStore, { pause, onDeath: died, onUncaught });
     };
     if (open.storage === 'memory') {
       const engine = await openEngine((database) => database.openMemory(), onDeath);

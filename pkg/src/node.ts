@@ -20,7 +20,9 @@ export async function open<const B extends boolean = false>(options: OpenOptions
 }
 
 function spawn(): Port {
-  const worker = new Worker(new URL('./worker-node.js', import.meta.url), { name: 'eddydb' });
+  // Sync needs WebSocket, which Node has had behind a flag before version 22.
+  const flags = typeof globalThis.WebSocket === 'undefined' ? { execArgv: ['--experimental-websocket'] } : {};
+  const worker = new Worker(new URL('./worker-node.js', import.meta.url), { name: 'eddydb', ...flags });
   let ended = false;
   return {
     post: (message, transfer) => worker.postMessage(message, transfer),

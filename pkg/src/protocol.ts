@@ -75,6 +75,7 @@ export interface SyncStatusMessage {
   pending: number;
   error?: ErrorMessage;
   lastSyncedAt?: number;
+  refusals?: { collection: string; error: ErrorMessage }[];
 }
 
 /** The engine stopped for good: nothing that was asked will be answered. @internal */

@@ -102,10 +102,10 @@ export type VectorInput =
   | Int32Array
   | Uint32Array;
 
-/** Whether `S` is a schema of known fields. @internal */
+/** Whether `S` is a schema of known fields. */
 export type IsKnown<S extends Schema> = string extends keyof S['fields'] ? false : true;
 
-/** How an `int64` is read: by what the database was opened with. @internal */
+/** How an `int64` is read: by what the database was opened with. */
 export type Integer<B extends boolean> = B extends true ? bigint : number;
 
 type Read<F extends Field, B extends boolean> = F['type'] extends 'bool'

@@ -21,6 +21,8 @@ export interface SyncStatus {
   error?: { kind: ErrorKind; message: string };
   /** When both sides last had everything, in milliseconds since 1970. */
   lastSyncedAt?: number;
+  /** Changes made here that the server refused, oldest first. They stay in the database. */
+  refusals?: { collection: string; error: { kind: ErrorKind; message: string } }[];
 }
 
 /**

@@ -22,6 +22,13 @@ export interface WasmCollection {
 }
 
 /** @internal */
+export interface WasmSyncSession {
+  pause(): void;
+  resume(): void;
+  stop(): void;
+}
+
+/** @internal */
 export interface WasmDatabase {
   readonly replicaId: number;
   createCollection(name: string, schema: Uint8Array, ifNotExists: boolean): Promise<WasmCollection>;
@@ -30,6 +37,7 @@ export interface WasmDatabase {
   dropCollection(name: string): Promise<void>;
   loadDataset(name: string, bytes: Uint8Array): Promise<WasmCollection>;
   stats(): Promise<Uint8Array<ArrayBuffer>>;
+  sync(request: Uint8Array, listener: (status: Uint8Array<ArrayBuffer>) => void): WasmSyncSession;
   maintain(): Promise<boolean>;
   close(): Promise<void>;
   free(): void;

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { parentPort } from 'node:worker_threads';
 
-import { Engine } from './engine.js';
+import { Engine, type EngineHooks } from './engine.js';
 import { EddyError } from './error.js';
 import { NodeDirectory } from './node-directory.js';
 import type { ClientMessage } from './protocol.js';
@@ -11,13 +11,7 @@ import { start } from './wasm.js';
 // The thread of one database in Node.
 
 const port = parentPort!;
-let engine: Engine | undefined;
 let directory: NodeDirectory | undefined;
-
-process.on('uncaughtException', (error) => {
-  // A trap in a task of the engine arrives here, because no promise is waiting for it.
-  engine?.die(new EddyError('internal', `the engine stopped: ${error.message}; open the database again, and please report it`, { cause: error }));
-});
 
 serve(
   {
@@ -34,7 +28,14 @@ serve(
       return WebAssembly.compile(await readFile(file));
     });
     if (open.storage === 'files') directory = lockDirectory(open.path!);
-    const hooks = { pause: () => new Promise<void>((resolve) => setImmediate(resolve)), onDeath };
+    const hooks: EngineHooks = {
+      pause: () => new Promise((resolve) => setImmediate(resolve)),
+      onDeath,
+      onUncaught: (listener) => {
+        process.on('uncaughtException', (error) => listener(error.message));
+      },
+    };
+    let engine: Engine;
     try {
       engine = await Engine.open(
         wasm,
@@ -45,13 +46,12 @@ serve(
       directory?.close();
       throw error;
     }
-    const opened = engine;
-    const session = opened.connect(send);
+    const session = engine.connect(send);
     return {
       request: (op, target, body) => session.request(op, target, body),
       close: async () => {
         try {
-          await opened.close();
+          await engine.close();
         } finally {
           directory?.close();
         }

@@ -1,5 +1,3 @@
-import type { Engine } from './engine.js';
-import { EddyError } from './error.js';
 import { browserOpener } from './host-browser.js';
 import type { ClientMessage } from './protocol.js';
 import { serve } from './serve.js';
@@ -14,13 +12,12 @@ interface WorkerScope {
 }
 
 const scope = globalThis as unknown as WorkerScope;
-let engine: Engine | undefined;
+let uncaught: ((message: string) => void) | undefined;
 
 scope.addEventListener('error', (event) => {
-  // A trap in a task of the engine arrives here, because no promise is waiting for it.
-  if (!engine) return;
+  if (!uncaught) return;
   event.preventDefault();
-  engine.die(new EddyError('internal', `the engine stopped: ${event.message}; open the database again, and please report it`));
+  uncaught(event.message);
 });
 
 serve(
@@ -29,5 +26,5 @@ serve(
     onMessage: (listener) => scope.addEventListener('message', (event) => listener(event.data)),
     end: () => scope.close(),
   },
-  browserOpener((opened) => (engine = opened)),
+  browserOpener((listener) => (uncaught = listener)),
 );

@@ -6,6 +6,7 @@ use super::message::{
     StatsMessage, WriteMessage,
 };
 use crate::base::Lsn;
+use crate::db::Db;
 use crate::model::Batch;
 
 #[wasm_bindgen]
@@ -17,12 +18,13 @@ extern "C" {
 /// A collection of an open store.
 #[wasm_bindgen]
 pub struct Collection {
+    db: Db,
     collection: crate::db::Collection,
 }
 
 impl Collection {
-    pub(super) fn new(collection: crate::db::Collection) -> Self {
-        Self { collection }
+    pub(super) fn new(db: &Db, collection: crate::db::Collection) -> Self {
+        Self { db: db.clone(), collection }
     }
 
     fn batch(&self, rows: &[u8]) -> Thrown<Batch> {
@@ -97,7 +99,7 @@ impl Collection {
 
     /// Writes the growing segment to storage.
     pub async fn flush(&self) -> Thrown<()> {
-        self.collection.flush().await.or_throw()
+        self.db.flush(self.collection.name()).await.or_throw()
     }
 
     /// What it holds.

@@ -2,12 +2,12 @@ use std::sync::Arc;
 
 use wasm_bindgen::prelude::*;
 
-use super::Collection;
 use super::error::{OrThrow, Thrown};
-use super::message::{self, DatabaseStatsMessage, SchemaMessage};
+use super::message::{self, DatabaseStatsMessage, SchemaMessage, SyncMessage};
+use super::{Collection, SyncSession};
 use crate::base::ErrorKind;
 use crate::db::{Db, Durability, Options};
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::{DirectoryStorage, MemoryStorage, Storage};
 
 /// An open store.
 #[wasm_bindgen]
@@ -27,6 +27,18 @@ impl Database {
     #[wasm_bindgen(js_name = openMemory)]
     pub async fn open_memory() -> Thrown<Self> {
         open(Arc::new(MemoryStorage::new()), false).await
+    }
+
+    /// The store of that name in the origin's private file system.
+    #[wasm_bindgen(js_name = openOpfs)]
+    pub async fn open_opfs(name: String, synced: bool) -> Thrown<Self> {
+        open(Arc::new(DirectoryStorage::open_opfs(&name).await.or_throw()?), synced).await
+    }
+
+    /// The store in a directory: an object with the shape of a `FileSystemDirectoryHandle`.
+    #[wasm_bindgen(js_name = openDirectory)]
+    pub async fn open_directory(directory: JsValue, synced: bool) -> Thrown<Self> {
+        open(Arc::new(DirectoryStorage::open_directory(directory).await.or_throw()?), synced).await
     }
 
     /// This replica's id.
@@ -50,12 +62,12 @@ impl Database {
             }
             created => created.or_throw()?,
         };
-        Ok(Collection::new(collection))
+        Ok(Collection::new(&self.db, collection))
     }
 
     /// The collection of that name.
     pub fn collection(&self, name: &str) -> Thrown<Collection> {
-        Ok(Collection::new(self.db.collection(name).or_throw()?))
+        Ok(Collection::new(&self.db, self.db.collection(name).or_throw()?))
     }
 
     /// The names of all collections, ascending.
@@ -77,6 +89,18 @@ impl Database {
             stats.collections.push((collection.name(), &of_collection).into());
         }
         Ok(message::encode(&stats))
+    }
+
+    /// Starts a sync, whose statuses go to `listener` as bytes.
+    pub fn sync(&self, request: Vec<u8>, listener: js_sys::Function) -> Thrown<SyncSession> {
+        let options = message::decode::<SyncMessage>("the request", &request).or_throw()?;
+        Ok(SyncSession::new(self.db.sync(options.into()).or_throw()?, listener))
+    }
+
+    /// Loads a dataset: an Arrow IPC file that describes its own collection.
+    #[wasm_bindgen(js_name = loadDataset)]
+    pub async fn load_dataset(&self, name: String, bytes: Vec<u8>) -> Thrown<Collection> {
+        Ok(Collection::new(&self.db, self.db.load_dataset(&name, bytes.into(), |_, _| {}).await.or_throw()?))
     }
 
     /// One bounded step of background work; tells whether more is waiting.

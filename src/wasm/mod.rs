@@ -9,11 +9,13 @@ mod collection;
 mod database;
 mod error;
 mod message;
+mod sync;
 
 use std::cell::RefCell;
 
 pub use collection::Collection;
 pub use database::Database;
+pub use sync::SyncSession;
 use wasm_bindgen::prelude::*;
 
 thread_local! {

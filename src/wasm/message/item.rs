@@ -6,6 +6,9 @@ use serde_json::Value as Json;
 use crate::base::{Error, Result};
 use crate::model::{DataType, Key, Value};
 
+/// The largest integer up to which every integer is a JavaScript number.
+pub(super) const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
+
 /// Any value that MessagePack can say and a field could mean.
 #[derive(Debug)]
 pub(super) enum Item {
@@ -51,7 +54,9 @@ impl<'de> Visitor<'de> for ItemVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Item, E> {
-        Ok(Item::Double(value))
+        // JavaScript has one type for both, and its encoder writes integers past 32 bits as floats.
+        let whole = value.fract() == 0.0 && value.abs() <= SAFE_INTEGER_MAX as f64;
+        Ok(if whole { Item::Int(value as i64) } else { Item::Double(value) })
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Item, E> {

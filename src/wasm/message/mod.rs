@@ -12,11 +12,11 @@ mod schema;
 pub(super) use request::{DeleteMessage, GetMessage, QueryMessage, SearchMessage};
 pub(super) use rows::{RowsMessage, SearchResponseMessage, decode_rows};
 pub(super) use schema::SchemaMessage;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
-use crate::db::{CollectionStats, WriteResponse};
+use crate::db::{CollectionStats, SyncOptions, SyncStatus, WriteResponse};
 
 /// The message in `bytes`; `what` names it in the error.
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
@@ -77,5 +77,70 @@ impl From<(&str, &CollectionStats)> for StatsMessage {
             storage_bytes: stats.storage_bytes as f64,
             lsn: stats.lsn.0 as f64,
         }
+    }
+}
+
+/// How a sync stands.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SyncStatusMessage {
+    state: &'static str,
+    pending: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorMessage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_synced_at: Option<f64>,
+    refusals: Vec<RefusalMessage>,
+}
+
+#[derive(Serialize)]
+struct ErrorMessage {
+    kind: &'static str,
+    message: String,
+}
+
+/// Own changes that the hub refused.
+#[derive(Serialize)]
+struct RefusalMessage {
+    collection: String,
+    error: ErrorMessage,
+}
+
+impl From<&Error> for ErrorMessage {
+    fn from(error: &Error) -> Self {
+        Self { kind: error.kind().as_str(), message: error.message().to_owned() }
+    }
+}
+
+impl From<&SyncStatus> for SyncStatusMessage {
+    fn from(status: &SyncStatus) -> Self {
+        Self {
+            state: status.state.as_str(),
+            pending: status.pending as f64,
+            error: status.error.as_ref().map(ErrorMessage::from),
+            last_synced_at: status.last_synced_ms.map(|ms| ms as f64),
+            refusals: status
+                .refusals
+                .iter()
+                .map(|refusal| RefusalMessage {
+                    collection: refusal.collection.clone(),
+                    error: ErrorMessage::from(&refusal.error),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What to sync, and with whom.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SyncMessage {
+    url: String,
+    collections: Vec<String>,
+}
+
+impl From<SyncMessage> for SyncOptions {
+    fn from(message: SyncMessage) -> Self {
+        Self { url: message.url, collections: message.collections }
     }
 }

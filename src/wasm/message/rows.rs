@@ -4,13 +4,10 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value as Json;
 
-use super::item::Item;
+use super::item::{Item, SAFE_INTEGER_MAX};
 use crate::base::{Error, Result};
 use crate::db::{Hit, SearchResponse};
 use crate::model::{DataType, Key, Row, Schema, Value};
-
-/// The largest integer up to which every integer is a JavaScript number.
-const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 
 /// The rows in `bytes`, each value read as its field's type; the model checks them afterwards.
 ///
