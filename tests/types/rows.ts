@@ -1,0 +1,153 @@
+// What the compiler makes of a schema literal. Nothing here runs: it is right when it compiles, and each `@ts-expect-error` is an
+// error that a user must get.
+
+import { EddyError, open, type ErrorKind, type Json } from 'eddydb';
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+function expectType<Expected>() {
+  return <Actual>(_value: Actual, ..._equal: Equal<Actual, Expected> extends true ? [] : [{ got: Actual; expected: Expected }]): void => {};
+}
+
+const db = await open({ name: 'notes' });
+
+const notes = await db.createCollection('notes', {
+  fields: {
+    id: { type: 'int64', primaryKey: true },
+    title: { type: 'varchar', maxLength: 200 },
+    done: { type: 'bool', nullable: true, default: false },
+    year: { type: 'int64', default: 1999 },
+    weight: { type: 'double', nullable: true },
+    meta: { type: 'json', nullable: true },
+    embedding: { type: 'float_vector', dim: 4, metric: 'IP', index: { type: 'HNSW', m: 16, efConstruction: 200 } },
+  },
+});
+
+// Reading: every field but the vectors; nullable ones may be null.
+interface Scalars {
+  id: number;
+  title: string;
+  done: boolean | null;
+  year: number;
+  weight: number | null;
+  meta: Json;
+}
+const [row] = await notes.query({ filter: 'year > 1999' });
+expectType<number>()(row!.id);
+expectType<string>()(row!.title);
+expectType<boolean | null>()(row!.done);
+expectType<number>()(row!.year);
+expectType<number | null>()(row!.weight);
+expectType<Json>()(row!.meta);
+row! satisfies Scalars;
+// @ts-expect-error a vector is read only when it is named
+row!.embedding;
+// @ts-expect-error no such field
+row!.nothing;
+
+// outputFields narrows, and '*' is everything.
+const [narrow] = await notes.get([1], { outputFields: ['title', 'embedding'] });
+expectType<{ title: string; embedding: Float32Array }>()(narrow!);
+const [whole] = await notes.get([1], { outputFields: ['*'] });
+expectType<Float32Array>()(whole!.embedding);
+expectType<number>()(whole!.id);
+// @ts-expect-error no such field to output
+await notes.query({ outputFields: ['titel'] });
+
+// Search.
+const { hits, ms } = await notes.search({ vector: [1, 2, 3, 4], field: 'embedding', outputFields: ['title'], limit: 5, exact: true, ef: 100, offset: 1 });
+expectType<number>()(hits[0]!.key);
+expectType<number>()(hits[0]!.score);
+expectType<{ title: string }>()(hits[0]!.row);
+expectType<number>()(ms);
+// @ts-expect-error title is no vector field
+await notes.search({ vector: [1], field: 'title' });
+// @ts-expect-error a search needs a vector
+await notes.search({ limit: 3 });
+
+// Writing: nullable fields and those with a default may be left out; null is for nullable ones.
+await notes.insert([{ id: 1, title: 'a', embedding: new Float32Array(4) }]);
+await notes.upsert([{ id: 1n, title: 'a', embedding: [1, 2, 3, 4], done: null, meta: { a: [1, 'b', null] }, weight: 0.5 }]);
+// @ts-expect-error title is missing
+await notes.insert([{ id: 1, embedding: [1] }]);
+// @ts-expect-error embedding is missing
+await notes.insert([{ id: 1, title: 'a' }]);
+// @ts-expect-error year has a default, but is not nullable
+await notes.insert([{ id: 1, title: 'a', embedding: [1], year: null }]);
+// @ts-expect-error a title is text
+await notes.insert([{ id: 1, title: 2, embedding: [1] }]);
+// @ts-expect-error no such field
+await notes.insert([{ id: 1, title: 'a', embedding: [1], colour: 'red' }]);
+
+// Keys are the primary key's type.
+await notes.delete({ keys: [1, 2n] });
+await notes.delete({ filter: 'done' });
+// @ts-expect-error the primary key is an integer
+await notes.delete({ keys: ['a'] });
+// @ts-expect-error the primary key is an integer
+await notes.get(['a']);
+
+// A text primary key and a dynamic field.
+const words = db.collection('words', {
+  fields: { word: { type: 'varchar', primaryKey: true }, rank: { type: 'int64' }, v: { type: 'float_vector', dim: 2 } },
+  dynamic: true,
+});
+await words.insert([{ word: 'rain', rank: 3, v: [1, 2], language: 'en', forms: ['rains', 'rained'] }]);
+const [word] = await words.get(['rain']);
+expectType<string>()(word!.word);
+expectType<Json | undefined>()(word!.language);
+const [dynamic] = await words.query({ outputFields: ['word', 'language'] });
+expectType<string>()(dynamic!.word);
+expectType<Json | undefined>()(dynamic!.language);
+const found = await words.search({ vector: new Float64Array(2) });
+expectType<string>()(found.hits[0]!.key);
+// @ts-expect-error the primary key is text
+await words.get([1]);
+
+// bigint: true reads integers as bigint.
+const exact = await open({ name: 'exact', bigint: true, storage: 'memory', durability: 'buffered' });
+const ids = exact.collection('ids', { fields: { id: { type: 'int64', primaryKey: true }, n: { type: 'int64', nullable: true } } });
+const [id] = await ids.query();
+expectType<bigint>()(id!.id);
+expectType<bigint | null>()(id!.n);
+
+// A schema that is not known: rows are objects of anything.
+const loose = db.collection('whatever');
+const [anything] = await loose.query({ outputFields: ['a', 'b'] });
+expectType<any>()(anything!.whatever);
+await loose.insert([{ anything: 1, goes: [1, 2] }]);
+
+// Results, events, errors.
+const written = await notes.upsert([]);
+expectType<{ count: number; timestamp: bigint; lsn: number }>()({ ...written });
+const stop: () => void = notes.onChange(({ lsn, collection }) => void (lsn satisfies number, collection satisfies string));
+stop();
+const sync = db.sync({ url: 'wss://example.com/sync', collections: ['notes'] });
+sync.onStatus(({ state, pending, lastSyncedAt, error }) => {
+  state satisfies 'offline' | 'connecting' | 'live' | 'stopped';
+  pending satisfies number;
+  lastSyncedAt satisfies number | undefined;
+  error satisfies { kind: ErrorKind; message: string } | undefined;
+});
+try {
+  await db.close();
+} catch (error) {
+  if (error instanceof EddyError) {
+    expectType<ErrorKind>()(error.kind);
+    expectType<number | undefined>()(error.position);
+  }
+}
+
+// A schema that cannot be.
+await db.createCollection('bad', {
+  fields: {
+    // @ts-expect-error no such type
+    id: { type: 'int63', primaryKey: true },
+  },
+});
+await db.createCollection('bad', {
+  fields: {
+    id: { type: 'int64', primaryKey: true },
+    // @ts-expect-error a vector needs dim
+    v: { type: 'float_vector' },
+  },
+});
