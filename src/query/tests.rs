@@ -884,7 +884,6 @@ fn depth_and_length_are_bounded() {
         // Dropping JSON that is nested this deep is the caller's recursion.
         std::mem::forget(parameters);
     };
-    #[expect(clippy::disallowed_methods, reason = "a thread is how a test gets a stack of a chosen size")]
     let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap();
     thread.join().unwrap();
 }
