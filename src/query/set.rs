@@ -1,7 +1,7 @@
 use std::cmp::Ordering;
-use std::collections::HashSet;
 use std::fmt;
 
+use hashbrown::HashSet;
 use serde_json::Value as Json;
 
 use super::expression::{write_json, write_text};
