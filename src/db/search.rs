@@ -3,7 +3,7 @@ use crate::base::{Error, Result, RowMask};
 use crate::engine::{CollectionState, Slot};
 use crate::index::flat;
 use crate::model::{DataType, Key, Row};
-use crate::query::Filter;
+use crate::query::{Access, Filter, SegmentSearch};
 
 /// The most hits of one search, as in Milvus; `limit + offset` counts.
 const LIMIT_MAX: usize = 16_384;
@@ -105,7 +105,15 @@ impl Collection {
             let graph = slot.segment.index(field).and_then(|index| index.graph.as_ref());
             let mut scanned_from = 0;
             let mut neighbors = Vec::new();
-            if let Some(graph) = graph.filter(|_| !request.exact && !scan_is_cheaper(count, slot.segment.len(), ef)) {
+            let search = SegmentSearch {
+                rows: slot.segment.len(),
+                admitted: count,
+                k,
+                ef,
+                indexed: graph.is_some(),
+                exact: request.exact,
+            };
+            if let Some(graph) = graph.filter(|_| search.access() == Access::Graph) {
                 neighbors = graph.search(&request.vector, k, ef, mask, vectors);
                 scanned_from = graph.len();
                 response.segments_by_index += 1;
@@ -177,13 +185,6 @@ fn admitted(slot: &Slot, filter: Option<&Filter>) -> RowMask {
     }
     admitted.intersect(&slot.live);
     admitted
-}
-
-/// Whether comparing every admitted row costs less than walking the graph, which looks at about `ef * 16` rows and, where only
-/// a share of the rows is admitted, at as many more as it has to pass over.
-fn scan_is_cheaper(admitted: usize, rows: usize, ef: usize) -> bool {
-    let visited = (ef * 16).saturating_mul(rows) / admitted.max(1);
-    admitted <= visited
 }
 
 fn check_query(vector: &[f32], field: &str, dim: usize) -> Result<()> {

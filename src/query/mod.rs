@@ -20,6 +20,7 @@ mod json;
 mod like;
 mod number;
 mod parser;
+mod plan;
 mod set;
 mod ternary;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod tests;
 mod token;
 
 pub use filter::Filter;
+pub use plan::{Access, SegmentSearch};
 
 /// Longest expression: room for a list of 100,000 keys.
 const TEXT_BYTES_MAX: usize = 2 << 20;
