@@ -180,7 +180,7 @@ impl Segment {
         let (batch, at) = self.chunk_of(row);
         let mut out = batch.row(at, fields);
         for column in &self.vectors {
-            if fields.is_some_and(|fields| fields.iter().any(|field| *field == column.field)) {
+            if fields.is_some_and(|fields| fields.contains(&column.field)) {
                 let vector = column.data[row * column.dim..(row + 1) * column.dim].to_vec();
                 out.insert(column.field.clone(), crate::model::Value::Vector(vector));
             }

@@ -179,8 +179,8 @@ impl Serving {
                 Event::Changed(channel, Err(_)) => self.hub.receive(HubInput::Changed(channel), now_ms()),
                 Event::Timer(at_ms) => {
                     timer_ms = timer_ms.filter(|timer_ms| *timer_ms != at_ms);
-                    if end.is_some() {
-                        return Err(end.expect("just looked at"));
+                    if let Some(end) = end {
+                        return Err(end);
                     }
                 }
                 Event::Stopping => {

@@ -12,7 +12,9 @@ mod watch;
 pub use hub::SyncHub;
 pub use session::{SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus};
 
-#[cfg(all(test, native))]
+#[cfg(test)]
+#[cfg(native)]
 pub(crate) mod testing;
-#[cfg(all(test, native))]
+#[cfg(test)]
+#[cfg(native)]
 mod tests;

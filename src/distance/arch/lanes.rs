@@ -265,6 +265,7 @@ fn check_rows(numbers: &[u32], dim: usize, len: usize) {
     assert!(end * dim as u64 <= len as u64, "row {} of {len} elements, {dim} a row", end.wrapping_sub(1));
 }
 
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
 /// Defines `KERNELS` of one instruction set: the loops above, inlined into functions that enable it.
 macro_rules! kernels {
     ($isa:expr, $features:literal, $floats:ty, $codes:ty) => {
@@ -342,4 +343,5 @@ macro_rules! kernels {
         };
     };
 }
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
 pub(super) use kernels;

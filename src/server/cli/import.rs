@@ -169,7 +169,7 @@ impl Progress {
             if self.told.elapsed() >= LINE_INTERVAL {
                 self.told = Instant::now();
                 let percent = (100 * done).checked_div(total).unwrap_or(100);
-                output::error(&format!("{what}: {percent}% {rows}").trim_end().to_owned());
+                output::error(format!("{what}: {percent}% {rows}").trim_end());
             }
             return;
         }

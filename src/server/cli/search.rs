@@ -158,7 +158,6 @@ fn parse_vector(text: &str, from: &str) -> Result<Vec<f32>> {
     serde_json::from_str(text).map_err(|error| Error::invalid(format!("{from} is no JSON list of numbers: {error}")))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the command line reads the user's own files")]
 fn read(path: &PathBuf) -> Result<String> {
     let text =
         if path.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
