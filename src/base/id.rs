@@ -39,7 +39,8 @@ id! {
     ReplicaId
 }
 id! {
-    /// A position among the batches that one replica wrote to one collection, from 1. 0 is "none yet".
+    /// A position among the batches that one replica wrote to one collection: ascending, with gaps, never used twice. 0 is
+    /// "none yet".
     Sequence
 }
 id! {

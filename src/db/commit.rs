@@ -235,7 +235,10 @@ impl Collection {
         let sequence = group
             .sequence
             .unwrap_or_else(|| self.inner.state.read().expect("no panic while held").seen(shared.replica));
-        let version = Version { timestamp, origin: shared.replica, sequence: sequence.next() };
+        // Never one that was used before, even where the log has forgotten it: a collection that was dropped and made anew, or
+        // a tail that was not yet synced. A hub that has seen that one would take this batch for known.
+        let sequence = Sequence(sequence.0.saturating_add(1).max(timestamp.0));
+        let version = Version { timestamp, origin: shared.replica, sequence };
         group.sequence = Some(version.sequence);
         let put_versions = vec![version; puts.len()];
         let deletes = deletes.into_iter().map(|key| (key, version)).collect();

@@ -20,6 +20,8 @@ const BACKOFF_MAX_MS: u64 = 30_000;
 const HEALTHY_AFTER_MS: u64 = 5_000;
 /// A connection with a collection that failed is made anew after so long: the cause may be gone.
 const FAILED_AGAIN_MS: u64 = 60_000;
+/// While nothing happens, the time of the last agreement is told once in this.
+const SYNCED_TOLD_MS: u64 = 60_000;
 /// So many refusals are kept to be looked at.
 const REFUSALS_MAX: usize = 64;
 /// Frames that wait to be sent; a hub that sends without reading is not read from beyond that.
@@ -32,7 +34,8 @@ const FAREWELL_MS: u64 = 1_000;
 pub struct SyncOptions {
     /// The hub: `ws://host/sync` or `wss://host/sync`; `http` and `https` stand for them.
     pub url: String,
-    /// Names of collections. One that only the hub has is created here; one that only this side has, there.
+    /// Names of collections. One that only the hub has is created here (also when it was dropped here meanwhile); one that
+    /// only this side has, there.
     pub collections: Vec<String>,
 }
 
@@ -276,8 +279,10 @@ impl Driver {
             tasks.push(timer(now_ms() + ms));
         }
         for channel in self.channels() {
-            if let Ok(collection) = self.collection(channel) {
-                tasks.push(watch(channel, &collection, collection.lsn()));
+            match self.collection(channel) {
+                Ok(collection) => tasks.push(watch(channel, &collection, collection.lsn())),
+                Err(error) if error.kind() == ErrorKind::Closed => return true,
+                Err(_) => {}
             }
         }
         loop {
@@ -322,7 +327,7 @@ impl Driver {
         let mut waiting = VecDeque::new();
         let (mut receiving, mut sending) = (false, false);
         let mut timer_ms = None;
-        let mut live_ms = None;
+        let (mut live_ms, mut caught_up) = (None, false);
         loop {
             let now = now_ms();
             while let Some(action) = client.poll(now) {
@@ -354,9 +359,13 @@ impl Driver {
                 let live_ms = *live_ms.get_or_insert(now);
                 self.error = None;
                 if client.caught_up() {
-                    self.last_synced_ms = Some(now);
+                    // Not at every sign of life: each new time is a status that listeners are told.
+                    if !caught_up || self.last_synced_ms.is_none_or(|last_ms| now >= last_ms + SYNCED_TOLD_MS) {
+                        self.last_synced_ms = Some(now);
+                    }
                     self.patience = 0;
                 }
+                caught_up = client.caught_up();
                 if client.caught_up() || now >= live_ms + HEALTHY_AFTER_MS {
                     self.backoff.reset();
                 }

@@ -69,7 +69,8 @@ pub(crate) async fn delete(notes: &Collection, ids: &[i64]) {
 
 /// Every row with every field.
 pub(crate) async fn rows(db: &Db) -> Vec<Row> {
-    let request = QueryRequest { output_fields: Some(vec!["*".to_owned()]), ..QueryRequest::default() };
+    let output_fields = Some(vec!["*".to_owned(), "extra".to_owned()]);
+    let request = QueryRequest { output_fields, ..QueryRequest::default() };
     db.collection("notes").unwrap().query(&request).await.unwrap()
 }
 

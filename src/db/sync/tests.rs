@@ -17,19 +17,17 @@ use crate::sync::HubOptions;
 #[derive(Clone)]
 struct Wire {
     hub: Arc<Mutex<Option<SyncHub>>>,
-    cut: Arc<Mutex<Option<Cut>>>,
+    cuts: Arc<Mutex<Vec<Cut>>>,
 }
 
 impl Wire {
     fn to(device: &Device) -> Self {
         let hub = SyncHub::new(device.db.clone(), HubOptions::default());
-        Self { hub: Arc::new(Mutex::new(Some(hub))), cut: Arc::default() }
+        Self { hub: Arc::new(Mutex::new(Some(hub))), cuts: Arc::default() }
     }
 
     fn cut(&self) {
-        if let Some(cut) = self.cut.lock().unwrap().take() {
-            cut.now();
-        }
+        self.cuts.lock().unwrap().drain(..).for_each(|cut| cut.now());
     }
 
     fn plug(&self, hub: Option<SyncHub>) {
@@ -45,7 +43,7 @@ impl Connect for Wire {
                 return Err(Error::new(ErrorKind::Unavailable, "nobody there"));
             };
             let (here, there, cut) = duplex();
-            *self.cut.lock().unwrap() = Some(cut);
+            self.cuts.lock().unwrap().push(cut);
             tokio::spawn(async move { hub.serve(there).await });
             Ok(here)
         })
@@ -84,7 +82,7 @@ async fn two_stores_converge_through_a_hub() {
     at_a.stop();
     let mut listener = at_a.listen();
     while let Some(status) = tokio::time::timeout(PATIENCE, listener.next()).await.unwrap() {
-        assert!(matches!(status.state, SyncState::Live | SyncState::Stopped));
+        assert!(matches!(status.state, SyncState::Live | SyncState::Stopped), "{status:?}");
     }
     at_a.resume();
     assert_eq!(at_a.status().state, SyncState::Stopped);

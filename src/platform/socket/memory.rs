@@ -47,7 +47,7 @@ impl End {
         let mut cut = self.cut.clone();
         tokio::select! {
             biased;
-            _ = cut.wait_for(|cut| *cut) => Err(unavailable("the connection was cut")),
+            Ok(_) = cut.wait_for(|cut| *cut) => Err(unavailable("the connection was cut")),
             result = task => result,
         }
     }
