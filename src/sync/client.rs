@@ -37,6 +37,8 @@ pub struct ClientCollection {
 pub struct Start {
     /// The hub's log up to here is here, durably.
     pub pulled: Lsn,
+    /// Own batches up to here are at the hub, as was noted here.
+    pub pushed: Sequence,
     /// All changes of these origins up to these sequences are here.
     pub known: BTreeMap<ReplicaId, Sequence>,
 }
@@ -90,7 +92,7 @@ pub enum ClientAction {
     Open {
         /// Which collection.
         channel: Channel,
-        /// Which hub.
+        /// Which hub: by [`Client::hub_of`], here and below.
         hub: ReplicaId,
         /// The hub's specification as JSON when this side lacks the collection.
         spec: Option<String>,
@@ -110,7 +112,7 @@ pub enum ClientAction {
         channel: Channel,
         /// An encoded change set, or nothing: then only the position moves.
         changes: Vec<u8>,
-        /// The position to move.
+        /// Whose position to move.
         hub: ReplicaId,
         /// Where to.
         lsn: Lsn,
@@ -149,6 +151,7 @@ pub struct Client {
 #[derive(Debug)]
 struct State {
     collection: ClientCollection,
+    hub: ReplicaId,
     stage: Stage,
     /// Why the stage is `Failed`.
     failure: Option<Error>,
@@ -171,8 +174,8 @@ struct State {
     arrived: VecDeque<Pull>,
     applying: bool,
     pull_retry: Retry,
-    /// The durable pull position.
-    pulled: Lsn,
+    /// The hub's changes come first: see [`State::take_in_start`].
+    recovering: bool,
     ack_due: Option<Lsn>,
     caught_up: bool,
 }
@@ -223,6 +226,14 @@ impl Retry {
 /// Whether the same push would be refused again by any healthy hub: then it is set aside instead of holding up the rest.
 fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::Corrupt | ErrorKind::Unsupported)
+}
+
+/// The id of one collection's life at a hub, in the 53 bits of replica ids. Mixed by Vigna's splitmix64.
+fn incarnated(hub: ReplicaId, incarnation: u64) -> ReplicaId {
+    let mut mixed = hub.0 ^ incarnation.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ReplicaId((mixed ^ (mixed >> 31)) & ((1 << 53) - 1))
 }
 
 impl Client {
@@ -304,6 +315,13 @@ impl Client {
         self.hub
     }
 
+    /// By which id a collection's positions with this hub are kept, once welcome: one that the hub dropped and made anew is
+    /// another hub to it, whose log starts again.
+    pub fn hub_of(&self, channel: Channel) -> Option<ReplicaId> {
+        self.hub?;
+        self.channels.get(channel.0 as usize).filter(|state| state.stage != Stage::Failed).map(|state| state.hub)
+    }
+
     /// Whether everything that was there to send is at the hub, and everything that the hub has is here.
     pub fn caught_up(&self) -> bool {
         self.hub.is_some() && self.channels.iter().all(State::caught_up)
@@ -349,12 +367,10 @@ impl Client {
                 Ok(())
             }
             ClientInput::Opened(channel, result) => {
+                let replica = self.replica;
                 let state = self.state(channel)?;
                 match result {
-                    Ok(start) => {
-                        state.pulled = start.pulled;
-                        state.stage = Stage::Start(start);
-                    }
+                    Ok(start) => state.take_in_start(start, replica),
                     Err(error) => state.fail(error),
                 }
                 Ok(())
@@ -378,9 +394,9 @@ impl Client {
                     Ok(()) => {
                         state.pull_retry = Retry::default();
                         let pull = state.arrived.pop_front().expect("a pull stays until it is applied");
-                        state.pulled = pull.lsn;
                         state.ack_due = Some(pull.lsn);
                         state.caught_up = pull.caught_up;
+                        state.recovering &= !pull.caught_up;
                     }
                     // Never skipped: a position must not run ahead of its changes. The pull is kept and tried again.
                     Err(error) => state.pull_retry.failed(error, now_ms),
@@ -461,6 +477,7 @@ impl Client {
                     .fail(Error::corrupt("a welcome frame without the specification of a collection that is new here"));
                 continue;
             }
+            state.hub = incarnated(welcome.replica, answer.incarnation);
             state.pushed = answer.acknowledged;
             state.read = answer.acknowledged;
             state.stage = Stage::Open { spec: answer.spec.filter(|_| state.collection.spec.is_none()) };
@@ -489,9 +506,9 @@ impl Client {
             self.pong_due = false;
             return Ok(Some(ClientAction::Send(Message::Pong.encode()?)));
         }
-        if let Some(hub) = self.hub {
+        if self.hub.is_some() {
             for (index, state) in self.channels.iter_mut().enumerate() {
-                let (action, refusal) = state.next(Channel(index as u32), hub, now_ms)?;
+                let (action, refusal) = state.next(Channel(index as u32), now_ms)?;
                 self.refusals.extend(refusal);
                 if action.is_some() {
                     return Ok(action);
@@ -512,6 +529,7 @@ impl State {
     fn new(collection: ClientCollection) -> Self {
         Self {
             collection,
+            hub: ReplicaId(0),
             stage: Stage::Waiting,
             failure: None,
             pushed: Sequence(0),
@@ -527,7 +545,7 @@ impl State {
             arrived: VecDeque::new(),
             applying: false,
             pull_retry: Retry::default(),
-            pulled: Lsn(0),
+            recovering: false,
             ack_due: None,
             caught_up: false,
         }
@@ -579,6 +597,17 @@ impl State {
             .filter(|(waits, retry)| *waits && retry.attempt > 0)
             .map(|(_, retry)| retry.at_ms)
             .min()
+    }
+
+    fn take_in_start(&mut self, mut start: Start, replica: ReplicaId) {
+        // The hub has more of us than we know: an answer that was cut off, or a past that this side has lost (a collection made
+        // anew, an unsynced tail). Then our own newest sequence does not stand for all before it: the hub is to send what we
+        // do not know for sure, and nothing is pushed that would make it think otherwise before that is here.
+        self.recovering = self.read > start.pushed;
+        if self.recovering {
+            start.known.insert(replica, start.pushed);
+        }
+        self.stage = Stage::Start(start);
     }
 
     fn take_in_own(&mut self, own: OwnChanges, now_ms: u64) {
@@ -639,15 +668,11 @@ impl State {
         Some(refusal)
     }
 
-    fn next(
-        &mut self,
-        channel: Channel,
-        hub: ReplicaId,
-        now_ms: u64,
-    ) -> Result<(Option<ClientAction>, Option<Refusal>)> {
+    fn next(&mut self, channel: Channel, now_ms: u64) -> Result<(Option<ClientAction>, Option<Refusal>)> {
+        let hub = self.hub;
         match std::mem::replace(&mut self.stage, Stage::Waiting) {
             Stage::Open { spec } => return Ok((Some(ClientAction::Open { channel, hub, spec }), None)),
-            Stage::Start(Start { pulled, known }) => {
+            Stage::Start(Start { pulled, known, .. }) => {
                 self.stage = Stage::Live;
                 let start = StartPull { channel, pulled, known };
                 return Ok((Some(ClientAction::Send(Message::Start(start).encode()?)), None));
@@ -669,12 +694,12 @@ impl State {
             let (changes, lsn) = (pull.changes.clone(), pull.lsn);
             return Ok((Some(ClientAction::Apply { channel, changes, hub, lsn }), None));
         }
-        if !self.marking && self.read > self.marked {
+        if !self.marking && !self.recovering && self.read > self.marked {
             self.marking = true;
             self.marked = self.read;
             return Ok((Some(ClientAction::MarkPushed { channel, hub, sequence: self.read }), None));
         }
-        if self.push_retry.pending(now_ms) {
+        if self.recovering || self.push_retry.pending(now_ms) {
             return Ok((None, None));
         }
         if let Some(outgoing) = &mut self.outgoing {
@@ -690,7 +715,7 @@ impl State {
                 Err(error) => {
                     let outgoing = self.outgoing.take().expect("it was just looked at");
                     match self.refused(outgoing, error) {
-                        None => self.next(channel, hub, now_ms),
+                        None => self.next(channel, now_ms),
                         refusal => Ok((None, refusal)),
                     }
                 }

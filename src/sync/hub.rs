@@ -36,6 +36,8 @@ impl Default for HubOptions {
 pub struct Opened {
     /// The client's batches up to here are at the hub, durably.
     pub acknowledged: Sequence,
+    /// Tells the collection from another that had its name before.
+    pub incarnation: u64,
     /// The specification as JSON, when the client has none.
     pub spec: Option<String>,
 }
@@ -283,14 +285,15 @@ impl Hub {
             HubInput::Opened(channel, result) => {
                 let state = self.state(channel)?;
                 let answer = match result {
-                    Ok(Opened { acknowledged, spec }) => {
+                    Ok(Opened { acknowledged, incarnation, spec }) => {
                         state.stage = Stage::Live;
                         state.answered = acknowledged;
-                        WelcomeCollection { acknowledged, spec, error: None }
+                        WelcomeCollection { acknowledged, incarnation, spec, error: None }
                     }
                     Err(error) => {
                         state.stage = Stage::Failed;
-                        WelcomeCollection { acknowledged: Sequence(0), spec: None, error: Some(Fault::from(&error)) }
+                        let error = Some(Fault::from(&error));
+                        WelcomeCollection { acknowledged: Sequence(0), incarnation: 0, spec: None, error }
                     }
                 };
                 state.answer = Some(answer);
@@ -488,6 +491,13 @@ impl State {
     fn take_in_changes(&mut self, channel: Channel, changes: Changes) {
         let Changes { changes, lsn, newest } = changes;
         if self.stage == Stage::Failed {
+            return;
+        }
+        if self.read > newest {
+            // This log has gone back, to an older backup: the client's position is of a past that is no more. What the client
+            // knows is left out as ever.
+            self.read = Lsn(0);
+            self.left = true;
             return;
         }
         let caught_up = lsn >= newest;

@@ -65,6 +65,8 @@ pub struct Welcome {
 pub struct WelcomeCollection {
     /// The client's batches up to here are at the hub.
     pub acknowledged: Sequence,
+    /// Tells this collection from another that had its name at this hub before.
+    pub incarnation: u64,
     /// The specification as JSON, when the client has none.
     pub spec: Option<String>,
     /// Why this collection is not synced on this connection.
@@ -368,9 +370,19 @@ mod tests {
                 Message::Welcome(Welcome {
                     replica: ReplicaId(7),
                     collections: vec![
-                        WelcomeCollection { acknowledged: Sequence(41), spec: None, error: None },
-                        WelcomeCollection { acknowledged: Sequence(0), spec: Some("{}".into()), error: None },
-                        WelcomeCollection { acknowledged: Sequence(0), spec: None, error: Some(fault.clone()) },
+                        WelcomeCollection { acknowledged: Sequence(41), incarnation: 3, spec: None, error: None },
+                        WelcomeCollection {
+                            acknowledged: Sequence(0),
+                            incarnation: 4,
+                            spec: Some("{}".into()),
+                            error: None,
+                        },
+                        WelcomeCollection {
+                            acknowledged: Sequence(0),
+                            incarnation: 0,
+                            spec: None,
+                            error: Some(fault.clone()),
+                        },
                     ],
                 }),
             ),

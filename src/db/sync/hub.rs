@@ -203,7 +203,7 @@ impl Serving {
                     let (answer, collection) = match opened {
                         Ok((collection, spec)) => {
                             let acknowledged = collection.seen().get(&client).copied().unwrap_or_default();
-                            (Ok(Opened { acknowledged, spec }), Some(collection))
+                            (Ok(Opened { acknowledged, incarnation: collection.id().0, spec }), Some(collection))
                         }
                         Err(error) => (Err(error), None),
                     };

@@ -7,7 +7,7 @@ use super::tasks::Tasks;
 use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
 use crate::db::{Collection, Db};
-use crate::engine::ChangeSet;
+use crate::engine::{ChangeSet, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
 use crate::platform::{Task, now_ms, random_u64, sleep_ms, spawn};
 use crate::sync::{Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Start};
@@ -100,7 +100,26 @@ enum Command {
 }
 
 impl Db {
-    /// Syncs collections with a hub over WebSocket, from now on, in the background.
+    /// Syncs collections with a hub over WebSocket, from now on, in the background (natively: of the tokio runtime that this
+    /// is called in).
+    ///
+    /// ```no_run
+    /// # async fn run() -> eddydb::base::Result<()> {
+    /// use std::sync::Arc;
+    ///
+    /// use eddydb::db::{Db, Options, SyncOptions};
+    /// use eddydb::storage::MemoryStorage;
+    ///
+    /// let db = Db::open(Arc::new(MemoryStorage::new()), Options::default()).await?;
+    /// let url = "ws://localhost:7700/sync".to_owned();
+    /// let session = db.sync(SyncOptions { url, collections: vec!["notes".to_owned()] })?;
+    /// let mut listener = session.listen();
+    /// while let Some(status) = listener.next().await {
+    ///     println!("{}, {} pending", status.state.as_str(), status.pending);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// `InvalidArgument` for a URL that cannot be, no collection, or one named twice. That the hub cannot be reached is no
@@ -133,12 +152,12 @@ impl Db {
         let shared = Arc::new(Shared { status: Watch::new(status), command: Watch::new(Command::Run) });
         let driver = Driver {
             db: self.clone(),
-            names: collections,
             place,
             shared: shared.clone(),
             backoff: Backoff::new(BACKOFF_BASE_MS, BACKOFF_MAX_MS),
             patience: 0,
-            hub: None,
+            hubs: vec![None; collections.len()],
+            names: collections,
             error: None,
             refusals: VecDeque::new(),
             last_synced_ms: None,
@@ -215,8 +234,8 @@ struct Driver {
     backoff: Backoff,
     /// Connections in a row that ended in silence.
     patience: u32,
-    /// The hub of the last connection.
-    hub: Option<ReplicaId>,
+    /// By which id each collection's positions with the hub of the last connection are kept.
+    hubs: Vec<Option<ReplicaId>>,
     /// Why there is no connection.
     error: Option<Error>,
     refusals: VecDeque<Refusal>,
@@ -353,7 +372,10 @@ impl Driver {
                 let connection = connection.clone();
                 tasks.push(Box::pin(async move { Event::Received(connection.receive().await) }));
             }
-            self.hub = client.hub().or(self.hub);
+            for channel in self.channels() {
+                let hub = &mut self.hubs[channel.0 as usize];
+                *hub = client.hub_of(channel).or(*hub);
+            }
             let mut deadline_ms = client.deadline_ms();
             if client.hub().is_some() {
                 let live_ms = *live_ms.get_or_insert(now);
@@ -463,7 +485,7 @@ impl Driver {
         Ok(ClientCollection { name: name.to_owned(), spec })
     }
 
-    fn channels(&self) -> impl Iterator<Item = Channel> {
+    fn channels(&self) -> impl Iterator<Item = Channel> + use<> {
         (0..self.names.len() as u32).map(Channel)
     }
 
@@ -509,11 +531,12 @@ impl Driver {
 
     fn pending(&self, channel: Channel, client: Option<&Client>) -> usize {
         let Ok(collection) = self.collection(channel) else { return 0 };
-        let settled = client.and_then(|client| client.settled(channel)).unwrap_or_else(|| match self.hub {
-            Some(hub) => collection.sync_position(hub).pushed,
-            // Before the first welcome: the hub that has least, of those that were ever met.
-            None => collection.sync_positions().values().map(|position| position.pushed).min().unwrap_or_default(),
-        });
+        let settled =
+            client.and_then(|client| client.settled(channel)).unwrap_or_else(|| match self.hubs[channel.0 as usize] {
+                Some(hub) => collection.sync_position(hub).pushed,
+                // Before the first welcome: the hub that has least, of those that were ever met.
+                None => collection.sync_positions().values().map(|position| position.pushed).min().unwrap_or_default(),
+            });
         collection.pending_after(settled)
     }
 }
@@ -541,7 +564,8 @@ async fn open(db: &Db, name: &str, spec: Option<&str>, hub: ReplicaId) -> Result
             created => created?,
         },
     };
-    Ok(Start { pulled: collection.sync_position(hub).pulled, known: collection.seen() })
+    let SyncPosition { pulled, pushed } = collection.sync_position(hub);
+    Ok(Start { pulled, pushed, known: collection.seen() })
 }
 
 async fn read_own(collection: Result<Collection>, after: Sequence, bytes_max: usize) -> Result<OwnChanges> {

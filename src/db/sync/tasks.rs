@@ -34,3 +34,29 @@ impl<T> Tasks<T> {
         .await
     }
 }
+
+#[cfg(all(test, native))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn gives_each_end_once_and_starves_none() {
+        let mut tasks = Tasks::new();
+        let (tell, told) = futures_channel::oneshot::channel();
+        tasks.push(Box::pin(async move { told.await.unwrap() }));
+        tasks.push(Box::pin(async { 1 }));
+        assert_eq!(tasks.next().await, 1);
+        tasks.push(Box::pin(async { 2 }));
+        tasks.push(Box::pin(async { 3 }));
+        let mut ends = [tasks.next().await, tasks.next().await];
+        ends.sort_unstable();
+        assert_eq!(ends, [2, 3]);
+        tell.send(4).unwrap();
+        // One that is always ready does not hide it.
+        for _ in 0..3 {
+            tasks.push(Box::pin(async { 0 }));
+        }
+        let ends = [tasks.next().await, tasks.next().await, tasks.next().await, tasks.next().await];
+        assert!(ends.contains(&4));
+    }
+}

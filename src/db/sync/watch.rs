@@ -60,3 +60,28 @@ impl<T: Clone + PartialEq> Watch<T> {
         }
     }
 }
+
+#[cfg(all(test, native))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_change_wakes_who_waits_and_the_last_value_counts() {
+        let watch = Arc::new(Watch::new(1));
+        assert_eq!(watch.after(0).await, (1, 1));
+        let waiting = tokio::spawn({
+            let watch = watch.clone();
+            async move { watch.after(1).await }
+        });
+        tokio::task::yield_now().await;
+        watch.set(1);
+        assert_eq!(watch.get(), (1, 1));
+        watch.set(2);
+        assert_eq!(waiting.await.unwrap(), (2, 2));
+        watch.update(|_| {});
+        watch.set(5);
+        assert_eq!(watch.after(2).await, (5, 4));
+    }
+}
