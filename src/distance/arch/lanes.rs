@@ -243,12 +243,13 @@ pub(super) unsafe fn gather_i8<C: Codes>(query: &[i8], data: &[i8], numbers: &[u
     };
     let (fours, rest) = out.as_chunks_mut::<4>();
     let (four_numbers, rest_numbers) = numbers.as_chunks::<4>();
-    prefetch(&numbers[..numbers.len().min(4)]);
+    // Eight rows ahead: about as many lines as a core fetches at once, and what four rows take to compare hides the rest.
+    prefetch(&numbers[..numbers.len().min(8)]);
     // SAFETY: every row was checked to lie within `data`.
     unsafe {
         let bias = C::bias(query);
         for (chunk, (out, four)) in fours.iter_mut().zip(four_numbers).enumerate() {
-            prefetch(&numbers[chunk * 4 + 4..numbers.len().min(chunk * 4 + 8)]);
+            prefetch(&numbers[numbers.len().min(chunk * 4 + 8)..numbers.len().min(chunk * 4 + 12)]);
             *out = codes::<C, 4>(query, four.map(row)).map(|product| product - bias);
         }
         for (out, &number) in rest.iter_mut().zip(rest_numbers) {
