@@ -103,7 +103,7 @@ impl Sq8 {
         Query { code: &self.codes[start..start + self.stride], factors: self.factors[row as usize] }
     }
 
-    /// The distances of `query` to `rows`, into `out` (cleared first); `products` is room to work in.
+    /// Tells `each` the distance of `query` to every one of `rows`, in their order; `products` is room to work in.
     #[inline]
     pub fn distances(
         &self,
@@ -113,7 +113,10 @@ impl Sq8 {
         products: &mut Vec<i32>,
         mut each: impl FnMut(u32, f32),
     ) {
-        products.resize(rows.len(), 0);
+        if products.len() < rows.len() {
+            products.resize(rows.len(), 0);
+        }
+        let products = &mut products[..rows.len()];
         kernels.dot_i8_gather(query.code, &self.codes, rows, products);
         for (&row, &product) in rows.iter().zip(&*products) {
             each(row, query.factors.distance(self.factors[row as usize], product));

@@ -1,7 +1,9 @@
 //! The loops, once for all instruction sets: one row at a time, and four rows in one pass over the query, which loads the
 //! query once for four rows and keeps four cache misses in flight.
 //!
-//! Everything here is inlined into a function that enables the instruction set ([`kernels`]), or it would be slow.
+//! Everything here is inlined into a function that enables the instruction set ([`kernels`]), or it would be slow. Hence no
+//! intrinsics in closures: a closure handed to `std::array::from_fn` is compiled without the instruction set, each intrinsic
+//! in it as a call.
 
 /// Lanes of 32-bit floats.
 ///
@@ -94,7 +96,10 @@ unsafe fn floats<F: Floats, T: Term, const N: usize, const U: usize>(query: &[f3
         let mut sums = [[F::zero(); U]; N];
         let mut at = 0;
         while at + U * F::LANES <= len {
-            let parts: [F; U] = std::array::from_fn(|unrolled| F::load(query.as_ptr().add(at + unrolled * F::LANES)));
+            let mut parts = [F::zero(); U];
+            for (unrolled, part) in parts.iter_mut().enumerate() {
+                *part = F::load(query.as_ptr().add(at + unrolled * F::LANES));
+            }
             for (sums, row) in sums.iter_mut().zip(rows) {
                 for (unrolled, sum) in sums.iter_mut().enumerate() {
                     *sum = T::add(*sum, parts[unrolled], F::load(row.add(at + unrolled * F::LANES)));
@@ -109,14 +114,18 @@ unsafe fn floats<F: Floats, T: Term, const N: usize, const U: usize>(query: &[f3
             }
             at += F::LANES;
         }
-        std::array::from_fn(|row| {
-            let mut sum = sums[row][0];
-            for &other in &sums[row][1..] {
+        let mut totals = [0.0; N];
+        for ((total, sums), row) in totals.iter_mut().zip(sums).zip(rows) {
+            let mut sum = sums[0];
+            for &other in &sums[1..] {
                 sum = sum.add(other);
             }
-            let rest = query[at..].iter().enumerate();
-            rest.fold(sum.total(), |total, (offset, &element)| total + T::scalar(element, *rows[row].add(at + offset)))
-        })
+            *total = sum.total();
+            for (offset, &element) in query[at..].iter().enumerate() {
+                *total += T::scalar(element, *row.add(at + offset));
+            }
+        }
+        totals
     }
 }
 
@@ -189,12 +198,14 @@ unsafe fn codes<C: Codes, const N: usize>(query: &[i8], rows: [*const i8; N]) ->
             }
             at += C::LANES;
         }
-        std::array::from_fn(|row| {
-            let rest = query[at..].iter().enumerate();
-            rest.fold(C::total(sums[row]), |total, (offset, &code)| {
-                total + i32::from(code) * i32::from(*rows[row].add(at + offset))
-            })
-        })
+        let mut totals = [0; N];
+        for ((total, sum), row) in totals.iter_mut().zip(sums).zip(rows) {
+            *total = C::total(sum);
+            for (offset, &code) in query[at..].iter().enumerate() {
+                *total += i32::from(code) * i32::from(*row.add(at + offset));
+            }
+        }
+        totals
     }
 }
 

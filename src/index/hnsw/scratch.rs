@@ -58,14 +58,19 @@ impl Nearest {
     /// Takes `candidate` when it is among the `ef` closest. It must not be in the list.
     #[inline]
     pub(super) fn push(&mut self, candidate: Candidate) {
-        if self.candidates.len() >= self.ef {
-            if candidate >= self.candidates[self.candidates.len() - 1] {
-                return;
-            }
-            self.candidates.pop();
+        if candidate >= self.bound() {
+            return;
         }
-        let position = self.candidates.partition_point(|&other| other < candidate);
-        self.candidates.insert(position, candidate);
+        if self.candidates.len() < self.ef {
+            self.candidates.push(candidate);
+        }
+        // Moved by hand, from the end: most are taken near it, and a copy of a few words is a call into the host in WebAssembly.
+        let mut position = self.candidates.len() - 1;
+        while position > 0 && self.candidates[position - 1] > candidate {
+            self.candidates[position] = self.candidates[position - 1];
+            position -= 1;
+        }
+        self.candidates[position] = candidate;
         self.cursor = self.cursor.min(position);
     }
 
@@ -130,7 +135,7 @@ pub(super) struct Scratch {
     pub(super) visited: Visited,
     pub(super) nearest: Nearest,
     pub(super) query: Encoded,
-    /// The rows of one expansion, and their products.
+    /// The rows of one expansion, and room for their products.
     pub(super) rows: Vec<u32>,
     pub(super) products: Vec<i32>,
 }

@@ -2,6 +2,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::Hnsw;
+use super::links::NONE;
 use super::scratch::{Candidate, Scratch};
 use crate::base::{Neighbor, RowMask, TopK};
 use crate::index::Vectors;
@@ -83,9 +84,9 @@ impl Hnsw {
             scratch.visited.insert(candidate.row());
         }
         while let Some(row) = scratch.nearest.expand_next() {
-            self.unvisited_neighbors(row, level, scratch);
+            let count = self.unvisited_neighbors(row, level, scratch);
             let Scratch { rows, products, nearest, .. } = scratch;
-            self.codes.distances(self.kernels, query, rows, products, |row, distance| {
+            self.codes.distances(self.kernels, query, &rows[..count], products, |row, distance| {
                 nearest.push(Candidate::new(distance, row));
             });
         }
@@ -108,9 +109,9 @@ impl Hnsw {
             if closest > scratch.nearest.bound() {
                 break;
             }
-            self.unvisited_neighbors(closest.row(), 0, scratch);
+            let count = self.unvisited_neighbors(closest.row(), 0, scratch);
             let Scratch { rows, products, nearest, .. } = scratch;
-            self.codes.distances(self.kernels, query, rows, products, |row, distance| {
+            self.codes.distances(self.kernels, query, &rows[..count], products, |row, distance| {
                 let candidate = Candidate::new(distance, row);
                 if candidate < nearest.bound() {
                     open.push(Reverse(candidate));
@@ -129,12 +130,25 @@ impl Hnsw {
         mask.contains(row as usize) || self.twins.of(row).any(|twin| mask.contains(twin as usize))
     }
 
-    /// The neighbours of `row` that this search has not seen, into `scratch.rows`; they count as seen from now on.
+    /// Puts the neighbours of `row` that this search has not seen to the front of `scratch.rows` and tells how many they are;
+    /// they count as seen from now on.
     #[inline]
-    fn unvisited_neighbors(&self, row: u32, level: u32, scratch: &mut Scratch) {
+    fn unvisited_neighbors(&self, row: u32, level: u32, scratch: &mut Scratch) -> usize {
         let Scratch { rows, visited, .. } = scratch;
-        rows.clear();
-        rows.extend(self.links.neighbors(row, level).filter(|&neighbor| visited.insert(neighbor)));
+        let list = self.links.list(row, level);
+        if rows.len() < list.len() {
+            rows.resize(list.len(), 0);
+        }
+        // Written always, counted when new: whether a neighbour was seen is a coin toss, which a branch would guess wrong.
+        let mut count = 0;
+        for &neighbor in list {
+            if neighbor == NONE {
+                break;
+            }
+            rows[count] = neighbor;
+            count += usize::from(visited.insert(neighbor));
+        }
+        count
     }
 
     /// Puts `rows` into `scratch.nearest`.
