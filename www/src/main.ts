@@ -417,7 +417,7 @@ async function boot(): Promise<void> {
   refresh();
   sync = await opened.sync((changed) => status.update(changed));
   if (sync) status.synced(sync);
-  else status.state('alone');
+  else status.state(opened.kept ? 'alone' : 'memory');
   if ('serviceWorker' in navigator) void navigator.serviceWorker.ready.then(({ active }) => active?.postMessage('keep the rest'));
   // The graph and the disk catch up after the rows are there.
   for (let turn = 0; turn < 20; turn++) {

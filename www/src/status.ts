@@ -10,6 +10,7 @@ const LABELS: Readonly<Record<string, string>> = {
   opening: 'Opening',
   loading: 'Loading',
   alone: 'This device only',
+  memory: 'Nothing is kept',
   offline: 'Offline',
   connecting: 'Connecting',
   live: 'Live',
@@ -41,7 +42,7 @@ export class Status {
   }
 
   /** The state of the page before there is a session, or without one. */
-  state(state: 'opening' | 'loading' | 'alone' | 'failed'): void {
+  state(state: 'opening' | 'loading' | 'alone' | 'memory' | 'failed'): void {
     if (this.#sync) return;
     this.#state = state;
     this.#pill(0);
@@ -114,6 +115,7 @@ export class Status {
     const row = (label: string, value: string): HTMLElement => h('div', null, h('dt', null, label), h('dd', { class: 'figures' }, value));
     const words: Readonly<Record<string, string>> = {
       alone: 'This page comes from a plain host. What you add stays in this browser.',
+      memory: 'This browser gives the page no disk, as in some private windows. All works until the page is closed.',
       live: 'Changes travel both ways as they happen.',
       offline: 'You work on your own copy. Changes wait here until you are back.',
       connecting: 'Looking for the server. Everything works meanwhile.',

@@ -1,4 +1,4 @@
-import { type Collection, type Database, open, type SyncSession, type SyncStatus } from 'eddydb';
+import { type Collection, type Database, EddyError, open, type SyncSession, type SyncStatus } from 'eddydb';
 
 import { SYMBOLS, WORDS } from './schemas';
 
@@ -33,16 +33,25 @@ export class Store {
   readonly db: Database;
   /** How long opening took. */
   readonly openMs: number;
+  /** Whether it outlives the page. */
+  readonly kept: boolean;
 
-  private constructor(db: Database, openMs: number) {
+  private constructor(db: Database, openMs: number, kept: boolean) {
     this.db = db;
     this.openMs = openMs;
+    this.kept = kept;
   }
 
+  /** Opens the database on disk; in memory where the browser gives the page no disk, as some do in private windows. */
   static async open(): Promise<Store> {
     const started = performance.now();
-    const db = await open({ name: NAME, storage: 'auto' });
-    return new Store(db, performance.now() - started);
+    const since = (): number => performance.now() - started;
+    try {
+      return new Store(await open({ name: NAME }), since(), true);
+    } catch (error) {
+      if (!(error instanceof EddyError && (error.kind === 'unsupported' || error.kind === 'io'))) throw error;
+      return new Store(await open({ name: NAME, storage: 'memory' }), since(), false);
+    }
   }
 
   get symbols(): Symbols {
