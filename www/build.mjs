@@ -21,8 +21,10 @@ const zip = promisify(gzip);
 const hash = (bytes, encoding = 'hex') => createHash('sha256').update(bytes).digest(encoding);
 const short = (bytes) => hash(bytes).slice(0, 10);
 
-// The datasets are as big as they are compressed: a day of brotli at 11 saves a few per cent of int8 noise.
-const BROTLI_QUALITY_DATA = 6;
+// At the highest quality brotli takes a second for each megabyte. That is well spent on code; large data is int8 noise, which hardly gets
+// smaller whatever is spent on it.
+const BROTLI_BYTES_BEST = 1_500_000;
+const BROTLI_QUALITY_LARGE = 6;
 
 await rm(out, { recursive: true, force: true });
 await mkdir(path.join(out, 'assets'), { recursive: true });
@@ -196,7 +198,7 @@ for (const file of await list()) {
   total += bytes.length;
   download.set(file, bytes.length);
   if (/\.(woff2|png|webp)$/.test(file)) continue;
-  const quality = file.startsWith('sample/') ? BROTLI_QUALITY_DATA : constants.BROTLI_MAX_QUALITY;
+  const quality = bytes.length > BROTLI_BYTES_BEST ? BROTLI_QUALITY_LARGE : constants.BROTLI_MAX_QUALITY;
   const small = await brotli(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: quality, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length } });
   if (small.length > bytes.length * 0.97) continue;
   download.set(file, small.length);
