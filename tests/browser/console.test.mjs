@@ -36,8 +36,8 @@ async function opened(context, url = host.url) {
   page.setDefaultTimeout(60_000);
   page.on('pageerror', (error) => faults.push(error.message));
   page.on('console', (message) => {
-    // A plain host has no /health: the browser notes the 404.
-    if (message.type() === 'error' && !/404/.test(message.text())) faults.push(message.text());
+    // A plain host has no /health, and one that has stopped answers nothing: the browser notes both.
+    if (message.type() === 'error' && !/404|ERR_CONNECTION_REFUSED/.test(message.text())) faults.push(message.text());
   });
   page.on('request', (request) => {
     if (!request.url().startsWith(new URL(url).origin) && !request.url().startsWith('blob:')) faults.push(`a request to ${request.url()}`);
