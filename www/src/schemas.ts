@@ -19,6 +19,18 @@ export const WORDS = {
   dynamic: false,
 } as const;
 
+/**
+ * What the page remembers about itself. In the database and not in `localStorage`, which a browser writes to disk when it likes: a
+ * page that was told to stay offline stays so, whoever pulls the plug.
+ */
+export const SETTINGS = {
+  fields: {
+    key: { type: 'varchar', primaryKey: true, maxLength: 64 },
+    value: { type: 'varchar', maxLength: 1024 },
+  },
+  dynamic: false,
+} as const;
+
 /** A symbol as the page shows it. */
 export interface SymbolRow {
   id: number;

@@ -3,7 +3,7 @@ import type { SyncSession, SyncStatus } from 'eddydb';
 import { byId, fill, h } from './dom';
 import { ago, bytes, duration, integer } from './format';
 import { explain } from './errors';
-import { stayOffline, type Store } from './store';
+import type { Store } from './store';
 import { toast } from './toast';
 
 const LABELS: Readonly<Record<string, string>> = {
@@ -35,7 +35,7 @@ export class Status {
       byId('status'),
       h('dl', null, fact('rows', 'rows'), fact('disk', 'on disk'), fact('memory', 'in memory'), fact('index', 'graph'), fact('open', 'opened in'), fact('search', 'search'), fact('total', 'total'), fact('scanned', 'rows scanned')),
     );
-    byId('online').addEventListener('click', () => this.setOnline(stayOffline.get()));
+    byId('online').addEventListener('click', () => this.#setOnline(this.#store?.offline === true));
     byId('sync-panel').addEventListener('beforetoggle', (event) => {
       if ((event as ToggleEvent).newState === 'open') this.#panel();
     });
@@ -61,19 +61,20 @@ export class Status {
   }
 
   update(status: SyncStatus): void {
-    this.#state = stayOffline.get() ? 'offline' : status.state;
+    const offline = this.#store?.offline === true;
+    this.#state = offline ? 'offline' : status.state;
     this.#pill(status.pending);
-    byId('online').setAttribute('aria-checked', String(!stayOffline.get()));
+    byId('online').setAttribute('aria-checked', String(!offline));
     if (byId('sync-panel').matches(':popover-open')) this.#panel();
   }
 
-  /** Pauses or resumes sync, and keeps it so. */
-  setOnline(online: boolean): void {
-    if (!this.#sync) return;
-    stayOffline.set(!online);
-    const asked = online ? this.#sync.resume() : this.#sync.pause();
-    asked.catch((error: unknown) => toast(explain(error).title));
-    this.update(this.#sync.status);
+  async #setOnline(online: boolean): Promise<void> {
+    try {
+      await this.#store?.setOnline(online);
+    } catch (error) {
+      toast(explain(error).title);
+    }
+    if (this.#sync) this.update(this.#sync.status);
   }
 
   searched(searchMs: number, totalMs: number, rowsScanned: number): void {

@@ -1,6 +1,6 @@
 import { type Collection, type Database, EddyError, open, type SyncSession, type SyncStatus } from 'eddydb';
 
-import { SYMBOLS, WORDS } from './schemas';
+import { SETTINGS, SYMBOLS, WORDS } from './schemas';
 
 export type Symbols = Collection<typeof SYMBOLS>;
 export type Words = Collection<typeof WORDS>;
@@ -12,6 +12,7 @@ interface Sample {
   readonly rows: number;
 }
 declare const SAMPLE: { readonly symbols: Sample; readonly words: Sample };
+const SAMPLES = `${SAMPLE.symbols.url} ${SAMPLE.words.url}`;
 
 /** How far the first load has got: bytes that came over the network, rows that can be searched. */
 export interface Progress {
@@ -22,11 +23,15 @@ export interface Progress {
 }
 
 const NAME = 'eddy-console';
-// Which sample files this store has all rows of. Losing it costs a download: loading the same rows again changes nothing.
-const LOADED = `${NAME}:loaded`;
-// Whether a server stood behind this page when it was last asked: a page that starts without network tries it again later.
-const SERVER = `${NAME}:server`;
-const OFFLINE = `${NAME}:offline`;
+/** What the page remembers. */
+interface Settings {
+  /** Which sample files this store has all rows of. */
+  loaded: string;
+  /** Whether a server stood behind this page when it was last asked: a page that starts without network tries it again later. */
+  server: 'yes' | 'no';
+  /** Whether the user has switched sync off. */
+  offline: 'yes' | 'no';
+}
 
 /** The page's database: two collections, and the sync session where the page's host is an Eddy server. */
 export class Store {
@@ -35,6 +40,9 @@ export class Store {
   readonly openMs: number;
   /** Whether it outlives the page. */
   readonly kept: boolean;
+
+  #settings: Partial<Settings> = {};
+  #sync: SyncSession | undefined;
 
   private constructor(db: Database, openMs: number, kept: boolean) {
     this.db = db;
@@ -46,12 +54,34 @@ export class Store {
   static async open(): Promise<Store> {
     const started = performance.now();
     const since = (): number => performance.now() - started;
-    try {
-      return new Store(await open({ name: NAME }), since(), true);
-    } catch (error) {
-      if (!(error instanceof EddyError && (error.kind === 'unsupported' || error.kind === 'io'))) throw error;
-      return new Store(await open({ name: NAME, storage: 'memory' }), since(), false);
-    }
+    const make = async (): Promise<Store> => {
+      try {
+        return new Store(await open({ name: NAME }), since(), true);
+      } catch (error) {
+        if (!(error instanceof EddyError && (error.kind === 'unsupported' || error.kind === 'io'))) throw error;
+        return new Store(await open({ name: NAME, storage: 'memory' }), since(), false);
+      }
+    };
+    const store = await make();
+    await store.db.createCollection('settings', SETTINGS, { ifNotExists: true });
+    await store.#readSettings();
+    return store;
+  }
+
+  async #readSettings(): Promise<void> {
+    const rows = await this.db.collection('settings', SETTINGS).query();
+    this.#settings = Object.fromEntries(rows.map(({ key, value }) => [key, value]));
+  }
+
+  async #remember<K extends keyof Settings>(key: K, value: Settings[K]): Promise<void> {
+    if (this.#settings[key] === value) return;
+    this.#settings[key] = value;
+    await this.db.collection('settings', SETTINGS).upsert([{ key, value }]);
+  }
+
+  /** Whether the user has switched sync off. */
+  get offline(): boolean {
+    return this.#settings.offline === 'yes';
   }
 
   get symbols(): Symbols {
@@ -65,7 +95,7 @@ export class Store {
   /** Whether every row of the sample is here. */
   async complete(): Promise<boolean> {
     const names = await this.#names();
-    return names.has('symbols') && names.has('words') && remembered(LOADED) === `${SAMPLE.symbols.url} ${SAMPLE.words.url}`;
+    return names.has('symbols') && names.has('words') && this.#settings.loaded === SAMPLES;
   }
 
   /**
@@ -74,6 +104,8 @@ export class Store {
    */
   async load(onProgress: (progress: Progress) => void, onCollection: (name: 'words' | 'symbols') => void): Promise<void> {
     await exclusively(`${NAME}:load`, async () => {
+      // Another tab may have done it meanwhile.
+      await this.#readSettings();
       if (await this.complete()) {
         onCollection('words');
         onCollection('symbols');
@@ -116,7 +148,7 @@ export class Store {
         onCollection(name);
         report();
       }
-      remember(LOADED, `${SAMPLE.symbols.url} ${SAMPLE.words.url}`);
+      await this.#remember('loaded', SAMPLES);
     });
   }
 
@@ -153,23 +185,26 @@ export class Store {
   async sync(onStatus: (status: SyncStatus) => void): Promise<SyncSession | undefined> {
     const base = new URL('./', document.baseURI);
     const answer = await isServer(new URL('health', base));
-    if (answer !== undefined) remember(SERVER, answer ? 'yes' : 'no');
-    if (!(answer ?? remembered(SERVER) === 'yes')) return undefined;
+    if (answer !== undefined) await this.#remember('server', answer ? 'yes' : 'no');
+    if (!(answer ?? this.#settings.server === 'yes')) return undefined;
     const url = new URL('sync', base);
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
     const sync = this.db.sync({ url: url.href, collections: ['symbols'] });
-    if (remembered(OFFLINE) === 'yes') await sync.pause();
+    if (this.offline) await sync.pause();
+    this.#sync = sync;
     sync.onStatus(onStatus);
-    onStatus(sync.status);
+    // The switch of another tab is this one's too.
+    this.db.collection('settings', SETTINGS).onChange(() => void this.#readSettings().then(() => onStatus(sync.status), () => undefined));
     return sync;
   }
-}
 
-/** Whether the user has switched sync off. Kept over reloads: a page that was told to stay offline stays so. */
-export const stayOffline = {
-  get: (): boolean => remembered(OFFLINE) === 'yes',
-  set: (offline: boolean): void => remember(OFFLINE, offline ? 'yes' : 'no'),
-};
+  /** Pauses or resumes sync. It stays so, over reloads and crashes, until it is changed again. */
+  async setOnline(online: boolean): Promise<void> {
+    if (!online) await this.#sync?.pause();
+    await this.#remember('offline', online ? 'no' : 'yes');
+    if (online) await this.#sync?.resume();
+  }
+}
 
 async function download({ url, bytes: length }: Sample, onBytes: (bytes: number) => void): Promise<Uint8Array<ArrayBuffer>> {
   const response = await fetch(new URL(url, document.baseURI));
@@ -202,20 +237,4 @@ async function isServer(url: URL): Promise<boolean | undefined> {
 async function exclusively(name: string, work: () => Promise<void>): Promise<void> {
   if (!('locks' in navigator)) return work();
   await navigator.locks.request(name, work);
-}
-
-function remembered(key: string): string | null {
-  try {
-    return localStorage.getItem(key);
-  } catch {
-    return null;
-  }
-}
-
-function remember(key: string, value: string): void {
-  try {
-    localStorage.setItem(key, value);
-  } catch {
-    // Where nothing can be kept, the next visit asks again.
-  }
 }
