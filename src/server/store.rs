@@ -35,7 +35,10 @@ pub(super) async fn maintain(db: Db, mut stop: watch::Receiver<bool>) {
     let mut positions = std::collections::BTreeMap::<String, Lsn>::new();
     while !*stop.borrow() {
         match step(&db).await {
-            Ok(true) => continue,
+            Ok(true) => {
+                tokio::task::yield_now().await;
+                continue;
+            }
             Ok(false) => {}
             Err(error) if error.kind() == ErrorKind::Closed => return,
             Err(error) => tracing::warn!(kind = error.kind().as_str(), "background work failed: {error}"),

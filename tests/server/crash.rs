@@ -25,7 +25,7 @@ fn acknowledged_writes_survive_being_killed() {
         check(&server, &acknowledged, &open);
         let (killed, enough) = (AtomicBool::new(false), 10 + round * 15);
         let (done, started) = (AtomicU64::new(0), std::time::Instant::now());
-        let address = &server.address;
+        let address = server.address.clone();
         let writers = || {
             let (mut acknowledged, mut open) = (Vec::new(), Vec::new());
             while !killed.load(Ordering::Acquire) {
@@ -34,7 +34,7 @@ fn acknowledged_writes_survive_being_killed() {
                     .map(|id| json!({"id": id, "title": format!("batch {batch}"), "v": [id as f64, 1, 0]}))
                     .collect();
                 let body = json!({ "rows": rows }).to_string();
-                match request(address, "POST", "/api/collections/notes/insert", &[], body.as_bytes()) {
+                match request(&address, "POST", "/api/collections/notes/insert", &[], body.as_bytes()) {
                     Ok(response) => {
                         assert_eq!(response.status, 200, "{}", response.text());
                         acknowledged.push(batch);

@@ -139,7 +139,9 @@ pub(super) async fn run(command: Import) -> Result<()> {
 async fn index(db: &Db, collection: &str, progress: &mut Progress) -> Result<()> {
     let collection = db.collection(collection)?;
     let total = collection.stats().await?.rows_unindexed as u64;
-    progress.note(&format!("indexing {} rows", output::number(total)));
+    if total > 0 {
+        progress.note(&format!("indexing {} rows", output::number(total)));
+    }
     while store::step(db).await? {
         let left = collection.stats().await?.rows_unindexed as u64;
         progress.show("index", None, total.saturating_sub(left), total);

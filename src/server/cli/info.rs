@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::{DataDirectory, output};
 use crate::base::Result;
+use crate::distance::Metric;
 use crate::index::IndexKind;
 use crate::server::{http, store};
 
@@ -55,7 +56,7 @@ pub(super) async fn run(command: Info) -> Result<()> {
                 .map(|(collection, stats)| {
                     let spec = collection.spec();
                     let vectors = spec.schema.vectors().map(|(field, dim)| match spec.indexes.get(&field.name) {
-                        Some(index) => format!("{} {dim}d {:?} {}", field.name, index.metric, kind(index.kind)),
+                        Some(index) => format!("{} {dim}d {} {}", field.name, metric(index.metric), kind(index.kind)),
                         None => format!("{} {dim}d", field.name),
                     });
                     vec![
@@ -73,6 +74,10 @@ pub(super) async fn run(command: Info) -> Result<()> {
         }
     }
     db.close().await
+}
+
+fn metric(metric: Metric) -> String {
+    serde_json::to_value(metric).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn kind(kind: IndexKind) -> String {

@@ -256,13 +256,18 @@ pub(in crate::server) fn description(collection: &Collection, stats: &Collection
 }
 
 pub(in crate::server) fn hits(response: &SearchResponse) -> JsonValue {
-    let hits = response.hits.iter().map(|hit| json!({"key": hit.key, "score": hit.score, "row": hit.row}));
+    let hits = response.hits.iter().map(|hit| json!({"key": hit.key, "score": shortest(hit.score), "row": hit.row}));
     json!({
         "hits": hits.collect::<Vec<_>>(),
         "rowsScanned": response.rows_scanned,
         "segmentsByIndex": response.segments_by_index,
         "segmentsByScan": response.segments_by_scan,
     })
+}
+
+/// The number that `score` is written as: 0.1, where the nearest double to it is 0.10000000149011612.
+fn shortest(score: f32) -> f64 {
+    score.to_string().parse().unwrap_or_else(|_| f64::from(score))
 }
 
 fn written(response: &WriteResponse) -> Json<JsonValue> {
