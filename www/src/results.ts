@@ -1,3 +1,4 @@
+import { categoryName } from './categories';
 import { codePoints, score as formatScore } from './format';
 import { h, setGlyph } from './dom';
 import type { Found } from './search';
@@ -201,7 +202,7 @@ function makeTile(id: number): Tile {
 
 /** What a symbol was found by, in a word or two. */
 export function matchedBy(found: Found): string {
-  if (found.score === undefined) return found.name > 0 ? 'name' : 'listed';
+  if (found.score === undefined) return found.name > 0 ? 'name' : categoryName(found.row.category);
   return found.name > 0 ? 'meaning + name' : 'meaning';
 }
 

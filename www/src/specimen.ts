@@ -84,7 +84,7 @@ export class Specimen {
           : button('Name it yourself', 'e', 'M4 16l1-4 8-8 3 3-8 8z', () => edit(row)),
         own && button('Delete', 'Delete', 'M4 6h12M8 6V4h4v2M6 6l1 10h6l1-10', () => remove(row)),
       ),
-      h('dl', { class: 'facts' }, fact(codes.length === 1 ? 'Code point' : 'Code points', codes.join(' ')), fact('HTML', html), fact('UTF-8', utf8), h('div', null, h('dt', null, 'Category'), h('dd', null, categoryName(row.category))), h('div', null, h('dt', null, 'Matched by'), h('dd', null, matchedBy(found)))),
+      h('dl', { class: 'facts' }, fact(codes.length === 1 ? 'Code point' : 'Code points', codes.join(' ')), fact('HTML', html), fact('UTF-8', utf8), h('div', null, h('dt', null, 'Category'), h('dd', null, categoryName(row.category))), (found.score !== undefined || found.name > 0) && h('div', null, h('dt', null, 'Matched by'), h('dd', null, matchedBy(found)))),
       h('div', { class: 'near' }, h('h3', null, 'Near it'), this.#near),
     );
     void this.#neighbours(row, key);

@@ -23,6 +23,7 @@ export class Status {
   #state = 'opening';
   #sync: SyncSession | undefined;
   #store: Store | undefined;
+  #trouble: string | undefined;
   #facts = new Map<string, HTMLElement>();
 
   constructor() {
@@ -87,11 +88,17 @@ export class Status {
   async measure(): Promise<void> {
     const store = this.#store;
     if (!store) return;
-    const [symbols, words] = await Promise.all([store.symbols.stats(), store.words.stats()]);
-    this.#set('rows', `${integer(symbols.rows)} + ${integer(words.rows)}`);
-    this.#set('disk', bytes(symbols.storageBytes + words.storageBytes));
-    this.#set('memory', bytes(symbols.memoryBytes + words.memoryBytes));
-    this.#set('index', symbols.rows === 0 ? '–' : `${Math.floor(100 * (1 - Math.min(1, symbols.rowsUnindexed / symbols.rows)))} %`);
+    const { collections, maintenanceError } = await store.db.stats();
+    const sum = (field: 'storageBytes' | 'memoryBytes'): number => collections.reduce((total, collection) => total + collection[field], 0);
+    const [symbols, words] = ['symbols', 'words'].map((name) => collections.find((collection) => collection.name === name));
+    this.#set('rows', `${integer(symbols?.rows ?? 0)} + ${integer(words?.rows ?? 0)}`);
+    this.#set('disk', bytes(sum('storageBytes')));
+    this.#set('memory', bytes(sum('memoryBytes')));
+    if (symbols && symbols.rows > 0) this.#set('index', `${Math.floor(100 * (1 - Math.min(1, symbols.rowsUnindexed / symbols.rows)))} %`);
+    // Told once: it goes on trying by itself, and nothing acknowledged is lost by it.
+    const trouble = maintenanceError?.message;
+    if (trouble && trouble !== this.#trouble) toast(`Background work failed: ${trouble}`);
+    this.#trouble = trouble;
   }
 
   #set(fact: string, value: string): void {
