@@ -23,7 +23,8 @@ import pyarrow as pa
 DIM = 384
 ROWS_A_BATCH = 1024
 # Every replica that loads the files gives their rows this version, so that two of them have nothing to send each other.
-# Replica ids are drawn at random from 53 bits; 1 is not one that anybody draws. The time is 2026-01-01T00:00:00Z: any
+# Replica ids are drawn at random from 53 bits; 1 is not one that anybody draws. Data with other rows takes another one: a replica
+# skips the batches of an origin that it has. The time is 2026-01-01T00:00:00Z: any
 # edit made later wins over the row as it was loaded.
 ORIGIN = 1
 TIMESTAMP = 1_767_225_600_000 << 18

@@ -16,7 +16,8 @@ worker.addEventListener('install', (event) => {
   event.waitUntil(
     (async () => {
       const cache = await caches.open(CACHE);
-      await cache.addAll(NEEDED.map(here));
+      // The page has the same name in every build: never an old one from the browser's own cache.
+      await cache.addAll(NEEDED.map((path) => new Request(here(path), { cache: path === './' ? 'reload' : 'default' })));
       await worker.skipWaiting();
     })(),
   );

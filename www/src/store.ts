@@ -228,7 +228,7 @@ async function isServer(url: URL): Promise<boolean | undefined> {
     const response = await fetch(url, { headers: { accept: 'application/json' }, cache: 'no-store', signal: AbortSignal.timeout(5000) });
     if (!response.ok || !response.headers.get('content-type')?.includes('json')) return false;
     const health: unknown = await response.json();
-    return typeof health === 'object' && health !== null && 'status' in health;
+    return typeof health === 'object' && health !== null && 'replica' in health;
   } catch {
     return undefined;
   }
