@@ -28,6 +28,7 @@ export class Results {
   #tiles = new Map<number, Tile>();
   #found: readonly Found[] = [];
   #active: number | undefined;
+  #width = 0;
   #layout: Layout = { columns: 1, width: 0, height: ROW_HEIGHT };
   #onActive: (found: Found | undefined) => void;
 
@@ -50,7 +51,11 @@ export class Results {
       const found = at(event);
       if (found && found.row.id !== this.#active) this.activate(found.row.id, false);
     });
-    new ResizeObserver(() => this.#place()).observe(list.parentElement ?? list);
+    // The width is only ever taken from here: to ask for it after a change would cost a layout of the whole page each time.
+    new ResizeObserver(([entry]) => {
+      this.#width = entry?.contentRect.width ?? 0;
+      this.#place();
+    }).observe(list.parentElement ?? list);
   }
 
   get active(): Found | undefined {
@@ -150,7 +155,7 @@ export class Results {
   }
 
   #place(): void {
-    const width = this.list.parentElement?.clientWidth ?? 0;
+    const width = this.#width;
     const rows = width < ROWS_BELOW;
     const columns = rows ? 1 : Math.max(1, Math.floor(width / TILE.width));
     this.#layout = { columns, width: width / columns, height: rows ? ROW_HEIGHT : TILE.height };
