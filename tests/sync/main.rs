@@ -1,4 +1,10 @@
 //! Sync with the real server, killed as by a power cut in the midst of pushes and pulls.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test of real processes, with real clocks"
+)]
 
 #[path = "../native/mod.rs"]
 mod native;
