@@ -1,4 +1,10 @@
 //! `eddy serve` over real sockets: the real binary, killed and stopped as it happens to servers.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "tests, which run processes and look at files from outside"
+)]
 
 #[path = "../native/mod.rs"]
 mod native;
