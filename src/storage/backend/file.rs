@@ -42,7 +42,8 @@ pub struct FileStorage {
 
 #[derive(Debug)]
 struct Open {
-    lock: File,
+    /// Held until this is dropped.
+    _lock: Lock,
     /// Objects that were appended to, synced or cut. Never locked while an `Object` is, except to try.
     objects: Mutex<HashMap<String, Arc<Mutex<Object>>>>,
     temporary_count: AtomicU64,
@@ -77,7 +78,7 @@ impl FileStorage {
             create_directory(&directory).map_err(|error| failed(&directory, "create the data directory", &error))?;
             let lock = lock(&directory)?;
             sweep(&directory).map_err(|error| failed(&directory, "remove unfinished files", &error))?;
-            let open = Open { lock, objects: Mutex::default(), temporary_count: AtomicU64::new(0) };
+            let open = Open { _lock: lock, objects: Mutex::default(), temporary_count: AtomicU64::new(0) };
             Ok(Self { directory, open: RwLock::new(Some(open)) })
         })
     }
@@ -266,6 +267,20 @@ impl FileStorage {
     }
 }
 
+/// The locked file `LOCK`; unlocked when dropped.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // So that nobody is told the number of a process that has let go.
+        let _ = self.0.set_len(0);
+        // Closing the file is not enough: while another thread starts a process, that one has a copy of the open file until
+        // it becomes its program, and the lock lives as long as any copy.
+        let _ = self.0.unlock();
+    }
+}
+
 impl Open {
     /// Runs `call` on the state of `name`, alone.
     fn with_object<T>(&self, name: &str, call: impl FnOnce(&mut Object) -> T) -> T {
@@ -316,7 +331,7 @@ fn create_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn lock(directory: &Path) -> Result<File> {
+fn lock(directory: &Path) -> Result<Lock> {
     let io = |error: &io::Error| failed(directory, &format!("lock {LOCK_FILE}"), error);
     let path = directory.join(LOCK_FILE);
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
@@ -339,7 +354,7 @@ fn lock(directory: &Path) -> Result<File> {
     }
     // The number is a courtesy to whoever comes second: on a full disk the lock holds without it.
     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-    Ok(lock)
+    Ok(Lock(lock))
 }
 
 /// Removes the temporary files of writes that a crash cut off.
@@ -447,11 +462,7 @@ impl Storage for FileStorage {
     fn close(&self) -> Task<'_, Result<()>> {
         Box::pin(async move {
             blocking(|| {
-                let open = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(open) = open {
-                    // So that nobody is told the number of a process that has let go.
-                    let _ = open.lock.set_len(0);
-                }
+                drop(self.open.write().unwrap_or_else(PoisonError::into_inner).take());
             });
             Ok(())
         })
@@ -499,6 +510,23 @@ mod tests {
             storage.sync("log").await.unwrap();
             assert_eq!(storage.read_all("log").await.unwrap(), "kept, and more");
         });
+    }
+
+    /// Stores that were closed seemed open for a moment while another thread started a process, which until it becomes its
+    /// program has a copy of every open file.
+    #[test]
+    fn a_closed_store_is_free_although_a_new_process_has_a_copy_of_the_lock_file() {
+        let directory = tempfile::tempdir().unwrap();
+        for close in [true, false] {
+            let storage = FileStorage::open(directory.path()).unwrap();
+            let copy = storage.open.read().unwrap().as_ref().unwrap()._lock.0.try_clone().unwrap();
+            if close {
+                block_on(storage.close()).unwrap();
+            }
+            drop(storage);
+            drop(FileStorage::open(directory.path()).unwrap());
+            drop(copy);
+        }
     }
 
     #[test]
