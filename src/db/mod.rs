@@ -24,3 +24,6 @@ pub use request::{
 pub(crate) use sync::testing as sync_testing;
 #[cfg(hosted)]
 pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus};
+
+#[cfg(all(test, feature = "server"))]
+mod tests;

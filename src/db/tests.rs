@@ -1,0 +1,381 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp, Version};
+use crate::engine::{ChangeSet, CollectionSpec};
+use crate::model::{Batch, Key, Row, Value};
+use crate::platform::block_on;
+use crate::storage::{FaultStorage, MemoryDisk, Storage};
+
+const SPEC: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
+    {"name":"name","type":"varchar","maxLength":100,"nullable":true},
+    {"name":"embedding","type":"float_vector","dim":8}],
+    "dynamic":true,"indexes":{"embedding":{"metric":"L2","kind":{"HNSW":{"m":8,"ef_construction":64}}}}}"#;
+
+fn spec() -> CollectionSpec {
+    serde_json::from_str(SPEC).unwrap()
+}
+
+/// A vector that is the same for the same number, and far from those of others.
+fn vector(number: u64) -> Vec<f32> {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    std::iter::repeat_with(next).take(8).collect()
+}
+
+fn row(id: i64, name: &str) -> Row {
+    Row::from([
+        ("id".to_owned(), Value::Int(id)),
+        ("name".to_owned(), Value::String(name.to_owned())),
+        ("embedding".to_owned(), Value::Vector(vector(id as u64))),
+    ])
+}
+
+fn rows(collection: &Collection, rows: impl IntoIterator<Item = Row>) -> Batch {
+    Batch::from_rows(&collection.spec().schema, rows.into_iter().collect()).unwrap()
+}
+
+fn names(rows: &[Row]) -> Vec<(i64, String)> {
+    let name = |row: &Row| match (&row["id"], &row["name"]) {
+        (Value::Int(id), Value::String(name)) => (*id, name.clone()),
+        other => panic!("{other:?}"),
+    };
+    rows.iter().map(name).collect()
+}
+
+async fn open(disk: &MemoryDisk) -> Db {
+    Db::open(Arc::new(disk.open().unwrap()), Options::default()).await.unwrap()
+}
+
+async fn settle(db: &Db) {
+    while db.maintain().await.unwrap() {}
+}
+
+fn kind<T>(result: Result<T>) -> ErrorKind {
+    result.err().expect("an error").kind()
+}
+
+#[test]
+fn rows_are_written_read_replaced_deleted_and_outlive_the_process() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let written = notes.insert(rows(&notes, [row(1, "one"), row(2, "two"), row(3, "three")])).await.unwrap();
+        assert_eq!((written.count, written.lsn), (3, Lsn(1)));
+        notes.upsert(rows(&notes, [row(2, "zwei"), row(4, "vier")])).await.unwrap();
+        assert_eq!(notes.delete(Target::Keys(vec![3.into(), 3.into(), 99.into()])).await.unwrap().count, 1);
+        assert_eq!(notes.delete(Target::Filter("name == \"vier\"".to_owned())).await.unwrap().count, 1);
+        let expected = [(1, "one".to_owned()), (2, "zwei".to_owned())];
+        assert_eq!(names(&notes.query(&QueryRequest::default()).await.unwrap()), expected);
+        db.close().await.unwrap();
+        assert_eq!(kind(notes.query(&QueryRequest::default()).await), ErrorKind::Closed);
+        assert_eq!(kind(notes.upsert(rows(&notes, [row(1, "late")])).await), ErrorKind::Closed);
+        for _ in 0..2 {
+            let db = open(&disk).await;
+            let notes = db.collection("notes").unwrap();
+            assert_eq!(names(&notes.query(&QueryRequest::default()).await.unwrap()), expected);
+            assert_eq!(names(&notes.get(&[2.into(), 3.into(), 1.into()], None).await.unwrap())[0].1, "zwei");
+            let request = SearchRequest { vector: vector(2), limit: 1, ..Default::default() };
+            let response = notes.search(&request).await.unwrap();
+            assert_eq!((&response.hits[0].key, response.hits[0].score), (&Key::Int(2), 0.0));
+            db.close().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_graph_is_built_behind_the_writes_kept_and_searched_with_what_it_lacks() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        for start in (0..3_000).step_by(500) {
+            notes.insert(rows(&notes, (start..start + 500).map(|id| row(id, "x")))).await.unwrap();
+            db.maintain().await.unwrap();
+        }
+        let request = |id: i64| SearchRequest { vector: vector(id as u64), limit: 3, ..Default::default() };
+        let nearest = |response: SearchResponse| response.hits[0].key.clone();
+        assert!(notes.stats().await.unwrap().rows_unindexed > 0);
+        assert_eq!(nearest(notes.search(&request(2_999)).await.unwrap()), Key::Int(2_999));
+        db.close().await.unwrap();
+        // The half-built graph was kept; the rest is built after the restart, and kept too.
+        let db = open(&disk).await;
+        let notes = db.collection("notes").unwrap();
+        assert!((1..3_000).contains(&notes.stats().await.unwrap().rows_unindexed));
+        settle(&db).await;
+        let stats = notes.stats().await.unwrap();
+        assert_eq!((stats.rows, stats.rows_unindexed), (3_000, 0));
+        notes.delete(Target::Keys((0..1_500).map(Key::Int).collect())).await.unwrap();
+        db.close().await.unwrap();
+        let db = open(&disk).await;
+        let notes = db.collection("notes").unwrap();
+        assert_eq!(notes.stats().await.unwrap().rows_unindexed, 0);
+        for id in [1_500, 2_000, 2_999] {
+            assert_eq!(nearest(notes.search(&request(id)).await.unwrap()), Key::Int(id));
+        }
+        let deleted = notes.search(&request(3)).await.unwrap();
+        assert!(deleted.hits.iter().all(|hit| hit.key >= Key::Int(1_500)));
+        // Half of the segment is dead: it is rewritten.
+        settle(&db).await;
+        let stats = notes.stats().await.unwrap();
+        assert_eq!((stats.rows, stats.rows_dead), (1_500, 0));
+        assert_eq!(nearest(notes.search(&request(2_000)).await.unwrap()), Key::Int(2_000));
+        assert_eq!(notes.count(Some("id < 1600")).await.unwrap(), 100);
+    });
+}
+
+#[test]
+fn many_small_segments_become_one_while_rows_change() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        for part in 0..6 {
+            notes.insert(rows(&notes, (part * 10..part * 10 + 10).map(|id| row(id, "old")))).await.unwrap();
+            db.flush("notes").await.unwrap();
+        }
+        assert_eq!(notes.stats().await.unwrap().segments, 6);
+        assert!(db.maintain().await.unwrap(), "a merge begins");
+        notes.upsert(rows(&notes, [row(5, "new")])).await.unwrap();
+        notes.delete(Target::Keys(vec![7.into()])).await.unwrap();
+        settle(&db).await;
+        let check = async |notes: &Collection| {
+            let rows = names(&notes.query(&QueryRequest::default()).await.unwrap());
+            assert_eq!(rows.len(), 59);
+            assert!(rows.contains(&(5, "new".to_owned())) && !rows.iter().any(|(id, _)| *id == 7));
+        };
+        check(&notes).await;
+        assert!(notes.stats().await.unwrap().segments <= 2);
+        db.close().await.unwrap();
+        check(&open(&disk).await.collection("notes").unwrap()).await;
+    });
+}
+
+#[test]
+fn bad_requests_are_refused_whole_and_say_what_is_wrong() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        notes.insert(rows(&notes, [row(1, "one")])).await.unwrap();
+        let says = |error: Error, words: &str| assert!(error.message().contains(words), "{error}: expected {words:?}");
+
+        let error = notes.insert(rows(&notes, [row(2, "two"), row(1, "again")])).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        says(error, "row 1: primary key 1");
+        assert_eq!(notes.count(None).await.unwrap(), 1, "no row of a refused batch is there");
+
+        let search = async |request: SearchRequest| notes.search(&request).await.unwrap_err();
+        let good = SearchRequest { vector: vector(1), limit: 1, ..Default::default() };
+        says(
+            search(SearchRequest { vector: vec![0.0; 7], ..good.clone() }).await,
+            "7 numbers; field \"embedding\" has 8",
+        );
+        says(search(SearchRequest { vector: vec![f32::NAN; 8], ..good.clone() }).await, "number 0 is NaN");
+        says(search(SearchRequest { limit: 0, ..good.clone() }).await, "limit 0");
+        says(search(SearchRequest { limit: 20_000, ..good.clone() }).await, "limit 20000");
+        says(search(SearchRequest { field: Some("x".to_owned()), ..good.clone() }).await, "no vector field \"x\"");
+        says(search(SearchRequest { ef: Some(0), ..good.clone() }).await, "ef 0");
+        let broken = search(SearchRequest { filter: Some("id > ".to_owned()), ..good.clone() }).await;
+        assert_eq!((broken.kind(), broken.position()), (ErrorKind::InvalidArgument, Some(5)), "{broken}");
+
+        says(notes.get(&["x".into()], None).await.unwrap_err(), "primary key \"id\"");
+        says(notes.delete(Target::Keys(vec!["x".into()])).await.unwrap_err(), "primary key \"id\"");
+        assert_eq!(kind(db.create_collection("notes", spec()).await), ErrorKind::AlreadyExists);
+        assert_eq!(kind(db.create_collection("no/tes", spec()).await), ErrorKind::InvalidArgument);
+        says(db.collection("other").err().expect("an error"), "there are: notes");
+    });
+}
+
+#[test]
+fn a_dropped_collection_is_gone_with_its_bytes() {
+    block_on(async {
+        let storage = FaultStorage::new(1);
+        let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        notes.insert(rows(&notes, (0..100).map(|id| row(id, "x")))).await.unwrap();
+        db.flush("notes").await.unwrap();
+        notes.insert(rows(&notes, [row(100, "x")])).await.unwrap();
+        assert!(Storage::list(&storage, "c").await.unwrap().len() >= 3);
+        db.drop_collection("notes").await.unwrap();
+        assert_eq!(kind(notes.insert(rows(&notes, [row(1, "late")])).await), ErrorKind::Closed);
+        assert_eq!(kind(db.drop_collection("notes").await), ErrorKind::NotFound);
+        assert_eq!(Storage::list(&storage, "c").await.unwrap(), []);
+        let again = db.create_collection("notes", spec()).await.unwrap();
+        assert_eq!(again.count(None).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_the_write_and_loses_nothing() {
+    block_on(async {
+        let storage = FaultStorage::new(1);
+        let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        notes.insert(rows(&notes, [row(1, "one")])).await.unwrap();
+        for room in [0, 10, 1_000] {
+            storage.set_room(Some(room));
+            let error = notes.insert(rows(&notes, (2..100).map(|id| row(id, "x")))).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+            assert_eq!(kind(db.flush("notes").await), ErrorKind::StorageFull);
+        }
+        assert_eq!(notes.count(None).await.unwrap(), 1);
+        storage.set_room(None);
+        notes.insert(rows(&notes, [row(2, "two")])).await.unwrap();
+        db.flush("notes").await.unwrap();
+        let db = Db::open(Arc::new(storage.reopen()), Options::default()).await.unwrap();
+        assert_eq!(db.collection("notes").unwrap().count(None).await.unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_failed_sync_stops_writing_until_the_store_is_opened_again() {
+    block_on(async {
+        let storage = FaultStorage::new(1);
+        let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        notes.insert(rows(&notes, [row(1, "one")])).await.unwrap();
+        storage.fail_next(crate::storage::Operation::Sync, ErrorKind::Io);
+        assert_eq!(kind(notes.insert(rows(&notes, [row(2, "two")])).await), ErrorKind::Io);
+        let error = notes.insert(rows(&notes, [row(3, "three")])).await.unwrap_err();
+        assert!(error.message().contains("open the store again"), "{error}");
+        assert_eq!(notes.count(None).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn damaged_files_are_named_and_nothing_panics() {
+    let built = |storage: &FaultStorage| {
+        let storage = storage.clone();
+        block_on(async move {
+            let db = Db::open(Arc::new(storage), Options::default()).await.unwrap();
+            let notes = db.create_collection("notes", spec()).await.unwrap();
+            notes.insert(rows(&notes, (0..1_200).map(|id| row(id, "x")))).await.unwrap();
+            settle(&db).await;
+            db.flush("notes").await.unwrap();
+            settle(&db).await;
+            notes.delete(Target::Keys(vec![5.into()])).await.unwrap();
+            db.flush("notes").await.unwrap();
+            for id in 2_000..2_003 {
+                notes.insert(rows(&notes, [row(id, "logged")])).await.unwrap();
+            }
+        });
+    };
+    let list = FaultStorage::new(0);
+    built(&list);
+    let entries = block_on(Storage::list(&list, "")).unwrap();
+    assert!(entries.len() >= 7, "manifest, log, rows, vectors, index, deletes: {entries:?}");
+    for entry in entries {
+        for at in [0, 8, 12, entry.len / 3, entry.len / 2] {
+            let storage = FaultStorage::new(0);
+            built(&storage);
+            assert!(storage.tamper(&entry.name, |bytes| bytes[at as usize] ^= 0x41));
+            let opened = block_on(Db::open(Arc::new(storage.reopen()), Options::default()));
+            let error = opened.err().unwrap_or_else(|| panic!("{} byte {at}: opened", entry.name));
+            assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{error}");
+            assert!(error.message().contains(&entry.name), "{error}: expected {}", entry.name);
+        }
+        if !entry.name.contains("/log/") {
+            let storage = FaultStorage::new(0);
+            built(&storage);
+            storage.tamper(&entry.name, |bytes| bytes.truncate(bytes.len() / 2));
+            let opened = block_on(Db::open(Arc::new(storage.reopen()), Options::default()));
+            assert_eq!(kind(opened), ErrorKind::Corrupt, "{}", entry.name);
+        }
+    }
+}
+
+fn change(collection: &Collection, row: Row, timestamp: u64, origin: u64, sequence: u64) -> ChangeSet {
+    let version = Version { timestamp: Timestamp(timestamp), origin: ReplicaId(origin), sequence: Sequence(sequence) };
+    let puts = rows(collection, [row]);
+    ChangeSet { puts, put_versions: vec![version], deletes: Vec::new() }
+}
+
+#[test]
+fn the_last_writer_wins_whatever_the_order_and_however_often() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let writes = [(5, 1, 1, "a"), (9, 2, 1, "b"), (9, 3, 1, "c"), (7, 1, 2, "d")];
+        for (timestamp, origin, sequence, name) in writes.into_iter().chain(writes.into_iter().rev()) {
+            notes.apply(change(&notes, row(1, name), timestamp, origin, sequence), None).await.unwrap();
+        }
+        let rows = notes.query(&QueryRequest::default()).await.unwrap();
+        assert_eq!(names(&rows), [(1, "c".to_owned())]);
+        let seen =
+            BTreeMap::from([(ReplicaId(1), Sequence(2)), (ReplicaId(2), Sequence(1)), (ReplicaId(3), Sequence(1))]);
+        assert_eq!(notes.seen(), seen);
+        // A hub's position moves with the changes, and alone.
+        let hub = ReplicaId(77);
+        assert_eq!(notes.apply(change(&notes, row(1, "old"), 1, 4, 1), Some((hub, Lsn(30)))).await.unwrap(), 0);
+        notes.mark_pushed(hub, Sequence(12)).await.unwrap();
+        let position = notes.sync_position(hub);
+        assert_eq!((position.pulled, position.pushed), (Lsn(30), Sequence(12)));
+        db.close().await.unwrap();
+        let reopened = open(&disk).await.collection("notes").unwrap();
+        assert_eq!(reopened.sync_position(hub), position);
+        // A clock that is years ahead is refused.
+        let ahead = change(&reopened, row(2, "future"), u64::MAX / 2, 5, 1);
+        assert_eq!(kind(reopened.apply(ahead, None).await), ErrorKind::InvalidArgument);
+    });
+}
+
+#[test]
+fn changes_are_handed_out_in_whole_batches_and_without_what_is_known() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        for batch in 0..5 {
+            notes.insert(rows(&notes, (batch * 10..batch * 10 + 10).map(|id| row(id, "x")))).await.unwrap();
+        }
+        notes.delete(Target::Keys(vec![0.into()])).await.unwrap();
+        db.flush("notes").await.unwrap();
+        let (mut reached, mut sizes) = (Lsn(0), Vec::new());
+        loop {
+            let (changes, lsn) = notes.changes_after(reached, &BTreeMap::new(), 1).await.unwrap();
+            if changes.is_empty() {
+                assert_eq!(lsn, reached);
+                break;
+            }
+            sizes.push(changes.len());
+            reached = lsn;
+        }
+        assert_eq!((sizes, reached), (vec![9, 10, 10, 10, 10, 1], Lsn(6)));
+        let known = BTreeMap::from([(db.replica_id(), Sequence(6))]);
+        let (changes, lsn) = notes.changes_after(Lsn(0), &known, usize::MAX).await.unwrap();
+        assert_eq!((changes.len(), lsn), (0, Lsn(6)));
+        let (own, sequence) = notes.own_changes_after(Sequence(4), usize::MAX).await.unwrap();
+        assert_eq!((own.len(), sequence, notes.pending_after(Sequence(4))), (11, Sequence(6), 11));
+        let decoded = ChangeSet::decode(&notes.spec().schema, &own.encode()).unwrap();
+        assert_eq!((decoded.puts, decoded.put_versions, decoded.deletes), (own.puts, own.put_versions, own.deletes));
+    });
+}
+
+#[test]
+fn writes_that_wait_together_share_a_sync() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let storage = FaultStorage::new(3);
+        let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let before = storage.operations();
+        let writes = (0..50).map(|id| {
+            let notes = notes.clone();
+            tokio::spawn(async move { notes.insert(rows(&notes, [row(id % 40, "x")])).await })
+        });
+        let mut refused = 0;
+        for write in writes.collect::<Vec<_>>() {
+            refused += usize::from(write.await.unwrap().is_err());
+        }
+        assert_eq!(refused, 10, "keys that an earlier write of the same group has taken");
+        assert_eq!(notes.count(None).await.unwrap(), 40);
+        assert!(storage.operations() - before < 20, "{} operations for 50 writes", storage.operations() - before);
+    });
+}
