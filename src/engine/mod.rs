@@ -3,6 +3,8 @@
 //! Nothing here does IO, reads a clock or draws randomness: bytes, positions and times come as arguments, decisions go back
 //! as values, and the same calls give the same state on every target. Carrying decisions out is `db`'s work; reading rows by
 //! filter or nearness stands on `query`, above.
+//!
+#![doc = include_str!("../docs/formats.md")]
 
 mod changes;
 mod collection;
