@@ -5,7 +5,7 @@ use arrow_ipc::reader::FileReader;
 use super::{Collection, Db};
 use crate::base::{Error, ReplicaId, Result, Sequence, Timestamp, Version};
 use crate::engine::{ChangeSet, CollectionSpec};
-use crate::model::Batch;
+use crate::model::{Batch, check_ipc};
 
 /// Metadata of a dataset's Arrow schema: its collection's spec as JSON, and the version that its rows have everywhere.
 const SPEC_METADATA: &str = "eddy.spec";
@@ -31,6 +31,7 @@ impl Db {
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Collection> {
         let corrupt = |error: arrow_schema::ArrowError| Error::corrupt(format!("dataset {name:?}: {error}"));
+        check_ipc(&mut Cursor::new(&bytes)).map_err(|error| error.context(format!("dataset {name:?}")))?;
         let reader = FileReader::try_new(Cursor::new(bytes), None).map_err(corrupt)?;
         let schema = reader.schema();
         let metadata = |key: &str| {

@@ -332,8 +332,11 @@ fn changes_are_handed_out_in_whole_batches_and_without_what_is_known() {
     block_on(async {
         let db = open(&MemoryDisk::new()).await;
         let notes = db.create_collection("notes", spec()).await.unwrap();
+        let newest = || notes.seen()[&db.replica_id()];
+        let mut fourth = Sequence(0);
         for batch in 0..5 {
             notes.insert(rows(&notes, (batch * 10..batch * 10 + 10).map(|id| row(id, "x")))).await.unwrap();
+            fourth = if batch == 3 { newest() } else { fourth };
         }
         notes.delete(Target::Keys(vec![0.into()])).await.unwrap();
         db.flush("notes").await.unwrap();
@@ -348,13 +351,34 @@ fn changes_are_handed_out_in_whole_batches_and_without_what_is_known() {
             reached = lsn;
         }
         assert_eq!((sizes, reached), (vec![9, 10, 10, 10, 10, 1], Lsn(6)));
-        let known = BTreeMap::from([(db.replica_id(), Sequence(6))]);
+        let known = BTreeMap::from([(db.replica_id(), newest())]);
         let (changes, lsn) = notes.changes_after(Lsn(0), &known, usize::MAX).await.unwrap();
         assert_eq!((changes.len(), lsn), (0, Lsn(6)));
-        let (own, sequence) = notes.own_changes_after(Sequence(4), usize::MAX).await.unwrap();
-        assert_eq!((own.len(), sequence, notes.pending_after(Sequence(4))), (11, Sequence(6), 11));
+        let (own, sequence) = notes.own_changes_after(fourth, usize::MAX).await.unwrap();
+        assert_eq!((own.len(), sequence, notes.pending_after(fourth)), (11, newest(), 11));
         let decoded = ChangeSet::decode(&notes.spec().schema, &own.encode()).unwrap();
         assert_eq!((decoded.puts, decoded.put_versions, decoded.deletes), (own.puts, own.put_versions, own.deletes));
+        let (first, lsn) = notes.changes_after(Lsn(0), &BTreeMap::new(), 0).await.unwrap();
+        assert_eq!((first.len(), lsn), (9, Lsn(1)), "a batch at least");
+    });
+}
+
+#[test]
+fn a_change_set_with_any_byte_changed_is_refused_or_valid_and_never_panics() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        notes.insert(rows(&notes, [row(1, "one"), row(2, "two")])).await.unwrap();
+        notes.delete(Target::Keys(vec![1.into()])).await.unwrap();
+        let bytes = notes.changes_after(Lsn(0), &BTreeMap::new(), usize::MAX).await.unwrap().0.encode();
+        for at in 0..bytes.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut changed = bytes.clone();
+                changed[at] ^= flip;
+                let _ = ChangeSet::decode(&notes.spec().schema, &changed);
+            }
+            assert!(ChangeSet::decode(&notes.spec().schema, &bytes[..at]).is_err(), "cut at {at}");
+        }
     });
 }
 

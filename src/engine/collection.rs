@@ -324,7 +324,8 @@ impl CollectionState {
         let mut last = None;
         let mut cut = false;
         for (number, item) in items {
-            if bytes >= bytes_max && last != Some(number) {
+            // At least one batch, however little is asked for: the position reached must not run ahead of what is handed out.
+            if bytes >= bytes_max && last.is_some_and(|last| last != number) {
                 cut = true;
                 break;
             }

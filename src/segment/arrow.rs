@@ -7,6 +7,7 @@ use arrow_ipc::writer::{FileWriter, StreamWriter};
 use arrow_schema::{Field, Schema};
 
 use crate::base::{Error, Result};
+use crate::model::check_ipc;
 
 /// One record batch of these columns, all of `rows` rows.
 pub(crate) fn batch_of(columns: impl IntoIterator<Item = (Field, ArrayRef)>, rows: usize) -> RecordBatch {
@@ -34,6 +35,7 @@ pub(super) fn write_file(batch: &RecordBatch) -> Vec<u8> {
 /// `Corrupt` when it is no such file.
 pub(super) fn read_file(bytes: &[u8]) -> Result<RecordBatch> {
     let corrupt = |error: arrow_schema::ArrowError| Error::corrupt(format!("not a whole Arrow file: {error}"));
+    check_ipc(&mut Cursor::new(bytes))?;
     let mut reader = FileReader::try_new(Cursor::new(bytes), None).map_err(corrupt)?;
     match (reader.next(), reader.next()) {
         (Some(batch), None) => batch.map_err(corrupt),
@@ -62,6 +64,8 @@ pub fn write_stream(batch: &RecordBatch) -> Vec<u8> {
 /// `Corrupt` when it is no such stream.
 pub fn read_stream(bytes: &[u8]) -> Result<RecordBatch> {
     let corrupt = |error: arrow_schema::ArrowError| Error::corrupt(format!("not a whole Arrow stream: {error}"));
+    // A change set from a hostile peer has a checksum of its own making: the decoder must not be trusted with it.
+    check_ipc(&mut Cursor::new(bytes))?;
     let mut reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(corrupt)?;
     match (reader.next(), reader.next()) {
         (Some(batch), None) => batch.map_err(corrupt),

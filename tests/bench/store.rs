@@ -1,7 +1,11 @@
 //! The native side of the store's bench: appends and syncs of small writes beside the bare file system, and how long a store of the
 //! sample takes to fill, and to answer again after it is opened. Prints one JSON object.
 
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench reads the clock and writes bare files")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a bench reads the clock and writes bare files"
+)]
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

@@ -2,6 +2,12 @@
 //! after the restart, what was not is wholly there or wholly absent. A failing seed is printed; `EDDY_SIM_SEEDS` sets how many
 //! are run, `EDDY_SIM_SEED` runs one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test says what went wrong by its panic and its output"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

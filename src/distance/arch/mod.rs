@@ -1,10 +1,11 @@
 //! One thin file per instruction set: it names its lanes ([`lanes::Floats`], [`lanes::Codes`]); the loops over them are
 //! written once, in `lanes`. `scalar` is written plainly, apart from all that, because it is the truth.
-#![expect(unsafe_code, reason = "intrinsics, and reads that one check a row covers")]
+#![cfg_attr(simd, expect(unsafe_code, reason = "intrinsics, and reads that one check a row covers"))]
 
+#[cfg(simd)]
 mod lanes;
 mod scalar;
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[cfg(all(simd, target_arch = "wasm32"))]
 mod wasm32;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
@@ -17,12 +18,12 @@ use super::Kernels;
 pub(super) fn available() -> &'static [&'static Kernels] {
     static AVAILABLE: OnceLock<Vec<&Kernels>> = OnceLock::new();
     AVAILABLE.get_or_init(|| {
-        let mut available = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        available.extend(x86_64::available());
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        let mut available: Vec<&Kernels> = vec![&scalar::KERNELS];
+        #[cfg(all(simd, target_arch = "wasm32"))]
         available.push(&wasm32::KERNELS);
-        available.push(&scalar::KERNELS);
+        #[cfg(target_arch = "x86_64")]
+        available.extend(x86_64::available().rev());
+        available.reverse();
         available
     })
 }

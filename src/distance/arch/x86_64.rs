@@ -3,7 +3,7 @@
 use super::super::Kernels;
 
 /// Fastest first.
-pub(super) fn available() -> impl Iterator<Item = &'static Kernels> {
+pub(super) fn available() -> impl DoubleEndedIterator<Item = &'static Kernels> {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
     [
