@@ -42,7 +42,7 @@ pub(super) trait Codes {
     unsafe fn bias(_query: &[i8]) -> i32 {
         0
     }
-    /// Asks for the cache line at an address that may be anything.
+    /// Asks for the cache line of a readable byte.
     unsafe fn prefetch(_at: *const i8) {}
 }
 
@@ -247,7 +247,7 @@ pub(super) unsafe fn gather_i8<C: Codes>(query: &[i8], data: &[i8], numbers: &[u
     let prefetch = |numbers: &[u32]| {
         for &number in numbers {
             for line in (0..dim).step_by(64) {
-                // SAFETY: a prefetch reads nothing that could fault.
+                // SAFETY: the row was checked to lie within `data`.
                 unsafe { C::prefetch(row(number).wrapping_add(line)) };
             }
         }
