@@ -181,12 +181,12 @@ impl Batch {
         (0..self.len()).map(|row| key(column, row)).collect()
     }
 
-    /// One row with the fields that `fields` names (all of them, and the dynamic ones, with `None`). A name that is not in
-    /// the schema is looked up in the dynamic field, and left out where the row lacks it. A null is [`Value::Null`]. Panics
-    /// past the end.
+    /// One row with the fields that `fields` names (all of them, and the dynamic ones, with `None` or `*`). A name that is
+    /// not in the schema is looked up in the dynamic field, and left out where the row lacks it. A null is [`Value::Null`].
+    /// Panics past the end.
     pub fn row(&self, row: usize, fields: Option<&[String]>) -> Row {
         assert!(row < self.len(), "row {row} of {}", self.len());
-        let wanted = |name: &str| fields.is_none_or(|fields| fields.iter().any(|field| field == name));
+        let wanted = |name: &str| fields.is_none_or(|fields| fields.iter().any(|field| field == name || field == "*"));
         let mut result = Row::new();
         let mut scalars = self.scalars.columns().iter();
         let mut vectors = self.vectors.iter();
