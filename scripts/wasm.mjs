@@ -106,13 +106,13 @@ function buildVariant({ name, features, optimizer }, wasmBindgen) {
   flags.push(...(process.env.EDDY_WASM_RUSTFLAGS ?? '').split(' ').filter(Boolean));
   run(
     process.env.CARGO ?? 'cargo',
-    ['build', '--release', '--lib', '--target', target, '--no-default-features', '--features', 'wasm', '--target-dir', targetDirectory],
+    ['build', '--profile', 'wasm', '--lib', '--target', target, '--no-default-features', '--features', 'wasm', '--target-dir', targetDirectory],
     { env: { ...process.env, CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'), ...(compiler && { RUSTC: compiler }) } },
   );
   const glue = join(targetDirectory, 'glue');
   rmSync(glue, { recursive: true, force: true });
   run(wasmBindgen, [
-    join(targetDirectory, target, 'release', 'eddydb.wasm'),
+    join(targetDirectory, target, 'wasm', 'eddydb.wasm'),
     ...wasmBindgenFlags, '--out-dir', glue, '--out-name', name,
   ]);
   const wasmOpt = join(root, 'node_modules', 'binaryen', 'bin', 'wasm-opt');

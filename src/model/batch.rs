@@ -3,12 +3,13 @@ use std::sync::Arc;
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use hashbrown::HashMap;
 use serde_json::{Map, Value as Json};
 
 use super::column::{self, Cell, Column, Finished};
+use super::gather;
 use super::schema::names;
 use super::{DataType, Field, Key, Row, Schema, Value};
 use crate::base::{Error, Result};
@@ -217,8 +218,7 @@ impl Batch {
 
     /// The rows at `rows`, in that order.
     pub fn take(&self, rows: &[u32]) -> Self {
-        let indices = UInt32Array::from(rows.to_vec());
-        let scalars = arrow_select::take::take_record_batch(&self.scalars, &indices).expect("rows lie in the batch");
+        let scalars = gather::take(&self.scalars, rows);
         let vectors = self
             .vectors
             .iter()
@@ -244,8 +244,7 @@ impl Batch {
     pub fn concat(batches: &[Self]) -> Self {
         let first = batches.first().expect("at least one batch");
         let scalars: Vec<&RecordBatch> = batches.iter().map(|batch| &batch.scalars).collect();
-        let scalars = arrow_select::concat::concat_batches(first.scalars.schema_ref(), scalars)
-            .expect("the batches have one schema, and text below 2 GiB");
+        let scalars = gather::concat(first.scalars.schema_ref(), &scalars);
         let vectors = (0..first.vectors.len())
             .map(|at| {
                 let mut data = Vec::with_capacity(batches.iter().map(|batch| batch.vectors[at].data.len()).sum());

@@ -5,6 +5,7 @@
 
 mod batch;
 mod column;
+pub(crate) mod gather;
 mod ipc;
 mod row;
 mod schema;

@@ -1,13 +1,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::{RecordBatch, UInt32Array};
-use arrow_select::concat::concat_batches;
-use arrow_select::take::take_record_batch;
+use arrow_array::RecordBatch;
 
 use super::Versions;
 use crate::base::{Lsn, SegmentId, Version};
 use crate::index::{Hnsw, IndexKind, IndexSpec, Vectors};
+use crate::model::gather;
 use crate::model::{Batch, Key, Row, Schema, VectorColumn};
 
 /// A segment of fewer rows than this is always scanned: a scan of a thousand int8 or float rows is as fast as a graph's first
@@ -132,7 +131,7 @@ impl Segment {
         }
         let mut joined = batch.scalars().clone();
         while let Some((before, chunk)) = self.chunks.pop_if(|(_, chunk)| chunk.num_rows() <= 2 * joined.num_rows()) {
-            joined = concat_batches(chunk.schema_ref(), [&chunk, &joined]).expect("chunks of one schema");
+            joined = gather::concat(chunk.schema_ref(), &[&chunk, &joined]);
             start = before;
         }
         self.chunks.push((start, joined));
@@ -196,8 +195,8 @@ impl Segment {
             let end = start + chunk.num_rows();
             let (here, after) = rest.split_at(rest.partition_point(|&row| (row as usize) < end));
             if !here.is_empty() {
-                let indices = UInt32Array::from_iter_values(here.iter().map(|&row| row - *start as u32));
-                parts.push(take_record_batch(chunk, &indices).expect("rows of this chunk"));
+                let local: Vec<u32> = here.iter().map(|&row| row - *start as u32).collect();
+                parts.push(gather::take(chunk, &local));
             }
             rest = after;
         }
@@ -215,7 +214,7 @@ impl Segment {
 
     fn join<'a>(&self, parts: impl Iterator<Item = &'a RecordBatch>) -> RecordBatch {
         let empty = Batch::empty(&self.schema);
-        concat_batches(empty.scalars().schema_ref(), parts).expect("chunks of one schema")
+        gather::concat(empty.scalars().schema_ref(), &parts.collect::<Vec<_>>())
     }
 
     /// The primary keys of all rows.
