@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by its panic")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
