@@ -4,6 +4,7 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
+    clippy::print_stdout,
     reason = "a bench reads the clock and writes bare files"
 )]
 

@@ -58,7 +58,7 @@ pub struct Hnsw {
 impl Hnsw {
     /// An empty index for vectors of `dim` dimensions. `m`: neighbours on the upper levels, twice as many on the lowest;
     /// `ef_construction`: candidates looked at for each inserted row. Panics when `dim` is 0; `m` is brought into
-    /// 2..=[`M_MAX`], `ef_construction` into `m`..=[`EF_CONSTRUCTION_MAX`].
+    /// 2..=`2048`, `ef_construction` into `m`..=`65_536`.
     pub fn new(dim: usize, metric: Metric, m: u32, ef_construction: u32) -> Self {
         assert!(dim > 0, "vectors have at least one dimension");
         let m = m.clamp(2, M_MAX);
