@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { Client, type Port } from './client.js';
 import { type Bytes, decode, encode, toSchemaMessage } from './codec.js';
 import { Collection } from './collection.js';
