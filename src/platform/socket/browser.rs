@@ -29,6 +29,7 @@ struct Handlers {
     _open: Closure<dyn FnMut()>,
     _message: Closure<dyn FnMut(MessageEvent)>,
     _close: Closure<dyn FnMut(CloseEvent)>,
+    _error: Closure<dyn FnMut()>,
 }
 
 impl Drop for Handlers {
@@ -36,6 +37,7 @@ impl Drop for Handlers {
         self.socket.set_onopen(None);
         self.socket.set_onmessage(None);
         self.socket.set_onclose(None);
+        self.socket.set_onerror(None);
         // Closing twice is no error.
         let _ = self.socket.close();
     }
@@ -72,6 +74,15 @@ impl Socket {
         let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             let _ = to_receiver.unbounded_send(take_message(&event.data()));
         });
+        // Node 20 tells of a connection that cannot be made by `error` alone; browsers tell `close` after it.
+        let (to_receiver, tell_failed) = (sender.clone(), opened.clone());
+        let error = Closure::<dyn FnMut()>::new(move || {
+            let failed = unavailable("the server does not answer, or not with a WebSocket");
+            let _ = match tell_failed.borrow_mut().take() {
+                Some(opened) => opened.send(Err(failed)).is_ok(),
+                None => to_receiver.unbounded_send(Err(unavailable("the connection broke"))).is_ok(),
+            };
+        });
         let close = Closure::<dyn FnMut(CloseEvent)>::new(move |event: CloseEvent| {
             if let Some(opened) = opened.borrow_mut().take() {
                 let _ = opened.send(Err(unavailable("the server does not answer, or not with a WebSocket")));
@@ -86,7 +97,9 @@ impl Socket {
         socket.set_onopen(Some(open.as_ref().unchecked_ref()));
         socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
         socket.set_onclose(Some(close.as_ref().unchecked_ref()));
-        let handlers = Handlers { socket: socket.clone(), _open: open, _message: message, _close: close };
+        socket.set_onerror(Some(error.as_ref().unchecked_ref()));
+        let handlers =
+            Handlers { socket: socket.clone(), _open: open, _message: message, _close: close, _error: error };
         opening.await.map_err(|_| unavailable("the host dropped the socket"))?.map_err(|error| error.context(url))?;
         Ok(Self { socket, received: Mutex::new(received), _handlers: handlers })
     }
