@@ -536,7 +536,7 @@ async fn random_operations_match_a_map(home: &dyn Home) {
     ok(storage.close().await, "close");
 }
 
-#[cfg(test)]
+#[cfg(all(test, native))]
 mod tests {
     use super::*;
     use crate::storage::{FaultStorage, MemoryDisk};

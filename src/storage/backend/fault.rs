@@ -581,7 +581,7 @@ impl Random {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, native))]
 mod tests {
     use super::*;
     use crate::platform::block_on;
