@@ -1,8 +1,10 @@
-//! What every room stands on: errors, ids, hybrid timestamps, the little-endian codec, row masks and bounded top-k.
+//! What every room stands on: errors, ids, hybrid timestamps, the little-endian codec, zstd and lz4 frames, row
+//! masks and bounded top-k.
 //!
 //! Nothing here knows what a collection is. Everything is a value: no IO, no clock, no randomness, no global state.
 
 pub mod codec;
+pub mod compress;
 mod error;
 mod id;
 mod mask;
