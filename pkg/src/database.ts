@@ -18,7 +18,10 @@ export interface OpenOptions<B extends boolean = boolean> {
   storage?: 'auto' | 'opfs' | 'memory' | 'files';
   /** The directory of `'files'`. Created when it is not there. */
   path?: string;
-  /** `'synced'`, the default: a write that was acknowledged survives a crash. `'buffered'`: a crash may lose the last moments. */
+  /**
+   * `'synced'`, the default: a write that was acknowledged survives a crash. `'buffered'`: it is acknowledged before it is synced, which
+   * follows within about half a second or 8 MiB of writes; a crash of the machine may lose what was written since.
+   */
   durability?: 'synced' | 'buffered';
   /** Read `int64` as `bigint`. By default it is a number, and one that a number cannot hold exactly is an error. */
   bigint?: B;

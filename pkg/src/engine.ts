@@ -13,6 +13,9 @@ export interface EngineHooks {
   onUncaught(listener: (message: string) => void): void;
 }
 
+/** A little more than the half second after which the engine syncs what was written with durability `buffered`. */
+const syncedAfterMs = 550;
+
 /** A sync that one or more sessions share. */
 interface SharedSync {
   session: WasmSyncSession;
@@ -41,6 +44,7 @@ export class Engine {
   #idle: (() => void)[] = [];
   #maintenance: Promise<void> | undefined;
   #maintainAgain = false;
+  #later: ReturnType<typeof setTimeout> | undefined;
   #maintenanceError: { kind: string; message: string } | undefined;
   #ended: EddyError | undefined;
 
@@ -82,6 +86,7 @@ export class Engine {
     this.#ended = new EddyError('closed', 'the database is closed: open it again');
     for (const { session } of this.#syncs.values()) session.stop();
     this.#syncs.clear();
+    clearTimeout(this.#later);
     while (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
     await this.#maintenance;
     await this.#db.close();
@@ -142,6 +147,7 @@ export class Engine {
       case 'delete': {
         const written = await this.#collection(target!)[op](body!);
         this.#wake();
+        this.#wakeLater();
         return written;
       }
       case 'get':
@@ -261,6 +267,14 @@ export class Engine {
   #wake(): void {
     this.#maintainAgain = true;
     this.#maintenance ??= this.#maintain();
+  }
+
+  /** Has background work look again once a write that did not wait for its sync is due for one. */
+  #wakeLater(): void {
+    this.#later ??= setTimeout(() => {
+      this.#later = undefined;
+      if (!this.#ended) this.#wake();
+    }, syncedAfterMs);
   }
 
   async #maintain(): Promise<void> {

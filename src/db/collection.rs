@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use futures_channel::oneshot;
 
-use super::commit::{Log, Pending, Request};
+use super::commit::{Pending, Request};
 use super::database::Shared;
+use super::log::Log;
 use super::{CollectionStats, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse};
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
 use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Merge, SyncPosition, name};
@@ -25,19 +27,14 @@ pub(super) struct Inner {
     pub(super) state: RwLock<CollectionState>,
     pub(super) pending: Mutex<Vec<Pending>>,
     pub(super) log: async_lock::Mutex<Log>,
+    /// What a restart would replay; see [`Collection::wait_for_room`].
+    pub(super) log_bytes: AtomicU64,
     pub(super) merge: async_lock::Mutex<Option<Merge>>,
     listeners: Mutex<Vec<oneshot::Sender<()>>>,
 }
 
 impl Collection {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        id: CollectionId,
-        name: &str,
-        state: CollectionState,
-        log_number: u64,
-        log_len: u64,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, id: CollectionId, name: &str, state: CollectionState, log: Log) -> Self {
         let inner = Inner {
             shared,
             id,
@@ -45,7 +42,8 @@ impl Collection {
             spec: state.spec().clone(),
             state: RwLock::new(state),
             pending: Mutex::default(),
-            log: async_lock::Mutex::new(Log::new(log_number, log_len)),
+            log_bytes: AtomicU64::new(log.bytes()),
+            log: async_lock::Mutex::new(log),
             merge: async_lock::Mutex::new(None),
             listeners: Mutex::default(),
         };
@@ -80,13 +78,13 @@ impl Collection {
     /// Adds rows, all or none; `AlreadyExists` when a key is there. See [`Batch::from_rows`] for what is refused.
     pub async fn insert(&self, batch: Batch) -> Result<WriteResponse> {
         self.check_batch(&batch)?;
-        self.write(Request::Insert(batch)).await
+        self.write(Request::Insert(batch), None).await
     }
 
     /// Adds or replaces rows, all or none.
     pub async fn upsert(&self, batch: Batch) -> Result<WriteResponse> {
         self.check_batch(&batch)?;
-        self.write(Request::Upsert(batch)).await
+        self.write(Request::Upsert(batch), None).await
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<()> {
@@ -111,11 +109,11 @@ impl Collection {
         match target {
             Target::Keys(keys) => {
                 keys.iter().try_for_each(|key| self.check_key(key))?;
-                self.write(Request::DeleteKeys(keys)).await
+                self.write(Request::DeleteKeys(keys), None).await
             }
             Target::Filter(text) => {
                 let filter = Filter::parse(&text, &self.inner.spec.schema)?;
-                self.write(Request::DeleteWhere(filter)).await
+                self.write(Request::DeleteWhere(filter), None).await
             }
         }
     }
@@ -217,7 +215,7 @@ impl Collection {
     pub async fn apply(&self, changes: ChangeSet, from: Option<(ReplicaId, Lsn)>) -> Result<usize> {
         self.check_batch(&changes.puts)?;
         changes.deletes.iter().try_for_each(|(key, _)| self.check_key(key))?;
-        Ok(self.write(Request::Apply { changes, from }).await?.count)
+        Ok(self.write(Request::Apply { changes, from }, None).await?.count)
     }
 
     /// How far this collection and `hub` have got.
@@ -233,7 +231,7 @@ impl Collection {
 
     /// Notes that own batches up to `sequence` are at `hub`.
     pub async fn mark_pushed(&self, hub: ReplicaId, sequence: Sequence) -> Result<()> {
-        self.write(Request::MarkPushed { hub, sequence }).await.map(drop)
+        self.write(Request::MarkPushed { hub, sequence }, None).await.map(drop)
     }
 
     /// The highest batch of each origin that was applied here (this replica's own too): what a hub acknowledges, and what a

@@ -3,9 +3,10 @@ use hashbrown::HashMap;
 use futures_channel::oneshot;
 
 use super::collection::Collection;
+use super::log::Log;
 use super::{Durability, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp, Version};
-use crate::engine::{ChangeSet, Record, SyncPosition, name};
+use crate::engine::{ChangeSet, Record, SyncPosition};
 use crate::model::{Batch, Key};
 use crate::platform;
 use crate::wal;
@@ -34,34 +35,8 @@ pub(super) enum Request {
 /// A request that waits for the next commit.
 pub(super) struct Pending {
     request: Request,
+    durability: Durability,
     reply: oneshot::Sender<Result<WriteResponse>>,
-}
-
-/// The end of a collection's log. Whoever holds it is the collection's one writer.
-pub(super) struct Log {
-    /// The file that takes the next frame.
-    pub(super) number: u64,
-    /// Its length; 0 when it is not there yet.
-    pub(super) len: u64,
-    /// Appended and not yet synced.
-    unsynced: bool,
-    /// Set when the file's end is unknown: writing on could put frames behind damage.
-    broken: Option<Error>,
-}
-
-impl Log {
-    pub(super) fn new(number: u64, len: u64) -> Self {
-        Self { number, len, unsynced: false, broken: None }
-    }
-
-    /// Why there will be no more changes, when the collection was closed or dropped.
-    pub(super) fn closed(&self) -> Option<Error> {
-        self.broken.clone().filter(|error| error.kind() == ErrorKind::Closed)
-    }
-
-    fn end(&mut self) {
-        self.broken = Some(Error::new(ErrorKind::Closed, "the collection was closed or dropped"));
-    }
 }
 
 /// A record with its place in the log.
@@ -82,15 +57,30 @@ struct Group {
     keys: HashMap<Key, bool>,
     sequence: Option<Sequence>,
     changes: bool,
+    /// Whether somebody waits for the sync.
+    synced: bool,
 }
 
 impl Collection {
+    /// Writes when the log has room, and is acknowledged when `durability` says; as the store's options say with `None`.
+    pub(super) async fn write(&self, request: Request, durability: Option<Durability>) -> Result<WriteResponse> {
+        self.inner.shared.check_open()?;
+        self.wait_for_room().await?;
+        self.submit(request, durability).await
+    }
+
+    /// Seals the growing segment, so that everything before it can be flushed.
+    pub(super) async fn seal(&self) -> Result<()> {
+        self.inner.shared.check_open()?;
+        self.submit(Request::Seal, None).await.map(drop)
+    }
+
     /// Hands a request to the writer and waits for its end. Requests that come while a commit is under way are committed
     /// together by the next one.
-    pub(super) async fn write(&self, request: Request) -> Result<WriteResponse> {
-        self.inner.shared.check_open()?;
+    async fn submit(&self, request: Request, durability: Option<Durability>) -> Result<WriteResponse> {
+        let durability = durability.unwrap_or(self.inner.shared.options.durability);
         let (reply, answer) = oneshot::channel();
-        self.inner.pending.lock().expect("no panic while held").push(Pending { request, reply });
+        self.inner.pending.lock().expect("no panic while held").push(Pending { request, durability, reply });
         let this = self.clone();
         platform::run_to_end(async move { this.commit().await }).await;
         answer.await.map_err(|_| Error::internal("a commit ended without an answer"))?
@@ -110,14 +100,20 @@ impl Collection {
                 return;
             }
             let mut group = Group::default();
-            for Pending { request, reply } in requests {
+            for Pending { request, durability, reply } in requests {
                 // These look at the state as it is after all requests before them.
                 let alone = matches!(request, Request::DeleteWhere(_) | Request::Seal | Request::MarkPushed { .. });
                 if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= usize::from(u16::MAX) {
                     self.commit_group(&mut log, std::mem::take(&mut group)).await;
                 }
                 match self.stage(&mut log, &mut group, request).await {
-                    Ok(Some(staged)) => group.staged.push((staged, reply)),
+                    Ok(Some(staged)) => {
+                        // Positions are worth no sync of their own: losing one repeats some work and loses nothing.
+                        let changes = matches!(staged.record, Record::Changes { .. });
+                        group.changes |= changes;
+                        group.synced |= changes && durability == Durability::Synced;
+                        group.staged.push((staged, reply));
+                    }
                     // A caller who has gone away does not need the answer.
                     Ok(None) => drop(reply.send(Ok(WriteResponse { lsn: self.lsn(), ..Default::default() }))),
                     Err(error) => drop(reply.send(Err(error))),
@@ -178,15 +174,10 @@ impl Collection {
                     .then_some(Record::Position { hub, position: SyncPosition { pushed: sequence, ..position } })
             }
             Request::Seal => {
-                if log.unsynced {
-                    let path = name::log(self.id(), log.number);
-                    shared.storage.sync(&path).await?;
-                    log.unsynced = false;
-                }
+                self.sync_log(log).await?;
                 let mut state = self.inner.state.write().expect("no panic while held");
-                if state.seal(shared.next_segment(), log.number + 1) {
-                    log.number += 1;
-                    log.len = 0;
+                if state.seal(shared.next_segment(), log.next_start()) {
+                    log.sealed();
                 }
                 None
             }
@@ -203,8 +194,11 @@ impl Collection {
             Record::Changes { changes, .. } => {
                 changes.versions().map(|version| version.timestamp).max().unwrap_or_default()
             }
-            Record::Position { .. } => Timestamp::default(),
+            Record::Position { .. } | Record::Lost { .. } => Timestamp::default(),
         };
+        if group.staged.is_empty() {
+            self.roll_when_full(log).await?;
+        }
         if group.bytes.is_empty() && log.len == 0 {
             group.bytes = wal::encode_header(self.id(), log.number);
         }
@@ -219,7 +213,6 @@ impl Collection {
         let place = u16::try_from(group.staged.len()).expect("a full group is committed before");
         wal::encode_frame(&mut group.bytes, lsn, place, record.kind(), &payload);
         if let Record::Changes { changes, .. } = &record {
-            group.changes = true;
             group.keys.extend(changes.puts.keys().into_iter().map(|key| (key, true)));
             group.keys.extend(changes.deletes.iter().map(|(key, _)| (key.clone(), false)));
         }
@@ -276,14 +269,12 @@ impl Collection {
         if group.staged.is_empty() {
             return;
         }
-        let len = group.bytes.len() as u64;
-        if let Err(error) = self.append(log, group.bytes.into(), group.changes).await {
+        if let Err(error) = self.append(log, group.bytes.into(), group.synced).await {
             for (_, reply) in group.staged {
                 drop(reply.send(Err(error.clone())));
             }
             return;
         }
-        log.len += len;
         let mut answers = Vec::with_capacity(group.staged.len());
         {
             let mut state = self.inner.state.write().expect("no panic while held");
@@ -293,6 +284,10 @@ impl Collection {
                     Record::Changes { from, changes } => state.apply(lsn, &changes, from),
                     Record::Position { hub, position } => {
                         state.set_position(lsn, hub, position);
+                        0
+                    }
+                    Record::Lost { last } => {
+                        state.set_lost(last);
                         0
                     }
                 };
@@ -305,36 +300,5 @@ impl Collection {
         for (reply, answer) in answers {
             drop(reply.send(Ok(answer)));
         }
-    }
-
-    async fn append(&self, log: &mut Log, bytes: bytes::Bytes, changes: bool) -> Result<()> {
-        let shared = &self.inner.shared;
-        let path = name::log(self.id(), log.number);
-        let appended = shared.storage.append(&path, bytes).await;
-        if let Err(error) = appended {
-            let cut = if log.len == 0 {
-                shared.storage.remove(&path).await
-            } else {
-                shared.storage.truncate(&path, log.len).await
-            };
-            if let Err(second) = cut {
-                log.broken =
-                    Some(second.context(format!("after a failed append ({error}), {path} could not be cut back")));
-            }
-            return Err(error.context(path));
-        }
-        // Positions are worth no sync of their own: losing one repeats some work and loses nothing.
-        if changes && shared.options.durability == Durability::Synced {
-            if let Err(error) = shared.storage.sync(&path).await {
-                // What a failed sync has written is unknowable; only reading the file again tells.
-                let error = error.context(format!("{path}: sync failed; open the store again to see what is there"));
-                log.broken = Some(error.clone());
-                return Err(error);
-            }
-            log.unsynced = false;
-        } else {
-            log.unsynced = true;
-        }
-        Ok(())
     }
 }

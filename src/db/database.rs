@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
+use super::log::Log;
 use super::{Collection, Durability};
 use crate::base::{Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
 use crate::engine::{CollectionManifest, CollectionSpec, CollectionState, Manifest, Progress, name};
@@ -12,10 +13,20 @@ use crate::storage::Storage;
 const NAME_BYTES_MAX: usize = 255;
 
 /// How a store behaves while it is open.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// When writes are acknowledged.
+    /// When writes are acknowledged, unless a write says otherwise.
     pub durability: Durability,
+    /// The bytes of log after which the growing segment is sealed and flushed, the checkpoint from which a restart replays. Writers
+    /// wait for the flush at twice that much, so a restart never replays more than that and the batches of one group.
+    pub checkpoint_bytes: u64,
+}
+
+impl Default for Options {
+    /// Synced writes, and a checkpoint every 64 MiB: replayed in about half a second, and worth a segment of its own.
+    fn default() -> Self {
+        Self { durability: Durability::default(), checkpoint_bytes: 64 << 20 }
+    }
 }
 
 /// An open store. Cheap to clone; all clones are one store.
@@ -42,6 +53,8 @@ pub(super) struct Shared {
     manifest: async_lock::Mutex<Manifest>,
     next_segment: AtomicU64,
     closed: AtomicBool,
+    /// The store whose part this is, once it is open.
+    db: OnceLock<Weak<Inner>>,
 }
 
 impl Shared {
@@ -54,7 +67,13 @@ impl Shared {
             next_segment: AtomicU64::new(manifest.next_segment.0),
             manifest: async_lock::Mutex::new(manifest),
             closed: AtomicBool::new(false),
+            db: OnceLock::new(),
         }
+    }
+
+    /// The store, unless its last handle is gone.
+    pub(super) fn db(&self) -> Option<Db> {
+        Some(Db { inner: self.db.get()?.upgrade()? })
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -103,13 +122,14 @@ impl Db {
     /// and whatever the storage says.
     pub async fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Self> {
         let (shared, collections) = super::recovery::open(storage, options).await?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                shared,
-                collections: RwLock::new(collections),
-                maintenance: async_lock::Mutex::new(()),
-            }),
-        })
+        let inner = Inner {
+            shared: shared.clone(),
+            collections: RwLock::new(collections),
+            maintenance: async_lock::Mutex::new(()),
+        };
+        let inner = Arc::new(inner);
+        shared.db.set(Arc::downgrade(&inner)).expect("a store is opened once");
+        Ok(Self { inner })
     }
 
     /// This replica's id.
@@ -151,7 +171,7 @@ impl Db {
                 })
                 .await?;
             let state = CollectionState::new(spec, shared.next_segment(), progress);
-            let collection = Collection::new(shared.clone(), id, &name, state, 1, 0);
+            let collection = Collection::new(shared.clone(), id, &name, state, Log::new(1, BTreeMap::new()));
             db.inner.collections.write().expect("no panic while held").insert(name, collection.clone());
             Ok(collection)
         })

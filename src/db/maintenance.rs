@@ -1,4 +1,3 @@
-use super::commit::Request;
 use super::recovery::file_entry;
 use super::{Collection, Db};
 use crate::base::{ErrorKind, Result};
@@ -41,20 +40,31 @@ impl Db {
         }
         let (log_bytes, rows) = {
             let log = collection.inner.log.lock().await;
-            (log.len, collection.inner.state.read().expect("no panic while held").growing().segment.len())
+            (log.growing_bytes(), collection.inner.state.read().expect("no panic while held").growing().segment.len())
         };
-        if should_seal(rows, log_bytes) || log_bytes >= IDLE_LOG_BYTES {
-            collection.write(Request::Seal).await?;
+        let checkpoint_bytes = self.inner.shared.options.checkpoint_bytes;
+        if should_seal(rows, log_bytes) || log_bytes >= checkpoint_bytes.min(IDLE_LOG_BYTES) {
+            collection.seal().await?;
             return Ok(true);
         }
-        Ok(false)
+        collection.sync_when_due().await
     }
 
     /// Writes what is only in the log to segments, and drops the log before it. Called by [`Collection`]s' owners and by close.
     pub(super) async fn flush_collection(&self, collection: &Collection) -> Result<()> {
         let _one = self.inner.maintenance.lock().await;
-        collection.write(Request::Seal).await?;
+        collection.seal().await?;
         while self.flush_next(collection).await? {}
+        Ok(())
+    }
+
+    /// The same for a writer that found the log full; nothing when somebody has made room meanwhile.
+    pub(super) async fn checkpoint(&self, collection: &Collection) -> Result<()> {
+        let _one = self.inner.maintenance.lock().await;
+        if collection.log_is_full() {
+            collection.seal().await?;
+            while self.flush_next(collection).await? {}
+        }
         Ok(())
     }
 
@@ -84,6 +94,7 @@ impl Db {
             })
             .await?;
         collection.inner.state.write().expect("no panic while held").flushed(segment_id);
+        collection.log_dropped_before(log_start).await;
         let storage = &self.inner.shared.storage;
         for entry in storage.list(&name::logs(id)).await? {
             if name::number(&entry.name).is_some_and(|number| number < log_start) {

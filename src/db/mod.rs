@@ -8,6 +8,7 @@ mod collection;
 mod commit;
 mod database;
 mod dataset;
+mod log;
 mod maintenance;
 mod recovery;
 mod request;

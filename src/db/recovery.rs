@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::database::Shared;
+use super::log::Log;
 use super::{Collection, Options};
 use crate::base::codec::checksum;
 use crate::base::{Error, HybridClock, ReplicaId, Result, SegmentId};
@@ -31,14 +32,7 @@ pub(super) async fn open(
     let shared = Manifest { next_segment, ..manifest.clone() };
     let shared = Arc::new(Shared::new(storage, options, shared, HybridClock::starting_after(clock)));
     let collections = states.into_iter().map(|(described, opened)| {
-        let collection = Collection::new(
-            shared.clone(),
-            described.id,
-            &described.name,
-            opened.state,
-            opened.log_number,
-            opened.log_len,
-        );
+        let collection = Collection::new(shared.clone(), described.id, &described.name, opened.state, opened.log);
         (described.name.clone(), collection)
     });
     let collections = collections.collect();
@@ -90,8 +84,7 @@ async fn newest_manifest(storage: &dyn Storage, entries: &[Entry]) -> Result<Man
 
 struct Opened {
     state: CollectionState,
-    log_number: u64,
-    log_len: u64,
+    log: Log,
 }
 
 async fn open_collection(
@@ -129,7 +122,7 @@ async fn open_collection(
         .filter_map(|entry| Some((name::number(&entry.name)?, entry.name.as_str())))
         .filter(|(number, _)| *number >= described.log_start)
         .collect();
-    let (mut log_number, mut log_len) = (described.log_start, 0);
+    let mut lengths = BTreeMap::new();
     for (index, (number, path)) in logs.iter().enumerate() {
         let expected = described.log_start + index as u64;
         if *number != expected {
@@ -138,13 +131,14 @@ async fn open_collection(
         let bytes = storage.read_all(path).await?;
         let replay = wal::replay(path, &bytes, described.id, *number, state.progress().frame.next())?;
         for frame in &replay.frames {
-            let record = Record::decode(&schema, frame.kind, frame.payload)
+            let record = Record::decode(&schema, frame.kind, &frame.payload)
                 .map_err(|error| Error::corrupt(format!("{path}: at byte {}: {error}", frame.offset)))?;
             match record {
                 Record::Changes { from, changes } => {
                     state.apply(frame.lsn, &changes, from);
                 }
                 Record::Position { hub, position } => state.set_position(frame.lsn, hub, position),
+                Record::Lost { last } => state.set_lost(last),
             }
         }
         if replay.valid_len < bytes.len() {
@@ -169,9 +163,9 @@ async fn open_collection(
             // The process may have died between an append and its sync: what readers are about to see must not be lost again.
             storage.sync(path).await?;
         }
-        (log_number, log_len) = (*number, replay.valid_len as u64);
+        lengths.insert(*number, replay.valid_len as u64);
     }
-    Ok(Opened { state, log_number, log_len })
+    Ok(Opened { state, log: Log::new(described.log_start, lengths) })
 }
 
 fn file_kind(file: &FileEntry) -> Result<FileKind> {

@@ -7,7 +7,9 @@ pub enum Durability {
     /// After the log is synced: an acknowledged write survives a crash.
     #[default]
     Synced,
-    /// After it is in the log's buffer: a crash may lose the last moments, never order or atomicity.
+    /// After it is appended to the log, which is synced after half a second by background work ([`Db::maintain`](super::Db::maintain)),
+    /// and after 8 MiB by the write that reaches them. A crash of the machine may lose what was written since the last sync, never
+    /// order or atomicity; where the host keeps appended bytes when the process alone dies, nothing is lost then.
     Buffered,
 }
 

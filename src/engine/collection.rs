@@ -201,6 +201,16 @@ impl CollectionState {
         self.progress.positions.insert(hub, position);
     }
 
+    /// Applies the frame that stands for lost ones up to `last`. Batches of which something may be lost count as never seen, so
+    /// that every hub and client is asked for them, and sends them, anew.
+    pub fn set_lost(&mut self, last: Lsn) {
+        assert!(last > self.progress.frame, "lost frame {last} after {}", self.progress.frame);
+        self.progress.frame = last;
+        self.progress.lsn = last;
+        self.progress.seen.clear();
+        self.progress.positions.clear();
+    }
+
     /// Notes batches that came here, whether they won or not.
     pub fn note_seen(&mut self, batches: &[(ReplicaId, Sequence)]) {
         for (origin, sequence) in batches {

@@ -12,6 +12,7 @@ use crate::wal::FrameKind;
 /// |---|---|
 /// | 1, changes | 1 byte: 1 when a hub sent them, else 0; then its replica id (8) and its log position (8), zero for none; then a [`ChangeSet`] |
 /// | 2, position | the hub's replica id (8), `pushed` (8), `pulled` (8) |
+/// | 3, lost | the number of the last lost frame (8) |
 #[derive(Debug, Clone)]
 pub enum Record {
     /// Rows and deletes were applied; with `from`, they bring this replica to that position of that hub.
@@ -28,6 +29,11 @@ pub enum Record {
         /// How far.
         position: SyncPosition,
     },
+    /// A repair left out damaged frames up to this one: what batches were seen and what hubs were told no longer counts.
+    Lost {
+        /// The last lost frame, or this one's own number.
+        last: Lsn,
+    },
 }
 
 impl Record {
@@ -36,6 +42,7 @@ impl Record {
         match self {
             Self::Changes { .. } => FrameKind::Changes,
             Self::Position { .. } => FrameKind::Position,
+            Self::Lost { .. } => FrameKind::Lost,
         }
     }
 
@@ -55,6 +62,7 @@ impl Record {
                 out.put_u64(position.pushed.0);
                 out.put_u64(position.pulled.0);
             }
+            Self::Lost { last } => out.put_u64(last.0),
         }
         out
     }
@@ -84,6 +92,76 @@ impl Record {
                 let position = SyncPosition { pushed: Sequence(reader.u64()?), pulled: Lsn(reader.u64()?) };
                 Ok(Self::Position { hub, position })
             }
+            FrameKind::Lost => Ok(Self::Lost { last: Lsn(reader.u64()?) }),
+        }
+    }
+}
+
+#[cfg(all(test, native))]
+mod tests {
+    #![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "the test reads golden files")]
+
+    use super::*;
+    use crate::base::{CollectionId, Timestamp, Version};
+    use crate::model::{Batch, Row, Value};
+    use crate::wal;
+
+    fn schema() -> Arc<Schema> {
+        let json = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
+            {"name":"text","type":"varchar","maxLength":1000,"nullable":true},{"name":"embedding","type":"float_vector","dim":2}]}"#;
+        Arc::new(serde_json::from_str(json).unwrap())
+    }
+
+    /// One of each kind; the payload of the first is packed, those of the others are not.
+    fn records() -> [Record; 4] {
+        let schema = schema();
+        let version = |number: u64| Version {
+            timestamp: Timestamp::new(1_700_000_000_000 + number, 3),
+            origin: ReplicaId(77),
+            sequence: Sequence(40 + number),
+        };
+        let row = |id: i64| {
+            Row::from([
+                ("id".to_owned(), Value::Int(id)),
+                ("text".to_owned(), Value::String("rain on the river ".repeat(20))),
+                ("embedding".to_owned(), Value::Vector(vec![0.5, -(id as f32)])),
+            ])
+        };
+        let changes = |rows: i64, deletes: Vec<(crate::model::Key, Version)>| ChangeSet {
+            puts: Batch::from_rows(&schema, (0..rows).map(row).collect()).unwrap(),
+            put_versions: (0..rows).map(|_| version(1)).collect(),
+            deletes,
+        };
+        let hub = ReplicaId(5);
+        [
+            Record::Changes { from: None, changes: changes(3, vec![(9.into(), version(1))]) },
+            Record::Changes { from: Some((hub, Lsn(12))), changes: changes(0, Vec::new()) },
+            Record::Position { hub, position: SyncPosition { pushed: Sequence(41), pulled: Lsn(12) } },
+            Record::Lost { last: Lsn(30) },
+        ]
+    }
+
+    #[test]
+    fn the_log_of_version_1_is_read() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/log-v1.bin");
+        let mut bytes = wal::encode_header(CollectionId(7), 3);
+        for (index, record) in records().iter().enumerate() {
+            wal::encode_frame(&mut bytes, Lsn(20 + index as u64), 0, record.kind(), &record.encode());
+        }
+        if std::env::var_os("EDDY_WRITE_GOLDEN").is_some() {
+            std::fs::write(path, &bytes).unwrap();
+        }
+        let golden = std::fs::read(path).unwrap();
+        let read = wal::replay("golden", &golden, CollectionId(7), 3, Lsn(20)).unwrap();
+        assert_eq!((read.frames.len(), read.valid_len), (4, golden.len()));
+        assert_eq!(read.frames.iter().map(|frame| golden[frame.offset + 17]).collect::<Vec<_>>(), [1, 0, 0, 0]);
+        // How a payload is packed may change; what is not packed is written as it was.
+        let first = read.frames[0].end;
+        assert_eq!(bytes[bytes.len() - (golden.len() - first)..], golden[first..]);
+        for (frame, record) in read.frames.iter().zip(records()) {
+            assert_eq!(frame.payload[..], record.encode());
+            let decoded = Record::decode(&schema(), frame.kind, &frame.payload).unwrap();
+            assert_eq!(format!("{decoded:?}"), format!("{record:?}"));
         }
     }
 }

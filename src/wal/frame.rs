@@ -1,3 +1,4 @@
+use super::compress::pack;
 use crate::base::codec::{Write, checksum, checksum_append};
 use crate::base::{CollectionId, Lsn};
 
@@ -20,14 +21,14 @@ pub const HEADER_BYTES: usize = 32;
 ///
 /// | offset | bytes | what |
 /// |---|---|---|
-/// | 0 | 4 | length of the payload |
+/// | 0 | 4 | length of the payload as it lies there |
 /// | 4 | 4 | CRC-32C of bytes 0 to 4 and of everything from byte 8 to the frame's end |
 /// | 8 | 8 | log sequence number |
-/// | 16 | 1 | kind |
-/// | 17 | 1 | codec of the payload: 0, as it is |
+/// | 16 | 1 | kind: 1 changes, 2 position, 3 lost |
+/// | 17 | 1 | codec of the payload: 0, as it is; 1, its unpacked length (4 bytes) and an LZ4 block |
 /// | 18 | 2 | place in its group, from 0: frames of one group were appended and synced together |
 pub const FRAME_HEADER_BYTES: usize = 20;
-/// The longest payload: well above the largest batch that the model accepts, and a bound for what damaged lengths may claim.
+/// The longest payload, unpacked: well above the largest batch that the model accepts, and a bound for what damaged lengths may claim.
 pub const PAYLOAD_BYTES_MAX: usize = 256 << 20;
 
 /// What a frame carries.
@@ -38,15 +39,14 @@ pub enum FrameKind {
     Changes = 1,
     /// A position that sync has reached, without changes.
     Position = 2,
+    /// Frames from this one's number to the one in its payload (8 bytes) were damaged, and left out by a repair. The next frame
+    /// has the number after those.
+    Lost = 3,
 }
 
 impl FrameKind {
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            1 => Some(Self::Changes),
-            2 => Some(Self::Position),
-            _ => None,
-        }
+        [Self::Changes, Self::Position, Self::Lost].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -63,19 +63,21 @@ pub fn encode_header(collection: CollectionId, number: u64) -> Vec<u8> {
     out
 }
 
-/// Appends frame `place` of a group to `out`. Panics when the payload is longer than [`PAYLOAD_BYTES_MAX`]: the caller bounds batches.
+/// Appends frame `place` of a group to `out`, its payload packed where that saves an eighth. Panics when the payload is longer than
+/// [`PAYLOAD_BYTES_MAX`]: the caller bounds batches.
 pub fn encode_frame(out: &mut Vec<u8>, lsn: Lsn, place: u16, kind: FrameKind, payload: &[u8]) {
     assert!(payload.len() <= PAYLOAD_BYTES_MAX, "a frame of {} bytes; batches are bounded before", payload.len());
+    let (codec, payload) = pack(payload);
     let length = (payload.len() as u32).to_le_bytes();
     let mut rest = Vec::with_capacity(12);
     rest.put_u64(lsn.0);
     rest.put_u8(kind as u8);
-    rest.put_u8(0);
+    rest.put_u8(codec as u8);
     rest.put_u16(place);
-    let sum = checksum_append(checksum_append(checksum(&length), &rest), payload);
+    let sum = checksum_append(checksum_append(checksum(&length), &rest), &payload);
     out.reserve(FRAME_HEADER_BYTES + payload.len());
     out.put_bytes(&length);
     out.put_u32(sum);
     out.put_bytes(&rest);
-    out.put_bytes(payload);
+    out.put_bytes(&payload);
 }

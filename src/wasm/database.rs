@@ -17,7 +17,7 @@ pub struct Database {
 
 async fn open(storage: Arc<dyn Storage>, synced: bool) -> Thrown<Database> {
     let durability = if synced { Durability::Synced } else { Durability::Buffered };
-    let db = Db::open(storage, Options { durability }).await.or_throw()?;
+    let db = Db::open(storage, Options { durability, ..Default::default() }).await.or_throw()?;
     Ok(Database { db })
 }
 
