@@ -1,42 +1,61 @@
 import {
-  closeSync, fdatasyncSync, fstatSync, fsyncSync, ftruncateSync, linkSync, mkdirSync, openSync, readFileSync, readSync, readdirSync, renameSync,
-  rmSync, statSync, unlinkSync, writeFileSync, writeSync,
+  closeSync, existsSync, fdatasyncSync, fstatSync, fsyncSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync, readdirSync, rmSync,
+  statSync, writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 
 import type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 
+/** The start of a claim's file name; the native storage knows the same one. */
 const LOCK = '.lock';
+/** A claim made this much before ours has looked around already: it owns the directory, or is about to go. */
+const SETTLED_AFTER_MS = 250;
+/** How long claims made at the same time are waited for. */
+const PATIENCE_MS = 500;
+const LOOK_AGAIN_AFTER_MS = 5;
+
+/** What all handles below one root share. */
+interface Shared {
+  /** The paths that have an access handle. */
+  open: Set<string>;
+  /** @throws `NoModificationAllowedError` once another process has taken the directory over. */
+  check(): void;
+}
 
 /**
  * A directory on disk in the shape of a `FileSystemDirectoryHandle`, with synchronous access to its files.
  *
  * `flush` is one `fdatasync`; a new or removed name is made durable by syncing its directory. The root is owned by one process at a
- * time: see {@link NodeDirectory.open}.
+ * time, of Node or native: see {@link NodeDirectory.open}. When another one has taken it over nothing is written or acknowledged any
+ * more: `NoModificationAllowedError`.
  */
 export class NodeDirectory implements DirectoryHandle {
   readonly kind = 'directory';
   readonly name: string;
   readonly #path: string;
-  readonly #open: Set<string>;
+  readonly #shared: Shared;
   #release: (() => void) | undefined;
 
-  private constructor(path: string, name: string, open: Set<string>) {
+  private constructor(path: string, name: string, shared: Shared) {
     this.#path = path;
     this.name = name;
-    this.#open = open;
+    this.#shared = shared;
   }
 
   /**
-   * Opens `path`, creating it when it is not there, and takes the lock file `.lock` in it. A lock left by a process that is gone is
-   * taken over.
+   * Opens `path`, creating it when it is not there, and claims it with a file `.lock.PID-STARTED-BOOT-TOKEN` in it. Claims left by
+   * processes that are gone do not count, and are removed.
    *
    * @throws `NoModificationAllowedError` while another process, or another database of this one, has it.
    */
   static open(path: string): NodeDirectory {
     translate(path, () => mkdirSync(path, { recursive: true }));
-    const release = lock(path);
-    const directory = new NodeDirectory(path, '', new Set());
+    const { claim, release } = lock(path);
+    const check = () => {
+      if (existsSync(claim)) return;
+      throw new DOMException(`another process has taken over ${path}, or it is closed`, 'NoModificationAllowedError');
+    };
+    const directory = new NodeDirectory(path, '', { open: new Set(), check });
     directory.#release = release;
     return directory;
   }
@@ -54,10 +73,11 @@ export class NodeDirectory implements DirectoryHandle {
       if (found && !found.isDirectory()) throw new DOMException(`${path} is a file`, 'TypeMismatchError');
       if (!found) {
         if (!options.create) throw new DOMException(`${path} does not exist`, 'NotFoundError');
+        this.#shared.check();
         mkdirSync(path);
         this.#sync();
       }
-      return new NodeDirectory(path, name, this.#open);
+      return new NodeDirectory(path, name, this.#shared);
     });
   }
 
@@ -68,17 +88,19 @@ export class NodeDirectory implements DirectoryHandle {
       if (found && !found.isFile()) throw new DOMException(`${path} is a directory`, 'TypeMismatchError');
       if (!found) {
         if (!options.create) throw new DOMException(`${path} does not exist`, 'NotFoundError');
+        this.#shared.check();
         closeSync(openSync(path, 'wx'));
         this.#sync();
       }
-      return new NodeFile(path, name, this.#open);
+      return new NodeFile(path, name, this.#shared);
     });
   }
 
   async removeEntry(name: string, options: { recursive?: boolean } = {}): Promise<void> {
     const path = this.#child(name);
     translate(path, () => {
-      if (this.#open.has(path)) throw new DOMException(`${path} is open`, 'NoModificationAllowedError');
+      if (this.#shared.open.has(path)) throw new DOMException(`${path} is open`, 'NoModificationAllowedError');
+      this.#shared.check();
       rmSync(path, { recursive: options.recursive ?? false });
       this.#sync();
     });
@@ -87,8 +109,8 @@ export class NodeDirectory implements DirectoryHandle {
   async *entries(): AsyncIterableIterator<[string, NodeDirectory | FileHandle]> {
     for (const entry of translate(this.#path, () => readdirSync(this.#path, { withFileTypes: true }))) {
       const path = join(this.#path, entry.name);
-      if (entry.isDirectory()) yield [entry.name, new NodeDirectory(path, entry.name, this.#open)];
-      else if (entry.isFile() && !isLock(entry.name)) yield [entry.name, new NodeFile(path, entry.name, this.#open)];
+      if (entry.isDirectory()) yield [entry.name, new NodeDirectory(path, entry.name, this.#shared)];
+      else if (entry.isFile() && !isLock(entry.name)) yield [entry.name, new NodeFile(path, entry.name, this.#shared)];
     }
   }
 
@@ -127,19 +149,20 @@ class NodeFile implements FileHandle {
   readonly kind = 'file';
   readonly name: string;
   readonly #path: string;
-  readonly #open: Set<string>;
+  readonly #shared: Shared;
 
-  constructor(path: string, name: string, open: Set<string>) {
+  constructor(path: string, name: string, shared: Shared) {
     this.#path = path;
     this.name = name;
-    this.#open = open;
+    this.#shared = shared;
   }
 
   async createSyncAccessHandle(): Promise<SyncAccessHandle> {
-    if (this.#open.has(this.#path)) throw new DOMException(`${this.#path} is open already`, 'NoModificationAllowedError');
+    const { open } = this.#shared;
+    if (open.has(this.#path)) throw new DOMException(`${this.#path} is open already`, 'NoModificationAllowedError');
     const file = translate(this.#path, () => openSync(this.#path, 'r+'));
-    this.#open.add(this.#path);
-    return new NodeAccessHandle(this.#path, file, () => this.#open.delete(this.#path));
+    open.add(this.#path);
+    return new NodeAccessHandle(this.#path, file, this.#shared);
   }
 
   async getFile(): Promise<Blob & { name: string }> {
@@ -150,14 +173,14 @@ class NodeFile implements FileHandle {
 
 class NodeAccessHandle implements SyncAccessHandle {
   readonly #path: string;
-  readonly #release: () => void;
+  readonly #shared: Shared;
   #file: number | undefined;
   #position = 0;
 
-  constructor(path: string, file: number, release: () => void) {
+  constructor(path: string, file: number, shared: Shared) {
     this.#path = path;
     this.#file = file;
-    this.#release = release;
+    this.#shared = shared;
   }
 
   read(buffer: Uint8Array, options: { at?: number } = {}): number {
@@ -177,6 +200,7 @@ class NodeAccessHandle implements SyncAccessHandle {
   write(buffer: Uint8Array, options: { at?: number } = {}): number {
     const at = options.at ?? this.#position;
     return this.#use((file) => {
+      this.#shared.check();
       let done = 0;
       while (done < buffer.length) done += writeSync(file, buffer, done, buffer.length - done, at + done);
       this.#position = at + done;
@@ -185,7 +209,10 @@ class NodeAccessHandle implements SyncAccessHandle {
   }
 
   truncate(size: number): void {
-    this.#use((file) => ftruncateSync(file, size));
+    this.#use((file) => {
+      this.#shared.check();
+      ftruncateSync(file, size);
+    });
     this.#position = Math.min(this.#position, size);
   }
 
@@ -194,14 +221,18 @@ class NodeAccessHandle implements SyncAccessHandle {
   }
 
   flush(): void {
-    this.#use((file) => fdatasyncSync(file));
+    this.#use((file) => {
+      fdatasyncSync(file);
+      // Whoever takes the directory over removes our claim before reading: what was durable while it stood is among what is read.
+      this.#shared.check();
+    });
   }
 
   close(): void {
     const file = this.#file;
     if (file === undefined) return;
     this.#file = undefined;
-    this.#release();
+    this.#shared.open.delete(this.#path);
     closeSync(file);
   }
 
@@ -230,106 +261,109 @@ function isLock(name: string): boolean {
   return name === LOCK || name.startsWith(`${LOCK}.`);
 }
 
-interface Owner {
+/** A process that claims a directory: what the name of its claim says. `'0'` stands for what the system does not tell. */
+interface Claimant {
   pid: number;
-  /** What tells this process from an earlier one with its id. */
+  /** When it started, in clock ticks since the machine did. */
   started: string;
+  /** Which start of the machine that was. */
+  boot: string;
+  token: string;
 }
 
-/** Takes the lock file of a directory; the answer gives it up. */
-function lock(directory: string): () => void {
-  const path = join(directory, LOCK);
-  const self = JSON.stringify({ pid: process.pid, started: startOf(process.pid) ?? '' } satisfies Owner);
-  const own = `${path}.${process.pid}.${Math.random().toString(36).slice(2)}`;
-  // Written whole under another name and then linked: whoever finds the lock finds its owner in it.
-  translate(own, () => writeFileSync(own, self, { flag: 'wx' }));
-  try {
-    for (;;) {
-      try {
-        linkSync(own, path);
-        break;
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') return translate(path, () => { throw error; });
-      }
-      removeStale(path, directory);
-    }
-  } finally {
-    unlinkSync(own);
-  }
+const claimPattern = /^\.lock\.(\d+)-(\d+)-([0-9a-f]{16})-([0-9a-f]{16})$/;
+const nobodyKnows = '0'.repeat(16);
+
+function parseClaim(name: string): Claimant | undefined {
+  const parts = claimPattern.exec(name);
+  return parts ? { pid: Number(parts[1]), started: parts[2]!, boot: parts[3]!, token: parts[4]! } : undefined;
+}
+
+/**
+ * Claims a directory; the answer has the file that says so, and gives it up.
+ *
+ * Everyone creates an empty file with its own name first and then looks for others, so of two at least one sees the other. Among
+ * claims made at the same moment the one with the lowest token waits for the others to go. The winner removes the claims of dead
+ * processes before it reads anything.
+ */
+function lock(directory: string): { claim: string; release: () => void } {
+  const token = [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  const own = `${LOCK}.${process.pid}-${startOf(process.pid) ?? '0'}-${boot() ?? nobodyKnows}-${token}`;
+  const claim = join(directory, own);
   const release = () => {
     process.off('exit', release);
-    try {
-      if (readFileSync(path, 'utf8') === self) unlinkSync(path);
-    } catch {
-      // The directory is gone, and the lock with it.
-    }
+    rmSync(claim, { force: true });
   };
+  translate(claim, () => closeSync(openSync(claim, 'wx')));
   process.on('exit', release);
-  return release;
+  try {
+    translate(claim, () => settle(directory, own, token));
+  } catch (error) {
+    release();
+    throw error;
+  }
+  return { claim, release };
 }
 
-/** Removes a lock whose owner is gone. @throws `NoModificationAllowedError` when it is not. */
-function removeStale(path: string, directory: string): void {
-  const text = readLock(path);
-  if (text === undefined) return;
-  const owner = parseOwner(text);
-  if (owner && isAlive(owner)) {
-    throw new DOMException(`${directory} is in use by process ${owner.pid}`, 'NoModificationAllowedError');
-  }
-  // Another process may have come to the same conclusion, removed it and taken a lock of its own: what was moved away is looked
-  // at again, and given back when it is not the stale one.
-  const aside = `${path}.${process.pid}.stale`;
-  try {
-    renameSync(path, aside);
-  } catch {
-    return;
-  }
-  if (readLock(aside) !== text) {
-    try {
-      linkSync(aside, path);
-    } catch {
-      // Someone holds a lock again; the one moved away is told so when it looks for its file.
+/** Looks for others until there are none. @throws `NoModificationAllowedError` when one of them stays, or goes first. */
+function settle(directory: string, own: string, token: string): void {
+  const made = modified(join(directory, own)) ?? 0;
+  for (let waited = 0; ; waited += LOOK_AGAIN_AFTER_MS) {
+    const rivals: [string, Claimant][] = [];
+    const stale: string[] = [];
+    for (const name of readdirSync(directory)) {
+      const claimant = name === own ? undefined : parseClaim(name);
+      if (claimant && isAlive(claimant)) rivals.push([join(directory, name), claimant]);
+      else if (claimant) stale.push(join(directory, name));
     }
-  }
-  unlinkSync(aside);
-}
-
-function readLock(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
-}
-
-function parseOwner(text: string): Owner | undefined {
-  try {
-    const { pid, started } = JSON.parse(text) as Owner;
-    return Number.isInteger(pid) && typeof started === 'string' ? { pid, started } : undefined;
-  } catch {
-    return undefined;
+    if (rivals.length === 0) {
+      for (const path of stale) rmSync(path, { force: true });
+      return;
+    }
+    for (const [path, rival] of rivals) {
+      const theirs = modified(path);
+      if (waited < PATIENCE_MS && rival.token > token && (theirs === undefined || made <= theirs + SETTLED_AFTER_MS)) continue;
+      throw new DOMException(
+        `${directory} is in use by process ${rival.pid} (should that be no Eddy, remove ${path})`,
+        'NoModificationAllowedError',
+      );
+    }
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_AGAIN_AFTER_MS);
   }
 }
 
-function isAlive({ pid, started }: Owner): boolean {
+function modified(path: string): number | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+}
+
+/** Whether the process may still be there. An id alone may be another process's by now, so start and machine count too. */
+function isAlive(claimant: Claimant): boolean {
   try {
-    process.kill(pid, 0);
+    process.kill(claimant.pid, 0);
   } catch (error) {
     // Any other error than "no such process" means that there is one.
     if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
   }
-  const now = startOf(pid);
-  return now === undefined || started === '' || now === started;
+  const differs = (then: string, now: string | undefined) => !/^0+$/.test(then) && now !== undefined && now !== then;
+  return !differs(claimant.boot, boot()) && !differs(claimant.started, startOf(claimant.pid));
 }
 
-/** When a process started, where the system tells: an id alone may be another process's by now. */
+/** Which start of the machine this is, where the system tells. */
+function boot(): string | undefined {
+  return readSystem('/proc/sys/kernel/random/boot_id')?.replace(/[^0-9a-f]/g, '').slice(0, 16);
+}
+
+/** When a process started, where the system tells. */
 function startOf(pid: number): string | undefined {
+  const stat = readSystem(`/proc/${pid}/stat`);
+  // Field 22, counted after the command's closing parenthesis, which may itself contain spaces and parentheses.
+  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+}
+
+function readSystem(path: string): string | undefined {
   if (process.platform !== 'linux') return undefined;
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-    // Field 22, counted after the command's closing parenthesis, which may itself contain spaces and parentheses.
-    return `${boot} ${stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]}`;
+    return readFileSync(path, 'utf8');
   } catch {
     return undefined;
   }

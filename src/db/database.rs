@@ -96,16 +96,26 @@ impl Shared {
         next.next_segment = SegmentId(self.next_segment.load(Ordering::Relaxed));
         next.clock = self.clock.lock().expect("no panic while the clock is held").last();
         let path = name::manifest(next.version);
+        let lost = |path: &str| {
+            Error::new(
+                ErrorKind::Locked,
+                format!("{path} is there: another owner has taken over this store; open it again"),
+            )
+        };
         if let Err(error) = self.storage.put(&path, next.encode().into()).await {
-            if error.kind() == ErrorKind::AlreadyExists {
-                return Err(Error::new(
-                    ErrorKind::Locked,
-                    format!("{path} exists: another owner has written to this store"),
-                ));
+            match error.kind() {
+                ErrorKind::AlreadyExists => return Err(lost(&path)),
+                ErrorKind::Locked => {}
+                // What a failed put leaves must not be taken for a manifest at the next open, nor stand in the next one's way.
+                _ => self.storage.remove(&path).await?,
             }
-            // What a failed put leaves must not be taken for a manifest at the next open, nor stand in the next one's way.
-            self.storage.remove(&path).await?;
             return Err(error);
+        }
+        // A new owner begins with the manifest that it finds: it has found this one, or has written a newer one.
+        let newest = self.storage.list(name::MANIFESTS).await?.pop();
+        if let Some(newest) = newest.filter(|newest| name::number(&newest.name) > Some(next.version)) {
+            self.storage.remove(&path).await?;
+            return Err(lost(&newest.name));
         }
         let old = std::mem::replace(&mut *current, next);
         // While the older manifest is there, a newer one counts as not acknowledged: see recovery.

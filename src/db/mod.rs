@@ -26,5 +26,7 @@ pub(crate) use sync::testing as sync_testing;
 #[cfg(hosted)]
 pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus};
 
+#[cfg(all(test, native))]
+mod fencing;
 #[cfg(all(test, feature = "server"))]
 mod tests;

@@ -5,25 +5,29 @@ use super::database::Shared;
 use super::log::Log;
 use super::{Collection, Options};
 use crate::base::codec::checksum;
-use crate::base::{Error, HybridClock, ReplicaId, Result, SegmentId};
+use crate::base::{Error, ErrorKind, HybridClock, Lsn, ReplicaId, Result, SegmentId};
 use crate::engine::{CollectionManifest, CollectionState, FileEntry, Manifest, Record, name};
 use crate::platform;
 use crate::segment::{self, FileKind};
 use crate::storage::{Entry, Storage};
 use crate::wal;
 
+/// How often a takeover is tried when other owners get in between.
+const TAKEOVERS_MAX: usize = 8;
+
 /// Reads a store: the newest whole manifest, the segments that it names, then the logs after them. Removes what a crash left.
 pub(super) async fn open(
     storage: Arc<dyn Storage>,
     options: Options,
 ) -> Result<(Arc<Shared>, BTreeMap<String, Collection>)> {
+    let (manifest, fenced) = take_over(&*storage).await?;
     let entries = storage.list("").await?;
-    let manifest = newest_manifest(&*storage, &entries).await?;
     let mut states = Vec::new();
     let mut clock = manifest.clock;
     let mut next_segment = manifest.next_segment;
     for described in &manifest.collections {
-        let opened = open_collection(&*storage, described, &entries, next_segment).await?;
+        let fence = fenced.then_some(manifest.fence);
+        let opened = open_collection(&*storage, described, &entries, next_segment, fence).await?;
         clock = clock.max(opened.state.progress().timestamp);
         next_segment = next_segment.next();
         states.push((described, opened));
@@ -39,8 +43,45 @@ pub(super) async fn open(
     Ok((shared, collections))
 }
 
+/// Writes a manifest that differs from the newest in its fencing number only. From then on an owner before this one, should it
+/// still be there (a machine that slept, a network file system that forgot a lock), cannot write a manifest: see
+/// [`Shared::swap_manifest`]. What it may still append to a log is told apart when that is replayed. False when the disk is too full
+/// for that: then the storage's own lock has to do, and the store can at least be read.
+async fn take_over(storage: &dyn Storage) -> Result<(Manifest, bool)> {
+    let mut tries = 0;
+    loop {
+        let entries = storage.list("").await?;
+        let current = newest_manifest(storage, &entries).await?;
+        let mut next = current.clone();
+        next.version += 1;
+        next.fence += 1;
+        next.next_segment = SegmentId(name::first_of_owner(next.fence, next.next_segment.0));
+        let path = name::manifest(next.version);
+        tries += 1;
+        match storage.put(&path, next.encode().into()).await {
+            Ok(()) => {
+                if current.version > 0 {
+                    storage.remove(&name::manifest(current.version)).await?;
+                }
+                return Ok((next, true));
+            }
+            Err(error) if error.kind() == ErrorKind::StorageFull && current.version > 0 => {
+                storage.remove(&path).await?;
+                tracing::warn!("the disk is full: what is there can be read, and hardly anything written");
+                return Ok((current, false));
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < TAKEOVERS_MAX => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(Error::new(ErrorKind::Locked, format!("{path}: other owners keep writing to this store")));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// The newest whole manifest. One that a crash cut short counts only as long as no older one is there: the older one is
-/// removed before the newer is acknowledged, and everything that it names after that.
+/// removed before the newer is acknowledged, and everything that it names after that. Of a new store it has version 0, and is
+/// nowhere yet.
 async fn newest_manifest(storage: &dyn Storage, entries: &[Entry]) -> Result<Manifest> {
     let names: Vec<&str> =
         entries.iter().map(|entry| entry.name.as_str()).filter(|name| name.starts_with(name::MANIFESTS)).collect();
@@ -54,7 +95,7 @@ async fn newest_manifest(storage: &dyn Storage, entries: &[Entry]) -> Result<Man
                 break;
             }
             Ok(None) => torn.push(*path),
-            Err(error) if index > 0 && error.kind() == crate::base::ErrorKind::Corrupt => torn.push(*path),
+            Err(error) if index > 0 && error.kind() == ErrorKind::Corrupt => torn.push(*path),
             Err(error) => return Err(error.context(path)),
         }
     }
@@ -75,11 +116,7 @@ async fn newest_manifest(storage: &dyn Storage, entries: &[Entry]) -> Result<Man
         )));
     }
     // 53 bits, so that JavaScript can hold it; never 0, which is nobody.
-    let replica = ReplicaId((platform::random_u64() >> 11).max(1));
-    let mut manifest = Manifest::new(replica);
-    manifest.version = 1;
-    storage.put(&name::manifest(1), manifest.encode().into()).await?;
-    Ok(manifest)
+    Ok(Manifest::new(ReplicaId((platform::random_u64() >> 11).max(1))))
 }
 
 struct Opened {
@@ -92,6 +129,7 @@ async fn open_collection(
     described: &CollectionManifest,
     entries: &[Entry],
     growing: SegmentId,
+    fence: Option<u64>,
 ) -> Result<Opened> {
     let spec = described.spec.clone().completed()?;
     let schema = spec.schema.clone();
@@ -116,20 +154,24 @@ async fn open_collection(
         state.add_flushed(segment::decode(segment.id, &schema, &indexes, &files)?);
     }
     let prefix = name::logs(described.id);
-    let logs: Vec<(u64, &str)> = entries
+    let mut logs: Vec<(u64, &str)> = entries
         .iter()
         .filter(|entry| entry.name.starts_with(&prefix))
         .filter_map(|entry| Some((name::number(&entry.name)?, entry.name.as_str())))
         .filter(|(number, _)| *number >= described.log_start)
         .collect();
+    logs.sort_unstable();
     let mut lengths = BTreeMap::new();
-    for (index, (number, path)) in logs.iter().enumerate() {
-        let expected = described.log_start + index as u64;
-        if *number != expected {
+    let mut expected = described.log_start;
+    for (index, &(number, path)) in logs.iter().enumerate() {
+        if number != expected && !name::begins_owner(number) {
             return Err(Error::corrupt(format!("{}: missing, but {path} is there", name::log(described.id, expected))));
         }
+        expected = number + 1;
         let bytes = storage.read_all(path).await?;
-        let replay = wal::replay(path, &bytes, described.id, *number, state.progress().frame.next())?;
+        let later = later_owner(storage, &logs[index + 1..]).await?;
+        let until = later.map(|(lsn, _)| lsn);
+        let replay = wal::replay(path, &bytes, described.id, number, state.progress().frame.next(), until)?;
         for frame in &replay.frames {
             let record = Record::decode(&schema, frame.kind, &frame.payload)
                 .map_err(|error| Error::corrupt(format!("{path}: at byte {}: {error}", frame.offset)))?;
@@ -141,10 +183,14 @@ async fn open_collection(
                 Record::Lost { last } => state.set_lost(last),
             }
         }
-        if replay.valid_len < bytes.len() {
-            if index + 1 < logs.len() {
+        let next = state.progress().frame.next();
+        if until != Some(next) && replay.valid_len < bytes.len() {
+            let of_same_owner = logs.get(index + 1).map(|(next, path)| (!name::begins_owner(*next), *path));
+            if let Some(later) =
+                later.map(|(_, path)| path).or(of_same_owner.and_then(|(same, path)| same.then_some(path)))
+            {
                 return Err(Error::corrupt(format!(
-                    "{path}: at byte {}: cut short, but a later log file is there",
+                    "{path}: at byte {}: cut short, but a later log file, {later}, is there",
                     replay.valid_len
                 )));
             }
@@ -163,9 +209,24 @@ async fn open_collection(
             // The process may have died between an append and its sync: what readers are about to see must not be lost again.
             storage.sync(path).await?;
         }
-        lengths.insert(*number, replay.valid_len as u64);
+        lengths.insert(number, replay.valid_len as u64);
+    }
+    if let Some(fence) = fence {
+        // Not the file that an earlier owner may still be appending to.
+        let last = lengths.last_key_value().map_or(described.log_start, |(number, _)| *number);
+        lengths.insert(name::first_of_owner(fence, last), 0);
     }
     Ok(Opened { state, log: Log::new(described.log_start, lengths) })
+}
+
+/// The first frame of the first later owner that has a whole one, and its file.
+async fn later_owner<'a>(storage: &dyn Storage, logs: &[(u64, &'a str)]) -> Result<Option<(Lsn, &'a str)>> {
+    for (_, path) in logs.iter().filter(|(number, _)| name::begins_owner(*number)) {
+        if let Some(lsn) = wal::first_lsn(&storage.read_all(path).await?) {
+            return Ok(Some((lsn, path)));
+        }
+    }
+    Ok(None)
 }
 
 fn file_kind(file: &FileEntry) -> Result<FileKind> {
@@ -175,7 +236,7 @@ fn file_kind(file: &FileEntry) -> Result<FileKind> {
         ("vector", Some(field)) => Ok(FileKind::Vector(field.clone())),
         ("index", Some(field)) => Ok(FileKind::Index(field.clone())),
         (kind, _) => Err(Error::new(
-            crate::base::ErrorKind::Unsupported,
+            ErrorKind::Unsupported,
             format!("{}: segment files of kind {kind:?} are of a later version", file.name),
         )),
     }

@@ -22,6 +22,9 @@ const VERSION: u16 = 1;
 pub struct Manifest {
     /// Counts up with every change.
     pub version: u64,
+    /// Counts the owners that the store has had: each writes a manifest before it reads anything else, and no owner before it
+    /// can write one after that.
+    pub fence: u64,
     /// This replica.
     pub replica: ReplicaId,
     /// A timestamp at or after every one in the segments.
@@ -82,6 +85,7 @@ impl Manifest {
     pub fn new(replica: ReplicaId) -> Self {
         Self {
             version: 0,
+            fence: 0,
             replica,
             clock: Timestamp::default(),
             next_segment: SegmentId(1),

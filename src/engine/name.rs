@@ -10,6 +10,20 @@ pub fn manifest(version: u64) -> String {
     format!("{MANIFESTS}{version:010}")
 }
 
+/// The numbers of log files and segments that one owner of the store has before they could be another's.
+const NUMBERS_PER_OWNER: u64 = 1 << 16;
+
+/// The first number for log files and segments of the owner that `fence` counts, where `used` is the greatest in use. An owner
+/// that has lost the store and does not know it yet writes under other names than the one after it.
+pub fn first_of_owner(fence: u64, used: u64) -> u64 {
+    fence.max(used / NUMBERS_PER_OWNER + 1).saturating_mul(NUMBERS_PER_OWNER)
+}
+
+/// Whether an owner may have begun with this number.
+pub fn begins_owner(number: u64) -> bool {
+    number.is_multiple_of(NUMBERS_PER_OWNER)
+}
+
 /// The prefix of everything of a collection.
 pub fn collection(id: CollectionId) -> String {
     format!("c{:06}/", id.0)

@@ -152,7 +152,7 @@ mod tests {
             std::fs::write(path, &bytes).unwrap();
         }
         let golden = std::fs::read(path).unwrap();
-        let read = wal::replay("golden", &golden, CollectionId(7), 3, Lsn(20)).unwrap();
+        let read = wal::replay("golden", &golden, CollectionId(7), 3, Lsn(20), None).unwrap();
         assert_eq!((read.frames.len(), read.valid_len), (4, golden.len()));
         assert_eq!(read.frames.iter().map(|frame| golden[frame.offset + 17]).collect::<Vec<_>>(), [1, 0, 0, 0]);
         // How a payload is packed may change; what is not packed is written as it was.

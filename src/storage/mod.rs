@@ -34,6 +34,8 @@ pub struct Entry {
 /// Implementers promise, callers may assume:
 /// - **One owner.** Opening a store that another process, tab or handle has open fails with `Locked`, until that one is
 ///   closed, dropped or dead.
+/// - **Fenced.** Should another owner have taken over all the same (a network file system, a machine that slept), `put`, `append`,
+///   `sync`, `truncate` and `remove` fail with `Locked` from then on, and what they acknowledged before is there for the new owner.
 /// - **Acknowledged is durable.** What `put`, `sync` or `truncate` acknowledged survives a crash of the process and, where
 ///   the host can do it, of the machine.
 /// - **Unacknowledged is anything.** After a crash an object whose `put` did not return may be there wholly, partly or not at

@@ -81,6 +81,9 @@ pub struct Replay<'a> {
 /// Reads log file `number` of `collection`, called `name` in errors; its first frame has number `next`, each further one the
 /// one after.
 ///
+/// Reading ends before frame `until`, where a later owner's log begins: what follows was written by an owner that had lost the
+/// store, and was never acknowledged.
+///
 /// Frames that were appended together become durable in any order. So damage with whole frames after it is still a torn
 /// tail while those belong to the same group, and damage of what was acknowledged as soon as a later group begins.
 ///
@@ -88,7 +91,14 @@ pub struct Replay<'a> {
 /// `Corrupt` for a file of another collection or number, for damage before the tail, and for a log sequence number that
 /// does not follow; `Unsupported` for another version, and for a whole frame of a later one. The message names the file and
 /// the offset.
-pub fn replay<'a>(name: &str, bytes: &'a [u8], collection: CollectionId, number: u64, next: Lsn) -> Result<Replay<'a>> {
+pub fn replay<'a>(
+    name: &str,
+    bytes: &'a [u8],
+    collection: CollectionId,
+    number: u64,
+    next: Lsn,
+    until: Option<Lsn>,
+) -> Result<Replay<'a>> {
     let mut replay = Replay::default();
     if bytes.len() < HEADER_BYTES {
         return Ok(replay);
@@ -101,7 +111,7 @@ pub fn replay<'a>(name: &str, bytes: &'a [u8], collection: CollectionId, number:
         return if torn { Ok(replay) } else { Err(error.context(name)) };
     }
     let mut offset = HEADER_BYTES;
-    while offset < bytes.len() {
+    while offset < bytes.len() && until != Some(next) {
         match read_frame(bytes, offset) {
             Ok(raw) => {
                 let here = |error: Error| error.context(format_args!("{name}: at byte {offset}"));
@@ -126,6 +136,11 @@ pub fn replay<'a>(name: &str, bytes: &'a [u8], collection: CollectionId, number:
     }
     replay.valid_len = offset;
     Ok(replay)
+}
+
+/// The number of the first frame of a log file, when that is whole.
+pub fn first_lsn(bytes: &[u8]) -> Option<Lsn> {
+    (bytes.len() > HEADER_BYTES).then(|| read_frame(bytes, HEADER_BYTES).ok()).flatten().map(|frame| frame.lsn)
 }
 
 fn check_header(bytes: &[u8], collection: CollectionId, number: u64) -> Result<()> {

@@ -32,7 +32,7 @@ proptest! {
     #[test]
     fn whole_logs_come_back(payloads in payloads()) {
         let (bytes, _) = log(&payloads);
-        let replay = replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap();
+        let replay = replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap();
         prop_assert_eq!(replay.valid_len, bytes.len());
         let read: Vec<Vec<u8>> = replay.frames.iter().map(|frame| frame.payload.to_vec()).collect();
         prop_assert_eq!(read, payloads);
@@ -47,7 +47,7 @@ proptest! {
             torn.extend(garbage);
         }
         let whole = ends.iter().filter(|&&end| end <= cut).count().saturating_sub(1);
-        let replay = replay("log-3", &torn, COLLECTION, 3, Lsn(10)).unwrap();
+        let replay = replay("log-3", &torn, COLLECTION, 3, Lsn(10), None).unwrap();
         prop_assert_eq!(replay.frames.len(), whole);
         prop_assert_eq!(replay.valid_len, if cut < HEADER_BYTES { 0 } else { ends[whole] });
     }
@@ -57,7 +57,7 @@ proptest! {
         let (mut bytes, ends) = log(&payloads);
         let at = at.index(ends[ends.len() - 2]);
         bytes[at] ^= flip;
-        let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap_err();
+        let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap_err();
         prop_assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{}", error);
         prop_assert!(error.message().starts_with("log-3"), "{}", error);
     }
@@ -98,7 +98,7 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), with_header in any::<bool>()) {
         let mut file = if with_header { encode_header(COLLECTION, 3) } else { Vec::new() };
         file.extend(bytes);
-        let _ = replay("log-3", &file, COLLECTION, 3, Lsn(10));
+        let _ = replay("log-3", &file, COLLECTION, 3, Lsn(10), None);
         let _ = salvage(&file, COLLECTION, 3, Lsn(10));
     }
 
@@ -126,14 +126,14 @@ fn another_version_is_named() {
     bytes[8] = 9;
     let sum = crate::base::codec::checksum(&bytes[..28]).to_le_bytes();
     bytes[28..].copy_from_slice(&sum);
-    let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap_err();
+    let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.message().contains("version 9"), "{error}");
 }
 
 #[test]
 fn a_file_of_another_collection_is_refused() {
-    let error = replay("log-3", &encode_header(CollectionId(8), 3), COLLECTION, 3, Lsn(10)).unwrap_err();
+    let error = replay("log-3", &encode_header(CollectionId(8), 3), COLLECTION, 3, Lsn(10), None).unwrap_err();
     assert!(error.message().contains("collection 8"), "{error}");
 }
 
@@ -146,10 +146,10 @@ fn a_group_that_arrived_out_of_order_is_a_torn_tail() {
     let lost = bytes.len();
     encode_frame(&mut bytes, Lsn(12), 1, FrameKind::Changes, b"written first");
     bytes[end..lost].fill(0);
-    let read = replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap();
+    let read = replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap();
     assert_eq!((read.frames.len(), read.valid_len), (1, end));
     encode_frame(&mut bytes, Lsn(13), 0, FrameKind::Changes, b"a later group was acknowledged");
-    let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap_err();
+    let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap_err();
     assert!(error.message().contains("damaged frame"), "{error}");
 }
 
@@ -157,7 +157,7 @@ fn a_group_that_arrived_out_of_order_is_a_torn_tail() {
 fn a_skipped_number_is_refused() {
     let mut bytes = encode_header(COLLECTION, 3);
     encode_frame(&mut bytes, Lsn(11), 0, FrameKind::Changes, b"x");
-    let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap_err();
+    let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap_err();
     assert!(error.message().contains("at byte 32: log sequence number 11, expected 10"), "{error}");
 }
 
@@ -169,7 +169,7 @@ fn a_whole_frame_of_a_later_version_is_refused_and_not_cut() {
         let (mut bytes, ends) = log(&[vec![1; 10], vec![2; 10]]);
         with_header(&mut bytes, ends[1], |frame| frame[at] = value);
         for error in [
-            replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap_err(),
+            replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap_err(),
             salvage(&bytes, COLLECTION, 3, Lsn(10)).unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
@@ -201,7 +201,7 @@ fn payloads_are_packed_where_that_pays_and_only_there() {
         let (bytes, ends) = log(std::slice::from_ref(&payload));
         assert_eq!(bytes[ends[0] + 17], u8::from(packed));
         assert_eq!(bytes.len() < payload.len(), packed);
-        assert_eq!(*replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap().frames[0].payload, payload);
+        assert_eq!(*replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap().frames[0].payload, payload);
     }
 }
 
@@ -210,12 +210,28 @@ fn numbers_go_on_after_frames_that_a_repair_left_out() {
     let mut bytes = encode_header(COLLECTION, 3);
     encode_frame(&mut bytes, Lsn(10), 0, FrameKind::Lost, &14u64.to_le_bytes());
     encode_frame(&mut bytes, Lsn(15), 0, FrameKind::Changes, b"x");
-    let read = replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap();
+    let read = replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap();
     assert_eq!(read.frames.iter().map(|frame| frame.lsn.0).collect::<Vec<_>>(), [10, 15]);
     for wrong in [&9u64.to_le_bytes()[..], &u64::MAX.to_le_bytes(), b"short"] {
         let mut bytes = encode_header(COLLECTION, 3);
         encode_frame(&mut bytes, Lsn(10), 0, FrameKind::Lost, wrong);
-        let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10)).unwrap_err();
+        let error = replay("log-3", &bytes, COLLECTION, 3, Lsn(10), None).unwrap_err();
         assert!(error.message().contains("at byte 32: its payload names no lost frames"), "{error}");
+    }
+}
+
+#[test]
+fn what_a_later_owners_log_repeats_is_not_read() {
+    let (bytes, _) = log(&[b"first".to_vec(), b"second".to_vec(), b"third".to_vec()]);
+    for (until, count) in [(Some(10), 0), (Some(12), 2), (Some(13), 3), (Some(14), 3), (None, 3)] {
+        let replay = replay("log-3", &bytes, COLLECTION, 3, Lsn(10), until.map(Lsn)).unwrap();
+        assert_eq!(replay.frames.len(), count, "{until:?}");
+    }
+    // Whatever stands after the place where the later owner begins, damage too.
+    let garbage = [bytes.as_slice(), &[7; 500], &bytes].concat();
+    assert_eq!(replay("log-3", &garbage, COLLECTION, 3, Lsn(10), Some(Lsn(13))).unwrap().frames.len(), 3);
+    assert_eq!(first_lsn(&bytes), Some(Lsn(10)));
+    for torn in [0, HEADER_BYTES, HEADER_BYTES + FRAME_HEADER_BYTES + 4] {
+        assert_eq!(first_lsn(&bytes[..torn]), None);
     }
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 
@@ -90,14 +90,65 @@ test('one owner at a time, among processes; a killed one leaves nothing behind',
   assert.deepEqual(readdirSync(path), []);
 });
 
-test('a lock of a process that is gone, or torn, is taken over', (t) => {
+test('a claim of a process that is gone is taken over; other files are no claims', { skip: process.platform === 'linux' ? false : 'asks /proc' }, (t) => {
   const path = temporaryDirectory('eddy-directory-');
-  const lock = join(path, '.lock');
-  // 2^22 is past the largest process id of Linux; a restarted container may give our own id to a new process.
-  for (const text of [JSON.stringify({ pid: 2 ** 22 + 1, started: 'x' }), '', '{"pid": 1', JSON.stringify({ pid: process.pid, started: 'long ago' })]) {
-    if (process.platform !== 'linux' && text.includes('long ago')) continue;
-    writeFileSync(lock, text);
+  const first = NodeDirectory.open(path);
+  const [own] = readdirSync(path);
+  first.close();
+  const [, pid, started, boot] = /^\.lock\.(\d+)-(\d+)-([0-9a-f]{16})-[0-9a-f]{16}$/.exec(own);
+  assert.equal(Number(pid), process.pid);
+  const token = '0'.repeat(16);
+  for (const gone of [
+    // 2^22 is past the largest process id of Linux; a restarted container may give our own id to a new process.
+    `${2 ** 22 + 1}-${started}-${boot}-${token}`, `${pid}-${Number(started) + 1}-${boot}-${token}`, `${pid}-${started}-${'f'.repeat(16)}-${token}`,
+  ]) {
+    writeFileSync(join(path, `.lock.${gone}`), '');
     NodeDirectory.open(path).close();
-    assert.deepEqual(readdirSync(path), [], text);
+    assert.deepEqual(readdirSync(path), [], gone);
   }
+  writeFileSync(join(path, '.lock'), '');
+  NodeDirectory.open(path).close();
+});
+
+test('of many that come at once one wins', async (t) => {
+  const path = temporaryDirectory('eddy-directory-');
+  const program = `
+    import { NodeDirectory } from 'eddydb';
+    process.stdin.once('data', () => {
+      try { NodeDirectory.open(process.argv[1]); console.log('won'); } catch (error) { console.log(error.name); }
+    });
+    console.log('ready');`;
+  const children = Array.from({ length: 6 }, () =>
+    spawn(process.execPath, ['--input-type=module', '-e', program, path], { cwd: new URL('.', import.meta.url), stdio: ['pipe', 'pipe', 'inherit'] }));
+  t.after(() => children.forEach((child) => child.kill('SIGKILL')));
+  const line = async (child) => String((await once(child.stdout, 'data'))[0]).trim();
+  await Promise.all(children.map(line));
+  const said = Promise.all(children.map(line));
+  for (const child of children) child.stdin.write('go');
+  const [first, ...rest] = (await said).sort().reverse();
+  assert.equal(first, 'won');
+  assert.deepEqual([...new Set(rest)], ['NoModificationAllowedError']);
+});
+
+test('an owner whose claim was taken over writes and acknowledges nothing more', async (t) => {
+  const path = temporaryDirectory('eddy-directory-');
+  const first = NodeDirectory.open(path);
+  const handle = await (await first.getFileHandle('log', { create: true })).createSyncAccessHandle();
+  handle.write(Uint8Array.of(1, 2, 3));
+  handle.flush();
+  handle.write(Uint8Array.of(4));
+  // As another machine does on a network file system, where process ids mean nothing.
+  unlinkSync(join(path, readdirSync(path).find((name) => name.startsWith('.lock.'))));
+  const second = NodeDirectory.open(path);
+  t.after(() => second.close());
+  for (const change of [() => handle.flush(), () => handle.write(Uint8Array.of(5)), () => handle.truncate(0)]) {
+    assert.throws(change, named('NoModificationAllowedError'));
+  }
+  await assert.rejects(first.removeEntry('other'), named('NoModificationAllowedError'));
+  await assert.rejects(first.getFileHandle('new', { create: true }), named('NoModificationAllowedError'));
+  const read = new Uint8Array(3);
+  assert.equal(handle.read(read, { at: 0 }), 3);
+  handle.close();
+  first.close();
+  assert.throws(() => NodeDirectory.open(path), named('NoModificationAllowedError'), 'the one that lost cannot give up the claim of the other');
 });

@@ -226,7 +226,7 @@ fn foreign_files_stay_and_unfinished_ones_go() {
     assert_eq!(names, ["ok.txt"]);
     block_on(storage.put("a/b", b"1".to_vec().into())).unwrap();
     assert_eq!(
-        file_names(home.0.path()),
+        file_names(home.0.path()).into_iter().filter(|name| !is_claim(name)).collect::<Vec<_>>(),
         [".hidden", "LOCK", "README", "a~b", "folder", "notes.txt~", "ok.txt"].map(String::from)
     );
 }
@@ -253,11 +253,43 @@ fn a_directory_that_cannot_be_used_says_why() {
     }
 }
 
+/// A process of Node cannot lock a file, and a network file system may forget a lock: such an owner takes over by the claim alone.
+#[test]
+fn an_owner_whose_claim_was_taken_over_acknowledges_nothing_more() {
+    let home = Directory::new();
+    let storage = FileStorage::open(home.0.path()).unwrap();
+    block_on(async {
+        storage.append("log", b"synced".to_vec().into()).await.unwrap();
+        storage.sync("log").await.unwrap();
+        storage.append("log", b", not synced".to_vec().into()).await.unwrap();
+        let claim = file_names(home.0.path()).into_iter().find(|name| is_claim(name)).unwrap();
+        std::fs::remove_file(home.0.path().join(claim)).unwrap();
+        let bytes = || b"more".to_vec().into();
+        for result in [
+            storage.sync("log").await,
+            storage.append("log", bytes()).await,
+            storage.put("new", bytes()).await,
+            storage.truncate("log", 0).await,
+            storage.remove("log").await,
+        ] {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+            assert!(error.message().contains("taken over"), "{error}");
+        }
+        assert_eq!(storage.read_all("log").await.unwrap(), "synced, not synced");
+        assert_eq!(storage.list("").await.unwrap().len(), 1);
+    });
+}
+
 const PUT_LEN: usize = 70_000;
 
 /// The bytes from `start` of one endless stream in which no two stretches are alike.
 fn stream(start: usize, len: usize) -> Vec<u8> {
     (start..start + len).map(|at| ((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+fn is_claim(name: &str) -> bool {
+    name.starts_with(".lock.")
 }
 
 fn file_names(directory: &Path) -> Vec<String> {

@@ -13,6 +13,7 @@ use std::sync::{Arc, LockResult, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use super::claim::Claim;
 use crate::base::{Error, ErrorKind, Result};
 use crate::platform::{Task, blocking};
 use crate::storage::name::{
@@ -31,8 +32,12 @@ const OPEN_FILES_MAX: usize = 64;
 /// A store in a directory of the file system, one file an object, `/` in names written as `~`.
 ///
 /// `put` writes a temporary file, syncs it, links it under its name (which fails when the name is taken) and syncs the directory:
-/// whole or absent, whatever happens. `sync` is `fdatasync`, and `fsync` of the directory once per object. The owner holds
-/// an advisory lock on the file `LOCK`, which the operating system drops with the process.
+/// whole or absent, whatever happens. `sync` is `fdatasync`, and `fsync` of the directory once per object.
+///
+/// The owner holds an advisory lock on the file `LOCK`, which the operating system drops with the process, and a claim: a file
+/// `.lock.PID-STARTED-BOOT-TOKEN`, as processes of Node leave one, which cannot lock. Where the lock means nothing (some network file
+/// systems, a machine that slept through its lease), whoever takes over removes the claim; this one then acknowledges nothing any
+/// more, and fails with `Locked`.
 #[derive(Debug)]
 pub struct FileStorage {
     directory: PathBuf,
@@ -43,7 +48,7 @@ pub struct FileStorage {
 #[derive(Debug)]
 struct Open {
     /// Held until this is dropped.
-    _lock: Lock,
+    lock: Lock,
     /// Objects that were appended to, synced or cut. Never locked while an `Object` is, except to try.
     objects: Mutex<HashMap<String, Arc<Mutex<Object>>>>,
     temporary_count: AtomicU64,
@@ -78,7 +83,7 @@ impl FileStorage {
             create_directory(&directory).map_err(|error| failed(&directory, "create the data directory", &error))?;
             let lock = lock(&directory)?;
             sweep(&directory).map_err(|error| failed(&directory, "remove unfinished files", &error))?;
-            let open = Open { _lock: lock, objects: Mutex::default(), temporary_count: AtomicU64::new(0) };
+            let open = Open { lock, objects: Mutex::default(), temporary_count: AtomicU64::new(0) };
             Ok(Self { directory, open: RwLock::new(Some(open)) })
         })
     }
@@ -86,6 +91,33 @@ impl FileStorage {
     /// The directory as it was given.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Runs `call`, which changes what is stored, while the store is ours; what it did counts only when the store still is afterwards.
+    fn change<T>(&self, call: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
+        self.run(|open| {
+            self.check_owner(open)?;
+            let done = call(open);
+            // A failure of its own says more, unless it comes from what the new owner did.
+            self.check_owner(open)?;
+            done
+        })
+    }
+
+    fn check_owner(&self, open: &Open) -> Result<()> {
+        match open.lock.claim.is_held() {
+            Ok(true) => Ok(()),
+            // The claim went with everything else.
+            Ok(false) if !self.directory.is_dir() => {
+                Err(failed(&self.directory, "find the data directory", &io::ErrorKind::NotFound.into()))
+            }
+            Ok(false) => {
+                let directory = self.directory.display();
+                let message = format!("another owner has taken over {directory}: open it again, once that one is gone");
+                Err(Error::new(ErrorKind::Locked, message))
+            }
+            Err(error) => Err(failed(&self.directory, "look for the claim", &error)),
+        }
     }
 
     /// Runs `call` on the open store, where it may block.
@@ -267,11 +299,18 @@ impl FileStorage {
     }
 }
 
-/// The locked file `LOCK`; unlocked when dropped.
+/// The claim, given up first, and the locked file `LOCK`.
 #[derive(Debug)]
-struct Lock(File);
+struct Lock {
+    claim: Claim,
+    _file: LockedFile,
+}
 
-impl Drop for Lock {
+/// A file that is unlocked when dropped.
+#[derive(Debug)]
+struct LockedFile(File);
+
+impl Drop for LockedFile {
     fn drop(&mut self) {
         // So that nobody is told the number of a process that has let go.
         let _ = self.0.set_len(0);
@@ -354,7 +393,19 @@ fn lock(directory: &Path) -> Result<Lock> {
     }
     // The number is a courtesy to whoever comes second: on a full disk the lock holds without it.
     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-    Ok(Lock(lock))
+    let file = LockedFile(lock);
+    let claim = Claim::take(directory).map_err(|error| failed(directory, "claim the data directory", &error))?;
+    let claim = claim.map_err(|(owner, path)| {
+        let (directory, path) = (directory.display(), path.display());
+        Error::new(
+            ErrorKind::Locked,
+            format!(
+                "the data directory {directory} is in use, by process {}: stop that first (should it be no Eddy, remove {path})",
+                owner.pid
+            ),
+        )
+    })?;
+    Ok(Lock { claim, _file: file })
 }
 
 /// Removes the temporary files of writes that a crash cut off.
@@ -427,35 +478,35 @@ impl Storage for FileStorage {
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.run(|open| open.with_object(name, |_| self.put_now(open, name, &bytes)))
+            self.change(|open| open.with_object(name, |_| self.put_now(open, name, &bytes)))
         })
     }
 
     fn append<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.run(|open| open.with_object(name, |object| self.append_now(object, name, &bytes)))
+            self.change(|open| open.with_object(name, |object| self.append_now(object, name, &bytes)))
         })
     }
 
     fn sync<'a>(&'a self, name: &'a str) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.run(|open| open.with_object(name, |object| self.sync_now(object, name)))
+            self.change(|open| open.with_object(name, |object| self.sync_now(object, name)))
         })
     }
 
     fn truncate<'a>(&'a self, name: &'a str, len: u64) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.run(|open| open.with_object(name, |object| self.truncate_now(object, name, len)))
+            self.change(|open| open.with_object(name, |object| self.truncate_now(object, name, len)))
         })
     }
 
     fn remove<'a>(&'a self, name: &'a str) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.run(|open| open.with_object(name, |object| self.remove_now(object, name)))
+            self.change(|open| open.with_object(name, |object| self.remove_now(object, name)))
         })
     }
 
@@ -519,7 +570,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for close in [true, false] {
             let storage = FileStorage::open(directory.path()).unwrap();
-            let copy = storage.open.read().unwrap().as_ref().unwrap()._lock.0.try_clone().unwrap();
+            let copy = storage.open.read().unwrap().as_ref().unwrap().lock._file.0.try_clone().unwrap();
             if close {
                 block_on(storage.close()).unwrap();
             }

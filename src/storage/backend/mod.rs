@@ -1,5 +1,7 @@
 //! One file a backend.
 
+#[cfg(native)]
+mod claim;
 #[cfg(browser)]
 mod directory;
 mod fault;

@@ -1,0 +1,109 @@
+//! Two owners at once, as a lock that was lost leaves them. The storage here has no lock that could tell.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by its panic")]
+
+use std::sync::Arc;
+
+use super::*;
+use crate::base::ErrorKind;
+use crate::engine::{CollectionSpec, name};
+use crate::model::{Batch, Row, Value};
+use crate::platform::block_on;
+use crate::storage::{MemoryStorage, Storage};
+
+fn spec() -> CollectionSpec {
+    let json = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"v","type":"float_vector","dim":2}],
+        "dynamic":false,"indexes":{"v":{"metric":"L2","kind":"FLAT"}}}"#;
+    serde_json::from_str(json).unwrap()
+}
+
+async fn write(db: &Db, ids: std::ops::Range<i64>) {
+    let notes = db.collection("notes").unwrap();
+    let rows = ids.map(|id| {
+        Row::from([("id".to_owned(), Value::Int(id)), ("v".to_owned(), Value::Vector(vec![id as f32, 1.0]))])
+    });
+    notes.upsert(Batch::from_rows(&notes.spec().schema, rows.collect()).unwrap()).await.unwrap();
+}
+
+async fn ids(db: &Db) -> Vec<i64> {
+    let rows = db.collection("notes").unwrap().query(&QueryRequest::default()).await.unwrap();
+    let id = |row: &Row| match row["id"] {
+        Value::Int(id) => id,
+        _ => panic!("{row:?}"),
+    };
+    rows.iter().map(id).collect()
+}
+
+async fn open(storage: &MemoryStorage) -> Db {
+    Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap()
+}
+
+#[test]
+fn an_owner_that_lost_the_store_swaps_no_manifest_and_spoils_nothing() {
+    block_on(async {
+        let storage = MemoryStorage::new();
+        let lost = open(&storage).await;
+        lost.create_collection("notes", spec()).await.unwrap();
+        write(&lost, 0..10).await;
+        let owner = open(&storage).await;
+        assert_eq!(ids(&owner).await.len(), 10);
+        // The one that lost goes on writing its log, before and after the other begins its own, and into a new file of it.
+        write(&lost, 100..105).await;
+        write(&owner, 10..15).await;
+        write(&lost, 105..109).await;
+        for error in
+            [lost.flush("notes").await.unwrap_err(), lost.create_collection("more", spec()).await.err().unwrap()]
+        {
+            assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+            assert!(error.message().contains("another owner has taken over"), "{error}");
+        }
+        write(&lost, 109..112).await;
+        write(&owner, 15..20).await;
+        let expected: Vec<i64> = (0..20).collect();
+        assert_eq!(ids(&owner).await, expected);
+
+        // A third one after a crash reads what the first wrote in time, then what the second did.
+        let third = open(&storage).await;
+        assert_eq!(ids(&third).await, expected);
+        assert_eq!(owner.flush("notes").await.unwrap_err().kind(), ErrorKind::Locked);
+        third.flush("notes").await.unwrap();
+        write(&third, 20..22).await;
+        let fourth = open(&storage).await;
+        assert_eq!(ids(&fourth).await, (0..22).collect::<Vec<_>>());
+        fourth.close().await.unwrap();
+    });
+}
+
+/// The new owner had written the manifest after the next one already, so the name that the lost one was about to use was free
+/// again.
+#[test]
+fn a_version_that_is_free_again_is_not_taken_for_the_next() {
+    block_on(async {
+        let storage = MemoryStorage::new();
+        let lost = open(&storage).await;
+        let owner = open(&storage).await;
+        owner.create_collection("notes", spec()).await.unwrap();
+        let before = storage.list(name::MANIFESTS).await.unwrap();
+        assert_eq!(lost.create_collection("more", spec()).await.err().unwrap().kind(), ErrorKind::Locked);
+        assert_eq!(storage.list(name::MANIFESTS).await.unwrap(), before);
+        assert_eq!(owner.collections().len(), 1);
+    });
+}
+
+#[test]
+fn a_log_that_does_not_reach_the_next_owners_is_damage() {
+    block_on(async {
+        let storage = MemoryStorage::new();
+        let first = open(&storage).await;
+        first.create_collection("notes", spec()).await.unwrap();
+        write(&first, 0..3).await;
+        write(&first, 3..6).await;
+        let log = storage.list("c").await.unwrap().pop().unwrap();
+        let second = open(&storage).await;
+        write(&second, 6..9).await;
+        storage.truncate(&log.name, log.len - 1).await.unwrap();
+        let error = Db::open(Arc::new(storage.clone()), Options::default()).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.message().contains(&log.name), "{error}");
+    });
+}
