@@ -58,8 +58,8 @@ function toRow(row: unknown, index: number): unknown {
       }
     } else if (kind === 'function' || kind === 'symbol') {
       throw new EddyError('invalid_argument', `row ${index}: field ${JSON.stringify(name)}: a ${kind} cannot be stored`);
-    } else if (value instanceof Date) {
-      throw new EddyError('invalid_argument', `row ${index}: field ${JSON.stringify(name)}: a Date cannot be stored: store its number or text`);
+    } else if (value instanceof Date && Number.isNaN(value.getTime())) {
+      throw new EddyError('invalid_argument', `row ${index}: field ${JSON.stringify(name)}: a Date that is none`);
     } else if (ArrayBuffer.isView(value) && !(value instanceof Float32Array)) {
       converted ??= { ...row };
       converted[name] = toVector(value, `row ${index}: field ${JSON.stringify(name)}`);
@@ -107,6 +107,7 @@ export function reviveRow(row: Record<string, unknown>, { vectors, integers }: F
   for (const name of integers) {
     const value = row[name];
     if (typeof value === 'number') row[name] = BigInt(value);
+    else if (Array.isArray(value)) row[name] = value.map(BigInt);
   }
   return row;
 }

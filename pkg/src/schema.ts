@@ -30,6 +30,13 @@ export interface BoolField extends Scalar {
   readonly default?: boolean;
 }
 
+/** An integer of 8, 16 or 32 bits with sign. */
+export interface IntField extends Scalar {
+  readonly type: 'int8' | 'int16' | 'int32';
+  /** What a row that lacks it gets. */
+  readonly default?: number;
+}
+
 /** A 64-bit integer: a number that `Number.isSafeInteger` accepts, or a `bigint` when the database is opened with `bigint: true`. */
 export interface Int64Field extends Scalar {
   readonly type: 'int64';
@@ -39,12 +46,26 @@ export interface Int64Field extends Scalar {
   readonly default?: number | bigint;
 }
 
-/** A number. */
+/** A finite number, kept as a 32-bit or 64-bit float. */
 export interface DoubleField extends Scalar {
-  readonly type: 'double';
+  readonly type: 'float' | 'double';
   /** What a row that lacks it gets. */
   readonly default?: number;
 }
+
+/**
+ * An instant, kept as microseconds since 1970 in UTC, of the years 1 to 9999. It is written as that number, as a `Date`, or as
+ * text of RFC 3339 (`2024-05-01T12:30:00Z`), and read as the number: `new Date(value / 1000)`. Before 1684 and after 2255 that
+ * number is past what JavaScript's hold: see `bigint` in the options of `open`.
+ */
+export interface TimestampField extends Scalar {
+  readonly type: 'timestamp';
+  /** What a row that lacks it gets. */
+  readonly default?: Instant;
+}
+
+/** What a `timestamp` takes. */
+export type Instant = number | bigint | Date | string;
 
 /** Text. */
 export interface VarcharField extends Scalar {
@@ -64,6 +85,22 @@ export interface JsonField extends Scalar {
   readonly default?: Json;
 }
 
+/** Values of one type, none of them null. */
+export interface ArrayField extends Scalar {
+  readonly type: 'array';
+  /** The type of its values. */
+  readonly elementType: ElementType;
+  /** How many values it holds at most: 1 to 4,096, the default. */
+  readonly maxCapacity?: number;
+  /** Of `varchar`: the longest text, in bytes of UTF-8: 1 to 65,535, the default. */
+  readonly maxLength?: number;
+  /** What a row that lacks it gets. */
+  readonly default?: readonly (boolean | Instant)[];
+}
+
+/** What an array can hold. */
+export type ElementType = 'bool' | 'int8' | 'int16' | 'int32' | 'int64' | 'float' | 'double' | 'timestamp' | 'varchar';
+
 /** `dim` finite numbers, kept as 32-bit floats. */
 export interface FloatVectorField {
   readonly type: 'float_vector';
@@ -76,7 +113,16 @@ export interface FloatVectorField {
 }
 
 /** One field of a schema. */
-export type Field = BoolField | Int64Field | DoubleField | VarcharField | JsonField | FloatVectorField;
+export type Field =
+  | BoolField
+  | IntField
+  | Int64Field
+  | DoubleField
+  | TimestampField
+  | VarcharField
+  | JsonField
+  | ArrayField
+  | FloatVectorField;
 
 /** What the rows of a collection look like. Write it as a literal, and the rows are typed from it. */
 export interface Schema {
@@ -105,32 +151,48 @@ export type VectorInput =
 /** Whether `S` is a schema of known fields. */
 export type IsKnown<S extends Schema> = string extends keyof S['fields'] ? false : true;
 
-/** How an `int64` is read: by what the database was opened with. */
+/** How an `int64` or a `timestamp` is read: by what the database was opened with. */
 export type Integer<B extends boolean> = B extends true ? bigint : number;
 
-type Read<F extends Field, B extends boolean> = F['type'] extends 'bool'
-  ? boolean
-  : F['type'] extends 'int64'
-    ? Integer<B>
-    : F['type'] extends 'double'
-      ? number
-      : F['type'] extends 'varchar'
-        ? string
-        : F['type'] extends 'json'
-          ? Json
-          : Float32Array;
+interface ReadElements<B extends boolean> {
+  bool: boolean;
+  int8: number;
+  int16: number;
+  int32: number;
+  int64: Integer<B>;
+  float: number;
+  double: number;
+  timestamp: Integer<B>;
+  varchar: string;
+}
 
-type Written<F extends Field> = F['type'] extends 'bool'
-  ? boolean
-  : F['type'] extends 'int64'
-    ? number | bigint
-    : F['type'] extends 'double'
-      ? number
-      : F['type'] extends 'varchar'
-        ? string
-        : F['type'] extends 'json'
-          ? Json
-          : VectorInput;
+interface WrittenElements {
+  bool: boolean;
+  int8: number;
+  int16: number;
+  int32: number;
+  int64: number | bigint;
+  float: number;
+  double: number;
+  timestamp: Instant;
+  varchar: string;
+}
+
+interface ReadTypes<F extends Field, B extends boolean> extends ReadElements<B> {
+  json: Json;
+  array: F extends { readonly elementType: infer E extends ElementType } ? ReadElements<B>[E][] : never;
+  float_vector: Float32Array;
+}
+
+interface WrittenTypes<F extends Field> extends WrittenElements {
+  json: Json;
+  array: F extends { readonly elementType: infer E extends ElementType } ? readonly WrittenElements[E][] : never;
+  float_vector: VectorInput;
+}
+
+type Read<F extends Field, B extends boolean> = ReadTypes<F, B>[F['type']];
+
+type Written<F extends Field> = WrittenTypes<F>[F['type']];
 
 type IsNullable<F> = F extends { readonly nullable: true } ? true : false;
 type IsOptional<F> = F extends { readonly nullable: true } ? true : F extends { readonly default: {} } ? true : false;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Error, Result};
 use crate::distance::Metric;
 use crate::index::{IndexKind, IndexSpec};
-use crate::model::{DataType, Schema};
+use crate::model::Schema;
 
 /// What a collection is made of: its schema, and an index for each vector field.
 ///
@@ -42,8 +42,7 @@ impl CollectionSpec {
     /// `InvalidArgument` for an index on a field that is no vector, and for HNSW parameters out of range.
     pub fn completed(mut self) -> Result<Self> {
         for (name, index) in &self.indexes {
-            let vector =
-                self.schema.field(name).is_some_and(|field| matches!(field.data_type, DataType::FloatVector { .. }));
+            let vector = self.schema.field(name).is_some_and(|field| field.data_type.is_vector());
             if !vector {
                 return Err(Error::invalid(format!("index on {name:?}: expected the name of a float_vector field")));
             }
@@ -56,7 +55,7 @@ impl CollectionSpec {
             }
         }
         for field in self.schema.fields() {
-            if matches!(field.data_type, DataType::FloatVector { .. }) {
+            if field.data_type.is_vector() {
                 let usual = IndexSpec { metric: Metric::Cosine, kind: IndexKind::HNSW };
                 self.indexes.entry(field.name.clone()).or_insert(usual);
             }

@@ -40,7 +40,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Bytes of values in one batch from outside: 8 a number or bool, text by its length and 4, vectors 4 a number.
+    /// Bytes of values in one batch from outside: numbers by their width, a bool 1, text and arrays by their length and 4.
     pub const BYTES_MAX: usize = 64 << 20;
 
     /// No rows.
@@ -51,11 +51,11 @@ impl Batch {
     /// Validates `rows` and turns them into columns: defaults filled in, unknown names in [`META_COLUMN`].
     ///
     /// An explicit null stays null in a nullable field, and counts as missing elsewhere. Fits what is written without
-    /// loss: an integer a `double`, an array of numbers a vector, anything `json`.
+    /// loss: an integer a `double` or `float`, text of RFC 3339 a `timestamp`, an array of numbers a vector, anything `json`.
     ///
     /// # Errors
     /// `InvalidArgument` that names the row (from 0) and the field: wrong dimension, NaN or infinity in a vector or a
-    /// double, wrong type, text too long, a missing value, an unknown field without a dynamic field, a key that occurs
+    /// double, wrong type, a number out of range, text or an array too long, a missing value, an unknown field without a dynamic field, a key that occurs
     /// twice; more than [`Batch::BYTES_MAX`].
     pub fn from_rows(schema: &Arc<Schema>, rows: Vec<Row>) -> Result<Self> {
         let mut builder = Builder::new(schema, rows.len()).limited(rows.len());
@@ -80,8 +80,9 @@ impl Batch {
     }
 
     /// The same from Arrow columns, found by name, of the fields' types or convertible ones: integers of any width that
-    /// fit, 16-, 32- and 64-bit floats, every kind of string and dictionaries of them, lists of numbers for vectors (with
-    /// the column's metadata `eddy.normalized` = `true`, scaled to unit length), JSON as text. Columns that the schema
+    /// fit, 16-, 32- and 64-bit floats, instants and dates that are whole microseconds (those without a time zone are taken
+    /// for UTC), every kind of string and dictionaries of them, lists for arrays, lists of numbers for vectors (with the
+    /// column's metadata `eddy.normalized` = `true`, scaled to unit length), JSON as text. Columns that the schema
     /// does not have go to the dynamic field, where nulls are left out. Nothing of `batch` is kept alive.
     ///
     /// # Errors
@@ -150,8 +151,8 @@ impl Batch {
         &self.schema
     }
 
-    /// Every field but the vectors, in schema order (`Boolean`, `Int64`, `Float64`, `Utf8`; JSON is `Utf8`), then
-    /// [`META_COLUMN`] (`Utf8`) when the schema is dynamic.
+    /// Every field but the vectors, in schema order (`Boolean`, `Int8` to `Int64`, `Float32`, `Float64`, `Utf8`,
+    /// `Timestamp(µs, UTC)`, `List` of these; JSON is `Utf8`), then [`META_COLUMN`] (`Utf8`) when the schema is dynamic.
     pub fn scalars(&self) -> &RecordBatch {
         &self.scalars
     }
@@ -192,7 +193,7 @@ impl Batch {
         let mut scalars = self.scalars.columns().iter();
         let mut vectors = self.vectors.iter();
         for field in self.schema.fields() {
-            if matches!(field.data_type, DataType::FloatVector { .. }) {
+            if field.data_type.is_vector() {
                 if let Some(VectorColumn { dim, data, .. }) = vectors.next()
                     && wanted(&field.name)
                 {
@@ -274,7 +275,7 @@ fn at_field(row: usize, field: &str, what: &str) -> Error {
 }
 
 fn missing(state: &str, field: &Field) -> String {
-    let article = if matches!(field.data_type, DataType::Int64) { "an" } else { "a" };
+    let article = if field.data_type.name().starts_with(['a', 'i']) { "an" } else { "a" };
     format!("{state}, expected {article} {}: the field is not nullable and has no default", field.data_type)
 }
 
@@ -379,13 +380,13 @@ impl Builder {
 
     fn read(mut self, batch: &RecordBatch) -> Result<Self> {
         let schema = Arc::clone(&self.schema);
-        let mut known: Vec<Option<_>> = schema.fields().iter().map(|_| None).collect();
+        let mut known: Vec<Option<(&dyn Array, bool)>> = schema.fields().iter().map(|_| None).collect();
         let mut unknown = Vec::new();
-        let mut meta = None;
+        let mut meta: Option<(&dyn Array, bool)> = None;
         for (arrow, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
             let name = arrow.name().as_str();
             let normalized = arrow.metadata().get(NORMALIZED_METADATA).is_some_and(|value| value == "true");
-            let cells = column::cells(array.as_ref(), normalized);
+            let cells = (array.as_ref(), normalized);
             let twice = if let Some(at) = schema.fields().iter().position(|field| field.name == name) {
                 known[at].replace(cells).is_some()
             } else if name == META_COLUMN && schema.dynamic() {
@@ -401,7 +402,7 @@ impl Builder {
         }
         for row in 0..batch.num_rows() {
             for (at, cells) in known.iter().enumerate() {
-                let cell = cells.as_ref().map(|cells| cells(row));
+                let cell = cells.map(|(array, normalized)| column::cell(array, row, normalized));
                 match cell {
                     // Arrow has no JSON: it travels as text.
                     Some(Cell::Text(text)) if schema.fields()[at].data_type == DataType::Json => {
@@ -412,16 +413,16 @@ impl Builder {
                     cell => self.push(row, at, cell)?,
                 }
             }
-            let mut entries = match meta.as_ref().map_or(Cell::Null, |cells| cells(row)) {
+            let mut entries = match meta.map_or(Cell::Null, |(array, _)| column::cell(array, row, false)) {
                 Cell::Null => Map::new(),
                 Cell::Text(text) => self.read_dynamic(text).map_err(|what| at_field(row, META_COLUMN, &what))?,
                 _ => return Err(at_field(row, META_COLUMN, "expected the text of a JSON object")),
             };
-            for (name, cells) in &unknown {
-                let cell = cells(row);
+            for &(name, (array, _)) in &unknown {
+                let cell = column::cell(array, row, false);
                 if !matches!(cell, Cell::Null) {
                     let json = cell.to_json().map_err(|what| at_field(row, name, &what))?;
-                    entries.insert((*name).to_owned(), json);
+                    entries.insert(name.to_owned(), json);
                 }
             }
             self.push_dynamic(row, entries)?;

@@ -1,21 +1,26 @@
 use std::sync::Arc;
 
-use arrow_array::builder::{BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
+use arrow_array::builder::{BooleanBufferBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    Date32Type, Date64Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef};
-use arrow_schema::DataType as ArrowType;
+use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, make_array};
+use arrow_buffer::{MutableBuffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
+use arrow_data::ArrayData;
+use arrow_schema::{DataType as ArrowType, Field as ArrowField, TimeUnit};
 use serde_json::Value as Json;
 
-use super::{DataType, Value};
+use super::{DataType, Value, time};
 
 /// JSON nested deeper is refused: well inside what every reader of JSON text can take back.
 const JSON_DEPTH_MAX: usize = 100;
 /// Offsets of text columns are 32 bits, signed.
 const TEXT_BYTES_MAX: usize = i32::MAX as usize;
+/// Offsets of array columns are 32 bits, signed.
+const ITEMS_MAX: usize = i32::MAX as usize;
 
 /// A value on its way into a column, wherever it comes from.
 #[derive(Clone, Copy)]
@@ -27,11 +32,14 @@ pub enum Cell<'a> {
     Unsigned(u64),
     Double(f64),
     Text(&'a str),
+    /// An instant of an Arrow column, in microseconds since 1970.
+    Moment(i64),
     /// An array or object.
     Json(&'a Json),
+    Array(&'a [Value]),
     Floats(&'a [f32]),
-    /// `len` numbers of an Arrow column from `start`; scaled to unit length when `normalized`.
-    Numbers {
+    /// `len` values of an Arrow column from `start`; as a vector scaled to unit length when `normalized`.
+    List {
         column: &'a dyn Array,
         start: usize,
         len: usize,
@@ -47,9 +55,11 @@ impl<'a> From<&'a Value> for Cell<'a> {
             Value::Null => Self::Null,
             Value::Bool(value) => Self::Bool(*value),
             Value::Int(value) => Self::Int(*value),
+            Value::Float(value) => Self::Double(f64::from(*value)),
             Value::Double(value) => Self::Double(*value),
             Value::String(value) => Self::Text(value),
             Value::Json(value) => Self::from(value),
+            Value::Array(values) => Self::Array(values),
             Value::Vector(values) => Self::Floats(values),
         }
     }
@@ -81,10 +91,11 @@ impl Cell<'_> {
             Self::Unsigned(value) => format!("the integer {value}, which is beyond int64"),
             Self::Double(value) => format!("the double {value}"),
             Self::Text(_) => "a string".to_owned(),
-            Self::Json(Json::Array(_)) => "an array".to_owned(),
+            Self::Moment(_) => "an instant".to_owned(),
+            Self::Json(Json::Array(_)) | Self::Array(_) => "an array".to_owned(),
             Self::Json(_) => "an object".to_owned(),
             Self::Floats(values) => format!("a vector of {} numbers", values.len()),
-            Self::Numbers { len, .. } => format!("a list of {len}"),
+            Self::List { len, .. } => format!("a list of {len}"),
             Self::Other(arrow) => format!("Arrow's {arrow}"),
         }
     }
@@ -111,7 +122,32 @@ impl Cell<'_> {
             Self::Floats(values) => {
                 values.iter().map(|&value| double(f64::from(value))).collect::<Result<Vec<_>, _>>().map(Json::Array)
             }
-            Self::Numbers { .. } | Self::Other(_) => self.expected("a JSON value"),
+            Self::Array(values) => {
+                values.iter().map(|value| Cell::from(value).to_json()).collect::<Result<_, _>>().map(Json::Array)
+            }
+            Self::Moment(_) | Self::List { .. } | Self::Other(_) => self.expected("a JSON value"),
+        }
+    }
+
+    /// How many values it has, where it is a list of some kind.
+    fn list_len(&self) -> Option<usize> {
+        match self {
+            Self::Json(Json::Array(items)) => Some(items.len()),
+            Self::Array(values) => Some(values.len()),
+            Self::Floats(values) => Some(values.len()),
+            Self::List { len, .. } => Some(*len),
+            _ => None,
+        }
+    }
+
+    /// Value `at` of a list.
+    fn item(self, at: usize) -> Self {
+        match self {
+            Self::Json(Json::Array(items)) => Self::from(&items[at]),
+            Self::Array(values) => Self::from(&values[at]),
+            Self::Floats(values) => Self::Double(f64::from(values[at])),
+            Self::List { column, start, .. } => cell(column, start + at, false),
+            _ => Self::Null,
         }
     }
 }
@@ -134,115 +170,74 @@ pub fn parse_json(text: &str) -> Result<Json, String> {
     check_depth(&json).map(|()| json)
 }
 
-/// Reads the cells of one Arrow column: [`Cell::Other`] for a type that nothing is read from.
-pub fn cells<'a>(array: &'a dyn Array, normalized: bool) -> Box<dyn Fn(usize) -> Cell<'a> + 'a> {
-    macro_rules! cells {
-        ($typed:expr, |$value:ident| $cell:expr) => {{
-            let typed = $typed;
-            Box::new(move |row| {
-                if typed.is_null(row) {
-                    return Cell::Null;
-                }
-                let $value = typed.value(row);
-                $cell
-            })
-        }};
+/// Row `row` of an Arrow column: [`Cell::Other`] for a type that nothing is read from, and for an instant that is no whole
+/// microsecond.
+pub fn cell(array: &dyn Array, row: usize, normalized: bool) -> Cell<'_> {
+    if array.is_null(row) {
+        return Cell::Null;
+    }
+    macro_rules! value {
+        ($type:ty) => {
+            array.as_primitive::<$type>().value(row)
+        };
+    }
+    let instant = |micros: Option<i64>| micros.map_or(Cell::Other(array.data_type()), Cell::Moment);
+    fn list(column: &ArrayRef, start: usize, end: usize, normalized: bool) -> Cell<'_> {
+        Cell::List { column: column.as_ref(), start, len: end - start, normalized }
     }
     match array.data_type() {
-        ArrowType::Null => Box::new(|_| Cell::Null),
-        ArrowType::Boolean => cells!(array.as_boolean(), |value| Cell::Bool(value)),
-        ArrowType::Int8 => cells!(array.as_primitive::<Int8Type>(), |value| Cell::Int(value.into())),
-        ArrowType::Int16 => cells!(array.as_primitive::<Int16Type>(), |value| Cell::Int(value.into())),
-        ArrowType::Int32 => cells!(array.as_primitive::<Int32Type>(), |value| Cell::Int(value.into())),
-        ArrowType::Int64 => cells!(array.as_primitive::<Int64Type>(), |value| Cell::Int(value)),
-        ArrowType::UInt8 => cells!(array.as_primitive::<UInt8Type>(), |value| Cell::Int(value.into())),
-        ArrowType::UInt16 => cells!(array.as_primitive::<UInt16Type>(), |value| Cell::Int(value.into())),
-        ArrowType::UInt32 => cells!(array.as_primitive::<UInt32Type>(), |value| Cell::Int(value.into())),
-        ArrowType::UInt64 => cells!(array.as_primitive::<UInt64Type>(), |value| {
+        ArrowType::Null => Cell::Null,
+        ArrowType::Boolean => Cell::Bool(array.as_boolean().value(row)),
+        ArrowType::Int8 => Cell::Int(value!(Int8Type).into()),
+        ArrowType::Int16 => Cell::Int(value!(Int16Type).into()),
+        ArrowType::Int32 => Cell::Int(value!(Int32Type).into()),
+        ArrowType::Int64 => Cell::Int(value!(Int64Type)),
+        ArrowType::UInt8 => Cell::Int(value!(UInt8Type).into()),
+        ArrowType::UInt16 => Cell::Int(value!(UInt16Type).into()),
+        ArrowType::UInt32 => Cell::Int(value!(UInt32Type).into()),
+        ArrowType::UInt64 => {
+            let value = value!(UInt64Type);
             i64::try_from(value).map_or(Cell::Unsigned(value), Cell::Int)
-        }),
-        ArrowType::Float16 => cells!(array.as_primitive::<Float16Type>(), |value| Cell::Double(value.into())),
-        ArrowType::Float32 => cells!(array.as_primitive::<Float32Type>(), |value| Cell::Double(value.into())),
-        ArrowType::Float64 => cells!(array.as_primitive::<Float64Type>(), |value| Cell::Double(value)),
-        ArrowType::Utf8 => cells!(array.as_string::<i32>(), |value| Cell::Text(value)),
-        ArrowType::LargeUtf8 => cells!(array.as_string::<i64>(), |value| Cell::Text(value)),
-        ArrowType::Utf8View => cells!(array.as_string_view(), |value| Cell::Text(value)),
+        }
+        ArrowType::Float16 => Cell::Double(value!(Float16Type).into()),
+        ArrowType::Float32 => Cell::Double(value!(Float32Type).into()),
+        ArrowType::Float64 => Cell::Double(value!(Float64Type)),
+        ArrowType::Timestamp(TimeUnit::Second, _) => instant(value!(TimestampSecondType).checked_mul(1_000_000)),
+        ArrowType::Timestamp(TimeUnit::Millisecond, _) => instant(value!(TimestampMillisecondType).checked_mul(1000)),
+        ArrowType::Timestamp(TimeUnit::Microsecond, _) => instant(Some(value!(TimestampMicrosecondType))),
+        ArrowType::Timestamp(TimeUnit::Nanosecond, _) => {
+            let nanos = value!(TimestampNanosecondType);
+            instant((nanos % 1000 == 0).then_some(nanos / 1000))
+        }
+        ArrowType::Date32 => instant(Some(i64::from(value!(Date32Type)) * 86_400_000_000)),
+        ArrowType::Date64 => instant(value!(Date64Type).checked_mul(1000)),
+        ArrowType::Utf8 => Cell::Text(array.as_string::<i32>().value(row)),
+        ArrowType::LargeUtf8 => Cell::Text(array.as_string::<i64>().value(row)),
+        ArrowType::Utf8View => Cell::Text(array.as_string_view().value(row)),
         ArrowType::Dictionary(..) => {
             let dictionary = array.as_any_dictionary();
-            // Only rows that are all null have no value to point at.
-            if dictionary.values().is_empty() {
-                return Box::new(|_| Cell::Null);
+            match cell(dictionary.keys(), row, false) {
+                Cell::Int(key) => cell(dictionary.values().as_ref(), key as usize, normalized),
+                _ => Cell::Null,
             }
-            let keys = dictionary.normalized_keys();
-            let values = cells(dictionary.values().as_ref(), normalized);
-            Box::new(move |row| if array.is_null(row) { Cell::Null } else { values(keys[row]) })
         }
         ArrowType::List(_) => {
-            let list = array.as_list::<i32>();
-            numbers(array, list.values().as_ref(), normalized, |row| {
-                (list.value_offsets()[row] as usize, list.value_length(row) as usize)
-            })
+            let lists = array.as_list::<i32>();
+            let offsets = lists.value_offsets();
+            list(lists.values(), offsets[row] as usize, offsets[row + 1] as usize, normalized)
         }
         ArrowType::LargeList(_) => {
-            let list = array.as_list::<i64>();
-            numbers(array, list.values().as_ref(), normalized, |row| {
-                (list.value_offsets()[row] as usize, list.value_length(row) as usize)
-            })
+            let lists = array.as_list::<i64>();
+            let offsets = lists.value_offsets();
+            list(lists.values(), offsets[row] as usize, offsets[row + 1] as usize, normalized)
         }
         ArrowType::FixedSizeList(..) => {
-            let list = array.as_fixed_size_list();
-            numbers(array, list.values().as_ref(), normalized, |row| {
-                (list.value_offset_at(row), list.value_length() as usize)
-            })
+            let fixed = array.as_fixed_size_list();
+            let start = fixed.value_offset_at(row);
+            list(fixed.values(), start, start + fixed.value_length() as usize, normalized)
         }
-        other => Box::new(move |row| if array.is_null(row) { Cell::Null } else { Cell::Other(other) }),
+        other => Cell::Other(other),
     }
-}
-
-fn numbers<'a>(
-    list: &'a dyn Array,
-    column: &'a dyn Array,
-    normalized: bool,
-    range: impl Fn(usize) -> (usize, usize) + 'a,
-) -> Box<dyn Fn(usize) -> Cell<'a> + 'a> {
-    Box::new(move |row| {
-        if list.is_null(row) {
-            return Cell::Null;
-        }
-        let (start, len) = range(row);
-        Cell::Numbers { column, start, len, normalized }
-    })
-}
-
-/// Appends `len` numbers of `column` to `data`.
-fn append_numbers(data: &mut Vec<f32>, column: &dyn Array, start: usize, len: usize) -> Result<(), String> {
-    if column.null_count() > 0
-        && let Some(at) = (0..len).find(|at| column.is_null(start + at))
-    {
-        return Err(format!("number {at} is null"));
-    }
-    let end = start + len;
-    match column.data_type() {
-        ArrowType::Float32 => data.extend_from_slice(&column.as_primitive::<Float32Type>().values()[start..end]),
-        ArrowType::Float16 => {
-            data.extend(column.as_primitive::<Float16Type>().values()[start..end].iter().map(|value| value.to_f32()));
-        }
-        ArrowType::Int8 => {
-            data.extend(column.as_primitive::<Int8Type>().values()[start..end].iter().map(|&value| f32::from(value)));
-        }
-        _ => {
-            let cells = cells(column, false);
-            for at in 0..len {
-                data.push(match cells(start + at) {
-                    Cell::Int(value) => value as f32,
-                    Cell::Unsigned(value) => value as f32,
-                    Cell::Double(value) => value as f32,
-                    other => return other.expected(format_args!("a number at {at}")),
-                });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Scales a direction to unit length; `f64` sums in order, so that every replica gets the same bits.
@@ -255,14 +250,48 @@ fn normalize(vector: &mut [f32]) -> Result<(), String> {
     Ok(())
 }
 
+/// The Arrow type of a column of `data_type`. Not for vectors.
+pub fn arrow_type(data_type: DataType) -> ArrowType {
+    match data_type {
+        DataType::Bool => ArrowType::Boolean,
+        DataType::Int8 => ArrowType::Int8,
+        DataType::Int16 => ArrowType::Int16,
+        DataType::Int32 => ArrowType::Int32,
+        DataType::Int64 => ArrowType::Int64,
+        DataType::Float => ArrowType::Float32,
+        DataType::Double => ArrowType::Float64,
+        DataType::Timestamp => ArrowType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::Varchar { .. } | DataType::Json => ArrowType::Utf8,
+        DataType::Array { element, .. } => {
+            ArrowType::List(Arc::new(ArrowField::new("item", arrow_type(element.into()), false)))
+        }
+        DataType::FloatVector { .. } => unreachable!("vectors are not among the scalar columns"),
+    }
+}
+
 /// One column while rows are added: the only place where values are checked against their type.
-pub enum Column {
-    Bool(BooleanBuilder),
-    Int64(Int64Builder),
-    Double(Float64Builder),
-    Varchar { text: StringBuilder, max_length: u32 },
-    Json(StringBuilder),
-    Vector { data: Vec<f32>, dim: usize },
+pub struct Column {
+    data_type: DataType,
+    values: Values,
+    /// Of every kind but text and vectors.
+    nulls: NullBufferBuilder,
+}
+
+/// By what one value takes, so that types of one width share their code.
+enum Values {
+    Bits(BooleanBufferBuilder),
+    /// Little-endian, as wide as [`number`] says.
+    Numbers(MutableBuffer),
+    Text(StringBuilder),
+    /// Where each row ends among the items.
+    List {
+        ends: Vec<i32>,
+        items: Box<Column>,
+    },
+    Vector {
+        data: Vec<f32>,
+        dim: usize,
+    },
 }
 
 /// A column that is whole.
@@ -275,72 +304,83 @@ impl Column {
     /// An empty column. `rows` is a hint, and may come from outside: what it reserves is bounded.
     pub fn new(data_type: DataType, rows: usize) -> Self {
         let rows = rows.min(1 << 16);
-        match data_type {
-            DataType::Bool => Self::Bool(BooleanBuilder::with_capacity(rows)),
-            DataType::Int64 => Self::Int64(Int64Builder::with_capacity(rows)),
-            DataType::Double => Self::Double(Float64Builder::with_capacity(rows)),
-            DataType::Varchar { max_length } => {
-                Self::Varchar { text: StringBuilder::with_capacity(rows, rows), max_length }
+        let values = match data_type {
+            DataType::Bool => Values::Bits(BooleanBufferBuilder::new(rows)),
+            DataType::Varchar { .. } | DataType::Json => Values::Text(StringBuilder::with_capacity(rows, rows)),
+            DataType::Array { element, .. } => {
+                Values::List { ends: vec![0], items: Box::new(Self::new(element.into(), rows)) }
             }
-            DataType::Json => Self::Json(StringBuilder::with_capacity(rows, rows)),
             DataType::FloatVector { dim } => {
                 let dim = dim as usize;
-                Self::Vector { data: Vec::with_capacity((rows * dim).min(1 << 22)), dim }
+                Values::Vector { data: Vec::with_capacity((rows * dim).min(1 << 22)), dim }
             }
-        }
+            _ => Values::Numbers(MutableBuffer::with_capacity(rows * 8)),
+        };
+        Self { data_type, values, nulls: NullBufferBuilder::new(rows) }
     }
 
     /// Adds a null. Never to a vector.
     pub fn push_null(&mut self) {
-        match self {
-            Self::Bool(column) => column.append_null(),
-            Self::Int64(column) => column.append_null(),
-            Self::Double(column) => column.append_null(),
-            Self::Varchar { text, .. } => text.append_null(),
-            Self::Json(column) => column.append_null(),
-            Self::Vector { .. } => unreachable!("a vector field is never nullable"),
+        match &mut self.values {
+            Values::Bits(bits) => bits.append(false),
+            Values::Numbers(numbers) => numbers.extend_zeros(width(self.data_type)),
+            Values::Text(text) => return text.append_null(),
+            Values::List { ends, .. } => ends.push(ends.last().copied().unwrap_or(0)),
+            Values::Vector { .. } => unreachable!("a vector field is never nullable"),
         }
+        self.nulls.append_null();
     }
 
     /// Adds a value, and tells how many bytes it takes; on an error says what was got and what was expected.
     pub fn push(&mut self, cell: Cell<'_>) -> Result<usize, String> {
-        match self {
-            Self::Bool(column) => match cell {
-                Cell::Bool(value) => column.append_value(value),
+        let bytes = match &mut self.values {
+            Values::Bits(bits) => match cell {
+                Cell::Bool(value) => {
+                    bits.append(value);
+                    1
+                }
                 other => return other.expected("a bool"),
             },
-            Self::Int64(column) => match cell {
-                Cell::Int(value) => column.append_value(value),
-                other => return other.expected("an int64"),
-            },
-            Self::Double(column) => column.append_value(match cell {
-                Cell::Double(value) if value.is_finite() => value,
-                Cell::Int(value) => value as f64,
-                Cell::Unsigned(value) => value as f64,
-                other => return other.expected("a finite double"),
-            }),
-            Self::Varchar { text, max_length } => match cell {
-                Cell::Text(value) if value.len() > *max_length as usize => {
-                    return Err(format!("a string of {} bytes, at most {max_length} are allowed", value.len()));
-                }
-                Cell::Text(value) => return append_text(text, value),
-                other => return other.expected("a string"),
-            },
-            Self::Json(column) => return append_text(column, &cell.to_json()?.to_string()),
-            Self::Vector { data, dim } => return push_vector(data, *dim, cell),
-        }
-        Ok(8)
+            Values::Numbers(numbers) => {
+                let width = width(self.data_type);
+                numbers.extend_from_slice(&number(self.data_type, cell)?[..width]);
+                width
+            }
+            Values::Text(text) => {
+                return match (self.data_type, cell) {
+                    (DataType::Varchar { max_length }, Cell::Text(value)) if value.len() > max_length as usize => {
+                        Err(format!("a string of {} bytes, at most {max_length} are allowed", value.len()))
+                    }
+                    (DataType::Varchar { .. }, Cell::Text(value)) => append_text(text, value),
+                    (DataType::Varchar { .. }, other) => other.expected("a string"),
+                    (_, other) => append_text(text, &other.to_json()?.to_string()),
+                };
+            }
+            Values::List { ends, items } => push_list(self.data_type, ends, items, cell)?,
+            Values::Vector { data, dim } => return push_vector(data, *dim, cell),
+        };
+        self.nulls.append_non_null();
+        Ok(bytes)
     }
 
     /// The values.
-    pub fn finish(self) -> Finished {
-        Finished::Scalar(match self {
-            Self::Bool(mut column) => Arc::new(column.finish()),
-            Self::Int64(mut column) => Arc::new(column.finish()),
-            Self::Double(mut column) => Arc::new(column.finish()),
-            Self::Varchar { mut text, .. } => Arc::new(text.finish()),
-            Self::Json(mut column) => Arc::new(column.finish()),
-            Self::Vector { mut data, dim } => {
+    pub fn finish(mut self) -> Finished {
+        let nulls = self.nulls.finish();
+        Finished::Scalar(match self.values {
+            Values::Bits(mut bits) => Arc::new(BooleanArray::new(bits.finish(), nulls)),
+            Values::Numbers(numbers) => {
+                let rows = numbers.len() / width(self.data_type);
+                numbers_array(arrow_type(self.data_type), rows, numbers, nulls)
+            }
+            Values::Text(mut text) => Arc::new(text.finish()),
+            Values::List { ends, items } => {
+                let (ArrowType::List(item), Finished::Scalar(items)) = (arrow_type(self.data_type), items.finish())
+                else {
+                    unreachable!("an array is a list of scalars")
+                };
+                Arc::new(ListArray::new(item, OffsetBuffer::new(ScalarBuffer::from(ends)), items, nulls))
+            }
+            Values::Vector { mut data, dim } => {
                 data.shrink_to_fit();
                 return Finished::Vector { dim, data };
             }
@@ -358,22 +398,118 @@ impl Column {
     }
 }
 
+/// An array of `rows` numbers of one width.
+pub fn numbers_array(
+    arrow_type: ArrowType,
+    rows: usize,
+    numbers: MutableBuffer,
+    nulls: Option<arrow_buffer::NullBuffer>,
+) -> ArrayRef {
+    let data = ArrayData::builder(arrow_type).len(rows).add_buffer(numbers.into()).nulls(nulls).build();
+    make_array(data.expect("the buffer has one number a row"))
+}
+
+/// The bytes of one number.
+const fn width(data_type: DataType) -> usize {
+    match data_type {
+        DataType::Int8 => 1,
+        DataType::Int16 => 2,
+        DataType::Int32 | DataType::Float => 4,
+        _ => 8,
+    }
+}
+
+/// A number as it is kept in a column of that type: the first [`width`] bytes.
+fn number(data_type: DataType, cell: Cell<'_>) -> Result<[u8; 8], String> {
+    let Some((min, max)) = data_type.int_range() else {
+        let value = match cell {
+            Cell::Double(value) if value.is_finite() => value,
+            Cell::Int(value) => value as f64,
+            Cell::Unsigned(value) => value as f64,
+            other => return other.expected(format_args!("a finite {data_type}")),
+        };
+        if data_type == DataType::Double {
+            return Ok(value.to_le_bytes());
+        }
+        let narrow = value as f32;
+        if narrow.is_infinite() {
+            return Err(format!("{value} is beyond the range of a float, expected {:e} at most", f32::MAX));
+        }
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&narrow.to_le_bytes());
+        return Ok(bytes);
+    };
+    let value = match (data_type, cell) {
+        (_, Cell::Int(value)) => value,
+        (DataType::Timestamp, Cell::Moment(value)) => value,
+        (DataType::Timestamp, Cell::Text(text)) => time::parse(text).ok_or_else(|| {
+            format!("{text:?} is no timestamp, expected RFC 3339 of the years 1 to 9999, such as 2024-05-01T12:30:00Z")
+        })?,
+        (DataType::Timestamp, other) => return other.expected("a timestamp"),
+        (_, other) => return other.expected(format_args!("an {data_type}")),
+    };
+    if value < min || value > max {
+        return Err(format!("{value} is out of range, expected {min} to {max}"));
+    }
+    Ok(value.to_le_bytes())
+}
+
+fn push_list(data_type: DataType, ends: &mut Vec<i32>, items: &mut Column, cell: Cell<'_>) -> Result<usize, String> {
+    let max_capacity = match data_type {
+        DataType::Array { max_capacity, .. } => max_capacity as usize,
+        _ => unreachable!("only arrays have items"),
+    };
+    let Some(len) = cell.list_len() else { return cell.expected(data_type) };
+    if len > max_capacity {
+        return Err(format!("an array of {len} values, at most {max_capacity} are allowed"));
+    }
+    let end = ends.last().map_or(0, |&end| end as usize) + len;
+    if end > ITEMS_MAX {
+        return Err(format!("its column holds more than {ITEMS_MAX} values: make batches smaller"));
+    }
+    let mut bytes = 4;
+    for at in 0..len {
+        let pushed = match cell.item(at) {
+            Cell::Null => Err("null, which an array cannot hold".to_owned()),
+            item => items.push(item),
+        };
+        bytes += pushed.map_err(|what| format!("value {at}: {what}"))?;
+    }
+    ends.push(end as i32);
+    Ok(bytes)
+}
+
 /// The value of a row in a finished column.
 pub fn scalar(array: &dyn Array, data_type: DataType, row: usize) -> Value {
-    if array.is_null(row) {
-        return Value::Null;
-    }
-    match data_type {
-        DataType::Bool => Value::Bool(array.as_boolean().value(row)),
-        DataType::Int64 => Value::Int(array.as_primitive::<Int64Type>().value(row)),
-        DataType::Double => Value::Double(array.as_primitive::<Float64Type>().value(row)),
-        DataType::Varchar { .. } => Value::String(array.as_string::<i32>().value(row).to_owned()),
-        DataType::Json => {
-            let text = array.as_string::<i32>().value(row);
+    match (data_type, cell(array, row, false)) {
+        (_, Cell::Null) => Value::Null,
+        (_, Cell::Bool(value)) => Value::Bool(value),
+        (_, Cell::Int(value) | Cell::Moment(value)) => Value::Int(value),
+        (DataType::Float, Cell::Double(value)) => Value::Float(value as f32),
+        (_, Cell::Double(value)) => Value::Double(value),
+        (DataType::Json, Cell::Text(text)) => {
             let json: Json = serde_json::from_str(text).expect("JSON was parsed when it came in");
             Value::from(json)
         }
-        DataType::FloatVector { .. } => unreachable!("vectors are not among the scalar columns"),
+        (_, Cell::Text(text)) => Value::String(text.to_owned()),
+        (DataType::Array { element, .. }, Cell::List { column, start, len, .. }) => {
+            Value::Array((start..start + len).map(|at| scalar(column, element.into(), at)).collect())
+        }
+        _ => unreachable!("a column of the schema has its type"),
+    }
+}
+
+/// The values of a row in a column of arrays, as JSON; `None` for null.
+pub(crate) fn list_json(array: &dyn Array, row: usize) -> Option<Json> {
+    let json = |cell: Cell<'_>| match cell {
+        Cell::Moment(micros) => Json::from(micros),
+        other => other.to_json().unwrap_or(Json::Null),
+    };
+    match cell(array, row, false) {
+        Cell::List { column, start, len, .. } => {
+            Some(Json::Array((start..start + len).map(|at| json(cell(column, at, false))).collect()))
+        }
+        _ => None,
     }
 }
 
@@ -388,34 +524,35 @@ pub fn append_text(column: &mut StringBuilder, text: &str) -> Result<usize, Stri
 }
 
 fn push_vector(data: &mut Vec<f32>, dim: usize, cell: Cell<'_>) -> Result<usize, String> {
-    let len = match cell {
-        Cell::Floats(values) => values.len(),
-        Cell::Numbers { len, .. } => len,
-        Cell::Json(Json::Array(items)) => items.len(),
-        other => return other.expected(format_args!("a vector of {dim} numbers")),
-    };
+    let Some(len) = cell.list_len() else { return cell.expected(format_args!("a vector of {dim} numbers")) };
     if len != dim {
         return Err(format!("a vector of {len} numbers, expected {dim}"));
     }
     let before = data.len();
     match cell {
         Cell::Floats(values) => data.extend_from_slice(values),
-        Cell::Numbers { column, start, len, .. } => append_numbers(data, column, start, len)?,
-        Cell::Json(Json::Array(items)) => {
-            for (at, item) in items.iter().enumerate() {
-                let number = item
-                    .as_f64()
-                    .ok_or_else(|| format!("expected a number at {at}, got {}", Cell::from(item).describe()))?;
-                data.push(number as f32);
+        Cell::List { column, start, len, .. }
+            if column.null_count() == 0 && column.data_type() == &ArrowType::Float32 =>
+        {
+            data.extend_from_slice(&column.as_primitive::<Float32Type>().values()[start..start + len]);
+        }
+        _ => {
+            for at in 0..len {
+                data.push(match cell.item(at) {
+                    Cell::Int(value) => value as f32,
+                    Cell::Unsigned(value) => value as f32,
+                    Cell::Double(value) => value as f32,
+                    Cell::Null => return Err(format!("number {at} is null")),
+                    other => return other.expected(format_args!("a number at {at}")),
+                });
             }
         }
-        _ => unreachable!("other cells were refused above"),
     }
     let vector = &mut data[before..];
     if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
         return Err(format!("number {at} is {}, expected finite 32-bit floats", vector[at]));
     }
-    if matches!(cell, Cell::Numbers { normalized: true, .. }) {
+    if matches!(cell, Cell::List { normalized: true, .. }) {
         normalize(vector)?;
     }
     Ok(dim * 4)

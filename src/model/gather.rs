@@ -2,17 +2,23 @@ use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int64Type};
-use arrow_array::{Array, ArrayRef, BooleanArray, PrimitiveArray, RecordBatch, RecordBatchOptions};
+use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, RecordBatchOptions};
+use arrow_buffer::{BooleanBuffer, MutableBuffer, NullBuffer, OffsetBuffer};
+use arrow_data::ArrayData;
 use arrow_schema::{DataType, SchemaRef};
 
+use super::column::numbers_array;
+
 // Arrow's own kernels for this serve every type there is, and cost the browser three times what the rest of Arrow does.
-// Batches have columns of four types.
+// Columns of batches are bits, numbers of four widths, text, or lists of these.
+
+/// A row of one of several parts.
+type Pick = (u32, u32);
 
 /// The rows at `rows`, in that order. Panics past the end.
 pub(crate) fn take(batch: &RecordBatch, rows: &[u32]) -> RecordBatch {
-    let pick = || rows.iter().map(|&row| (0, row as usize));
-    gather(batch.schema(), &[batch], rows.len(), pick)
+    let picks: Vec<Pick> = rows.iter().map(|&row| (0, row)).collect();
+    gather(batch.schema(), &[batch], &picks)
 }
 
 /// All rows of `batches`, which have `schema`, one batch after the other.
@@ -20,63 +26,103 @@ pub(crate) fn concat(schema: &SchemaRef, batches: &[&RecordBatch]) -> RecordBatc
     if let [only] = batches {
         return (*only).clone();
     }
-    let rows = batches.iter().map(|batch| batch.num_rows()).sum();
-    let pick =
-        || batches.iter().enumerate().flat_map(|(part, batch)| (0..batch.num_rows()).map(move |row| (part, row)));
-    gather(schema.clone(), batches, rows, pick)
+    let picks: Vec<Pick> = (0u32..)
+        .zip(batches)
+        .flat_map(|(part, batch)| (0..batch.num_rows() as u32).map(move |row| (part, row)))
+        .collect();
+    gather(schema.clone(), batches, &picks)
 }
 
-fn gather<I: Iterator<Item = (usize, usize)>>(
-    schema: SchemaRef,
-    batches: &[&RecordBatch],
-    rows: usize,
-    pick: impl Fn() -> I,
-) -> RecordBatch {
-    let column = |(index, field): (usize, &Arc<arrow_schema::Field>)| -> ArrayRef {
-        let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
-        match field.data_type() {
-            DataType::Boolean => {
-                let parts: Vec<&BooleanArray> = parts.iter().map(|part| part.as_boolean()).collect();
-                let value = |(part, row): (usize, usize)| parts[part].is_valid(row).then(|| parts[part].value(row));
-                Arc::new(pick().map(value).collect::<BooleanArray>())
-            }
-            DataType::Int64 => Arc::new(numbers::<Int64Type>(&parts, pick())),
-            DataType::Float64 => Arc::new(numbers::<Float64Type>(&parts, pick())),
-            DataType::Utf8 => {
-                let parts: Vec<_> = parts.iter().map(|part| part.as_string::<i32>()).collect();
-                let mut builder = StringBuilder::with_capacity(rows, 0);
-                for (part, row) in pick() {
-                    builder.append_option(parts[part].is_valid(row).then(|| parts[part].value(row)));
-                }
-                Arc::new(builder.finish())
-            }
-            other => unreachable!("batches have no column of type {other}"),
-        }
-    };
-    let columns = schema.fields().iter().enumerate().map(column).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+fn gather(schema: SchemaRef, batches: &[&RecordBatch], picks: &[Pick]) -> RecordBatch {
+    let columns = (0..schema.fields().len())
+        .map(|index| {
+            let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
+            column(schema.field(index).data_type(), &parts, picks)
+        })
+        .collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(picks.len()));
     RecordBatch::try_new_with_options(schema, columns, &options).expect("columns of the schema's types and one length")
 }
 
-fn numbers<T: ArrowPrimitiveType>(
-    parts: &[&dyn Array],
-    pick: impl Iterator<Item = (usize, usize)>,
-) -> PrimitiveArray<T> {
-    let parts: Vec<&PrimitiveArray<T>> = parts.iter().map(|part| part.as_primitive::<T>()).collect();
-    pick.map(|(part, row)| parts[part].is_valid(row).then(|| parts[part].value(row))).collect()
+fn column(data_type: &DataType, parts: &[&dyn Array], picks: &[Pick]) -> ArrayRef {
+    let nulls = parts.iter().any(|part| part.null_count() > 0).then(|| {
+        NullBuffer::new(BooleanBuffer::collect_bool(picks.len(), |at| {
+            let (part, row) = picks[at];
+            parts[part as usize].is_valid(row as usize)
+        }))
+    });
+    match data_type {
+        DataType::Boolean => {
+            let parts: Vec<&BooleanArray> = parts.iter().map(|part| part.as_boolean()).collect();
+            let bits = BooleanBuffer::collect_bool(picks.len(), |at| {
+                let (part, row) = picks[at];
+                parts[part as usize].value(row as usize)
+            });
+            Arc::new(BooleanArray::new(bits, nulls))
+        }
+        DataType::Utf8 => {
+            let parts: Vec<_> = parts.iter().map(|part| part.as_string::<i32>()).collect();
+            let mut builder = StringBuilder::with_capacity(picks.len(), 0);
+            for &(part, row) in picks {
+                let (part, row) = (parts[part as usize], row as usize);
+                builder.append_option(part.is_valid(row).then(|| part.value(row)));
+            }
+            Arc::new(builder.finish())
+        }
+        DataType::List(item) => {
+            let parts: Vec<&ListArray> = parts.iter().map(|part| part.as_list::<i32>()).collect();
+            let mut items: Vec<Pick> = Vec::new();
+            let lens = picks.iter().map(|&(part, row)| {
+                let offsets = parts[part as usize].value_offsets();
+                let range = offsets[row as usize] as u32..offsets[row as usize + 1] as u32;
+                let len = range.len();
+                items.extend(range.map(|item| (part, item)));
+                len
+            });
+            let offsets = OffsetBuffer::from_lengths(lens.collect::<Vec<_>>());
+            let values: Vec<&dyn Array> = parts.iter().map(|part| part.values().as_ref()).collect();
+            Arc::new(ListArray::new(item.clone(), offsets, column(item.data_type(), &values, &items), nulls))
+        }
+        other => {
+            let width = other.primitive_width().expect("other columns of batches are numbers");
+            let mut numbers = MutableBuffer::from_len_zeroed(picks.len() * width);
+            let parts: Vec<ArrayData> = parts.iter().map(|part| part.to_data()).collect();
+            let parts: Vec<&[u8]> = parts
+                .iter()
+                .map(|data| &data.buffers()[0].as_slice()[data.offset() * width..(data.offset() + data.len()) * width])
+                .collect();
+            match width {
+                1 => copy::<1>(&parts, picks, &mut numbers),
+                2 => copy::<2>(&parts, picks, &mut numbers),
+                4 => copy::<4>(&parts, picks, &mut numbers),
+                8 => copy::<8>(&parts, picks, &mut numbers),
+                _ => unreachable!("batches have no column of type {other}"),
+            }
+            numbers_array(other.clone(), picks.len(), numbers, nulls)
+        }
+    }
+}
+
+/// Copies numbers of `WIDTH` bytes.
+fn copy<const WIDTH: usize>(parts: &[&[u8]], picks: &[Pick], to: &mut [u8]) {
+    let parts: Vec<&[[u8; WIDTH]]> = parts.iter().map(|part| part.as_chunks().0).collect();
+    for (to, &(part, row)) in to.as_chunks_mut::<WIDTH>().0.iter_mut().zip(picks) {
+        *to = parts[part as usize][row as usize];
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow_array::{BooleanArray, Float64Array, Int64Array, StringArray};
+    use arrow_array::types::Int16Type;
+    use arrow_array::{BooleanArray, Float32Array, Float64Array, Int8Array, Int64Array, StringArray};
     use arrow_schema::{Field, Schema};
     use proptest::prelude::*;
 
     use super::*;
 
-    type Row = (Option<bool>, Option<i64>, Option<f64>, Option<String>);
+    type Row = (Option<bool>, Option<i64>, Option<f64>, Option<String>, Option<i8>, Option<Vec<i16>>);
 
     fn batch(rows: &[Row]) -> RecordBatch {
         let field = |name, data_type| Field::new(name, data_type, true);
@@ -85,12 +131,20 @@ mod tests {
             field("b", DataType::Int64),
             field("c", DataType::Float64),
             field("d", DataType::Utf8),
+            field("e", DataType::Int8),
+            field("f", DataType::Float32),
+            field("g", DataType::new_list(DataType::Int16, true)),
         ]);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(rows.iter().map(|row| row.0).collect::<BooleanArray>()),
             Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>()),
             Arc::new(rows.iter().map(|row| row.2).collect::<Float64Array>()),
             Arc::new(rows.iter().map(|row| row.3.clone()).collect::<StringArray>()),
+            Arc::new(rows.iter().map(|row| row.4).collect::<Int8Array>()),
+            Arc::new(rows.iter().map(|row| row.4.map(f32::from)).collect::<Float32Array>()),
+            Arc::new(ListArray::from_iter_primitive::<Int16Type, _, _>(
+                rows.iter().map(|row| row.5.as_ref().map(|list| list.iter().map(|&value| Some(value)))),
+            )),
         ];
         RecordBatch::try_new(Arc::new(schema), columns).unwrap()
     }
@@ -98,11 +152,12 @@ mod tests {
     proptest! {
         #[test]
         fn rows_come_as_asked(
-            rows in prop::collection::vec(any::<(Option<bool>, Option<i64>, Option<i32>, Option<String>)>(), 1..40),
+            rows in prop::collection::vec(
+                any::<(Option<bool>, Option<i64>, Option<i32>, Option<String>, Option<i8>, Option<Vec<i16>>)>(), 1..20),
             at in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
             cut in any::<prop::sample::Index>(),
         ) {
-            let rows: Vec<Row> = rows.into_iter().map(|(a, b, c, d)| (a, b, c.map(f64::from), d)).collect();
+            let rows: Vec<Row> = rows.into_iter().map(|(a, b, c, d, e, f)| (a, b, c.map(f64::from), d, e, f)).collect();
             let whole = batch(&rows);
             let at: Vec<u32> = at.iter().map(|index| index.index(rows.len()) as u32).collect();
             let taken: Vec<Row> = at.iter().map(|&row| rows[row as usize].clone()).collect();

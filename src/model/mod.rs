@@ -4,11 +4,12 @@
 //! Deliberately absent: where rows are stored, their versions, how they are found.
 
 mod batch;
-mod column;
+pub(crate) mod column;
 pub(crate) mod gather;
 mod ipc;
 mod row;
-mod schema;
+pub(crate) mod schema;
+pub(crate) mod time;
 mod value;
 
 #[cfg(test)]
@@ -17,5 +18,5 @@ mod tests;
 pub use batch::{Batch, META_COLUMN, NORMALIZED_METADATA, VectorColumn};
 pub use ipc::check_ipc;
 pub use row::{Key, Row};
-pub use schema::{DataType, Field, Schema};
+pub use schema::{DataType, Element, Field, Schema};
 pub use value::Value;

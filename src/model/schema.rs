@@ -17,6 +17,8 @@ const NAME_BYTES_MAX: usize = 255;
 const DIM_MAX: u32 = 32_768;
 /// Bytes of a `varchar`.
 const LENGTH_MAX: u32 = 65_535;
+/// Values of an `array`.
+const CAPACITY_MAX: u32 = 4_096;
 
 /// The type of a field, by the names that Milvus uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,10 +26,20 @@ const LENGTH_MAX: u32 = 65_535;
 pub enum DataType {
     /// `bool`
     Bool,
+    /// `int8`
+    Int8,
+    /// `int16`
+    Int16,
+    /// `int32`
+    Int32,
     /// `int64`
     Int64,
+    /// `float`, 32 bits; finite.
+    Float,
     /// `double`, 64 bits; finite.
     Double,
+    /// `timestamp`: an instant, as microseconds since 1970 in UTC, of the years 1 to 9999.
+    Timestamp,
     /// `varchar`: UTF-8 of at most `max_length` bytes.
     Varchar {
         /// In bytes, 1 to 65,535.
@@ -35,6 +47,13 @@ pub enum DataType {
     },
     /// `json`: any JSON value, stored as text.
     Json,
+    /// `array`: at most `max_capacity` values of one type, none of them null.
+    Array {
+        /// The type of its values.
+        element: Element,
+        /// 1 to 4,096.
+        max_capacity: u32,
+    },
     /// `float_vector`: `dim` 32-bit floats, each finite.
     FloatVector {
         /// 1 to 32,768.
@@ -42,17 +61,82 @@ pub enum DataType {
     },
 }
 
+/// What an [`DataType::Array`] holds: the scalar types but `json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// `bool`
+    Bool,
+    /// `int8`
+    Int8,
+    /// `int16`
+    Int16,
+    /// `int32`
+    Int32,
+    /// `int64`
+    Int64,
+    /// `float`
+    Float,
+    /// `double`
+    Double,
+    /// `timestamp`
+    Timestamp,
+    /// `varchar`
+    Varchar {
+        /// In bytes, 1 to 65,535.
+        max_length: u32,
+    },
+}
+
+impl From<Element> for DataType {
+    fn from(element: Element) -> Self {
+        match element {
+            Element::Bool => Self::Bool,
+            Element::Int8 => Self::Int8,
+            Element::Int16 => Self::Int16,
+            Element::Int32 => Self::Int32,
+            Element::Int64 => Self::Int64,
+            Element::Float => Self::Float,
+            Element::Double => Self::Double,
+            Element::Timestamp => Self::Timestamp,
+            Element::Varchar { max_length } => Self::Varchar { max_length },
+        }
+    }
+}
+
 impl DataType {
     /// The name by which schemas are written.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bool => "bool",
+            Self::Int8 => "int8",
+            Self::Int16 => "int16",
+            Self::Int32 => "int32",
             Self::Int64 => "int64",
+            Self::Float => "float",
             Self::Double => "double",
+            Self::Timestamp => "timestamp",
             Self::Varchar { .. } => "varchar",
             Self::Json => "json",
+            Self::Array { .. } => "array",
             Self::FloatVector { .. } => "float_vector",
         }
+    }
+
+    /// Whether its values are vectors, which are kept apart from the other columns.
+    pub const fn is_vector(self) -> bool {
+        matches!(self, Self::FloatVector { .. })
+    }
+
+    /// The smallest and the greatest integer of a type whose values are integers.
+    pub(crate) const fn int_range(self) -> Option<(i64, i64)> {
+        Some(match self {
+            Self::Int8 => (i8::MIN as i64, i8::MAX as i64),
+            Self::Int16 => (i16::MIN as i64, i16::MAX as i64),
+            Self::Int32 => (i32::MIN as i64, i32::MAX as i64),
+            Self::Int64 => (i64::MIN, i64::MAX),
+            Self::Timestamp => super::time::RANGE,
+            _ => return None,
+        })
     }
 }
 
@@ -60,6 +144,9 @@ impl fmt::Display for DataType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Varchar { max_length } => write!(f, "varchar({max_length})"),
+            Self::Array { element, max_capacity } => {
+                write!(f, "array({}, {max_capacity})", Self::from(*element))
+            }
             Self::FloatVector { dim } => write!(f, "float_vector({dim})"),
             other => f.write_str(other.name()),
         }
@@ -121,7 +208,9 @@ impl Field {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// `primaryKey`, `nullable` and `dynamic` may be left out when false, `maxLength` when it is the most that there is.
+/// An array names the type of its values: `{"name": "tags", "type": "array", "elementType": "varchar", "maxLength": 40,
+/// "maxCapacity": 16}`. `primaryKey`, `nullable` and `dynamic` may be left out when false, `maxLength` and `maxCapacity` when
+/// they are the most that there is.
 /// Keys that are not in this list are refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schema {
@@ -150,7 +239,7 @@ impl Schema {
             }
             check_field(field).map_err(|what| Error::invalid(format!("field {:?}: {what}", field.name)))?;
         }
-        let vectors = fields.iter().filter(|field| matches!(field.data_type, DataType::FloatVector { .. })).count();
+        let vectors = fields.iter().filter(|field| field.data_type.is_vector()).count();
         if vectors > VECTORS_MAX {
             return Err(Error::invalid(format!("{vectors} vector fields; a schema has at most {VECTORS_MAX}")));
         }
@@ -219,8 +308,13 @@ fn check_name(name: &str) -> Result<(), String> {
 /// Checks one field, and brings its default into the form that rows have.
 fn check_field(field: &mut Field) -> Result<(), String> {
     match field.data_type {
-        DataType::Varchar { max_length } if !(1..=LENGTH_MAX).contains(&max_length) => {
+        DataType::Varchar { max_length } | DataType::Array { element: Element::Varchar { max_length }, .. }
+            if !(1..=LENGTH_MAX).contains(&max_length) =>
+        {
             return Err(format!("maxLength is {max_length}, but must be 1 to {LENGTH_MAX}"));
+        }
+        DataType::Array { max_capacity, .. } if !(1..=CAPACITY_MAX).contains(&max_capacity) => {
+            return Err(format!("maxCapacity is {max_capacity}, but must be 1 to {CAPACITY_MAX}"));
         }
         DataType::FloatVector { dim } if !(1..=DIM_MAX).contains(&dim) => {
             return Err(format!("dim is {dim}, but must be 1 to {DIM_MAX}"));
@@ -264,10 +358,12 @@ struct FieldForm<'a>(&'a Field, bool);
 impl Serialize for FieldForm<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(field, primary_key) = *self;
-        let sized = matches!(field.data_type, DataType::Varchar { .. } | DataType::FloatVector { .. });
+        let parts = TypeParts::from(field.data_type);
+        let sizes = [("maxLength", parts.max_length), ("maxCapacity", parts.max_capacity), ("dim", parts.dim)];
         let entries = 2
             + usize::from(primary_key)
-            + usize::from(sized)
+            + usize::from(parts.element_type.is_some())
+            + sizes.iter().filter(|(_, size)| size.is_some()).count()
             + usize::from(field.nullable)
             + usize::from(field.default.is_some());
         let mut map = serializer.serialize_map(Some(entries))?;
@@ -276,10 +372,13 @@ impl Serialize for FieldForm<'_> {
         if primary_key {
             map.serialize_entry("primaryKey", &true)?;
         }
-        match field.data_type {
-            DataType::Varchar { max_length } => map.serialize_entry("maxLength", &max_length)?,
-            DataType::FloatVector { dim } => map.serialize_entry("dim", &dim)?,
-            _ => {}
+        if let Some(element) = &parts.element_type {
+            map.serialize_entry("elementType", element)?;
+        }
+        for (name, size) in sizes {
+            if let Some(size) = size {
+                map.serialize_entry(name, &size)?;
+            }
         }
         if field.nullable {
             map.serialize_entry("nullable", &true)?;
@@ -307,7 +406,9 @@ struct FieldText {
     type_name: String,
     #[serde(default)]
     primary_key: bool,
+    element_type: Option<String>,
     max_length: Option<u32>,
+    max_capacity: Option<u32>,
     dim: Option<u32>,
     #[serde(default)]
     nullable: bool,
@@ -316,27 +417,102 @@ struct FieldText {
 
 impl FieldText {
     fn into_field(self) -> Result<Field, String> {
-        let data_type = match self.type_name.as_str() {
-            "bool" => DataType::Bool,
-            "int64" => DataType::Int64,
-            "double" => DataType::Double,
+        let Self { name, type_name, primary_key: _, element_type, max_length, max_capacity, dim, nullable, default } =
+            self;
+        let data_type = TypeParts { type_name, element_type, max_length, max_capacity, dim }.into_type()?;
+        Ok(Field { name, data_type, nullable, default })
+    }
+}
+
+/// A type as schemas are written: its name, and what the name leaves open.
+pub(crate) struct TypeParts {
+    pub(crate) type_name: String,
+    /// Of an `array`.
+    pub(crate) element_type: Option<String>,
+    /// Of a `varchar`, or of those in an `array`; the most that there is when it is left out.
+    pub(crate) max_length: Option<u32>,
+    /// Of an `array`; the most that there is when it is left out.
+    pub(crate) max_capacity: Option<u32>,
+    /// Of a vector.
+    pub(crate) dim: Option<u32>,
+}
+
+impl From<DataType> for TypeParts {
+    fn from(data_type: DataType) -> Self {
+        let mut parts = Self {
+            type_name: data_type.name().to_owned(),
+            element_type: None,
+            max_length: None,
+            max_capacity: None,
+            dim: None,
+        };
+        match data_type {
+            DataType::Varchar { max_length } => parts.max_length = Some(max_length),
+            DataType::FloatVector { dim } => parts.dim = Some(dim),
+            DataType::Array { element, max_capacity } => {
+                let element = Self::from(DataType::from(element));
+                parts.element_type = Some(element.type_name);
+                parts.max_length = element.max_length;
+                parts.max_capacity = Some(max_capacity);
+            }
+            _ => {}
+        }
+        parts
+    }
+}
+
+impl TypeParts {
+    /// The type; what belongs to another one is refused.
+    pub(crate) fn into_type(self) -> Result<DataType, String> {
+        const TYPES: &str =
+            "bool, int8, int16, int32, int64, float, double, timestamp, varchar, json, array or float_vector";
+        let name = self.type_name.as_str();
+        let is_array = name == "array";
+        let element = self.element_type.as_deref();
+        let max_length = self.max_length.unwrap_or(LENGTH_MAX);
+        let data_type = match name {
             "json" => DataType::Json,
-            "varchar" => DataType::Varchar { max_length: self.max_length.unwrap_or(LENGTH_MAX) },
             "float_vector" => DataType::FloatVector { dim: self.dim.ok_or("a float_vector needs its dim")? },
+            "array" => {
+                let element = element.ok_or("an array needs its elementType")?;
+                let element = scalar(element, max_length).ok_or_else(|| {
+                    format!("elementType {element:?}: an array holds one of the scalar types, but not json")
+                })?;
+                DataType::Array { element, max_capacity: self.max_capacity.unwrap_or(CAPACITY_MAX) }
+            }
             other => {
-                return Err(format!(
-                    "unknown type {other:?}, expected bool, int64, double, varchar, json or float_vector"
-                ));
+                let scalar = scalar(other, max_length);
+                scalar.map(DataType::from).ok_or_else(|| format!("unknown type {other:?}, expected {TYPES}"))?
             }
         };
-        if self.max_length.is_some() && !matches!(data_type, DataType::Varchar { .. }) {
-            return Err(format!("maxLength is for varchar, not for {}", data_type.name()));
+        let has_text = name == "varchar" || element == Some("varchar");
+        for (what, given, belongs, owner) in [
+            ("maxLength", self.max_length.is_some(), has_text, "varchar"),
+            ("dim", self.dim.is_some(), data_type.is_vector(), "vectors"),
+            ("elementType", element.is_some(), is_array, "array"),
+            ("maxCapacity", self.max_capacity.is_some(), is_array, "array"),
+        ] {
+            if given && !belongs {
+                return Err(format!("{what} is for {owner}, not for {name}"));
+            }
         }
-        if self.dim.is_some() && !matches!(data_type, DataType::FloatVector { .. }) {
-            return Err(format!("dim is for float_vector, not for {}", data_type.name()));
-        }
-        Ok(Field { name: self.name, data_type, nullable: self.nullable, default: self.default })
+        Ok(data_type)
     }
+}
+
+fn scalar(name: &str, max_length: u32) -> Option<Element> {
+    Some(match name {
+        "bool" => Element::Bool,
+        "int8" => Element::Int8,
+        "int16" => Element::Int16,
+        "int32" => Element::Int32,
+        "int64" => Element::Int64,
+        "float" => Element::Float,
+        "double" => Element::Double,
+        "timestamp" => Element::Timestamp,
+        "varchar" => Element::Varchar { max_length },
+        _ => return None,
+    })
 }
 
 impl<'de> Deserialize<'de> for Schema {
@@ -396,6 +572,12 @@ mod tests {
         refused(vec![Field::new("id", DataType::Double)], &["int64 or varchar", "double"]);
         refused(vec![id(), Field::new("t", DataType::Varchar { max_length: 0 })], &["\"t\"", "maxLength is 0"]);
         refused(vec![id(), Field::new("t", DataType::Varchar { max_length: 65_536 })], &["65536", "65535"]);
+        let array = |element, max_capacity| Field::new("a", DataType::Array { element, max_capacity });
+        refused(vec![id(), array(Element::Bool, 0)], &["\"a\"", "maxCapacity is 0", "4096"]);
+        refused(vec![id(), array(Element::Bool, 4_097)], &["maxCapacity is 4097"]);
+        refused(vec![id(), array(Element::Varchar { max_length: 0 }, 2)], &["\"a\"", "maxLength is 0"]);
+        refused(vec![Field::new("id", DataType::Int32)], &["int64 or varchar", "int32"]);
+        refused(vec![id(), Field::new("n", DataType::Int8).with_default(128)], &["\"n\"", "128 is out of range"]);
         refused(vec![id(), vector("v", 0)], &["\"v\"", "dim is 0"]);
         refused(vec![id(), vector("v", 32_769)], &["32769"]);
         refused(vec![id(), vector("v", 2).nullable()], &["\"v\"", "nullable"]);
@@ -415,8 +597,20 @@ mod tests {
             (r#"{"fields":[{"name":"id","type":"int64"}]}"#, "primaryKey"),
             (r#"{"fields":[{"name":"id","type":"int64","primaryKey":true,"primary":1}]}"#, "unknown field `primary`"),
             (r#"{"fields":[],"dynamic":false,"x":1}"#, "unknown field `x`"),
-            (r#"{"fields":[{"name":"id","type":"int32","primaryKey":true}]}"#, "\"int32\""),
-            (r#"{"fields":[{"name":"id","type":"int64","primaryKey":true,"dim":3}]}"#, "dim is for float_vector"),
+            (r#"{"fields":[{"name":"id","type":"int33","primaryKey":true}]}"#, "\"int33\""),
+            (r#"{"fields":[{"name":"id","type":"int64","primaryKey":true,"dim":3}]}"#, "dim is for vectors"),
+            (
+                r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"a","type":"array"}]}"#,
+                "field \"a\": an array needs its elementType",
+            ),
+            (
+                r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"a","type":"array","elementType":"json"}]}"#,
+                "elementType \"json\"",
+            ),
+            (
+                r#"{"fields":[{"name":"id","type":"int64","primaryKey":true,"maxCapacity":3}]}"#,
+                "maxCapacity is for array, not for int64",
+            ),
             (
                 r#"{"fields":[{"name":"id","type":"int64","primaryKey":true,"maxLength":3}]}"#,
                 "maxLength is for varchar",

@@ -4,8 +4,8 @@ use arrow_array::builder::{FixedSizeListBuilder, Float64Builder, Int8Builder, La
 use arrow_array::types::Int8Type;
 use arrow_array::{
     Array, ArrayRef, BooleanArray, Date32Array, DictionaryArray, Float16Array, Float32Array, Float64Array, Int8Array,
-    Int16Array, Int64Array, LargeStringArray, NullArray, RecordBatch, StringArray, StringViewArray, UInt32Array,
-    UInt64Array,
+    Int16Array, Int64Array, LargeStringArray, NullArray, RecordBatch, StringArray, StringViewArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt32Array, UInt64Array,
 };
 use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
 use proptest::prelude::*;
@@ -56,7 +56,16 @@ pub(super) fn any_value() -> impl Strategy<Value = Value> {
 fn value_of(data_type: DataType) -> BoxedStrategy<Value> {
     match data_type {
         DataType::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
-        DataType::Int64 => any::<i64>().prop_map(Value::Int).boxed(),
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Timestamp => {
+            let (min, max) = data_type.int_range().unwrap();
+            prop_oneof![Just(min), Just(max), min..=max].prop_map(Value::Int).boxed()
+        }
+        DataType::Float => {
+            (prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO).prop_map(Value::Float).boxed()
+        }
+        DataType::Array { element, max_capacity } => {
+            prop::collection::vec(value_of(element.into()), 0..=max_capacity as usize).prop_map(Value::Array).boxed()
+        }
         DataType::Double => any_double().prop_map(Value::Double).boxed(),
         DataType::Varchar { .. } => any_text().prop_map(Value::String).boxed(),
         DataType::Json => {
@@ -75,6 +84,16 @@ pub(super) fn any_schema() -> impl Strategy<Value = Schema> {
         DataType::Double,
         DataType::Varchar { max_length: 24 },
         DataType::Json,
+        DataType::Int8,
+        DataType::Int16,
+        DataType::Int32,
+        DataType::Float,
+        DataType::Timestamp,
+        DataType::Array { element: Element::Int16, max_capacity: 3 },
+        DataType::Array { element: Element::Varchar { max_length: 24 }, max_capacity: 3 },
+        DataType::Array { element: Element::Bool, max_capacity: 3 },
+        DataType::Array { element: Element::Float, max_capacity: 3 },
+        DataType::Array { element: Element::Timestamp, max_capacity: 3 },
     ]);
     let scalar = scalar.prop_flat_map(|data_type| {
         (any::<bool>(), prop::option::of(value_of(data_type))).prop_map(move |(nullable, default)| Field {
@@ -248,7 +267,7 @@ fn each_wrong_row_is_named() {
     refused(with("embedding", vec![f32::INFINITY, 1.0]), &["\"embedding\"", "number 0 is inf"]);
     refused(with("embedding", json!([1e300, 1])), &["\"embedding\"", "number 0 is inf"]);
     refused(with("embedding", json!([1, "x"])), &["\"embedding\"", "number at 1", "a string"]);
-    refused(with("embedding", json!([1, null])), &["\"embedding\"", "number at 1", "null"]);
+    refused(with("embedding", json!([1, null])), &["\"embedding\"", "number 1 is null"]);
     refused(with("embedding", "rain"), &["\"embedding\"", "a vector of 2 numbers", "a string"]);
     refused(with("embedding", Value::Null), &["\"embedding\"", "is null"]);
     refused(without("embedding"), &["\"embedding\"", "is missing"]);
@@ -279,6 +298,92 @@ fn each_wrong_row_is_named() {
         &Batch::from_rows(&Arc::new(string_key), rows).unwrap_err(),
         &["row 1", "\"word\"", "key \"rain\" occurs twice"],
     );
+}
+
+/// One field `x` of that type beside the key.
+fn only(data_type: DataType) -> Arc<Schema> {
+    Arc::new(Schema::new(vec![Field::new("id", DataType::Int64), Field::new("x", data_type)], "id", false).unwrap())
+}
+
+fn read(data_type: DataType, value: impl Into<Value>) -> Result<Value, String> {
+    let row = Row::from([("id".to_owned(), Value::Int(1)), ("x".to_owned(), value.into())]);
+    match Batch::from_rows(&only(data_type), vec![row]) {
+        Ok(batch) => Ok(batch.row(0, None)["x"].clone()),
+        Err(error) => {
+            assert_names(&error, &["row 0", "\"x\""]);
+            Err(error.message().to_owned())
+        }
+    }
+}
+
+#[test]
+fn numbers_are_kept_or_refused_by_their_type() {
+    for (data_type, max) in [
+        (DataType::Int8, i64::from(i8::MAX)),
+        (DataType::Int16, i64::from(i16::MAX)),
+        (DataType::Int32, i64::from(i32::MAX)),
+    ] {
+        for value in [max, -max - 1, 0] {
+            assert_eq!(read(data_type, value), Ok(Value::Int(value)));
+        }
+        for value in [max + 1, -max - 2, i64::MAX, i64::MIN] {
+            let error = read(data_type, value).unwrap_err();
+            assert!(error.contains(&format!("{value} is out of range, expected {} to {max}", -max - 1)), "{error}");
+        }
+        assert!(read(data_type, 1.0).unwrap_err().contains(&format!("expected an {data_type}, got the double 1")));
+    }
+    assert_eq!(read(DataType::Float, 0.1), Ok(Value::Float(0.1)));
+    assert_eq!(read(DataType::Float, 3), Ok(Value::Float(3.0)));
+    assert_eq!(read(DataType::Float, f64::from(f32::MAX)), Ok(Value::Float(f32::MAX)));
+    assert!(read(DataType::Float, 3.5e38).unwrap_err().contains("beyond the range of a float"));
+    assert!(read(DataType::Float, f32::NAN).unwrap_err().contains("expected a finite float, got the double NaN"));
+    assert!(read(DataType::Float, "1").unwrap_err().contains("expected a finite float, got a string"));
+}
+
+#[test]
+fn instants_are_microseconds() {
+    let (first, last) = time::RANGE;
+    assert_eq!(read(DataType::Timestamp, "1970-01-01T00:00:01.5Z"), Ok(Value::Int(1_500_000)));
+    assert_eq!(read(DataType::Timestamp, last), Ok(Value::Int(last)));
+    assert!(read(DataType::Timestamp, last + 1).unwrap_err().contains("out of range"));
+    assert!(read(DataType::Timestamp, first - 1).unwrap_err().contains("out of range"));
+    assert!(read(DataType::Timestamp, "yesterday").unwrap_err().contains("\"yesterday\" is no timestamp"));
+    assert!(read(DataType::Timestamp, 1.5).unwrap_err().contains("expected a timestamp, got the double 1.5"));
+    let one = |array: ArrayRef| {
+        let rows = array.len();
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows as i64));
+        Batch::from_arrow(&only(DataType::Timestamp), &arrow(vec![("id", ids), ("x", array)]))
+            .map(|batch| batch.row(0, None)["x"].clone())
+    };
+    assert_eq!(one(Arc::new(TimestampSecondArray::from(vec![2]))).unwrap(), Value::Int(2_000_000));
+    assert_eq!(one(Arc::new(TimestampMillisecondArray::from(vec![-2]))).unwrap(), Value::Int(-2_000));
+    assert_eq!(
+        one(Arc::new(TimestampNanosecondArray::from(vec![2_000]).with_timezone("+01:00"))).unwrap(),
+        Value::Int(2)
+    );
+    assert_eq!(one(Arc::new(Date32Array::from(vec![1]))).unwrap(), Value::Int(86_400_000_000));
+    assert_names(&one(Arc::new(TimestampNanosecondArray::from(vec![1]))).unwrap_err(), &["row 0", "\"x\"", "Arrow's"]);
+    assert_names(&one(Arc::new(TimestampSecondArray::from(vec![i64::MAX]))).unwrap_err(), &["row 0", "\"x\""]);
+}
+
+#[test]
+fn arrays_are_kept_or_refused_by_their_elements() {
+    let int8s = DataType::Array { element: Element::Int8, max_capacity: 3 };
+    let values = |values: &[i64]| Value::Array(values.iter().map(|&value| Value::Int(value)).collect());
+    assert_eq!(read(int8s, values(&[])), Ok(values(&[])));
+    assert_eq!(read(int8s, values(&[-128, 127])), Ok(values(&[-128, 127])));
+    assert_eq!(read(int8s, json!([1, 2])), Ok(values(&[1, 2])));
+    assert!(read(int8s, json!([1, 2, 3, 4])).unwrap_err().contains("an array of 4 values, at most 3 are allowed"));
+    assert!(read(int8s, json!([1, 200])).unwrap_err().contains("value 1: 200 is out of range, expected -128 to 127"));
+    assert!(read(int8s, json!([1, null])).unwrap_err().contains("value 1: null, which an array cannot hold"));
+    assert!(read(int8s, json!(["a"])).unwrap_err().contains("value 0: expected an int8, got a string"));
+    assert!(read(int8s, json!([[1]])).unwrap_err().contains("value 0: expected an int8, got an array"));
+    assert!(read(int8s, 1).unwrap_err().contains("expected array(int8, 3), got the integer 1"));
+    let floats = DataType::Array { element: Element::Float, max_capacity: 3 };
+    assert_eq!(read(floats, vec![0.5f32]), Ok(Value::Array(vec![Value::Float(0.5)])));
+    assert!(read(floats, vec![f32::NAN]).unwrap_err().contains("value 0: expected a finite float"));
+    let texts = DataType::Array { element: Element::Varchar { max_length: 2 }, max_capacity: 3 };
+    assert!(read(texts, json!(["ab", "abc"])).unwrap_err().contains("value 1: a string of 3 bytes"));
 }
 
 #[test]
@@ -468,7 +573,7 @@ fn each_wrong_arrow_column_is_named() {
     refused("id", Arc::new(Float64Array::from(vec![1.0])), &["row 0", "\"id\"", "int64", "the double 1"]);
     refused("title", Arc::new(StringArray::from(vec![None, Some("x")])), &["row 0", "\"title\"", "is null"]);
     refused("title", Arc::new(StringArray::from(vec!["ok", "too long"])), &["row 1", "\"title\"", "8 bytes"]);
-    refused("title", Arc::new(Date32Array::from(vec![1])), &["row 0", "\"title\"", "Date32"]);
+    refused("title", Arc::new(Date32Array::from(vec![1])), &["row 0", "\"title\"", "an instant"]);
     refused("size", Arc::new(Float64Array::from(vec![1.0, f64::NAN])), &["row 1", "\"size\"", "NaN"]);
     refused("meta", Arc::new(StringArray::from(vec!["{", "1"])), &["row 0", "\"meta\"", "not JSON text"]);
     refused("meta", Arc::new(StringArray::from(vec!["1e999"])), &["row 0", "\"meta\"", "not JSON text"]);
@@ -505,5 +610,5 @@ fn unknown_arrow_columns_are_dynamic() {
     }
     let dates: ArrayRef = Arc::new(Date32Array::from(vec![1, 2]));
     let error = Batch::from_arrow(&schema, &arrow(vec![ids(), ("day", dates)])).unwrap_err();
-    assert_names(&error, &["row 0", "\"day\"", "Date32"]);
+    assert_names(&error, &["row 0", "\"day\"", "an instant"]);
 }

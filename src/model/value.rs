@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 ///
 /// Serialized it describes itself: nil, bool, integer, float, string, array and map; a vector is a byte string of
 /// little-endian `f32` in binary formats and an array of numbers elsewhere. Read back, arrays and maps become
-/// [`Value::Json`]: only a schema can tell an array of numbers from a vector, and does so when a
+/// [`Value::Json`], and a 32-bit float may become [`Value::Double`]: only a schema can tell them apart, and does so when a
 /// [`Batch`](super::Batch) is made.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -16,14 +16,18 @@ pub enum Value {
     Null,
     /// `bool`.
     Bool(bool),
-    /// `int64`.
+    /// `int8` to `int64`, and `timestamp`: microseconds since 1970 in UTC.
     Int(i64),
+    /// `float`.
+    Float(f32),
     /// `double`.
     Double(f64),
     /// `varchar`.
     String(String),
     /// `json`: any JSON value. A JSON `null` is [`Value::Null`].
     Json(Json),
+    /// `array`.
+    Array(Vec<Value>),
     /// `float_vector`: `dim` numbers.
     Vector(Vec<f32>),
 }
@@ -37,6 +41,12 @@ impl From<bool> for Value {
 impl From<i64> for Value {
     fn from(value: i64) -> Self {
         Self::Int(value)
+    }
+}
+
+impl From<f32> for Value {
+    fn from(value: f32) -> Self {
+        Self::Float(value)
     }
 }
 
@@ -64,6 +74,13 @@ impl From<Vec<f32>> for Value {
     }
 }
 
+impl FromIterator<Value> for Value {
+    /// An array.
+    fn from_iter<I: IntoIterator<Item = Value>>(values: I) -> Self {
+        Self::Array(values.into_iter().collect())
+    }
+}
+
 impl From<Json> for Value {
     /// Scalars become the scalar values; arrays, objects and integers beyond `i64` stay JSON.
     fn from(value: Json) -> Self {
@@ -87,9 +104,11 @@ impl Serialize for Value {
             Self::Null => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
             Self::Int(value) => serializer.serialize_i64(*value),
+            Self::Float(value) => serializer.serialize_f32(*value),
             Self::Double(value) => serializer.serialize_f64(*value),
             Self::String(value) => serializer.serialize_str(value),
             Self::Json(value) => value.serialize(serializer),
+            Self::Array(values) => values.serialize(serializer),
             Self::Vector(values) if serializer.is_human_readable() => {
                 // JSON has no word for these, and would quietly write null.
                 if let Some(at) = values.iter().position(|value| !value.is_finite()) {
@@ -144,6 +163,10 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
         // Beyond i64 it is still JSON; an int64 field refuses it with the row and field.
         Ok(i64::try_from(value).map_or_else(|_| Value::Json(value.into()), Value::Int))
+    }
+
+    fn visit_f32<E>(self, value: f32) -> Result<Value, E> {
+        Ok(Value::Float(value))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {

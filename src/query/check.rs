@@ -7,7 +7,7 @@ use super::number::Number;
 use super::set::Set;
 use super::token::quoted;
 use super::{DEPTH_MAX, token};
-use crate::model::{DataType, META_COLUMN, Schema, Value};
+use crate::model::{DataType, Element, META_COLUMN, Schema, Value};
 
 /// A part of an expression whose type is known.
 #[derive(Debug, Clone)]
@@ -60,8 +60,11 @@ impl Term {
                 match operand {
                     Operand::Literal(Literal::List(_)) => "a list".to_string(),
                     Operand::Literal(literal) => format!("{} {shown}", noun(literal)),
-                    Operand::Column(column) => format!("{} field {shown}", column.kind),
-                    Operand::Path(_) => format!("json value {shown}"),
+                    Operand::Column(column) => format!("{} field {shown}", column.type_name),
+                    Operand::Path(path) => match path.kind() {
+                        Kind::List => format!("array field {shown}"),
+                        kind => format!("{kind} value {shown}"),
+                    },
                     Operand::Arithmetic { .. } => format!("{} {shown}", operand.kind()),
                 }
             }
@@ -108,15 +111,17 @@ pub(super) fn name(schema: &Schema, at: usize, name: &str) -> Result<Term, Fault
         };
         return Err(Fault::new(at, format!("found {}, which is no field of this collection: {hint}", quoted(name))));
     };
+    let path = |element| {
+        let path = Path { column: field.name.clone(), steps: vec![], element, slot: 0 };
+        Ok(Term::value(at, Operand::Path(path)))
+    };
     let kind = match field.data_type {
         DataType::Bool => Kind::Bool,
-        DataType::Int64 => Kind::Int,
-        DataType::Double => Kind::Float,
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Timestamp => Kind::Int,
+        DataType::Float | DataType::Double => Kind::Float,
         DataType::Varchar { .. } => Kind::Text,
-        DataType::Json => {
-            let path = Path { column: field.name.clone(), steps: vec![], slot: 0 };
-            return Ok(Term::value(at, Operand::Path(path)));
-        }
+        DataType::Json => return path(None),
+        DataType::Array { element, .. } => return path(Some(element)),
         DataType::FloatVector { .. } => {
             return Err(Fault::new(
                 at,
@@ -124,7 +129,8 @@ pub(super) fn name(schema: &Schema, at: usize, name: &str) -> Result<Term, Fault
             ));
         }
     };
-    Ok(Term::value(at, Operand::Column(Column { name: field.name.clone(), kind, slot: 0 })))
+    let type_name = field.data_type.name();
+    Ok(Term::value(at, Operand::Column(Column { name: field.name.clone(), kind, type_name, slot: 0 })))
 }
 
 /// `$meta`, which steps must follow.
@@ -132,16 +138,23 @@ pub(super) fn meta(schema: &Schema, at: usize) -> Result<Term, Fault> {
     if !schema.dynamic() {
         return Err(Fault::new(at, "found `$meta`, but this collection has no dynamic field"));
     }
-    Ok(Term::value(at, Operand::Path(Path { column: META_COLUMN.to_string(), steps: vec![], slot: 0 })))
+    Ok(Term::value(at, Operand::Path(Path { column: META_COLUMN.to_string(), steps: vec![], element: None, slot: 0 })))
 }
 
 /// `term[step]`, with the bracket at `at`.
 pub(super) fn step(mut term: Term, at: usize, step: Step) -> Result<Term, Fault> {
     match &mut term.meaning {
-        Meaning::Value(Operand::Path(path)) => {
+        Meaning::Value(Operand::Path(path)) if path.element.is_none() => {
             path.steps.push(step);
             Ok(term)
         }
+        Meaning::Value(Operand::Path(path)) if path.steps.is_empty() => match step {
+            Step::Index(_) => {
+                path.steps.push(step);
+                Ok(term)
+            }
+            _ => Err(Fault::new(at, format!("found a key after {}, expected an index such as `[0]`", term.describe()))),
+        },
         _ => Err(Fault::new(at, format!("found `[` after {}, which has nothing inside", term.describe()))),
     }
 }
@@ -154,6 +167,7 @@ pub(super) fn parameter(at: usize, name: &str, value: &Value) -> Result<Term, Fa
     let literal = match value {
         Value::Bool(value) => Literal::Bool(*value),
         Value::Int(int) => Literal::Int(*int),
+        Value::Float(float) if float.is_finite() => Literal::Float(f64::from(*float)),
         Value::Double(float) if float.is_finite() => Literal::Float(*float),
         Value::String(text) => Literal::Text(text.clone()),
         Value::Json(Json::Bool(value)) => Literal::Bool(*value),
@@ -167,7 +181,12 @@ pub(super) fn parameter(at: usize, name: &str, value: &Value) -> Result<Term, Fa
             values.iter().try_for_each(|value| list_value(at, name, value, 2))?;
             Literal::List(values.clone())
         }
-        Value::Double(_) => return found("not finite"),
+        Value::Array(values) => {
+            let values =
+                values.iter().map(|value| parameter(at, name, value).and_then(constant)).collect::<Result<_, _>>()?;
+            Literal::List(values)
+        }
+        Value::Float(_) | Value::Double(_) => return found("not finite"),
         Value::Null | Value::Json(Json::Null) => return found("null"),
         Value::Json(Json::Object(_)) => return found("an object"),
         Value::Vector(_) => return found("a vector"),
@@ -198,15 +217,17 @@ fn list_value(at: usize, name: &str, value: &Json, depth: usize) -> Result<(), F
 pub(super) fn list(at: usize, values: Vec<Term>) -> Result<Term, Fault> {
     let depth = values.iter().map(|term| term.depth).max().unwrap_or(0);
     let values_at = values.iter().map(|term| term.at).collect();
-    let values = values
-        .into_iter()
-        .map(|term| match term.meaning {
-            Meaning::Value(Operand::Literal(literal)) => Ok(json(literal)),
-            _ => Err(term.unexpected("a constant in the list")),
-        })
-        .collect::<Result<_, _>>()?;
+    let values = values.into_iter().map(constant).collect::<Result<_, _>>()?;
     let list = Meaning::Value(Operand::Literal(Literal::List(values)));
     Ok(Term { values_at, ..Term::above(list, at, depth)? })
+}
+
+/// A value of a list.
+fn constant(term: Term) -> Result<Json, Fault> {
+    match term.meaning {
+        Meaning::Value(Operand::Literal(literal)) => Ok(json(literal)),
+        _ => Err(term.unexpected("a constant in the list")),
+    }
 }
 
 fn json(literal: Literal) -> Json {
@@ -281,8 +302,9 @@ pub(super) fn compare(comparison: Comparison, at: usize, left: Term, right: Term
         };
         if comparison == Comparison::Eq { same } else { same.negated() }
     } else {
+        let literals = [&left, &right].map(|term| matches!(term.meaning, Meaning::Value(Operand::Literal(_))));
         let fits = match (left.kind(), right.kind()) {
-            (Kind::Json, Kind::List) | (Kind::List, Kind::Json) => {
+            (Kind::Json | Kind::List, Kind::List) | (Kind::List, Kind::Json) if literals != [true; 2] => {
                 if !comparison.is_equality() {
                     let sign = comparison.sign();
                     let message = format!("found `{sign}` beside a list, which has no order: expected `==` or `!=`");
@@ -299,13 +321,53 @@ pub(super) fn compare(comparison: Comparison, at: usize, left: Term, right: Term
         };
         match (l, r) {
             (Operand::Literal(l), Operand::Literal(r)) => Predicate::Constant(comparison.holds(order(l, r))),
-            (Operand::Literal(_), _) => {
-                Predicate::Compare { comparison: comparison.flipped(), left: r.clone(), right: l.clone() }
+            (Operand::Literal(literal), _) => {
+                let right = Operand::Literal(rounded(r, literal.clone()));
+                Predicate::Compare { comparison: comparison.flipped(), left: r.clone(), right }
+            }
+            (_, Operand::Literal(literal)) => {
+                let right = Operand::Literal(rounded(l, literal.clone()));
+                Predicate::Compare { comparison, left: l.clone(), right }
             }
             _ => Predicate::Compare { comparison, left: l.clone(), right: r.clone() },
         }
     };
     Term::above(Meaning::Condition(predicate), start, depth)
+}
+
+/// `literal` beside `operand`: a fraction beside a `float` as the nearest 32-bit float, which is what the field would hold.
+fn rounded(operand: &Operand, literal: Literal) -> Literal {
+    let single = match operand {
+        Operand::Column(column) => column.type_name == "float",
+        Operand::Path(path) => path.element == Some(Element::Float) && path.kind() == Kind::Float,
+        _ => false,
+    };
+    match literal {
+        Literal::Float(float) if single && (float as f32).is_finite() => Literal::Float(f64::from(float as f32)),
+        literal => literal,
+    }
+}
+
+/// The same for a value of a list.
+fn rounded_json(operand: &Operand, value: &Json) -> Json {
+    match value {
+        Json::Number(number) if number.is_f64() => {
+            json(rounded(operand, Literal::Float(number.as_f64().unwrap_or(f64::NAN))))
+        }
+        value => value.clone(),
+    }
+}
+
+/// Whether `value` of a list can be one of that kind, and what such ones are called.
+fn fits(kind: Kind, value: &Json) -> (bool, &'static str) {
+    match kind {
+        Kind::Bool => (value.is_boolean(), "booleans"),
+        Kind::Int => (value.as_number().is_some_and(|n| Number::of_json(n).as_int().is_some()), "integers"),
+        Kind::Text => (value.is_string(), "strings"),
+        Kind::Json => (true, "values"),
+        Kind::List => (value.is_array(), "lists"),
+        Kind::Float | Kind::Number => (value.is_number(), "numbers"),
+    }
 }
 
 /// Of two strings or two numbers.
@@ -416,15 +478,10 @@ pub(super) fn within(left: Term, right: Term) -> Result<Term, Fault> {
     };
     let kind = operand.kind();
     for (index, value) in values.iter().enumerate() {
-        let (fits, expected) = match kind {
-            Kind::Bool => (value.is_boolean(), "booleans"),
-            Kind::Int => (value.as_number().is_some_and(|n| Number::of_json(n).as_int().is_some()), "integers"),
-            Kind::Text => (value.is_string(), "strings"),
-            Kind::Json => (true, "values"),
-            _ => (value.is_number(), "numbers"),
-        };
+        let (fits, expected) = fits(kind, value);
         if !fits {
-            return Err(right.unexpected_value(index, value, &format!("{expected} for {kind} field `{operand}`")));
+            let what = Term::value(start, operand).describe();
+            return Err(right.unexpected_value(index, value, &format!("{expected} for {what}")));
         }
     }
     let predicate = if values.is_empty() {
@@ -438,7 +495,8 @@ pub(super) fn within(left: Term, right: Term) -> Result<Term, Fault> {
             [true, false].into_iter().filter(|value| values.contains(&Json::Bool(*value))).collect();
         Predicate::joined(true, wanted.iter().map(truth))
     } else {
-        Predicate::In { operand, set: Set::new(values.iter().cloned()) }
+        let set = Set::new(values.iter().map(|value| rounded_json(&operand, value)));
+        Predicate::In { operand, set }
     };
     Term::above(Meaning::Condition(predicate), start, depth + 1)
 }
@@ -446,7 +504,11 @@ pub(super) fn within(left: Term, right: Term) -> Result<Term, Fault> {
 /// `left like right`
 pub(super) fn like(left: Term, right: Term) -> Result<Term, Fault> {
     let operand = match &left.meaning {
-        Meaning::Value(operand @ (Operand::Column(Column { kind: Kind::Text, .. }) | Operand::Path(_))) => operand,
+        Meaning::Value(operand @ (Operand::Column(_) | Operand::Path(_)))
+            if matches!(operand.kind(), Kind::Text | Kind::Json) =>
+        {
+            operand
+        }
         _ => return Err(left.unexpected("a varchar field or a json value before `like`")),
     };
     let Meaning::Value(Operand::Literal(Literal::Text(source))) = &right.meaning else {
@@ -471,7 +533,7 @@ pub(super) fn is_null(term: Term) -> Result<Term, Fault> {
 /// `exists term`, with the word at `at`.
 pub(super) fn exists(at: usize, term: Term) -> Result<Term, Fault> {
     match &term.meaning {
-        Meaning::Value(Operand::Path(path)) if !path.steps.is_empty() => {
+        Meaning::Value(Operand::Path(path)) if !path.steps.is_empty() && path.kind() == Kind::Json => {
             Term::above(Meaning::Condition(Predicate::Exists(path.clone())), at, term.depth)
         }
         _ => Err(term.unexpected("a key of a json or of the dynamic field after `exists`")),
@@ -483,14 +545,13 @@ pub(super) fn contains(containment: Containment, at: usize, arguments: Vec<Term>
     let name = containment.name();
     let count = arguments.len();
     let Ok([array, wanted]) = <[Term; 2]>::try_from(arguments) else {
-        let message =
-            format!("found {count} arguments of `{name}`, expected 2: a json value, and what it should contain");
+        let message = format!(
+            "found {count} arguments of `{name}`, expected 2: an array or a json value, and what it should contain"
+        );
         return Err(Fault::new(at, message));
     };
-    let path = match &array.meaning {
-        Meaning::Value(Operand::Path(path)) => path.clone(),
-        _ => return Err(array.unexpected(&format!("a json value as the first argument of `{name}`"))),
-    };
+    let path = array_path(&array, name)?;
+    let wanted_at = wanted.values_at.clone();
     let values = match (containment, wanted.meaning) {
         (Containment::One, Meaning::Value(Operand::Literal(literal))) => vec![json(literal)],
         (_, Meaning::Value(Operand::Literal(Literal::List(values)))) => values,
@@ -500,6 +561,41 @@ pub(super) fn contains(containment: Containment, at: usize, arguments: Vec<Term>
             return Err(wanted.unexpected(&format!("{expected} as the second argument of `{name}`")));
         }
     };
+    let values = match path.element {
+        None => values,
+        Some(element) => {
+            // As a value of it is compared.
+            let value = Operand::Path(Path { steps: vec![Step::Index(0)], ..path.clone() });
+            let check = |(index, given): (usize, &Json)| match fits(Kind::of(element), given) {
+                (true, _) => Ok(rounded_json(&value, given)),
+                (false, expected) => {
+                    let at = wanted_at.get(index).copied().unwrap_or(wanted.at);
+                    let shown = quoted(&given.to_string());
+                    Err(Fault::new(at, format!("found {shown}, expected {expected} for {}", array.describe())))
+                }
+            };
+            values.iter().enumerate().map(check).collect::<Result<_, _>>()?
+        }
+    };
     let predicate = Predicate::Contains { path, containment, values };
     Term::above(Meaning::Condition(predicate), at, array.depth.max(wanted.depth))
+}
+
+/// `array_length(arguments)`, with the name at `at`.
+pub(super) fn length(at: usize, arguments: Vec<Term>) -> Result<Term, Fault> {
+    let count = arguments.len();
+    let Ok([array]) = <[Term; 1]>::try_from(arguments) else {
+        return Err(Fault::new(at, format!("found {count} arguments of `array_length`, expected 1: an array")));
+    };
+    let mut path = array_path(&array, "array_length")?;
+    path.steps.push(Step::Length);
+    Ok(Term::value(at, Operand::Path(path)))
+}
+
+/// The array, or the JSON value that may be one, which a function is given first.
+fn array_path(term: &Term, function: &str) -> Result<Path, Fault> {
+    match &term.meaning {
+        Meaning::Value(Operand::Path(path)) if matches!(path.kind(), Kind::List | Kind::Json) => Ok(path.clone()),
+        _ => Err(term.unexpected(&format!("an array or a json value as the first argument of `{function}`"))),
+    }
 }

@@ -1,10 +1,11 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{Array, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow_buffer::BooleanBuffer;
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow_buffer::{BooleanBuffer, Buffer};
+use arrow_schema::DataType;
 use serde_json::Value as Json;
 
 use super::expression::{Arithmetic, Comparison, Containment, Kind, Literal, Operand, Path, Places, Predicate};
@@ -13,6 +14,7 @@ use super::number::{Number, compare_exact, float_as_int};
 use super::set::{Set, same_json};
 use super::ternary::{CHUNK_ROWS, Ternary, ones, pack, pack_pairs, pick};
 use crate::base::RowMask;
+use crate::model::column::list_json;
 
 /// The rows of `batch` for which `predicate` is true. Panics when a column of `places` is not there or of another type.
 pub(super) fn evaluate(predicate: &Predicate, places: &Places, batch: &RecordBatch) -> RowMask {
@@ -27,29 +29,39 @@ pub(super) fn evaluate(predicate: &Predicate, places: &Places, batch: &RecordBat
     RowMask::from_words(words, rows)
 }
 
-#[derive(Clone, Copy)]
 enum Data<'a> {
     Bool(&'a BooleanArray),
-    Int(&'a Int64Array),
-    Float(&'a Float64Array),
+    /// Integers of that many bytes.
+    Int(Buffer, usize),
+    /// Floats of that many bytes.
+    Float(Buffer, usize),
     /// JSON too.
     Text(&'a StringArray),
+    List,
 }
 
 impl<'a> Data<'a> {
-    fn array(self) -> &'a dyn Array {
-        match self {
-            Self::Bool(array) => array,
-            Self::Int(array) => array,
-            Self::Float(array) => array,
-            Self::Text(array) => array,
+    /// `None` when `array` is of another kind.
+    fn new(kind: Kind, array: &'a ArrayRef) -> Option<Self> {
+        let numbers = || {
+            let (data, width) = (array.to_data(), array.data_type().primitive_width()?);
+            Some((data.buffers().first()?.slice_with_length(data.offset() * width, data.len() * width), width))
+        };
+        let float = array.data_type().is_floating();
+        match kind {
+            Kind::Bool => array.as_boolean_opt().map(Data::Bool),
+            Kind::Int if !float => numbers().map(|(values, width)| Data::Int(values, width)),
+            Kind::Float if float => numbers().map(|(values, width)| Data::Float(values, width)),
+            Kind::Int | Kind::Float => None,
+            Kind::Json if matches!(array.data_type(), DataType::List(_)) => Some(Data::List),
+            _ => array.as_string_opt::<i32>().map(Data::Text),
         }
     }
 }
 
-/// One JSON column of one chunk.
+/// One column of JSON or of arrays, for one chunk.
 struct JsonColumn<'a> {
-    array: &'a StringArray,
+    array: &'a ArrayRef,
     trie: Trie,
     /// How many places of it are read.
     places: usize,
@@ -60,7 +72,7 @@ struct JsonColumn<'a> {
 
 /// One chunk after the other, rows `start..start + len`.
 struct Evaluation<'a> {
-    columns: Vec<Data<'a>>,
+    columns: Vec<(Data<'a>, &'a ArrayRef)>,
     /// By column, where it is JSON.
     json: Vec<Option<JsonColumn<'a>>>,
     /// Of every path: its column, and its number among the places there.
@@ -93,17 +105,12 @@ enum Scalar<'e> {
 
 impl<'a> Evaluation<'a> {
     fn new(places: &Places, batch: &'a RecordBatch) -> Self {
-        let columns: Vec<Data<'a>> = places
+        let columns: Vec<(Data<'a>, &'a ArrayRef)> = places
             .columns
             .iter()
             .map(|(name, kind)| {
                 let array = batch.column_by_name(name);
-                let data = match kind {
-                    Kind::Bool => array.and_then(|array| array.as_boolean_opt()).map(Data::Bool),
-                    Kind::Int => array.and_then(|array| array.as_primitive_opt::<Int64Type>()).map(Data::Int),
-                    Kind::Float => array.and_then(|array| array.as_primitive_opt::<Float64Type>()).map(Data::Float),
-                    _ => array.and_then(|array| array.as_string_opt::<i32>()).map(Data::Text),
-                };
+                let data = array.and_then(|array| Some((Data::new(*kind, array)?, array)));
                 data.unwrap_or_else(|| {
                     let found = array.map_or("no such column".to_string(), |array| array.data_type().to_string());
                     panic!("column `{name}` of the batch should be {kind} and is {found}: it has another schema than the filter")
@@ -113,7 +120,7 @@ impl<'a> Evaluation<'a> {
         let mut json: Vec<Option<JsonColumn<'a>>> = columns.iter().map(|_| None).collect();
         let mut paths = vec![];
         for (column, steps, deep) in &places.paths {
-            let Data::Text(array) = columns[*column] else { unreachable!("paths lead into columns of JSON text") };
+            let array = columns[*column].1;
             let json = json[*column].get_or_insert_with(|| JsonColumn {
                 array,
                 trie: Trie::default(),
@@ -235,7 +242,7 @@ impl<'a> Evaluation<'a> {
     fn truth(&self, operand: &Operand) -> Ternary {
         match operand {
             Operand::Column(column) => {
-                let Data::Bool(array) = self.columns[column.slot] else {
+                let (Data::Bool(array), _) = self.columns[column.slot] else {
                     unreachable!("only a bool column is a condition")
                 };
                 Ternary::new(self.bits(array.values()), self.valid(array))
@@ -366,17 +373,31 @@ impl<'a> Evaluation<'a> {
 
     fn parse_path(&mut self, path: &Path, active: &[u64]) {
         let (column, _) = self.paths[path.slot];
-        let valid = self.valid(self.columns[column].array());
+        let (data, array) = &self.columns[column];
+        let valid = self.valid(array);
         let start = self.start;
+        let text = match data {
+            Data::Text(text) => Some(*text),
+            _ => None,
+        };
         let json = self.json[column].as_mut().expect("a column that a path leads into is JSON");
         let JsonColumn { array, trie, places, leaves, parsed } = json;
+        let array: &'a ArrayRef = array;
         for (index, ((parsed, active), valid)) in parsed.iter_mut().zip(active).zip(valid).enumerate() {
             let wanted = active & !*parsed;
             *parsed |= wanted;
             let mut rest = wanted & valid;
             while rest != 0 {
                 let row = index * 64 + rest.trailing_zeros() as usize;
-                trie.extract(array.value(start + row), &mut leaves[row * *places..(row + 1) * *places]);
+                let leaves = &mut leaves[row * *places..(row + 1) * *places];
+                match text {
+                    Some(text) => trie.extract(text.value(start + row), leaves),
+                    None => {
+                        if let Some(list) = list_json(array, start + row) {
+                            trie.extract_value(&list, leaves);
+                        }
+                    }
+                }
                 rest &= rest - 1;
             }
         }
@@ -393,15 +414,18 @@ impl<'a> Evaluation<'a> {
         match operand {
             Operand::Literal(literal) => (Values::Literal(literal), ones(self.len)),
             Operand::Column(column) => {
-                let data = self.columns[column.slot];
+                let (data, array) = &self.columns[column.slot];
                 let values = match data {
-                    Data::Int(array) => Values::Ints(Cow::Borrowed(&array.values()[rows])),
-                    Data::Float(array) => Values::Floats(Cow::Borrowed(&array.values()[rows])),
+                    Data::Int(values, width) => Values::Ints(ints(values, *width, rows)),
+                    Data::Float(values, 8) => Values::Floats(Cow::Borrowed(&values.typed_data()[rows])),
+                    Data::Float(values, _) => {
+                        Values::Floats(values.typed_data::<f32>()[rows].iter().map(|&float| f64::from(float)).collect())
+                    }
                     Data::Text(array) => Values::Texts(array, self.start),
                     // Only its nulls are asked for.
-                    Data::Bool(_) => Values::Ints(Cow::Borrowed(&[])),
+                    Data::Bool(_) | Data::List => Values::Ints(Cow::Borrowed(&[])),
                 };
-                (values, self.valid(data.array()))
+                (values, self.valid(array))
             }
             Operand::Path(path) => {
                 let (json, place) = self.leaves(path);
@@ -548,6 +572,16 @@ impl Scalar<'_> {
             _ => return None,
         };
         Some(equal == (comparison == Comparison::Eq))
+    }
+}
+
+/// Integers of any width, as the widest.
+fn ints(values: &Buffer, width: usize, rows: Range<usize>) -> Cow<'_, [i64]> {
+    match width {
+        1 => values.typed_data::<i8>()[rows].iter().map(|&int| i64::from(int)).collect(),
+        2 => values.typed_data::<i16>()[rows].iter().map(|&int| i64::from(int)).collect(),
+        4 => values.typed_data::<i32>()[rows].iter().map(|&int| i64::from(int)).collect(),
+        _ => Cow::Borrowed(&values.typed_data()[rows]),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use super::like::Pattern;
 use super::set::Set;
-use crate::model::META_COLUMN;
+use crate::model::{Element, META_COLUMN};
 
 /// A condition: true, false or unknown for a row.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,21 +59,25 @@ pub(super) enum Operand {
     },
 }
 
-/// A field that is not JSON.
+/// A field that is neither JSON nor an array.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) kind: Kind,
+    /// Its type in the schema, for messages and to tell a `float` from a `double`.
+    pub(super) type_name: &'static str,
     /// Its number among the columns that the filter reads.
     pub(super) slot: usize,
 }
 
-/// A place in the values of a JSON field.
+/// A place in the values of a JSON field or an array.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Path {
     /// The field; [`META_COLUMN`] for a dynamic one.
     pub(super) column: String,
     pub(super) steps: Vec<Step>,
+    /// What an array holds; `None` for JSON.
+    pub(super) element: Option<Element>,
     /// Its number among the places that the filter reads.
     pub(super) slot: usize,
 }
@@ -82,6 +86,8 @@ pub(super) struct Path {
 pub(super) enum Step {
     Key(String),
     Index(u64),
+    /// How many values an array has; the last step.
+    Length,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +112,7 @@ pub(super) enum Kind {
     Json,
     /// Arithmetic over JSON: an integer or a double, by row.
     Number,
+    /// A list literal, or an array.
     List,
 }
 
@@ -135,7 +142,7 @@ pub(super) enum Arithmetic {
     Shr,
 }
 
-/// What `json_contains` and its like ask of an array.
+/// What `json_contains`, `array_contains` and their like ask of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Containment {
     One,
@@ -242,11 +249,20 @@ impl Arithmetic {
 }
 
 impl Containment {
+    /// Of a function over JSON. Over an array it is `array` instead of `json`.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::One => "json_contains",
             Self::All => "json_contains_all",
             Self::Any => "json_contains_any",
+        }
+    }
+
+    pub(super) const fn array_name(self) -> &'static str {
+        match self {
+            Self::One => "array_contains",
+            Self::All => "array_contains_all",
+            Self::Any => "array_contains_any",
         }
     }
 }
@@ -260,7 +276,7 @@ impl Operand {
             Self::Literal(Literal::Text(_)) => Kind::Text,
             Self::Literal(Literal::List(_)) => Kind::List,
             Self::Column(column) => column.kind,
-            Self::Path(_) => Kind::Json,
+            Self::Path(path) => path.kind(),
             Self::Arithmetic { left, right, .. } => match (left.kind(), right.kind()) {
                 (Kind::Json | Kind::Number, _) | (_, Kind::Json | Kind::Number) => Kind::Number,
                 (Kind::Int, Kind::Int) => Kind::Int,
@@ -508,7 +524,8 @@ impl fmt::Display for Predicate {
             Self::IsNull(operand) => write!(f, "{operand} is null"),
             Self::Exists(path) => write!(f, "exists {path}"),
             Self::Contains { path, containment, values } => {
-                write!(f, "{}({path}, ", containment.name())?;
+                let name = if path.element.is_some() { containment.array_name() } else { containment.name() };
+                write!(f, "{name}({path}, ")?;
                 match (containment, values.as_slice()) {
                     (Containment::One, [value]) => write_json(f, value)?,
                     (_, values) => write_list(f, values)?,
@@ -548,9 +565,13 @@ impl fmt::Display for Operand {
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.steps.last() == Some(&Step::Length) {
+            f.write_str("array_length(")?;
+        }
         f.write_str(&self.column)?;
         for step in &self.steps {
             match step {
+                Step::Length => f.write_str(")")?,
                 Step::Key(key) => {
                     f.write_str("[")?;
                     write_text(f, key)?;
@@ -642,6 +663,27 @@ impl Places {
 impl Path {
     /// The dynamic key `key`.
     pub(super) fn dynamic(key: String) -> Self {
-        Self { column: META_COLUMN.to_string(), steps: vec![Step::Key(key)], slot: 0 }
+        Self { column: META_COLUMN.to_string(), steps: vec![Step::Key(key)], element: None, slot: 0 }
+    }
+
+    /// What is known of the values there.
+    pub(super) fn kind(&self) -> Kind {
+        match (self.steps.last(), self.element) {
+            (Some(Step::Length), _) => Kind::Int,
+            (_, None) => Kind::Json,
+            (None, Some(_)) => Kind::List,
+            (Some(_), Some(element)) => Kind::of(element),
+        }
+    }
+}
+
+impl Kind {
+    pub(super) const fn of(element: Element) -> Self {
+        match element {
+            Element::Bool => Self::Bool,
+            Element::Int8 | Element::Int16 | Element::Int32 | Element::Int64 | Element::Timestamp => Self::Int,
+            Element::Float | Element::Double => Self::Float,
+            Element::Varchar { .. } => Self::Text,
+        }
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Trie {
     leaf: Option<(usize, bool)>,
     keys: Vec<(String, Self)>,
     indexes: Vec<(u64, Self)>,
+    /// The number of the place that asks for the length.
+    length: Option<usize>,
 }
 
 impl Trie {
@@ -50,6 +52,10 @@ impl Trie {
         let child = match step {
             Step::Key(key) => child(&mut self.keys, key),
             Step::Index(index) => child(&mut self.indexes, index),
+            Step::Length => {
+                self.length = Some(slot);
+                return;
+            }
         };
         child.insert(rest, slot, deep);
     }
@@ -63,8 +69,16 @@ impl Trie {
         }
     }
 
+    /// Whether a value must be built here to tell what is asked of it.
+    fn needs_value(&self) -> bool {
+        self.length.is_some() || self.leaf.is_some_and(|(_, deep)| deep)
+    }
+
     /// Nothing stands here or below.
     fn clear(&self, row: &mut [Leaf<'_>]) {
+        if let Some(slot) = self.length {
+            row[slot] = Leaf::Missing;
+        }
         if let Some((slot, _)) = self.leaf {
             row[slot] = Leaf::Missing;
         }
@@ -79,7 +93,10 @@ impl Trie {
     }
 
     /// The same as a walk over text, over a value that was built.
-    fn extract_value(&self, value: &Json, row: &mut [Leaf<'_>]) {
+    pub(super) fn extract_value(&self, value: &Json, row: &mut [Leaf<'_>]) {
+        if let (Some(slot), Some(array)) = (self.length, value.as_array()) {
+            row[slot] = Leaf::Number(Number::Int(array.len() as i64));
+        }
         self.put(
             row,
             match value {
@@ -127,7 +144,7 @@ impl<'a> DeserializeSeed<'a> for Extract<'_, '_, 'a> {
     fn deserialize<D: serde::Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
         // A key that comes twice counts as it comes last.
         self.trie.clear(self.row);
-        if self.trie.leaf.is_some_and(|(_, deep)| deep) {
+        if self.trie.needs_value() {
             let value = <Json as serde::Deserialize>::deserialize(deserializer)?;
             self.trie.extract_value(&value, self.row);
             return Ok(());

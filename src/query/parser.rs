@@ -5,7 +5,7 @@ use super::expression::{Arithmetic, Comparison, Containment, Literal, Predicate,
 use super::fault::{Fault, closest};
 use super::token::{Lexer, Spanned, Token, out_of_range};
 use super::{DEPTH_MAX, TEXT_BYTES_MAX};
-use crate::model::{Schema, Value};
+use crate::model::{Schema, Value, time};
 
 /// Reads an expression by operator precedence and checks each part as soon as it is whole: there is no untyped tree.
 ///
@@ -47,10 +47,6 @@ impl Infix {
 
 /// Functions that the language has and this version does not.
 const FUNCTIONS_LATER: &[&str] = &[
-    "array_contains",
-    "array_contains_all",
-    "array_contains_any",
-    "array_length",
     "element_filter",
     "match_all",
     "match_any",
@@ -243,7 +239,7 @@ impl Parser<'_> {
             Token::Name(name) => match self.next.token {
                 Token::Sign("(") => self.call(&name, at),
                 Token::Text(_) if ["iso", "ISO", "interval", "INTERVAL"].contains(&name.as_str()) => {
-                    Err(Fault::unsupported(at, "arithmetic with timestamps"))
+                    self.instant(&name)
                 }
                 _ => {
                     if let (Token::Name(next), Some(hint)) = (&self.next.token, spelling(&name))
@@ -259,6 +255,21 @@ impl Parser<'_> {
                 Err(Fault::new(at, format!("found {written}, expected a value, a field or `(`")))
             }
         }
+    }
+
+    /// The text after `iso` or `interval`, as the microseconds that timestamps are kept in.
+    fn instant(&mut self, word: &str) -> Result<Term, Fault> {
+        let Spanned { token, at, written } = self.advance()?;
+        let Token::Text(text) = token else { unreachable!("a text comes next") };
+        let is_instant = word.eq_ignore_ascii_case("iso");
+        let micros = if is_instant { time::parse(&text) } else { time::parse_duration(&text) };
+        let expected = if is_instant {
+            "an instant of RFC 3339 with its offset or `Z`, such as `2024-05-01T12:30:00Z`"
+        } else {
+            "a duration of weeks, days, hours, minutes and seconds, such as `P1DT12H`"
+        };
+        let micros = micros.ok_or_else(|| Fault::new(at, format!("found {written}, expected {expected}")))?;
+        Ok(Term::literal(at, Literal::Int(micros)))
     }
 
     /// `["key"]` and `[0]` after a field, as many as there are.
@@ -282,15 +293,20 @@ impl Parser<'_> {
     fn call(&mut self, name: &str, at: usize) -> Result<Term, Fault> {
         let lower = name.to_ascii_lowercase();
         let known = |candidate: &str| candidate == lower && (name == lower || name == lower.to_ascii_uppercase());
-        if let Some(containment) = CONTAINMENTS.into_iter().find(|containment| known(containment.name())) {
+        let containment = CONTAINMENTS.into_iter().find(|one| known(one.name()) || known(one.array_name()));
+        if containment.is_some() || known("array_length") {
             let bracket = self.advance()?;
             let arguments = self.sequence(")", bracket.at)?;
-            return check::contains(containment, at, arguments);
+            return match containment {
+                Some(containment) => check::contains(containment, at, arguments),
+                None => check::length(at, arguments),
+            };
         }
         if FUNCTIONS_LATER.iter().any(|later| known(later)) || (known(&lower) && lower.starts_with("st_")) {
             return Err(Fault::unsupported(at, &format!("`{name}`")));
         }
-        let names = CONTAINMENTS.iter().map(|containment| containment.name()).chain(FUNCTIONS_LATER.iter().copied());
+        let names = CONTAINMENTS.iter().flat_map(|one| [one.name(), one.array_name()]);
+        let names = names.chain(["array_length"]).chain(FUNCTIONS_LATER.iter().copied());
         let hint = match closest(name, names) {
             Some(near) if near == lower => format!(": {}", CASES),
             Some(near) => format!(": did you mean `{near}`?"),

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::base::{Error, ErrorKind};
-use crate::model::{Batch, DataType, Field, Row, Schema, Value};
+use crate::model::{Batch, DataType, Element, Field, Row, Schema, Value};
 
 fn schema(dynamic: bool) -> Arc<Schema> {
     let field = |name: &str, data_type, nullable| Field { name: name.into(), data_type, nullable, default: None };
@@ -21,6 +21,13 @@ fn schema(dynamic: bool) -> Arc<Schema> {
         field("d", DataType::Double, true),
         field("s", DataType::Varchar { max_length: 200 }, true),
         field("j", DataType::Json, true),
+        field("t", DataType::Int8, true),
+        field("f", DataType::Float, true),
+        field("w", DataType::Timestamp, true),
+        field("ai", DataType::Array { element: Element::Int64, max_capacity: 8 }, true),
+        field("at", DataType::Array { element: Element::Varchar { max_length: 99 }, max_capacity: 8 }, true),
+        field("ab", DataType::Array { element: Element::Bool, max_capacity: 8 }, true),
+        field("af", DataType::Array { element: Element::Float, max_capacity: 8 }, true),
         field("v", DataType::FloatVector { dim: 2 }, false),
     ];
     Arc::new(Schema::new(fields, "id", dynamic).unwrap())
@@ -63,6 +70,7 @@ enum Node {
     Range(Box<Node>, &'static str, Box<Node>, &'static str, Box<Node>),
     IsNull(Box<Node>, bool),
     Exists(Box<Node>),
+    Length(Box<Node>),
     Call(&'static str, Box<Node>, Box<Node>),
 }
 
@@ -148,7 +156,7 @@ impl Node {
             }
             Self::Field(name) => text.push_str(name),
             Self::Path(name, steps) => {
-                if name != "j" && random.below(2) == 0 {
+                if ["x", "y"].contains(&name.as_str()) && random.below(2) == 0 {
                     write!(text, "$meta[\"{name}\"]").unwrap();
                 } else {
                     text.push_str(name);
@@ -182,6 +190,11 @@ impl Node {
                 write!(text, "{} ", random.case("exists")).unwrap();
                 inner.write(text, random, TABLE.len());
             }
+            Self::Length(inner) => {
+                write!(text, "{}(", random.case("array_length")).unwrap();
+                inner.write(text, random, 0);
+                text.push(')');
+            }
             Self::Call(name, left, right) => {
                 write!(text, "{}(", random.case(name)).unwrap();
                 left.write(text, random, 0);
@@ -204,10 +217,12 @@ impl Node {
                 None | Some(Value::Null) => Json::Null,
                 Some(Value::Bool(value)) => json!(value),
                 Some(Value::Int(int)) => json!(int),
+                Some(Value::Float(float)) => json!(f64::from(*float)),
                 Some(Value::Double(float)) => json!(float),
                 Some(Value::String(text)) => json!(text),
                 other => panic!("{other:?}"),
             },
+            Self::Length(inner) => inner.value(row).as_array().map_or(Json::Null, |array| json!(array.len())),
             Self::Path(..) => self.place(row).unwrap_or(Json::Null),
             Self::Unary("not" | "!", inner) => match inner.value(row) {
                 Json::Bool(value) => json!(!value),
@@ -261,7 +276,7 @@ impl Node {
             Self::Call(name, left, right) => {
                 let Json::Array(array) = left.value(row) else { return Json::Null };
                 let has = |wanted: &Json| array.iter().any(|value| same(value, wanted));
-                match (*name, right.value(row)) {
+                match (name.replace("array", "json").as_str(), right.value(row)) {
                     ("json_contains", wanted) => json!(has(&wanted)),
                     ("json_contains_all", Json::Array(wanted)) => json!(wanted.iter().all(has)),
                     ("json_contains_any", Json::Array(wanted)) => json!(wanted.iter().any(has)),
@@ -276,7 +291,8 @@ impl Node {
         let Self::Path(name, steps) = self else { panic!("{self:?}") };
         let mut json = match row.get(name)? {
             Value::Json(json) => json.clone(),
-            Value::Null if name == "j" => return None,
+            Value::Array(values) => serde_json::to_value(values).unwrap(),
+            Value::Null if !["x", "y"].contains(&name.as_str()) => return None,
             Value::Null => Json::Null,
             Value::Bool(value) => json!(value),
             Value::Int(int) => json!(int),
@@ -467,6 +483,21 @@ impl Random {
         if self.below(4) > 0 {
             values.push(("s", Value::String(self.text())));
         }
+        if self.below(4) > 0 {
+            values.push(("t", Value::Int(self.below(256) as i64 - 128)));
+        }
+        if self.below(4) > 0 {
+            values.push(("f", Value::Float((self.below(33) as f32 - 16.0) / 4.0)));
+        }
+        if self.below(4) > 0 {
+            values.push(("ai", (0..self.below(4)).map(|_| Value::Int(self.int())).collect()));
+        }
+        if self.below(4) > 0 {
+            values.push(("at", (0..self.below(4)).map(|_| Value::String(self.text())).collect()));
+        }
+        if self.below(4) > 0 {
+            values.push(("ab", (0..self.below(4)).map(|_| Value::Bool(self.below(2) == 0)).collect()));
+        }
         for name in ["j", "x", "y"] {
             if self.below(5) > 0 {
                 values.push((
@@ -487,11 +518,22 @@ impl Random {
         Node::Path(self.pick(&["j", "x", "y"]).to_string(), steps)
     }
 
+    /// An array, or a value of it.
+    fn array(&mut self, name: &str, value: bool) -> Node {
+        Node::Path(name.to_string(), if value { vec![json!(self.below(3))] } else { vec![] })
+    }
+
     /// Of integers.
     fn integer(&mut self, depth: usize) -> Node {
         match self.below(if depth == 0 { 5 } else { 9 }) {
             0 | 1 => Node::Int(self.int()),
-            2 | 3 => Node::Field(self.pick(&["id", "i"])),
+            2 => Node::Field(self.pick(&["id", "i"])),
+            3 => match self.below(4) {
+                0 => Node::Field("t"),
+                1 => self.array("ai", true),
+                2 => Node::Length(Box::new(self.path())),
+                _ => Node::Length(Box::new(self.array("at", false))),
+            },
             4 => self.path(),
             5 => Node::Unary(self.pick(&["-", "~", "+"]), Box::new(self.integer(depth - 1))),
             _ => {
@@ -504,7 +546,7 @@ impl Random {
     fn number(&mut self, depth: usize) -> Node {
         match self.below(if depth == 0 { 5 } else { 8 }) {
             0 => Node::Float(self.float()),
-            1 | 2 => Node::Field("d"),
+            1 | 2 => Node::Field(self.pick(&["d", "f"])),
             3 | 4 => self.integer(depth),
             5 => Node::Unary(self.pick(&["-", "+"]), Box::new(self.number(depth - 1))),
             _ => {
@@ -517,7 +559,8 @@ impl Random {
     fn string(&mut self) -> Node {
         match self.below(4) {
             0 => Node::Text(self.text()),
-            1 | 2 => Node::Field("s"),
+            1 => Node::Field("s"),
+            2 => self.array("at", true),
             _ => self.path(),
         }
     }
@@ -538,7 +581,27 @@ impl Random {
 
     fn condition(&mut self, depth: usize) -> Node {
         const RELATIONS: &[&str] = &["==", "!=", "<", "<=", ">", ">="];
-        match self.below(if depth == 0 { 12 } else { 20 }) {
+        match self.below(if depth == 0 { 14 } else { 22 }) {
+            12 => {
+                let name = self.pick(&["array_contains", "array_contains_all", "array_contains_any"]);
+                let texts = self.below(2) == 0;
+                let value = |random: &mut Self| if texts { Node::Text(random.text()) } else { Node::Int(random.int()) };
+                let wanted = if name == "array_contains" { value(self) } else { self.list(value) };
+                Node::Call(name, Box::new(self.array(if texts { "at" } else { "ai" }, false)), Box::new(wanted))
+            }
+            13 => {
+                let list = self.list(|random| Node::Int(random.int()));
+                match self.below(5) {
+                    0 => self.array("ab", true),
+                    1 => Node::Binary(self.pick(&["==", "!="]), Box::new(self.array("ai", false)), Box::new(list)),
+                    2 => Node::Binary(self.pick(&["in", "not in"]), Box::new(self.array("ai", true)), Box::new(list)),
+                    3 => {
+                        let [left, right] = [0; 2].map(|_| self.array("at", false));
+                        Node::Binary("==", Box::new(left), Box::new(right))
+                    }
+                    _ => Node::IsNull(Box::new(self.array("at", depth > 1)), self.below(2) == 0),
+                }
+            }
             0 => self.pick(&[Node::Field("b"), Node::Bool(true), Node::Bool(false)]),
             1 => self.path(),
             2 | 3 => Node::Binary(self.pick(RELATIONS), Box::new(self.number(depth)), Box::new(self.number(depth))),
@@ -587,8 +650,8 @@ impl Random {
                     Node::Binary(self.pick(&["==", "!="]), Box::new(self.path()), Box::new(boolean))
                 }
             },
-            12 | 13 => Node::Unary(self.pick(&["not", "!"]), Box::new(self.condition(depth - 1))),
-            14 => {
+            14 | 15 => Node::Unary(self.pick(&["not", "!"]), Box::new(self.condition(depth - 1))),
+            16 => {
                 let [left, right] = [0; 2].map(|_| Box::new(self.condition(depth - 1)));
                 // Two bare places would be compared by whatever type they have.
                 if matches!((&*left, &*right), (Node::Path(..), Node::Path(..))) {
@@ -799,11 +862,29 @@ fn errors_say_what_and_where() {
         ("i == {limit}", 6, "found parameter `limit`, which was given no value"),
         ("i == {1}", 6, "found `1`, expected the name of a parameter"),
         ("json_contains(j)", 0, "found 1 arguments of `json_contains`, expected 2"),
-        ("json_contains(i, 1)", 14, "found int64 field `i`, expected a json value as the first argument"),
+        ("json_contains(i, 1)", 14, "found int64 field `i`, expected an array or a json value as the first argument"),
         ("json_contains_all(j, 1)", 21, "found integer `1`, expected a list as the second argument"),
         ("json_contain(j, 1)", 0, "did you mean `json_contains`?"),
         ("Json_Contains(j, 1)", 0, "keywords and functions are written all lower or all upper case"),
         ("b and\n  i == oops", 13, "no field of this collection"),
+        ("t == 'a'", 5, "found string `\"a\"`, expected a number to compare with int8 field `t`"),
+        ("f % 2 == 1", 0, "found float field `f`, expected an integer beside `%`"),
+        ("at", 0, "found array field `at`, expected a condition as the whole filter"),
+        ("at == 'a'", 6, "found string `\"a\"`, expected a json value to compare with array field `at`"),
+        ("at < ['a']", 3, "found `<` beside a list, which has no order"),
+        ("at['a'] == 'a'", 2, "found a key after array field `at`, expected an index such as `[0]`"),
+        ("at[0][0] == 'a'", 5, "found `[` after varchar value `at[0]`, which has nothing inside"),
+        ("at[0] == 1", 9, "found integer `1`, expected a string to compare with varchar value `at[0]`"),
+        ("ai[0] like 'a'", 0, "expected a varchar field or a json value before `like`"),
+        ("exists ai[0]", 7, "expected a key of a json or of the dynamic field"),
+        ("array_contains(ai, 'a')", 19, "found `\"a\"`, expected integers for array field `ai`"),
+        ("array_contains_any(at, ['a', 1])", 29, "found `1`, expected strings for array field `at`"),
+        ("array_contains(i, 1)", 15, "found int64 field `i`, expected an array or a json value"),
+        ("array_length(i) > 1", 13, "found int64 field `i`, expected an array or a json value"),
+        ("array_length(ai, 1) > 1", 0, "found 2 arguments of `array_length`, expected 1"),
+        ("array_lenght(ai) > 1", 0, "did you mean `array_length`?"),
+        ("w > iso '2024-13-01T00:00:00Z'", 8, "expected an instant of RFC 3339"),
+        ("w > interval 'P1Y'", 13, "expected a duration of weeks, days"),
     ] {
         let error = error(text);
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}: {error}");
@@ -821,9 +902,6 @@ fn what_comes_later_is_unsupported() {
         ("s !~ 'a+'", 2),
         ("text_match(s, 'rain', minimum_should_match=2)", 0),
         ("i > 1 and RANDOM_SAMPLE(0.1)", 10),
-        ("array_length(j) > 2", 0),
-        ("i + INTERVAL 'P1D' < 5", 4),
-        ("i < iso '2025-01-01T00:00:00Z'", 4),
         ("st_within(s, 'POLYGON')", 0),
         ("$[a] == 1", 0),
         ("d > 0x1p3", 4),
@@ -963,6 +1041,34 @@ fn unknown_is_neither_true_nor_false() {
             assert!(Filter::parse(text, &schema(true)).is_err());
             continue;
         }
+        assert_eq!(passing(text, &rows), expected, "{text}");
+    }
+}
+
+#[test]
+fn instants_and_floats_are_compared_as_what_they_are() {
+    let text = |text: &str| Value::String(text.into());
+    let rows = [
+        row(0, &[("w", text("2024-05-01T12:00:00+02:00")), ("f", Value::Double(0.1)), ("t", Value::Int(-128))]),
+        row(1, &[("w", Value::Int(0)), ("f", Value::Float(0.5)), ("t", Value::Int(127))]),
+        row(2, &[("af", Value::Json(json!([0.1, 2])))]),
+    ];
+    for (text, expected) in [
+        ("w == iso '2024-05-01T10:00:00Z'", &[0][..]),
+        ("w + INTERVAL 'P1D' > ISO \"2024-05-02T09:59:59.999999Z\"", &[0]),
+        ("w < 1", &[1]),
+        ("w is null", &[2]),
+        // A float holds the 32-bit number nearest to 0.1, and so does what it is compared with.
+        ("f == 0.1", &[0]),
+        ("f <= 0.1", &[0]),
+        ("f > 0.1", &[1]),
+        ("f in [0.1, 7]", &[0]),
+        ("array_contains(af, 0.1)", &[2]),
+        ("af[0] == 0.1 and af[1] > 1.5 and af[2] is null", &[2]),
+        ("t - 1 < -128", &[0]),
+        ("t == 127.0", &[1]),
+        ("t > 1e9 or t < -1000", &[]),
+    ] {
         assert_eq!(passing(text, &rows), expected, "{text}");
     }
 }

@@ -51,6 +51,8 @@ test('bad rows are refused whole', async (t) => {
   await refused({ year: 1999.5 }, /year/);
   await refused({ weight: 'heavy' }, /weight/);
   await refused({ year: new Date(0) }, /year.*Date/);
+  await refused({ year: new Date(NaN) }, /year.*Date/);
+  await refused({ meta: new Date(0) }, /meta.*Date/);
   await refused({ year: () => 1 }, /year/);
   for (const rows of [[7], [null], [[1]], [new Float32Array(2)]]) {
     await assert.rejects(notes.insert(rows), { kind: 'invalid_argument', message: /row 0/ });

@@ -116,6 +116,31 @@ const [anything] = await loose.query({ outputFields: ['a', 'b'] });
 expectType<any>()(anything!.whatever);
 await loose.insert([{ anything: 1, goes: [1, 2] }]);
 
+// Every type of field.
+const kinds = db.collection('kinds', {
+  fields: {
+    id: { type: 'int64', primaryKey: true },
+    small: { type: 'int8' },
+    single: { type: 'float', nullable: true },
+    at: { type: 'timestamp' },
+    tags: { type: 'array', elementType: 'varchar', maxLength: 9, maxCapacity: 4 },
+    flags: { type: 'array', elementType: 'bool', nullable: true },
+    times: { type: 'array', elementType: 'timestamp', default: [] },
+  },
+});
+const [kind] = await kinds.query();
+expectType<number>()(kind!.small);
+expectType<number | null>()(kind!.single);
+expectType<number>()(kind!.at);
+expectType<string[]>()(kind!.tags);
+expectType<boolean[] | null>()(kind!.flags);
+expectType<number[]>()(kind!.times);
+await kinds.insert([{ id: 1, small: 1, at: new Date(), tags: ['a'], flags: [true], times: ['2024-05-01T12:30:00Z', 5n, new Date()] }]);
+// @ts-expect-error an array of texts
+await kinds.insert([{ id: 1, small: 1, at: 1, tags: [1] }]);
+// @ts-expect-error an int8 is a number
+await kinds.insert([{ id: 1, small: 1n, at: 1, tags: [] }]);
+
 // Results, events, errors.
 const written = await notes.upsert([]);
 expectType<{ count: number; timestamp: bigint; lsn: number }>()({ ...written });

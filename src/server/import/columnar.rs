@@ -178,10 +178,15 @@ fn field_type(arrow: &ArrowType, sample: Option<&ArrayRef>) -> Option<DataType> 
     let varchar = DataType::Varchar { max_length: 65_535 };
     Some(match arrow {
         A::Boolean => DataType::Bool,
-        A::Int8 | A::Int16 | A::Int32 | A::Int64 | A::UInt8 | A::UInt16 | A::UInt32 | A::UInt64 => DataType::Int64,
-        A::Float16 | A::Float32 | A::Float64 | A::Decimal128(..) | A::Decimal256(..) => DataType::Double,
+        A::Int8 => DataType::Int8,
+        A::Int16 | A::UInt8 => DataType::Int16,
+        A::Int32 | A::UInt16 => DataType::Int32,
+        A::Int64 | A::UInt32 | A::UInt64 => DataType::Int64,
+        A::Float16 | A::Float32 => DataType::Float,
+        A::Float64 | A::Decimal128(..) | A::Decimal256(..) => DataType::Double,
+        A::Timestamp(..) => DataType::Timestamp,
         A::Utf8 | A::LargeUtf8 | A::Utf8View | A::Null => varchar,
-        A::Date32 | A::Date64 | A::Timestamp(..) | A::Time32(_) | A::Time64(_) => varchar,
+        A::Date32 | A::Date64 | A::Time32(_) | A::Time64(_) => varchar,
         A::Dictionary(_, value) => field_type(value, None)?,
         A::FixedSizeList(item, dim) if item.data_type().is_numeric() => {
             DataType::FloatVector { dim: u32::try_from(*dim).ok()? }
@@ -247,6 +252,11 @@ fn fit_column(array: &ArrayRef, field: Option<&Field>) -> Result<ArrayRef> {
     use ArrowType as A;
     let json = field.is_some_and(|field| field.data_type == DataType::Json);
     match array.data_type() {
+        A::Date32 | A::Date64 | A::Timestamp(..)
+            if field.is_some_and(|field| field.data_type == DataType::Timestamp) =>
+        {
+            Ok(array.clone())
+        }
         A::Date32 | A::Date64 | A::Timestamp(..) | A::Time32(_) | A::Time64(_) => cast(array, &A::Utf8),
         A::Decimal128(..) | A::Decimal256(..) => cast(array, &A::Float64),
         nested if json && is_nested(nested) => {
@@ -338,7 +348,14 @@ mod tests {
         let fixed = field_type(&ArrowType::FixedSizeList(item(ArrowType::Int8), 7), None);
         assert_eq!(fixed, Some(DataType::FloatVector { dim: 7 }));
         assert_eq!(field_type(&ArrowType::List(item(ArrowType::Utf8)), None), Some(DataType::Json));
-        assert_eq!(field_type(&ArrowType::Float16, None), Some(DataType::Double));
+        assert_eq!(field_type(&ArrowType::Float16, None), Some(DataType::Float));
+        assert_eq!(field_type(&ArrowType::Float64, None), Some(DataType::Double));
+        assert_eq!(field_type(&ArrowType::UInt8, None), Some(DataType::Int16));
+        assert_eq!(field_type(&ArrowType::UInt32, None), Some(DataType::Int64));
+        assert_eq!(
+            field_type(&ArrowType::Timestamp(arrow_schema::TimeUnit::Nanosecond, None), None),
+            Some(DataType::Timestamp)
+        );
         assert_eq!(field_type(&ArrowType::Binary, None), None);
     }
 }

@@ -152,12 +152,24 @@ fn field_value(cell: &str, field: &Field) -> Result<Option<Value>, String> {
             "false" | "0" | "no" => Value::Bool(false),
             _ => return Err(format!("{} is no bool (true or false)", shown())),
         },
-        DataType::Int64 => {
-            Value::Int(cell.trim().parse().map_err(|_| format!("{} is no int64 (a whole number below 2^63)", shown()))?)
+        // The batch knows how instants are written.
+        DataType::Timestamp => match cell.trim().parse() {
+            Ok(micros) => Value::Int(micros),
+            Err(_) => Value::String(cell.trim().to_owned()),
+        },
+        integer @ (DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64) => {
+            let (min, max) = integer.int_range().expect("it is an integer");
+            let number = cell.trim().parse::<i64>().ok().filter(|number| (min..=max).contains(number));
+            let bits = 64 - max.leading_zeros();
+            Value::Int(number.ok_or_else(|| format!("{} is no {integer} (a whole number below 2^{bits})", shown()))?)
         }
-        DataType::Double => match cell.trim().parse::<f64>() {
+        float @ (DataType::Float | DataType::Double) => match cell.trim().parse::<f64>() {
             Ok(number) if number.is_finite() => Value::Double(number),
-            _ => return Err(format!("{} is no finite double", shown())),
+            _ => return Err(format!("{} is no finite {float}", shown())),
+        },
+        DataType::Array { .. } => match serde_json::from_str(cell) {
+            Ok(json @ serde_json::Value::Array(_)) => Value::Json(json),
+            _ => return Err(format!("{} is no JSON array", shown())),
         },
         DataType::Varchar { .. } => Value::String(cell.to_owned()),
         DataType::Json => match serde_json::from_str(cell) {

@@ -155,6 +155,15 @@ pub(super) fn spec_from_types(
     dynamic: bool,
     name: &str,
 ) -> Result<CollectionSpec> {
+    // An integer of any width may be the key, and a key is an int64.
+    let is_key = |column: &String| column == wishes.key.as_deref().unwrap_or("id");
+    let columns: Vec<(String, DataType)> = columns
+        .iter()
+        .map(|(column, data_type)| match data_type {
+            DataType::Int8 | DataType::Int16 | DataType::Int32 if is_key(column) => (column.clone(), DataType::Int64),
+            _ => (column.clone(), *data_type),
+        })
+        .collect();
     let names = || columns.iter().map(|(column, _)| column.as_str()).collect::<Vec<_>>().join(", ");
     let key = wishes.key.as_deref().unwrap_or("id");
     let Some((_, key_type)) = columns.iter().find(|(column, _)| column == key) else {
@@ -167,9 +176,7 @@ pub(super) fn spec_from_types(
         )));
     }
     if let Some(field) = &wishes.vector_field
-        && !columns
-            .iter()
-            .any(|(column, data_type)| column == field && matches!(data_type, DataType::FloatVector { .. }))
+        && !columns.iter().any(|(column, data_type)| column == field && data_type.is_vector())
     {
         return Err(Error::invalid(format!(
             "{name}: {field:?} is no column of equally many numbers in every row. The columns are: {}",
@@ -181,7 +188,7 @@ pub(super) fn spec_from_types(
         .map(|(column, data_type)| Field {
             name: column.clone(),
             data_type: *data_type,
-            nullable: column != key && !matches!(data_type, DataType::FloatVector { .. }),
+            nullable: column != key && !data_type.is_vector(),
             default: None,
         })
         .collect();
@@ -189,7 +196,7 @@ pub(super) fn spec_from_types(
     let metric = wishes.metric.unwrap_or(Metric::Cosine);
     let indexes: BTreeMap<String, IndexSpec> = columns
         .iter()
-        .filter(|(_, data_type)| matches!(data_type, DataType::FloatVector { .. }))
+        .filter(|(_, data_type)| data_type.is_vector())
         .map(|(column, _)| (column.clone(), IndexSpec { metric, kind: IndexKind::HNSW }))
         .collect();
     Ok(CollectionSpec { schema: Arc::new(schema), indexes })

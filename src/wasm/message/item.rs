@@ -18,6 +18,8 @@ pub(super) enum Item {
     Double(f64),
     String(String),
     Bytes(Vec<u8>),
+    /// A JavaScript `Date`: microseconds since 1970.
+    Date(i64),
     Array(Vec<Item>),
     Map(Vec<(String, Item)>),
 }
@@ -84,9 +86,29 @@ impl<'de> Visitor<'de> for ItemVisitor {
         Ok(Item::Map(map))
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, _: D) -> Result<Item, D::Error> {
-        Err(D::Error::custom("a value of no JSON type, such as a Date: store its text or number"))
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, extension: D) -> Result<Item, D::Error> {
+        let (kind, bytes) = <(i8, serde_bytes::ByteBuf)>::deserialize(extension)?;
+        let date = (kind == -1).then(|| date(&bytes)).flatten();
+        date.map(Item::Date).ok_or_else(|| D::Error::custom("a value of no type that a field has"))
     }
+}
+
+/// MessagePack's timestamp: seconds in 32 bits; nanoseconds in 30 bits and seconds in 34; or nanoseconds in 32 bits and
+/// seconds in 64; big-endian. What no timestamp can be is so far off that it is out of range.
+fn date(bytes: &[u8]) -> Option<i64> {
+    let (nanos, seconds) = match bytes.len() {
+        4 => (0, i64::from(u32::from_be_bytes(bytes.try_into().ok()?))),
+        8 => {
+            let both = u64::from_be_bytes(bytes.try_into().ok()?);
+            (both >> 34, (both & 0x3_ffff_ffff) as i64)
+        }
+        12 => {
+            let (nanos, seconds) = bytes.split_at(4);
+            (u64::from(u32::from_be_bytes(nanos.try_into().ok()?)), i64::from_be_bytes(seconds.try_into().ok()?))
+        }
+        _ => return None,
+    };
+    Some(seconds.saturating_mul(1_000_000).saturating_add(nanos as i64 / 1000))
 }
 
 impl Item {
@@ -110,6 +132,11 @@ impl Item {
                     .collect::<Result<_>>()?,
             ),
             (Self::Int(number), Some(DataType::Double)) => Value::Double(number as f64),
+            (Self::Date(micros), Some(DataType::Timestamp)) => Value::Int(micros),
+            (Self::Date(_), _) => return Err(no_date()),
+            (Self::Array(items), Some(DataType::Array { element, .. })) => Value::Array(
+                items.into_iter().map(|item| item.into_value(Some(element.into()))).collect::<Result<_>>()?,
+            ),
             (Self::Bool(value), _) => Value::Bool(value),
             (Self::Int(value), _) => Value::Int(value),
             (Self::Double(value), _) => Value::Double(value),
@@ -137,6 +164,7 @@ impl Item {
                 .ok_or_else(|| Error::invalid(format!("JSON has no number for {value}")))?,
             Self::String(value) => Json::String(value),
             Self::Bytes(_) => return Err(Error::invalid("a typed array is no JSON value: store an array of numbers")),
+            Self::Date(_) => return Err(no_date()),
             Self::Array(items) => Json::Array(items.into_iter().map(Self::into_json).collect::<Result<_>>()?),
             Self::Map(entries) => Json::Object(
                 entries.into_iter().map(|(name, item)| Ok((name, item.into_json()?))).collect::<Result<_>>()?,
@@ -152,10 +180,15 @@ impl Item {
             Self::Double(_) => "a number that is not an integer",
             Self::String(_) => "text",
             Self::Bytes(_) => "a typed array",
+            Self::Date(_) => "a Date",
             Self::Array(_) => "an array",
             Self::Map(_) => "an object",
         }
     }
+}
+
+fn no_date() -> Error {
+    Error::invalid("a Date is for a timestamp field: store its number or text")
 }
 
 /// The bytes of a `Float32Array`, as its numbers.

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::item::{Item, SAFE_INTEGER_MAX};
 use crate::base::{Error, Result};
 use crate::db::{Hit, SearchResponse};
-use crate::model::{DataType, Key, Row, Schema, Value};
+use crate::model::{DataType, Element, Key, Row, Schema, Value};
 
 /// The rows in `bytes`, each value read as its field's type; the model checks them afterwards.
 ///
@@ -167,8 +167,16 @@ fn serialize_field_names<M: SerializeMap>(map: &mut M, schema: &Schema, bigint: 
         schema.fields().iter().filter(|field| wanted(field.data_type)).map(|field| field.name.as_str()).collect()
     };
     map.serialize_entry("vectors", &names(|data_type| matches!(data_type, DataType::FloatVector { .. })))?;
-    let integers = if bigint { names(|data_type| data_type == DataType::Int64) } else { Vec::new() };
+    let integers = if bigint { names(is_wide) } else { Vec::new() };
     map.serialize_entry("integers", &integers)
+}
+
+/// Whether its values, or those in it, may be past what JavaScript's numbers hold.
+fn is_wide(data_type: DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Int64 | DataType::Timestamp | DataType::Array { element: Element::Int64 | Element::Timestamp, .. }
+    )
 }
 
 fn check_integer(value: i64, name: &str) -> Result<()> {
@@ -188,10 +196,14 @@ fn check_key(key: &Key) -> Result<()> {
 }
 
 fn check_row(row: &Row) -> Result<()> {
-    row.iter().try_for_each(|(name, value)| match value {
-        Value::Int(value) => check_integer(*value, name),
-        _ => Ok(()),
-    })
+    fn check(name: &str, value: &Value) -> Result<()> {
+        match value {
+            Value::Int(value) => check_integer(*value, name),
+            Value::Array(values) => values.iter().try_for_each(|value| check(name, value)),
+            _ => Ok(()),
+        }
+    }
+    row.iter().try_for_each(|(name, value)| check(name, value))
 }
 
 /// One row as a map.
@@ -226,9 +238,11 @@ impl Serialize for ValueOut<'_> {
             Value::Null => serializer.serialize_unit(),
             Value::Bool(value) => serializer.serialize_bool(*value),
             Value::Int(value) => serializer.serialize_i64(*value),
+            Value::Float(value) => serializer.serialize_f32(*value),
             Value::Double(value) => serializer.serialize_f64(*value),
             Value::String(value) => serializer.serialize_str(value),
             Value::Json(value) => JsonOut(value).serialize(serializer),
+            Value::Array(values) => serializer.collect_seq(values.iter().map(ValueOut)),
             Value::Vector(numbers) => {
                 let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
                 serializer.serialize_bytes(&bytes)

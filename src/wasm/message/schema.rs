@@ -9,10 +9,8 @@ use crate::base::{Error, Result};
 use crate::distance::Metric;
 use crate::engine::CollectionSpec;
 use crate::index::{IndexKind, IndexSpec};
-use crate::model::{DataType, Field, Schema, Value};
-
-/// The longest text that a `varchar` without `maxLength` takes: the longest that there is.
-const MAX_LENGTH_DEFAULT: u32 = 65_535;
+use crate::model::schema::TypeParts;
+use crate::model::{Field, Schema, Value};
 
 /// `{ fields: [{ name, type, ... }], dynamic }`: the fields as a list, because their order counts.
 #[derive(Serialize, Deserialize)]
@@ -28,7 +26,7 @@ pub(in super::super) struct SchemaMessage {
 struct FieldMessage {
     name: String,
     #[serde(rename = "type")]
-    data_type: TypeName,
+    type_name: String,
     #[serde(default, skip_serializing_if = "is_false")]
     primary_key: bool,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -36,7 +34,11 @@ struct FieldMessage {
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "serialize_default")]
     default: Option<DefaultMessage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    element_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     max_length: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_capacity: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dim: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,17 +64,6 @@ fn serialize_default<S: Serializer>(default: &Option<DefaultMessage>, serializer
         Some(DefaultMessage::Out(value)) => ValueOut(value).serialize(serializer),
         _ => serializer.serialize_unit(),
     }
-}
-
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum TypeName {
-    Bool,
-    Int64,
-    Double,
-    Varchar,
-    Json,
-    FloatVector,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,26 +112,20 @@ impl SchemaMessage {
 
 impl FieldMessage {
     fn into_field(self) -> Result<(Field, Option<IndexSpec>)> {
-        let is_vector = matches!(self.data_type, TypeName::FloatVector);
-        let misplaced = [
-            ("maxLength", self.max_length.is_some() && !matches!(self.data_type, TypeName::Varchar), "varchar"),
-            ("dim", self.dim.is_some() && !is_vector, "float_vector"),
-            ("metric", self.metric.is_some() && !is_vector, "float_vector"),
-            ("index", self.index.is_some() && !is_vector, "float_vector"),
-        ];
-        if let Some((option, _, owner)) = misplaced.into_iter().find(|(_, misplaced, _)| *misplaced) {
-            return Err(Error::invalid(format!("{option} belongs to a field of type {owner}")));
-        }
-        let data_type = match self.data_type {
-            TypeName::Bool => DataType::Bool,
-            TypeName::Int64 => DataType::Int64,
-            TypeName::Double => DataType::Double,
-            TypeName::Varchar => DataType::Varchar { max_length: self.max_length.unwrap_or(MAX_LENGTH_DEFAULT) },
-            TypeName::Json => DataType::Json,
-            TypeName::FloatVector => DataType::FloatVector {
-                dim: self.dim.ok_or_else(|| Error::invalid("a float_vector needs dim, the count of its numbers"))?,
-            },
+        let data_type = TypeParts {
+            type_name: self.type_name,
+            element_type: self.element_type,
+            max_length: self.max_length,
+            max_capacity: self.max_capacity,
+            dim: self.dim,
         };
+        let data_type = data_type.into_type().map_err(Error::invalid)?;
+        let is_vector = data_type.is_vector();
+        for (option, given) in [("metric", self.metric.is_some()), ("index", self.index.is_some())] {
+            if given && !is_vector {
+                return Err(Error::invalid(format!("{option} is for vectors, not for {}", data_type.name())));
+            }
+        }
         let default = match self.default {
             Some(DefaultMessage::In(item)) => {
                 Some(item.into_value(Some(data_type)).map_err(|error| error.context("default"))?)
@@ -169,27 +154,17 @@ impl From<&CollectionSpec> for SchemaMessage {
     fn from(spec: &CollectionSpec) -> Self {
         let field = |field: &Field| {
             let index = spec.indexes.get(&field.name);
+            let parts = TypeParts::from(field.data_type);
             FieldMessage {
                 name: field.name.clone(),
-                data_type: match field.data_type {
-                    DataType::Bool => TypeName::Bool,
-                    DataType::Int64 => TypeName::Int64,
-                    DataType::Double => TypeName::Double,
-                    DataType::Varchar { .. } => TypeName::Varchar,
-                    DataType::Json => TypeName::Json,
-                    DataType::FloatVector { .. } => TypeName::FloatVector,
-                },
+                type_name: parts.type_name,
+                element_type: parts.element_type,
+                max_length: parts.max_length,
+                max_capacity: parts.max_capacity,
+                dim: parts.dim,
                 primary_key: field.name == spec.schema.primary_key().name,
                 nullable: field.nullable,
                 default: field.default.clone().map(DefaultMessage::Out),
-                max_length: match field.data_type {
-                    DataType::Varchar { max_length } => Some(max_length),
-                    _ => None,
-                },
-                dim: match field.data_type {
-                    DataType::FloatVector { dim } => Some(dim),
-                    _ => None,
-                },
                 metric: index.map(|index| index.metric),
                 index: index.map(|index| match index.kind {
                     IndexKind::Flat => IndexMessage::Flat,
