@@ -3,7 +3,7 @@ use hashbrown::HashMap;
 use futures_channel::oneshot;
 
 use super::collection::Collection;
-use super::log::Log;
+use super::log::{GROUP_FRAMES_MAX, Log};
 use super::{Durability, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp, Version};
 use crate::engine::{ChangeSet, Record, SyncPosition};
@@ -103,7 +103,7 @@ impl Collection {
             for Pending { request, durability, reply } in requests {
                 // These look at the state as it is after all requests before them.
                 let alone = matches!(request, Request::DeleteWhere(_) | Request::Seal | Request::MarkPushed { .. });
-                if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= usize::from(u16::MAX) {
+                if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
                     self.commit_group(&mut log, std::mem::take(&mut group)).await;
                 }
                 match self.stage(&mut log, &mut group, request).await {
@@ -210,7 +210,7 @@ impl Collection {
                 wal::PAYLOAD_BYTES_MAX
             )));
         }
-        let place = u16::try_from(group.staged.len()).expect("a full group is committed before");
+        let place = log.place(group.staged.len());
         wal::encode_frame(&mut group.bytes, lsn, place, record.kind(), &payload);
         if let Record::Changes { changes, .. } = &record {
             group.keys.extend(changes.puts.keys().into_iter().map(|key| (key, true)));
@@ -269,7 +269,7 @@ impl Collection {
         if group.staged.is_empty() {
             return;
         }
-        if let Err(error) = self.append(log, group.bytes.into(), group.synced).await {
+        if let Err(error) = self.append(log, group.bytes.into(), group.staged.len(), group.synced).await {
             for (_, reply) in group.staged {
                 drop(reply.send(Err(error.clone())));
             }

@@ -14,6 +14,8 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 const UNSYNCED_MS_MAX: u64 = 500;
 /// … and by the write that reaches this size.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
+/// The most frames of one append, and the number at which frames that wait for a sync get one: two of these have places.
+pub(super) const GROUP_FRAMES_MAX: usize = 1 << 15;
 
 /// The end of a collection's log. Whoever holds it is the collection's one writer.
 pub(super) struct Log {
@@ -27,6 +29,8 @@ pub(super) struct Log {
     growing: u64,
     /// Since when there are bytes that were appended and not synced, and how many.
     unsynced: Option<(u64, u64)>,
+    /// How many frames these are: they are one group with what comes before the next sync, and a crash may keep any of them.
+    unsynced_frames: usize,
     /// Set when the file's end is unknown: writing on could put frames behind damage.
     pub(super) broken: Option<Error>,
 }
@@ -35,7 +39,12 @@ impl Log {
     /// The log whose files have these lengths; `start` is the first one.
     pub(super) fn new(start: u64, mut files: BTreeMap<u64, u64>) -> Self {
         let (number, len) = files.pop_last().unwrap_or((start, 0));
-        Self { number, len, full: files, growing: start, unsynced: None, broken: None }
+        Self { number, len, full: files, growing: start, unsynced: None, unsynced_frames: 0, broken: None }
+    }
+
+    /// The place in its group of the frame that comes after `staged` others.
+    pub(super) fn place(&self, staged: usize) -> u16 {
+        u16::try_from(self.unsynced_frames + staged).expect("synced before there are so many")
     }
 
     /// Why there will be no more changes, when the collection was closed or dropped.
@@ -86,7 +95,7 @@ impl Log {
 
 impl Collection {
     /// Appends to the log, and syncs it when the write waits for that or enough has come together.
-    pub(super) async fn append(&self, log: &mut Log, bytes: Bytes, synced: bool) -> Result<()> {
+    pub(super) async fn append(&self, log: &mut Log, bytes: Bytes, frames: usize, synced: bool) -> Result<()> {
         let storage = &self.inner.shared.storage;
         let path = name::log(self.id(), log.number);
         let len = bytes.len() as u64;
@@ -100,7 +109,8 @@ impl Collection {
         }
         let (since, before) = log.unsynced.unwrap_or_else(|| (platform::now_ms(), 0));
         log.unsynced = Some((since, before + len));
-        if synced || before + len >= UNSYNCED_BYTES_MAX {
+        log.unsynced_frames += frames;
+        if synced || log.unsynced_frames >= GROUP_FRAMES_MAX || before + len >= UNSYNCED_BYTES_MAX {
             self.sync_log(log).await?;
         }
         // Only now: a group that fails is not there.
@@ -156,6 +166,7 @@ impl Collection {
             return Err(error);
         }
         log.unsynced = None;
+        log.unsynced_frames = 0;
         Ok(())
     }
 
