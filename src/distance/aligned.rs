@@ -5,6 +5,7 @@ use std::fmt;
 mod sealed {
     pub trait Plain: Copy + Default {}
     impl Plain for i8 {}
+    impl Plain for u8 {}
     impl Plain for u32 {}
     impl Plain for f32 {}
 }
@@ -16,7 +17,7 @@ use sealed::Plain;
 struct Line([u8; 64]);
 
 /// A growable array that starts on a cache line, so that rows of a multiple of 64 bytes never straddle one more line than they
-/// fill, and aligned loads stay possible. Elements are plain numbers: `i8`, `u32`, `f32`.
+/// fill, and aligned loads stay possible. Elements are plain numbers: `i8`, `u8`, `u32`, `f32`.
 #[derive(Clone)]
 pub struct AlignedVec<T: Plain> {
     lines: Vec<Line>,

@@ -10,6 +10,8 @@ pub enum Isa {
     Scalar,
     /// WebAssembly's 128 bits; in every module compiled with `-C target-feature=+simd128`.
     Simd128,
+    /// The same with the relaxed instructions, `+relaxed-simd`: fused products of floats, products of bytes.
+    RelaxedSimd,
     /// AVX2 and FMA.
     Avx2,
     /// AVX2, FMA and the 256-bit byte products of recent client processors.
@@ -21,13 +23,13 @@ pub enum Isa {
 }
 
 /// Query, data, numbers of rows, results.
-type Gather<T, R> = fn(&[T], &[T], &[u32], &mut [R]);
+type Gather<Q, T, R> = fn(&[Q], &[T], &[u32], &mut [R]);
 
 /// The kernels of one instruction set.
 ///
-/// Vectors are `[dim]`, rows `[rows, dim]` row-major and contiguous. Nothing needs to be aligned. Codes lie in
-/// -127..=127; -128 is not a code, and gives a wrong product on some targets. Integer results are exact up to 32,768
-/// dimensions.
+/// Vectors are `[dim]`, rows `[rows, dim]` row-major and contiguous. Nothing needs to be aligned. A query's
+/// codes lie in -127..=127 and a row's in 0..=127; others give a wrong product on some targets. Integer results are exact up
+/// to 32,768 dimensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
     pub(super) isa: Isa,
@@ -35,11 +37,9 @@ pub struct Kernels {
     pub(super) l2: fn(&[f32], &[f32]) -> f32,
     pub(super) dot_rows: fn(&[f32], &[f32], &mut [f32]),
     pub(super) l2_rows: fn(&[f32], &[f32], &mut [f32]),
-    pub(super) dot_gather: Gather<f32, f32>,
-    pub(super) l2_gather: Gather<f32, f32>,
-    pub(super) dot_i8: fn(&[i8], &[i8]) -> i32,
-    pub(super) l2_i8: fn(&[i8], &[i8]) -> i32,
-    pub(super) dot_i8_gather: Gather<i8, i32>,
+    pub(super) dot_gather: Gather<f32, f32, f32>,
+    pub(super) l2_gather: Gather<f32, f32, f32>,
+    pub(super) dot_codes_gather: Gather<i8, u8, i32>,
 }
 
 static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
@@ -107,24 +107,10 @@ impl Kernels {
         (self.l2_gather)(query, data, rows, out);
     }
 
-    /// The inner product of two codes. Panics when the lengths differ.
-    #[inline]
-    pub fn dot_i8(&self, left: &[i8], right: &[i8]) -> i32 {
-        assert_eq!(left.len(), right.len(), "codes of different dimensions");
-        (self.dot_i8)(left, right)
-    }
-
-    /// The squared Euclidean distance of two codes. Panics when the lengths differ.
-    #[inline]
-    pub fn l2_i8(&self, left: &[i8], right: &[i8]) -> i32 {
-        assert_eq!(left.len(), right.len(), "codes of different dimensions");
-        (self.l2_i8)(left, right)
-    }
-
     /// As [`Kernels::dot_gather`], over codes.
     #[inline]
-    pub fn dot_i8_gather(&self, query: &[i8], codes: &[i8], rows: &[u32], out: &mut [i32]) {
+    pub fn dot_codes_gather(&self, query: &[i8], codes: &[u8], rows: &[u32], out: &mut [i32]) {
         assert_eq!(rows.len(), out.len(), "one result a row");
-        (self.dot_i8_gather)(query, codes, rows, out);
+        (self.dot_codes_gather)(query, codes, rows, out);
     }
 }

@@ -1,4 +1,5 @@
-//! Every instruction set against the truth. These tests run natively and in WebAssembly, there with and without simd128.
+//! Every instruction set against the truth. These tests run natively and in WebAssembly, there with and without simd128 and the relaxed
+//! instructions.
 
 #[cfg(browser)]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -138,26 +139,18 @@ fn codes_are_exact_at_every_length_and_start() {
                 let context = format!("{:?}, length {len}, start {start}", kernels.isa());
                 let rows = if len > 2_000 { 2 } else { 9 };
                 let mut query: Vec<i8> = (0..start + len).map(|_| random.code()).collect();
-                let mut data: Vec<i8> = (0..start + rows * len).map(|_| random.code()).collect();
+                let mut data: Vec<u8> = (0..start + rows * len).map(|_| random.code().unsigned_abs()).collect();
                 if start == 7 {
-                    // The largest products and differences that there are.
-                    query.fill(-127);
-                    data.iter_mut().enumerate().for_each(|(n, code)| *code = if n / 50 % 2 == 0 { 127 } else { -127 });
+                    // The largest products that there are, of either sign.
+                    data.fill(127);
+                    query.iter_mut().enumerate().for_each(|(n, code)| *code = if n / 50 % 2 == 0 { 127 } else { -127 });
                 }
                 let (query, data) = (&query[start..], &data[start..]);
-                let dot = |row: &[i8]| query.iter().zip(row).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>();
-                let l2 = |row: &[i8]| {
-                    query.iter().zip(row).map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum::<i32>()
-                };
-                for n in 0..rows {
-                    let row = &data[n * len..][..len];
-                    assert_eq!(kernels.dot_i8(query, row), dot(row), "{context}");
-                    assert_eq!(kernels.l2_i8(query, row), l2(row), "{context}");
-                }
+                let dot = |row: &[u8]| query.iter().zip(row).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>();
                 for count in 0..=rows {
                     let numbers: Vec<u32> = (0..count as u32).map(|n| (n * 5 + 1) % rows as u32).collect();
                     let mut found = vec![i32::MIN; count];
-                    kernels.dot_i8_gather(query, data, &numbers, &mut found);
+                    kernels.dot_codes_gather(query, data, &numbers, &mut found);
                     let expected: Vec<i32> = numbers.iter().map(|&n| dot(&data[n as usize * len..][..len])).collect();
                     assert_eq!(found, expected, "{context}, {count} rows");
                 }
@@ -170,14 +163,14 @@ fn codes_are_exact_at_every_length_and_start() {
 #[test]
 fn a_row_outside_the_data_is_refused() {
     for kernels in Kernels::available() {
-        let (data, codes) = ([0.0; 20], [0i8; 20]);
+        let (data, codes) = ([0.0; 20], [0u8; 20]);
         for row in [2, 1 << 30, u32::MAX] {
             let outside = |check: &mut dyn FnMut()| {
                 assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).is_err(), "{:?}", kernels.isa());
             };
             outside(&mut || kernels.dot_gather(&[0.0; 9], &data, &[0, row], &mut [0.0; 2]));
             outside(&mut || kernels.l2_gather(&[0.0; 9], &data, &[row, 0], &mut [0.0; 2]));
-            outside(&mut || kernels.dot_i8_gather(&[0; 9], &codes, &[row], &mut [0; 1]));
+            outside(&mut || kernels.dot_codes_gather(&[0; 9], &codes, &[row], &mut [0; 1]));
         }
     }
 }
@@ -186,6 +179,8 @@ fn a_row_outside_the_data_is_refused() {
 fn the_best_is_chosen_once() {
     assert_eq!(kernels().isa(), Kernels::available()[0].isa());
     assert_eq!(Kernels::available().last().map(|kernels| kernels.isa()), Some(Isa::Scalar));
-    #[cfg(target_feature = "simd128")]
+    #[cfg(target_feature = "relaxed-simd")]
+    assert_eq!(kernels().isa(), Isa::RelaxedSimd);
+    #[cfg(all(target_feature = "simd128", not(target_feature = "relaxed-simd")))]
     assert_eq!(kernels().isa(), Isa::Simd128);
 }

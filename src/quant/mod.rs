@@ -2,4 +2,4 @@
 
 mod sq8;
 
-pub use sq8::{Encoded, Factors, Query, Sq8};
+pub use sq8::{Query, Sq8};

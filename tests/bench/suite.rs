@@ -14,7 +14,7 @@ pub struct Suite {
     vectors: Vec<f32>,
     queries: Vec<f32>,
     truth: Vec<u32>,
-    codes: AlignedVec<i8>,
+    codes: AlignedVec<u8>,
     code: Vec<i8>,
     shuffled: Vec<u32>,
     index: Hnsw,
@@ -33,7 +33,7 @@ impl Suite {
         let mut codes = AlignedVec::new();
         codes.grow(vectors.len());
         for (code, x) in codes.iter_mut().zip(vectors) {
-            *code = (x * 127.0) as i8;
+            *code = (x * 63.0 + 64.0) as u8;
         }
         let code = queries[..dim].iter().map(|x| (x * 127.0) as i8).collect();
         // A walk over all rows with a stride that has no common divisor with most counts: no prefetcher foresees it.
@@ -122,7 +122,7 @@ impl Suite {
         let mut out = [0; BATCH];
         let mut sum = 0i64;
         for rows in rows.chunks(BATCH) {
-            kernels().dot_i8_gather(&self.code, &self.codes, rows, &mut out[..rows.len()]);
+            kernels().dot_codes_gather(&self.code, &self.codes, rows, &mut out[..rows.len()]);
             sum += i64::from(out[0]);
         }
         sum as f64

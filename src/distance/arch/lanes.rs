@@ -22,11 +22,12 @@ pub(super) trait Floats: Copy {
     unsafe fn total(self) -> f32;
 }
 
-/// Lanes of signed bytes in -127..=127, and the 32-bit sums of their products.
+/// Lanes of bytes: a query's, signed in -127..=127, and a row's, in 0..=127; and the 32-bit sums of their products. With 7 bits on
+/// one side two products fit into 16 bits whatever they are, and no instruction set has to saturate or to extend.
 ///
 /// # Safety
-/// Every method needs the instruction set of the implementing type; `query`, `add_product` and `add_square` also `LANES`
-/// readable bytes at any alignment.
+/// Every method needs the instruction set of the implementing type; `query` and `add_product` also `LANES` readable bytes at
+/// any alignment.
 pub(super) trait Codes {
     const LANES: usize;
     /// A part of the query, prepared for several rows.
@@ -34,16 +35,10 @@ pub(super) trait Codes {
     type Sum: Copy;
     unsafe fn zero() -> Self::Sum;
     unsafe fn query(from: *const i8) -> Self::Query;
-    unsafe fn add_product(sum: Self::Sum, query: Self::Query, row: *const i8) -> Self::Sum;
-    /// Adds the squared difference; both sides are raw codes.
-    unsafe fn add_square(sum: Self::Sum, left: *const i8, right: *const i8) -> Self::Sum;
+    unsafe fn add_product(sum: Self::Sum, query: Self::Query, row: *const u8) -> Self::Sum;
     unsafe fn total(sum: Self::Sum) -> i32;
-    /// What every product with this query comes out too large by, over its whole lanes.
-    unsafe fn bias(_query: &[i8]) -> i32 {
-        0
-    }
     /// Asks for the cache line of a readable byte.
-    unsafe fn prefetch(_at: *const i8) {}
+    unsafe fn prefetch(_at: *const u8) {}
 }
 
 /// What is summed up over the elements of two float vectors.
@@ -180,12 +175,12 @@ pub(super) unsafe fn gather<F: Floats, T: Term>(query: &[f32], data: &[f32], num
     }
 }
 
-/// The products of the query with `N` rows, still with the bias.
+/// The products of the query with `N` rows.
 ///
 /// # Safety
 /// The instruction set of `C`; every row has `query.len()` readable bytes.
 #[inline(always)]
-unsafe fn codes<C: Codes, const N: usize>(query: &[i8], rows: [*const i8; N]) -> [i32; N] {
+unsafe fn codes<C: Codes, const N: usize>(query: &[i8], rows: [*const u8; N]) -> [i32; N] {
     // SAFETY: `at + LANES` stays within `query.len()`, for the query and for the rows.
     unsafe {
         let len = query.len();
@@ -210,36 +205,9 @@ unsafe fn codes<C: Codes, const N: usize>(query: &[i8], rows: [*const i8; N]) ->
 }
 
 /// # Safety
-/// The instruction set of `C`; the lengths are equal.
-#[inline(always)]
-pub(super) unsafe fn product_i8<C: Codes>(left: &[i8], right: &[i8]) -> i32 {
-    debug_assert_eq!(left.len(), right.len(), "checked by the caller");
-    // SAFETY: the caller's.
-    unsafe { codes::<C, 1>(left, [right.as_ptr()])[0] - C::bias(left) }
-}
-
-/// # Safety
-/// The instruction set of `C`; the lengths are equal.
-#[inline(always)]
-pub(super) unsafe fn square_i8<C: Codes>(left: &[i8], right: &[i8]) -> i32 {
-    debug_assert_eq!(left.len(), right.len(), "checked by the caller");
-    // SAFETY: `at + LANES` stays within both.
-    unsafe {
-        let mut sum = C::zero();
-        let mut at = 0;
-        while at + C::LANES <= left.len() {
-            sum = C::add_square(sum, left.as_ptr().add(at), right.as_ptr().add(at));
-            at += C::LANES;
-        }
-        let rest = left[at..].iter().zip(&right[at..]);
-        C::total(sum) + rest.map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum::<i32>()
-    }
-}
-
-/// # Safety
 /// The instruction set of `C`; `numbers` and `out` have the same length. Row numbers are checked here.
 #[inline(always)]
-pub(super) unsafe fn gather_i8<C: Codes>(query: &[i8], data: &[i8], numbers: &[u32], out: &mut [i32]) {
+pub(super) unsafe fn gather_codes<C: Codes>(query: &[i8], data: &[u8], numbers: &[u32], out: &mut [i32]) {
     debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
     let dim = query.len();
     check_rows(numbers, dim, data.len());
@@ -258,13 +226,12 @@ pub(super) unsafe fn gather_i8<C: Codes>(query: &[i8], data: &[i8], numbers: &[u
     prefetch(&numbers[..numbers.len().min(8)]);
     // SAFETY: every row was checked to lie within `data`.
     unsafe {
-        let bias = C::bias(query);
         for (chunk, (out, four)) in fours.iter_mut().zip(four_numbers).enumerate() {
             prefetch(&numbers[numbers.len().min(chunk * 4 + 8)..numbers.len().min(chunk * 4 + 12)]);
-            *out = codes::<C, 4>(query, four.map(row)).map(|product| product - bias);
+            *out = codes::<C, 4>(query, four.map(row));
         }
         for (out, &number) in rest.iter_mut().zip(rest_numbers) {
-            *out = codes::<C, 1>(query, [row(number)])[0] - bias;
+            [*out] = codes::<C, 1>(query, [row(number)]);
         }
     }
 }
@@ -315,19 +282,9 @@ macro_rules! kernels {
                 unsafe { lanes::gather::<$floats, Square>(query, data, rows, out) }
             }
             #[target_feature(enable = $features)]
-            unsafe fn dot_i8(left: &[i8], right: &[i8]) -> i32 {
+            unsafe fn dot_codes_gather(query: &[i8], data: &[u8], rows: &[u32], out: &mut [i32]) {
                 // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::product_i8::<$codes>(left, right) }
-            }
-            #[target_feature(enable = $features)]
-            unsafe fn l2_i8(left: &[i8], right: &[i8]) -> i32 {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::square_i8::<$codes>(left, right) }
-            }
-            #[target_feature(enable = $features)]
-            unsafe fn dot_i8_gather(query: &[i8], data: &[i8], rows: &[u32], out: &mut [i32]) {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::gather_i8::<$codes>(query, data, rows, out) }
+                unsafe { lanes::gather_codes::<$codes>(query, data, rows, out) }
             }
 
             // SAFETY of all: `available` hands this table out only where the processor has the instruction set.
@@ -346,11 +303,7 @@ macro_rules! kernels {
                 // SAFETY: as above.
                 l2_gather: |query, data, rows, out| unsafe { l2_gather(query, data, rows, out) },
                 // SAFETY: as above.
-                dot_i8: |left, right| unsafe { dot_i8(left, right) },
-                // SAFETY: as above.
-                l2_i8: |left, right| unsafe { l2_i8(left, right) },
-                // SAFETY: as above.
-                dot_i8_gather: |query, data, rows, out| unsafe { dot_i8_gather(query, data, rows, out) },
+                dot_codes_gather: |query, data, rows, out| unsafe { dot_codes_gather(query, data, rows, out) },
             }
         };
     };

@@ -10,9 +10,7 @@ pub(in super::super) static KERNELS: Kernels = Kernels {
     l2_rows: |query, rows, out| each_row(query, rows, out, l2),
     dot_gather: |query, data, rows, out| gather(query, data, rows, out, dot),
     l2_gather: |query, data, rows, out| gather(query, data, rows, out, l2),
-    dot_i8,
-    l2_i8,
-    dot_i8_gather: |query, data, rows, out| gather(query, data, rows, out, dot_i8),
+    dot_codes_gather: |query, data, rows, out| gather(query, data, rows, out, dot_codes),
 };
 
 fn dot(left: &[f32], right: &[f32]) -> f32 {
@@ -23,12 +21,8 @@ fn l2(left: &[f32], right: &[f32]) -> f32 {
     left.iter().zip(right).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
-fn dot_i8(left: &[i8], right: &[i8]) -> i32 {
-    left.iter().zip(right).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
-}
-
-fn l2_i8(left: &[i8], right: &[i8]) -> i32 {
-    left.iter().zip(right).map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum()
+fn dot_codes(query: &[i8], row: &[u8]) -> i32 {
+    query.iter().zip(row).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
 }
 
 fn each_row<T>(query: &[f32], rows: &[f32], out: &mut [T], kernel: impl Fn(&[f32], &[f32]) -> T) {
@@ -39,7 +33,7 @@ fn each_row<T>(query: &[f32], rows: &[f32], out: &mut [T], kernel: impl Fn(&[f32
     }
 }
 
-fn gather<T, R>(query: &[T], data: &[T], rows: &[u32], out: &mut [R], kernel: impl Fn(&[T], &[T]) -> R) {
+fn gather<Q, T, R>(query: &[Q], data: &[T], rows: &[u32], out: &mut [R], kernel: impl Fn(&[Q], &[T]) -> R) {
     for (out, &row) in out.iter_mut().zip(rows) {
         *out = kernel(query, &data[row as usize * query.len()..][..query.len()]);
     }

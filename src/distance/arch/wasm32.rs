@@ -1,11 +1,15 @@
-//! simd128. An engine without it needs a module that was compiled without it: there is nothing to detect at run time.
+//! simd128, with the relaxed instructions where the module is compiled for them. An engine without them needs a module that was
+//! compiled without them: there is nothing to detect at run time.
 
 use std::arch::wasm32::*;
 
 use super::lanes::{Codes, Floats, kernels};
 use crate::distance::Isa;
 
+#[cfg(not(target_feature = "relaxed-simd"))]
 kernels!(Isa::Simd128, "simd128", Lanes, Bytes);
+#[cfg(target_feature = "relaxed-simd")]
+kernels!(Isa::RelaxedSimd, "simd128,relaxed-simd", Lanes, Bytes);
 
 #[derive(Clone, Copy)]
 struct Lanes(v128);
@@ -37,6 +41,9 @@ impl Floats for Lanes {
 
     #[inline(always)]
     unsafe fn mul_add(self, other: Self, sum: Self) -> Self {
+        #[cfg(target_feature = "relaxed-simd")]
+        return Self(f32x4_relaxed_madd(self.0, other.0, sum.0));
+        #[cfg(not(target_feature = "relaxed-simd"))]
         Self(f32x4_add(sum.0, f32x4_mul(self.0, other.0)))
     }
 
@@ -52,7 +59,10 @@ struct Bytes;
 impl Codes for Bytes {
     const LANES: usize = 16;
     /// The codes as 16-bit numbers, low half and high half.
+    #[cfg(not(target_feature = "relaxed-simd"))]
     type Query = (v128, v128);
+    #[cfg(target_feature = "relaxed-simd")]
+    type Query = v128;
     type Sum = v128;
 
     #[inline(always)]
@@ -61,29 +71,34 @@ impl Codes for Bytes {
     }
 
     #[inline(always)]
-    unsafe fn query(from: *const i8) -> (v128, v128) {
+    unsafe fn query(from: *const i8) -> Self::Query {
         // SAFETY: as above; 16 bytes are two halves of 8.
-        unsafe { (i16x8_load_extend_i8x8(from), i16x8_load_extend_i8x8(from.add(8))) }
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        return unsafe { (i16x8_load_extend_i8x8(from), i16x8_load_extend_i8x8(from.add(8))) };
+        // SAFETY: as above.
+        #[cfg(target_feature = "relaxed-simd")]
+        unsafe {
+            v128_load(from.cast())
+        }
     }
 
+    #[cfg(not(target_feature = "relaxed-simd"))]
     #[inline(always)]
-    unsafe fn add_product(sum: v128, (low, high): (v128, v128), row: *const i8) -> v128 {
+    unsafe fn add_product(sum: v128, (low, high): (v128, v128), row: *const u8) -> v128 {
         // SAFETY: as above.
         unsafe {
-            let (row_low, row_high) = Self::query(row);
+            let (row_low, row_high) = Self::query(row.cast());
             let products = i32x4_add(i32x4_dot_i16x8(low, row_low), i32x4_dot_i16x8(high, row_high));
             i32x4_add(sum, products)
         }
     }
 
+    /// A row has 7 bits, so no engine may choose what comes out.
+    #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
-    unsafe fn add_square(sum: v128, left: *const i8, right: *const i8) -> v128 {
+    unsafe fn add_product(sum: v128, query: v128, row: *const u8) -> v128 {
         // SAFETY: as above.
-        unsafe {
-            let (left, right) = (Self::query(left), Self::query(right));
-            let (low, high) = (i16x8_sub(left.0, right.0), i16x8_sub(left.1, right.1));
-            i32x4_add(sum, i32x4_add(i32x4_dot_i16x8(low, low), i32x4_dot_i16x8(high, high)))
-        }
+        unsafe { i32x4_relaxed_dot_i8x16_i7x16_add(query, v128_load(row.cast()), sum) }
     }
 
     #[inline(always)]
@@ -95,7 +110,7 @@ impl Codes for Bytes {
     /// There is no prefetch instruction. A load whose result nobody waits for does nearly the same: the processor goes on while the
     /// line comes.
     #[inline(always)]
-    unsafe fn prefetch(at: *const i8) {
+    unsafe fn prefetch(at: *const u8) {
         // SAFETY: as above; volatile, or the compiler would leave it out.
         unsafe { at.read_volatile() };
     }

@@ -73,9 +73,7 @@ mod avx2 {
 
     impl Codes for Bytes {
         const LANES: usize = 32;
-        /// The codes and their absolute values: `vpmaddubsw` multiplies unsigned with signed, so the query's signs go to the row.
-        /// Two products of at most 127 * 127 fit into 16 bits.
-        type Query = (__m256i, __m256i);
+        type Query = __m256i;
         type Sum = __m256i;
 
         #[inline(always)]
@@ -85,36 +83,17 @@ mod avx2 {
         }
 
         #[inline(always)]
-        unsafe fn query(from: *const i8) -> Self::Query {
+        unsafe fn query(from: *const i8) -> __m256i {
             // SAFETY: as above.
-            unsafe {
-                let codes = _mm256_loadu_si256(from.cast());
-                (codes, _mm256_abs_epi8(codes))
-            }
+            unsafe { _mm256_loadu_si256(from.cast()) }
         }
 
         #[inline(always)]
-        unsafe fn add_product(sum: __m256i, (signs, values): Self::Query, row: *const i8) -> __m256i {
+        unsafe fn add_product(sum: __m256i, query: __m256i, row: *const u8) -> __m256i {
             // SAFETY: as above.
             unsafe {
-                let row = _mm256_sign_epi8(_mm256_loadu_si256(row.cast()), signs);
-                let pairs = _mm256_maddubs_epi16(values, row);
+                let pairs = _mm256_maddubs_epi16(_mm256_loadu_si256(row.cast()), query);
                 _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn add_square(sum: __m256i, left: *const i8, right: *const i8) -> __m256i {
-            // SAFETY: as above; 32 bytes are two halves of 16.
-            unsafe {
-                let mut sum = sum;
-                for half in [0, 16] {
-                    let left = _mm256_cvtepi8_epi16(_mm_loadu_si128(left.add(half).cast()));
-                    let right = _mm256_cvtepi8_epi16(_mm_loadu_si128(right.add(half).cast()));
-                    let difference = _mm256_sub_epi16(left, right);
-                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(difference, difference));
-                }
-                sum
             }
         }
 
@@ -129,9 +108,9 @@ mod avx2 {
         }
 
         #[inline(always)]
-        unsafe fn prefetch(at: *const i8) {
+        unsafe fn prefetch(at: *const u8) {
             // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
     }
 }
@@ -150,7 +129,7 @@ mod avx_vnni {
     /// As AVX2, with the two multiplications and the addition in one instruction.
     impl Codes for Bytes {
         const LANES: usize = 32;
-        type Query = (__m256i, __m256i);
+        type Query = __m256i;
         type Sum = __m256i;
 
         #[inline(always)]
@@ -160,24 +139,15 @@ mod avx_vnni {
         }
 
         #[inline(always)]
-        unsafe fn query(from: *const i8) -> Self::Query {
+        unsafe fn query(from: *const i8) -> __m256i {
             // SAFETY: as above.
             unsafe { avx2::Bytes::query(from) }
         }
 
         #[inline(always)]
-        unsafe fn add_product(sum: __m256i, (signs, values): Self::Query, row: *const i8) -> __m256i {
+        unsafe fn add_product(sum: __m256i, query: __m256i, row: *const u8) -> __m256i {
             // SAFETY: as above.
-            unsafe {
-                let row = _mm256_sign_epi8(_mm256_loadu_si256(row.cast()), signs);
-                _mm256_dpbusd_avx_epi32(sum, values, row)
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn add_square(sum: __m256i, left: *const i8, right: *const i8) -> __m256i {
-            // SAFETY: as above.
-            unsafe { avx2::Bytes::add_square(sum, left, right) }
+            unsafe { _mm256_dpbusd_avx_epi32(sum, _mm256_loadu_si256(row.cast()), query) }
         }
 
         #[inline(always)]
@@ -187,7 +157,7 @@ mod avx_vnni {
         }
 
         #[inline(always)]
-        unsafe fn prefetch(at: *const i8) {
+        unsafe fn prefetch(at: *const u8) {
             // SAFETY: as above.
             unsafe { avx2::Bytes::prefetch(at) }
         }
@@ -245,8 +215,7 @@ mod avx512 {
     pub(super) struct Bytes;
 
     impl Codes for Bytes {
-        const LANES: usize = 32;
-        /// The codes as 16-bit numbers: there is no 512-bit `vpsignb`.
+        const LANES: usize = 64;
         type Query = __m512i;
         type Sum = __m512i;
 
@@ -259,21 +228,15 @@ mod avx512 {
         #[inline(always)]
         unsafe fn query(from: *const i8) -> __m512i {
             // SAFETY: as above.
-            unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.cast())) }
+            unsafe { _mm512_loadu_si512(from.cast()) }
         }
 
         #[inline(always)]
-        unsafe fn add_product(sum: __m512i, query: __m512i, row: *const i8) -> __m512i {
-            // SAFETY: as above.
-            unsafe { _mm512_add_epi32(sum, _mm512_madd_epi16(query, Self::query(row))) }
-        }
-
-        #[inline(always)]
-        unsafe fn add_square(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
+        unsafe fn add_product(sum: __m512i, query: __m512i, row: *const u8) -> __m512i {
             // SAFETY: as above.
             unsafe {
-                let difference = _mm512_sub_epi16(Self::query(left), Self::query(right));
-                _mm512_add_epi32(sum, _mm512_madd_epi16(difference, difference))
+                let pairs = _mm512_maddubs_epi16(_mm512_loadu_si512(row.cast()), query);
+                _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
             }
         }
 
@@ -284,9 +247,9 @@ mod avx512 {
         }
 
         #[inline(always)]
-        unsafe fn prefetch(at: *const i8) {
+        unsafe fn prefetch(at: *const u8) {
             // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
     }
 }
@@ -295,7 +258,6 @@ mod avx512_vnni {
     use std::arch::x86_64::*;
 
     use super::super::lanes::{Codes, kernels};
-    use super::avx512;
     use crate::distance::Isa;
 
     kernels!(Isa::Avx512Vnni, "avx2,fma,avx512f,avx512bw,avx512vnni", __m512, Bytes);
@@ -319,35 +281,10 @@ mod avx512_vnni {
             unsafe { _mm512_loadu_si512(from.cast()) }
         }
 
-        /// `vpdpbusd` multiplies unsigned with signed: 128 is added to every code of the row, hence the bias.
         #[inline(always)]
-        unsafe fn add_product(sum: __m512i, query: __m512i, row: *const i8) -> __m512i {
+        unsafe fn add_product(sum: __m512i, query: __m512i, row: *const u8) -> __m512i {
             // SAFETY: as above.
-            unsafe {
-                let row = _mm512_xor_si512(_mm512_loadu_si512(row.cast()), _mm512_set1_epi8(-128));
-                _mm512_dpbusd_epi32(sum, row, query)
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn bias(query: &[i8]) -> i32 {
-            // SAFETY: as above; a chunk is 64 bytes.
-            unsafe {
-                let mut sum = _mm512_setzero_si512();
-                for chunk in query.chunks_exact(64) {
-                    sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(-128), Self::query(chunk.as_ptr()));
-                }
-                Self::total(sum)
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn add_square(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
-            // SAFETY: as above; 64 bytes are two halves of 32.
-            unsafe {
-                let sum = avx512::Bytes::add_square(sum, left, right);
-                avx512::Bytes::add_square(sum, left.add(32), right.add(32))
-            }
+            unsafe { _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(row.cast()), query) }
         }
 
         #[inline(always)]
@@ -357,9 +294,9 @@ mod avx512_vnni {
         }
 
         #[inline(always)]
-        unsafe fn prefetch(at: *const i8) {
+        unsafe fn prefetch(at: *const u8) {
             // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
     }
 }

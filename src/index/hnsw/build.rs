@@ -16,12 +16,13 @@ impl Hnsw {
         let row = self.len() as u32;
         let scratch = std::mem::take(&mut self.scratch);
         scratch.with(|scratch| {
-            let mut encoded = std::mem::take(&mut scratch.query);
-            self.codes.encode(vectors.row(row), &mut encoded);
-            self.codes.push(&encoded);
-            scratch.query = encoded;
+            let mut query = std::mem::take(&mut scratch.query);
+            // Searched for as a query is, with its finer code: rows found so are nearer.
+            self.codes.push(vectors.row(row), &mut query);
+            self.codes.encode(vectors.row(row), &mut query);
             self.links.push();
-            self.link(row, scratch);
+            self.link(row, &query, scratch);
+            scratch.query = query;
         });
         self.scratch = scratch;
     }
@@ -31,10 +32,9 @@ impl Hnsw {
         level_of(row, self.m)
     }
 
-    /// Makes the encoded `row` a node, or a twin of one.
-    fn link(&mut self, row: u32, scratch: &mut Scratch) {
-        let query = self.codes.row(row);
-        if self.metric != Metric::L2 && query.is_zero() {
+    /// Makes the encoded `row`, whose vector is `query`, a node, or a twin of one.
+    fn link(&mut self, row: u32, query: &Query, scratch: &mut Scratch) {
+        if self.metric != Metric::L2 && self.codes.is_zero(row) {
             match self.zero {
                 Some(head) => self.twins.add(head, row),
                 None => self.zero = Some(row),
@@ -51,15 +51,16 @@ impl Hnsw {
         let mut selected = Vec::with_capacity(level.min(entry_level) as usize + 1);
         for level in (0..=level.min(entry_level)).rev() {
             self.search_level(query, level, self.ef_construction, scratch);
-            let candidates = scratch.nearest.candidates();
+            let Scratch { nearest, products, row: base, .. } = &mut *scratch;
+            let candidates = nearest.candidates();
             if level == 0
-                && let Some(head) = candidates.iter().find(|candidate| self.codes.row(candidate.row()).same_as(query))
+                && let Some(head) = candidates.iter().find(|candidate| self.codes.are_same(candidate.row(), row))
             {
                 self.twins.add(head.row(), row);
                 return;
             }
             let mut chosen = Vec::with_capacity(self.m);
-            self.select(candidates.iter().copied(), self.m, &mut chosen, &mut scratch.products);
+            self.select(candidates.iter().copied(), self.m, &mut chosen, base, products);
             selected.push((level, chosen));
         }
         for (level, neighbors) in selected {
@@ -77,27 +78,30 @@ impl Hnsw {
 
     /// Chooses anew among the neighbours of `row`, whose list is full, and `newcomer`.
     fn shrink(&mut self, row: u32, level: u32, newcomer: u32, scratch: &mut Scratch) {
-        let Scratch { rows, products, .. } = scratch;
+        let Scratch { rows, products, row: base, .. } = scratch;
         rows.clear();
         rows.extend(self.links.neighbors(row, level));
         rows.push(newcomer);
         let mut candidates = Vec::with_capacity(rows.len());
-        self.codes.distances(self.kernels, self.codes.row(row), rows, products, |row, distance| {
+        self.codes.load(row, base);
+        self.codes.distances(self.kernels, base, rows, products, |row, distance| {
             candidates.push(Candidate::new(distance, row));
         });
         candidates.sort_unstable();
         let mut chosen = Vec::with_capacity(rows.len());
-        self.select(candidates.into_iter(), self.links.slots(level), &mut chosen, products);
+        self.select(candidates.into_iter(), self.links.slots(level), &mut chosen, base, products);
         self.links.set(row, level, chosen);
     }
 
     /// Up to `count` of `candidates`, which come closest first: each that is closer to the base than to every one chosen before
-    /// (algorithm 4, without its extension and without filling up), so that they lead into different directions.
+    /// (algorithm 4, without its extension and without filling up), so that they lead into different directions. `query` and
+    /// `products` are room to work in.
     fn select(
         &self,
         candidates: impl Iterator<Item = Candidate>,
         count: usize,
         chosen: &mut Vec<u32>,
+        query: &mut Query,
         products: &mut Vec<i32>,
     ) {
         chosen.clear();
@@ -105,7 +109,7 @@ impl Hnsw {
             if chosen.len() == count {
                 return;
             }
-            let query: Query<'_> = self.codes.row(candidate.row());
+            self.codes.load(candidate.row(), query);
             let mut diverse = true;
             self.codes.distances(self.kernels, query, chosen, products, |_, distance| {
                 diverse &= distance > candidate.distance();

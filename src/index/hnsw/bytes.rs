@@ -30,7 +30,7 @@ impl Hnsw {
     /// | 4 | the zero row, 0xffff_ffff for none |
     /// | 4 | `lists`: how many lists there are on upper levels (follows from `m` and `rows`, as levels do) |
     /// | 4 | `twins`: how many links between twins |
-    /// | rows * stride | codes, i8 |
+    /// | rows * stride | codes, u8: 64 is zero, 1 to 127 |
     /// | rows * 8 | a row's scale and offset, f32 |
     /// | rows * m0 * 4 | neighbours on level 0, u32 |
     /// | lists * m * 4 | neighbours on the upper levels, u32: by row, level 1 first |

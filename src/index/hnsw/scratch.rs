@@ -1,6 +1,6 @@
 use std::sync::{Mutex, PoisonError};
 
-use crate::quant::Encoded;
+use crate::quant::Query;
 
 /// A distance and a row in one integer that sorts by distance, then row: 32 bits of distance, 31 of row, one mark. An insertion
 /// into a sorted list then compares and moves single words.
@@ -134,7 +134,9 @@ impl Visited {
 pub(super) struct Scratch {
     pub(super) visited: Visited,
     pub(super) nearest: Nearest,
-    pub(super) query: Encoded,
+    pub(super) query: Query,
+    /// A row of the graph, in the place of a query.
+    pub(super) row: Query,
     /// The rows of one expansion, and room for their products.
     pub(super) rows: Vec<u32>,
     pub(super) products: Vec<i32>,

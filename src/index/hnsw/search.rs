@@ -48,13 +48,13 @@ impl Hnsw {
             let mut found = Vec::new();
             match mask {
                 None => {
-                    self.descend(encoded.as_query(), 0, scratch);
-                    self.search_level(encoded.as_query(), 0, ef, scratch);
+                    self.descend(&encoded, 0, scratch);
+                    self.search_level(&encoded, 0, ef, scratch);
                     self.collect(scratch.nearest.candidates(), reranked, |_| true, &mut found);
                 }
                 Some(mask) => {
-                    self.descend(encoded.as_query(), 0, scratch);
-                    let closest = self.search_masked(encoded.as_query(), ef, mask, scratch);
+                    self.descend(&encoded, 0, scratch);
+                    let closest = self.search_masked(&encoded, ef, mask, scratch);
                     self.collect(&closest, reranked, |row| mask.contains(row as usize), &mut found);
                 }
             }
@@ -66,7 +66,7 @@ impl Hnsw {
 
     /// From the entry down to the level above `level`, keeping the closest node only (algorithm 2 with `ef` 1). Leaves the
     /// closest as the only candidate of `scratch.nearest`, or none in an empty graph.
-    pub(super) fn descend(&self, query: Query<'_>, level: u32, scratch: &mut Scratch) {
+    pub(super) fn descend(&self, query: &Query, level: u32, scratch: &mut Scratch) {
         scratch.nearest.reset(1);
         let Some(entry) = self.entry else { return };
         self.compare(query, &[entry], scratch);
@@ -77,7 +77,7 @@ impl Hnsw {
 
     /// The `ef` nodes closest to `query` on `level` (algorithm 2), from the candidates in `scratch.nearest` on, into
     /// `scratch.nearest`.
-    pub(super) fn search_level(&self, query: Query<'_>, level: u32, ef: usize, scratch: &mut Scratch) {
+    pub(super) fn search_level(&self, query: &Query, level: u32, ef: usize, scratch: &mut Scratch) {
         scratch.visited.reset(self.len());
         scratch.nearest.restart(ef);
         for candidate in scratch.nearest.candidates() {
@@ -94,7 +94,7 @@ impl Hnsw {
 
     /// The `ef` admitted nodes closest to `query` on level 0. Nodes that are not admitted lead on but take no place: the search
     /// goes on until the closest node that it has not expanded is farther than `ef` admitted ones.
-    fn search_masked(&self, query: Query<'_>, ef: usize, mask: &RowMask, scratch: &mut Scratch) -> Vec<Candidate> {
+    fn search_masked(&self, query: &Query, ef: usize, mask: &RowMask, scratch: &mut Scratch) -> Vec<Candidate> {
         let mut open: BinaryHeap<Reverse<Candidate>> =
             scratch.nearest.candidates().iter().copied().map(Reverse).collect();
         scratch.visited.reset(self.len());
@@ -152,7 +152,7 @@ impl Hnsw {
     }
 
     /// Puts `rows` into `scratch.nearest`.
-    fn compare(&self, query: Query<'_>, rows: &[u32], scratch: &mut Scratch) {
+    fn compare(&self, query: &Query, rows: &[u32], scratch: &mut Scratch) {
         let Scratch { products, nearest, .. } = scratch;
         self.codes.distances(self.kernels, query, rows, products, |row, distance| {
             nearest.push(Candidate::new(distance, row));
