@@ -96,19 +96,21 @@ async function types() {
 }
 
 /**
- * The Rust tests of code that differs in WebAssembly: kernels with simd128 and without, in Node; then what only a browser has, in a
- * dedicated worker of Chromium.
+ * The Rust tests of code that differs in WebAssembly: kernels with relaxed SIMD, with simd128 and without, in Node; then what only a
+ * browser has, in a dedicated worker of Chromium.
  */
 async function wasm() {
   const results = [];
-  for (const features of ['', '+simd128']) {
+  for (const [name, features] of [['plain', ''], ['simd128', '+simd128'], ['relaxed', '+simd128,+relaxed-simd']]) {
     const flags = [process.env.EDDY_WASM_RUSTFLAGS, features && `-C target-feature=${features}`].filter(Boolean).join(' ');
     const env = {
       ...wasmEnv(),
       RUSTFLAGS: flags,
       CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: 'wasm-bindgen-test-runner',
+      // Node has the relaxed instructions since version 21, and in 20 behind a flag.
+      NODE_ARGS: name === 'relaxed' && process.versions.node.startsWith('20.') ? '--experimental-wasm-relaxed-simd' : '',
       // Other flags, other artifacts: side by side, neither evicts the other.
-      CARGO_TARGET_DIR: join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), features ? 'wasm-simd128' : 'wasm-plain'),
+      CARGO_TARGET_DIR: join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), `wasm-${name}`),
     };
     results.push(await counted('cargo', ['test', '--lib', ...wasmArguments], cargoCounts, { env }));
   }

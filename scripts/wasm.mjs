@@ -1,8 +1,8 @@
-// Builds the WebAssembly of the npm package into pkg/dist, twice: `eddydb_simd` for engines with simd128, and `eddydb_plain`
-// for those without. Does nothing when what it was built from is unchanged. Run: node scripts/wasm.mjs [--dev]; with --dev, one quick
+// Builds the WebAssembly of the npm package into pkg/dist, three times: `eddydb_relaxed` for engines with the relaxed SIMD
+// instructions, `eddydb_simd` for those with simd128 alone, and `eddydb_plain` for those without. Does nothing when what it was built from is unchanged. Run: node scripts/wasm.mjs [--dev]; with --dev, one quick
 // build without SIMD and optimizer stands for both.
 
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync, copyFileSync } from 'node:fs';
 import { homedir } from 'node:os';
@@ -15,6 +15,7 @@ const dist = join(root, 'pkg', 'dist');
 const target = 'wasm32-unknown-unknown';
 
 const variants = [
+  { name: 'eddydb_relaxed', features: ['+simd128', '+relaxed-simd'], optimizer: ['--enable-simd', '--enable-relaxed-simd'] },
   { name: 'eddydb_simd', features: ['+simd128'], optimizer: ['--enable-simd'] },
   { name: 'eddydb_plain', features: [], optimizer: [] },
 ];
@@ -78,10 +79,18 @@ function fingerprint() {
   return hash.digest('hex');
 }
 
-function run(command, args, options = {}) {
-  const done = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
-  if (done.error) throw new Error(`${command}: ${done.error.message}`);
-  if (done.status !== 0) throw new Error(`${command} ${args[0]} ended with ${done.status ?? done.signal}`);
+/** Runs a command to its end; what it says is shown at once when it fails, or when `show` is set. */
+async function run(command, args, { env = process.env, show = false } = {}) {
+  const child = spawn(command, args, { cwd: root, env, stdio: show ? 'inherit' : ['ignore', 'pipe', 'pipe'] });
+  const said = [];
+  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => said.push(chunk));
+  const ended = await new Promise((resolve, reject) => {
+    child.once('error', (error) => reject(new Error(`${command}: ${error.message}`)));
+    child.once('close', (code, signal) => resolve(code ?? signal));
+  });
+  if (ended === 0) return;
+  process.stderr.write(Buffer.concat(said));
+  throw new Error(`${command} ${args[0]} ended with ${ended}`);
 }
 
 const wasmBindgenFlags = ['--target', 'web', '--omit-default-module-path'];
@@ -91,45 +100,48 @@ function copyGlue(glue, from, name) {
   for (const extension of ['js', 'd.ts']) copyFileSync(join(glue, `${from}.${extension}`), join(dist, 'glue', `${name}.${extension}`));
 }
 
-function buildDev(wasmBindgen) {
+async function buildDev(wasmBindgen) {
   const compiler = process.env.EDDY_WASM_RUSTC;
   const env = { ...process.env, ...(compiler && { RUSTC: compiler, RUSTFLAGS: process.env.EDDY_WASM_RUSTFLAGS }) };
-  run(process.env.CARGO ?? 'cargo', ['build', '--lib', '--target', target, '--no-default-features', '--features', 'wasm'], { env });
+  await run(process.env.CARGO ?? 'cargo', ['build', '--lib', '--target', target, '--no-default-features', '--features', 'wasm'], { env, show: true });
   const glue = join(root, 'target', 'eddydb_dev');
-  run(wasmBindgen, [join(root, 'target', target, 'debug', 'eddydb.wasm'), ...wasmBindgenFlags, '--out-dir', glue, '--out-name', 'eddydb']);
+  await run(wasmBindgen, [join(root, 'target', target, 'debug', 'eddydb.wasm'), ...wasmBindgenFlags, '--out-dir', glue, '--out-name', 'eddydb']);
   for (const { name } of variants) {
     copyFileSync(join(glue, 'eddydb_bg.wasm'), join(dist, `${name}.wasm`));
     copyGlue(glue, 'eddydb', name);
   }
 }
 
-function buildVariant({ name, features, optimizer }, wasmBindgen) {
+async function buildVariant({ name, features, optimizer }, wasmBindgen) {
   const targetDirectory = join(root, 'target', name);
   const flags = ['-C', `target-feature=${[...features, ...featuresAlways].join(',')}`];
   flags.push('-C', `llvm-args=-inline-threshold=${inlineThreshold}`);
   // For a set-up whose WebAssembly standard library is outside the compiler's own tree: see wasmStd in setup.mjs.
   const compiler = process.env.EDDY_WASM_RUSTC;
   flags.push(...(process.env.EDDY_WASM_RUSTFLAGS ?? '').split(' ').filter(Boolean));
-  run(
+  await run(
     process.env.CARGO ?? 'cargo',
     ['build', '--profile', 'wasm', '--lib', '--target', target, '--no-default-features', '--features', 'wasm', '--target-dir', targetDirectory],
     { env: { ...process.env, CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'), ...(compiler && { RUSTC: compiler }) } },
   );
   const glue = join(targetDirectory, 'glue');
   rmSync(glue, { recursive: true, force: true });
-  run(wasmBindgen, [
+  await run(wasmBindgen, [
     join(targetDirectory, target, 'wasm', 'eddydb.wasm'),
     ...wasmBindgenFlags, '--out-dir', glue, '--out-name', name,
   ]);
   const wasmOpt = join(root, 'node_modules', 'binaryen', 'bin', 'wasm-opt');
   if (!existsSync(wasmOpt)) throw new Error('binaryen is not installed: run npm install');
   const output = join(dist, `${name}.wasm`);
-  run(process.execPath, [wasmOpt, join(glue, `${name}_bg.wasm`), '-o', output, ...optimizerAlways, ...optimizer]);
+  await run(process.execPath, [wasmOpt, join(glue, `${name}_bg.wasm`), '-o', output, ...optimizerAlways, ...optimizer]);
   copyGlue(glue, name, name);
+  const { bytes, gzip, brotli } = wasmSizes(name);
+  const kilobytes = (size) => `${(size / 1000).toFixed(0)} kB`;
+  console.log(`${name}.wasm: ${kilobytes(bytes)}, gzip ${kilobytes(gzip)}, brotli ${kilobytes(brotli)}`);
 }
 
 /** Sizes of a built variant in bytes: as it is, and as a host would send it. */
-export function wasmSizes(name = 'eddydb_simd') {
+export function wasmSizes(name) {
   const bytes = readFileSync(join(dist, `${name}.wasm`));
   const brotli = brotliCompressSync(bytes, {
     params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_LGWIN]: 24, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length },
@@ -138,7 +150,7 @@ export function wasmSizes(name = 'eddydb_simd') {
 }
 
 /** Builds what is out of date; tells whether anything was. */
-export function buildWasm({ dev = false } = {}) {
+export async function buildWasm({ dev = false } = {}) {
   const stamp = join(dist, 'wasm.stamp');
   const wanted = `${fingerprint()}${dev ? ' dev' : ''}`;
   const outputs = variants.flatMap(({ name }) => [join(dist, `${name}.wasm`), join(dist, 'glue', `${name}.js`)]);
@@ -152,12 +164,11 @@ export function buildWasm({ dev = false } = {}) {
     );
   }
   mkdirSync(dist, { recursive: true });
-  if (dev) buildDev(wasmBindgen);
-  for (const variant of dev ? [] : variants) {
-    buildVariant(variant, wasmBindgen);
-    const { bytes, gzip, brotli } = wasmSizes(variant.name);
-    const kilobytes = (size) => `${(size / 1000).toFixed(0)} kB`;
-    console.log(`${variant.name}.wasm: ${kilobytes(bytes)}, gzip ${kilobytes(gzip)}, brotli ${kilobytes(brotli)}`);
+  if (dev) await buildDev(wasmBindgen);
+  else {
+    console.log(`building ${variants.map(({ name }) => `${name}.wasm`).join(', ')} side by side: some minutes`);
+    // The last and longest step of each has one thread.
+    await Promise.all(variants.map((variant) => buildVariant(variant, wasmBindgen)));
   }
   writeFileSync(stamp, wanted);
   return true;
@@ -165,7 +176,7 @@ export function buildWasm({ dev = false } = {}) {
 
 if (process.argv[1] && statSync(process.argv[1]).ino === statSync(fileURLToPath(import.meta.url)).ino) {
   try {
-    if (!buildWasm({ dev: process.argv.includes('--dev') })) console.log('the WebAssembly is up to date');
+    if (!(await buildWasm({ dev: process.argv.includes('--dev') }))) console.log('the WebAssembly is up to date');
   } catch (error) {
     console.error(error.message);
     process.exit(1);

@@ -21,11 +21,6 @@ const zip = promisify(gzip);
 const hash = (bytes, encoding = 'hex') => createHash('sha256').update(bytes).digest(encoding);
 const short = (bytes) => hash(bytes).slice(0, 10);
 
-// At the highest quality brotli takes a second for each megabyte. That is well spent on code; large data is int8 noise, which hardly gets
-// smaller whatever is spent on it.
-const BROTLI_BYTES_BEST = 1_500_000;
-const BROTLI_QUALITY_LARGE = 6;
-
 await rm(out, { recursive: true, force: true });
 await mkdir(path.join(out, 'assets'), { recursive: true });
 
@@ -63,17 +58,20 @@ const woff2Only = {
 };
 
 /**
- * The database comes as a script for the page, a script for its worker, and two builds of the engine, of which a browser takes one. Each
+ * The database comes as a script for the page, a script for its worker, and three builds of the engine, of which a browser takes one. Each
  * names the next by address; here those get the hashed names.
  */
 async function engine() {
   const dist = (name) => fileURLToPath(import.meta.resolve(`eddydb/${name}`));
-  const [simd, plain] = [await copy(dist('eddydb_simd.wasm')), await copy(dist('eddydb_plain.wasm'))];
+  const builds = {};
   let worker = await readFile(dist('worker.js'), 'utf8');
-  worker = renamed(renamed(worker, './eddydb_simd.wasm', simd.file), './eddydb_plain.wasm', plain.file);
+  for (const build of ['relaxed', 'simd', 'plain']) {
+    builds[build] = await copy(dist(`eddydb_${build}.wasm`));
+    worker = renamed(worker, `./eddydb_${build}.wasm`, builds[build].file);
+  }
   const { code } = await esbuild.transform(worker, { minify: true, target: 'es2022', format: 'esm', legalComments: 'none' });
   const script = await write('worker.js', Buffer.from(code));
-  return { simd, plain, script };
+  return { builds, script };
 }
 
 /** `text` with a file of the package under its name in `assets/`. */
@@ -175,10 +173,10 @@ async function list(folder = '') {
   return nested.flat().sort();
 }
 
-// The page needs its code and its text fonts to open without a network. Glyph fonts follow when the device has time.
+// The page needs its code, its text fonts and one engine to open without a network. Glyph fonts follow when the device has time.
 const files = await list();
-const later = files.filter((file) => (file.endsWith('.woff2') && !textFonts.includes(file)) || file === parts.plain.file);
-const needed = ['./', ...files.filter((file) => !file.startsWith('sample/') && file !== 'index.html' && !later.includes(file))];
+const later = files.filter((file) => file.endsWith('.woff2') && !textFonts.includes(file));
+const needed = ['./', ...files.filter((file) => !/^sample\/|^index\.html$|\.wasm$/.test(file) && !later.includes(file))];
 await esbuild.build({
   ...common,
   entryPoints: ['src/service-worker.ts'],
@@ -188,28 +186,37 @@ await esbuild.build({
     BUILD: JSON.stringify(short(html + files.join())),
     NEEDED: JSON.stringify(needed),
     LATER: JSON.stringify(later),
+    ENGINES: JSON.stringify(Object.fromEntries(Object.entries(parts.builds).map(([build, { file }]) => [build, file]))),
   },
 });
 
+// What a host sends; several files at once, as each takes one thread.
 let total = 0;
 const download = new Map();
-for (const file of await list()) {
-  const bytes = await readFile(path.join(out, file));
-  total += bytes.length;
-  download.set(file, bytes.length);
-  if (/\.(woff2|png|webp)$/.test(file)) continue;
-  const quality = bytes.length > BROTLI_BYTES_BEST ? BROTLI_QUALITY_LARGE : constants.BROTLI_MAX_QUALITY;
-  const small = await brotli(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: quality, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length } });
-  if (small.length > bytes.length * 0.97) continue;
-  download.set(file, small.length);
-  await writeFile(path.join(out, `${file}.br`), small);
-  await writeFile(path.join(out, `${file}.gz`), await zip(bytes, { level: 9 }));
-}
+await Promise.all(
+  (await list()).map(async (file) => {
+    const bytes = await readFile(path.join(out, file));
+    total += bytes.length;
+    download.set(file, bytes.length);
+    if (/\.(woff2|png|webp)$/.test(file)) return;
+    const small = await brotli(bytes, {
+      params: {
+        [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
+        [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
+        [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length,
+      },
+    });
+    if (small.length > bytes.length * 0.97) return;
+    download.set(file, small.length);
+    await writeFile(path.join(out, `${file}.br`), small);
+    await writeFile(path.join(out, `${file}.gz`), await zip(bytes, { level: 9 }));
+  }),
+);
 const weight = (names) => names.reduce((sum, file) => sum + download.get(file), 0);
 const kilobytes = (bytes) => `${(bytes / 1000).toFixed(0)} kB`;
 const code = ['index.html', values['main.js'], values['main.css'], parts.script.file];
 console.log(
   `the console is in ${path.relative(process.cwd(), out) || '.'}: ${(total / 1e6).toFixed(1)} MB of files; a first visit downloads ` +
-    `${kilobytes(weight(code))} of page, ${kilobytes(weight([parts.simd.file]))} of engine, ${kilobytes(weight(textFonts))} of fonts, ` +
+    `${kilobytes(weight(code))} of page, ${kilobytes(weight([parts.builds.relaxed.file]))} of engine, ${kilobytes(weight(textFonts))} of fonts, ` +
     `${kilobytes(weight([SAMPLE.symbols.url, SAMPLE.words.url]))} of sample data`,
 );

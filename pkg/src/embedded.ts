@@ -1,3 +1,4 @@
+import type { EngineBuild } from './build.js';
 import { Database } from './database.js';
 import type { DirectoryHandle } from './directory.js';
 import { Engine } from './engine.js';
@@ -5,15 +6,16 @@ import { inProcessPort } from './in-process.js';
 import { start } from './wasm.js';
 
 export * from './exports.js';
+export { bestBuild, type EngineBuild } from './build.js';
 
 /** How an engine is opened in the thread of its caller. */
 export interface EmbeddedOptions<B extends boolean = boolean> {
   /** Its name, for messages. */
   name: string;
-  /** The compiled `eddydb/eddydb_simd.wasm`, or `eddydb_plain.wasm` with `simd: false`. */
+  /** The compiled `eddydb/eddydb_relaxed.wasm`, `eddydb_simd.wasm` or `eddydb_plain.wasm`. */
   wasm: WebAssembly.Module;
-  /** Whether `wasm` is the SIMD build. Default true. */
-  simd?: boolean;
+  /** Which of them `wasm` is. Default `'relaxed'`. */
+  build?: EngineBuild;
   /** Where it lives; in memory when left out. Only this database may use it. */
   directory?: DirectoryHandle;
   /** As for `open`. */
@@ -27,9 +29,9 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
  * bring their WebAssembly compiled. In a page it would block: use `open` of the package's main entry there.
  */
 export async function openEmbedded<const B extends boolean = false>(options: EmbeddedOptions<B>): Promise<Database<B>> {
-  const { name, wasm, simd = true, directory, durability = 'synced', bigint = false } = options;
+  const { name, wasm, build = 'relaxed', directory, durability = 'synced', bigint = false } = options;
   const port = inProcessPort(async (_open, send, onDeath) => {
-    const classes = await start(async () => wasm, simd);
+    const classes = await start(async () => wasm, build);
     const engine = await Engine.open(
       classes,
       (database) => (directory ? database.openDirectory(directory, durability === 'synced') : database.openMemory()),

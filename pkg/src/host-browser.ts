@@ -1,3 +1,4 @@
+import type { EngineBuild } from './build.js';
 import { Engine, type EngineHooks } from './engine.js';
 import type { Opener } from './serve.js';
 import { Tab } from './tab.js';
@@ -27,8 +28,15 @@ export function browserOpener(onUncaught: EngineHooks['onUncaught']): Opener {
   };
 }
 
-async function compile(simd: boolean): Promise<WebAssembly.Module> {
-  const url = simd ? new URL('./eddydb_simd.wasm', import.meta.url) : new URL('./eddydb_plain.wasm', import.meta.url);
+/** Each file by its whole name: so bundlers find it. */
+const files: Record<EngineBuild, () => URL> = {
+  relaxed: () => new URL('./eddydb_relaxed.wasm', import.meta.url),
+  simd: () => new URL('./eddydb_simd.wasm', import.meta.url),
+  plain: () => new URL('./eddydb_plain.wasm', import.meta.url),
+};
+
+async function compile(build: EngineBuild): Promise<WebAssembly.Module> {
+  const url = files[build]();
   const response = await fetch(url, { credentials: 'same-origin' });
   if (!response.ok) throw new Error(`${url} answered ${response.status}`);
   // A host that does not know the type of .wasm files is served too, only without compiling while downloading.

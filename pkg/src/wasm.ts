@@ -1,9 +1,11 @@
 import * as plain from '../dist/glue/eddydb_plain.js';
+import * as relaxed from '../dist/glue/eddydb_relaxed.js';
 import * as simd from '../dist/glue/eddydb_simd.js';
+import { bestBuild, type EngineBuild } from './build.js';
 import type { DirectoryHandle } from './directory.js';
 import { EddyError } from './error.js';
 
-// The shape of the generated classes; both builds have the same. An error that they throw has `kind`.
+// The shape of the generated classes; all builds have the same. An error that they throw has `kind`.
 
 /** @internal */
 export interface WasmCollection {
@@ -53,26 +55,14 @@ export interface Wasm {
   onPanic(listener: (message: string) => void): void;
 }
 
-// (module (func (result v128) i32.const 0 i32x4.splat)): valid where there is simd128.
-const simdProbe = Uint8Array.of(
-  0, 97, 115, 109, 1, 0, 0, 0, // magic, version 1
-  1, 5, 1, 96, 0, 1, 123, // types: () -> v128
-  3, 2, 1, 0, // functions: the first type
-  10, 8, 1, 6, 0, 65, 0, 253, 17, 11, // code
-);
+const glue = { relaxed, simd, plain };
 
-/** Whether this host runs the SIMD build. @internal */
-export function hasSimd(): boolean {
-  return WebAssembly.validate(simdProbe);
-}
-
-/** Starts the build that this host runs best, whose module is compiled by `compile`. @internal */
-export async function start(compile: (simd: boolean) => Promise<WebAssembly.Module>, withSimd = hasSimd()): Promise<Wasm> {
-  const glue = withSimd ? simd : plain;
+/** Starts a build of the engine, whose module is compiled by `compile`. @internal */
+export async function start(compile: (build: EngineBuild) => Promise<WebAssembly.Module>, build = bestBuild()): Promise<Wasm> {
   try {
-    await glue.default({ module_or_path: await compile(withSimd) });
+    await glue[build].default({ module_or_path: await compile(build) });
   } catch (error) {
     throw new EddyError('unavailable', `the engine's WebAssembly was not loaded: ${(error as Error).message}`, { cause: error });
   }
-  return glue as unknown as Wasm;
+  return glue[build] as unknown as Wasm;
 }

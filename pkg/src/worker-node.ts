@@ -23,10 +23,7 @@ serve(
     },
   },
   async (open, send, onDeath) => {
-    const wasm = await start(async (simd) => {
-      const file = simd ? new URL('./eddydb_simd.wasm', import.meta.url) : new URL('./eddydb_plain.wasm', import.meta.url);
-      return WebAssembly.compile(await readFile(file));
-    });
+    const wasm = await start(async (build) => WebAssembly.compile(await readFile(new URL(`./eddydb_${build}.wasm`, import.meta.url))));
     if (open.storage === 'files') directory = lockDirectory(open.path!);
     const hooks: EngineHooks = {
       pause: () => new Promise((resolve) => setImmediate(resolve)),

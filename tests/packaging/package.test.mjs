@@ -50,7 +50,8 @@ const application = `
 test('the tarball has what is used, and nothing else', () => {
   const names = packed.files.map((file) => file.path).sort();
   for (const name of ['LICENSE', 'README.md', 'package.json', 'dist/LICENSE-msgpack', 'dist/browser.js', 'dist/browser.d.ts', 'dist/node.js', 'dist/node.d.ts',
-    'dist/embedded.js', 'dist/embedded.d.ts', 'dist/inline.js', 'dist/worker.js', 'dist/worker-node.js', 'dist/eddydb_simd.wasm', 'dist/eddydb_plain.wasm']) {
+    'dist/embedded.js', 'dist/embedded.d.ts', 'dist/inline.js', 'dist/worker.js', 'dist/worker-node.js', 'dist/eddydb_relaxed.wasm', 'dist/eddydb_simd.wasm',
+    'dist/eddydb_plain.wasm']) {
     assert.ok(names.includes(name), `${name} is missing`);
   }
   assert.deepEqual(names.filter((name) => !/^(LICENSE|README\.md|package\.json|dist\/(LICENSE-msgpack|[\w-]+\.(js|d\.ts|wasm)))$/.test(name)), []);
@@ -59,7 +60,7 @@ test('the tarball has what is used, and nothing else', () => {
 });
 
 test('the WebAssembly asks its host for nothing but its own glue', async () => {
-  for (const name of ['eddydb_simd', 'eddydb_plain']) {
+  for (const name of ['eddydb_relaxed', 'eddydb_simd', 'eddydb_plain']) {
     const module = await WebAssembly.compile(readFileSync(join(dist, `${name}.wasm`)));
     assert.deepEqual([...new Set(WebAssembly.Module.imports(module).map((entry) => entry.module))], [`./${name}_bg.js`]);
   }

@@ -1,7 +1,7 @@
 import { DurableObject } from 'cloudflare:workers';
 import type { Schema } from 'eddydb/embedded';
 import { type Collection, type Database, EddyError, openEmbedded } from 'eddydb/embedded';
-import wasm from 'eddydb/eddydb_simd.wasm';
+import wasm from 'eddydb/eddydb_relaxed.wasm';
 
 import { failure, type JsonBody, readJson } from './http.js';
 import { SqlDirectory } from './sql-directory.js';

@@ -1,10 +1,13 @@
 // Keeps the page itself on the device, so that it opens without a network. The data is not its business: that is in the store.
 
+import { bestBuild, type EngineBuild } from 'eddydb/build';
+
 const worker = globalThis as unknown as ServiceWorkerGlobalScope;
 /** The files of this build, and a name for them all. The build fills these in. */
 declare const BUILD: string;
 declare const NEEDED: readonly string[];
 declare const LATER: readonly string[];
+declare const ENGINES: Readonly<Record<EngineBuild, string>>;
 
 const PREFIX = 'eddy-console:';
 const CACHE = PREFIX + BUILD;
@@ -17,7 +20,7 @@ worker.addEventListener('install', (event) => {
     (async () => {
       const cache = await caches.open(CACHE);
       // The page has the same name in every build: never an old one from the browser's own cache.
-      await cache.addAll(NEEDED.map((path) => new Request(here(path), { cache: path === './' ? 'reload' : 'default' })));
+      await cache.addAll([...NEEDED, ENGINES[bestBuild()]].map((path) => new Request(here(path), { cache: path === './' ? 'reload' : 'default' })));
       await worker.skipWaiting();
     })(),
   );
@@ -54,7 +57,7 @@ worker.addEventListener('fetch', (event) => {
   else if (files.has(url.href)) event.respondWith(file(request, url.href));
 });
 
-const files = new Set([...NEEDED, ...LATER].map(here));
+const files = new Set([...NEEDED, ...LATER, ...Object.values(ENGINES)].map(here));
 
 /** The page: the network's where it answers soon, so that a new build is seen at once; else the kept one. */
 async function page(request: Request, index: string): Promise<Response> {
