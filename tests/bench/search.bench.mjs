@@ -1,6 +1,6 @@
-// Exact and HNSW search: native with the best instruction set, native with AVX2 alone, and WebAssembly, side by side. Every
-// operation is measured on all of them in turn, several rounds, in time of the processor, and the shortest time counts: what else
-// the machine does then disturbs the figures little.
+// Exact and HNSW search: native with the best instruction set, native with AVX2 alone, and WebAssembly in Chromium with simd128 and
+// with relaxed SIMD, side by side. Every operation is measured on all of them in turn, several rounds, and the shortest time counts: what
+// else the machine does then disturbs the figures little.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..');
-const ROUNDS = 3;
+const ROUNDS = 5;
 const EFS = [10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256];
 const RECALL_MIN = 0.95;
 const WASM_TO_AVX2_MAX = 1.6;
@@ -100,6 +100,7 @@ const rate = (value) => (value >= 100 ? Math.round(value) : Number(value.toPreci
 async function measure({ name, file }, commands, log) {
   const hosts = [];
   for (const [command, args] of commands) hosts.push(await serve(command, args(file)));
+  // What a browser of today takes.
   const wasm = hosts.at(-1);
   const avx2 = hosts.find(({ isa }) => isa === 'Avx2');
   const { rows: rowCount, queries } = wasm;
@@ -124,7 +125,7 @@ async function measure({ name, file }, commands, log) {
   }
 
   log(`\n### ${name}: ${rowCount} rows, 384 dimensions, inner product, ${queries} queries, k 10, one thread\n`);
-  log(`| | ${hosts.map(({ isa }) => (isa === 'Simd128' ? 'WebAssembly simd128' : `native ${isa}`)).join(' | ')} | WebAssembly time / AVX2 time |`);
+  log(`| | ${hosts.map(({ isa }) => (isa.startsWith('Avx') ? `native ${isa}` : `WebAssembly ${isa}`)).join(' | ')} | relaxed time / AVX2 time |`);
   log(`|---|${hosts.map(() => '---|').join('')}---|`);
   const nanoseconds = (seconds) => `${rate(seconds * 1e9)} ns`;
   const perSecond = (unit) => (seconds) => `${rate(1 / seconds)} ${unit}/s`;
@@ -152,27 +153,29 @@ async function measure({ name, file }, commands, log) {
   const targets = [{ name: `${name}: HNSW recall@10`, value: Math.max(...searches.map(({ value }) => value)).toFixed(3), limit: `at least ${RECALL_MIN}`, met: enough !== undefined }];
   if (avx2 && enough) {
     const value = enough.wasm_to_avx2;
-    targets.push({ name: `${name}: WebAssembly search time at recall ${RECALL_MIN}, in AVX2 times`, value: value.toFixed(2), limit: `at most ${WASM_TO_AVX2_MAX}`, met: value <= WASM_TO_AVX2_MAX });
+    targets.push({ name: `${name}: search time of relaxed WebAssembly at recall ${RECALL_MIN}, in AVX2 times`, value: value.toFixed(2), limit: `at most ${WASM_TO_AVX2_MAX}`, met: value <= WASM_TO_AVX2_MAX });
   }
   return { rows: rows.map((measured) => ({ set: name, ...measured })), targets };
 }
 
 export async function run({ log, directory }) {
-  const native = cargo(['--no-default-features', '--bench', 'search']).executable;
-  const features = '+simd128,+bulk-memory,+nontrapping-fptoint,+sign-ext,+mutable-globals,+reference-types,+multivalue';
-  const wasmFlags = ['-C', `target-feature=${features}`, ...(process.env.EDDY_WASM_RUSTFLAGS ?? '').split(' ').filter(Boolean)];
+  const native = cargo(['--no-default-features', '--example', 'search_native']).executable;
+  const features = '+bulk-memory,+nontrapping-fptoint,+sign-ext,+mutable-globals,+reference-types,+multivalue';
   const compiler = process.env.EDDY_WASM_RUSTC;
-  // The directory and flags of the package's own build: its dependencies are built already.
-  const wasm = cargo(
-    ['--target', 'wasm32-unknown-unknown', '--no-default-features', '--features', 'wasm', '--example', 'search_wasm', '--target-dir', 'target/eddydb_simd'],
-    { CARGO_ENCODED_RUSTFLAGS: wasmFlags.join('\x1f'), ...(compiler && { RUSTC: compiler }) },
-  ).filenames.find((name) => name.endsWith('.wasm'));
+  const modules = [['simd128', '+simd128'], ['relaxed', '+simd128,+relaxed-simd']].map(([name, simd]) => {
+    const flags = ['-C', `target-feature=${simd},${features}`, ...(process.env.EDDY_WASM_RUSTFLAGS ?? '').split(' ').filter(Boolean)];
+    const built = cargo(
+      ['--target', 'wasm32-unknown-unknown', '--no-default-features', '--features', 'wasm', '--example', 'search_wasm', '--target-dir', `target/bench-${name}`],
+      { CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'), ...(compiler && { RUSTC: compiler }) },
+    );
+    return [name, built.filenames.find((file) => file.endsWith('.wasm'))];
+  });
 
   const best = await serve(native, ['serve', writeTiny(directory)]);
   best.end();
   const commands = [[native, (set) => ['serve', set]]];
   if (best.isa !== 'Avx2' && best.isa.startsWith('Avx')) commands.push([native, (set) => ['serve', set, 'Avx2']]);
-  commands.push([process.execPath, (set) => [join(here, 'wasm.mjs'), wasm, set]]);
+  for (const [name, module] of modules) commands.push([process.execPath, (set) => [join(here, 'wasm.mjs'), module, set, name]]);
 
   const results = { rows: [], targets: [] };
   for (const set of sets(directory, native)) {

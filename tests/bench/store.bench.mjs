@@ -13,12 +13,12 @@ const sample = join(root, 'www', 'sample', 'symbols.arrow');
 const OPEN_TO_FILL_MAX = 0.1;
 
 function native(directory) {
-  const built = spawnSync('cargo', ['build', '--release', '--bench', 'store', '--message-format=json'], {
+  const built = spawnSync('cargo', ['build', '--release', '--example', 'store_native', '--message-format=json'], {
     cwd: root, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28,
   });
-  if (built.status !== 0) throw new Error('cargo build --bench store failed');
+  if (built.status !== 0) throw new Error('cargo build --example store_native failed');
   const messages = built.stdout.trim().split('\n').map((line) => JSON.parse(line));
-  const { executable } = messages.findLast(({ reason, target }) => reason === 'compiler-artifact' && target.name === 'store');
+  const { executable } = messages.findLast(({ reason, target }) => reason === 'compiler-artifact' && target.name === 'store_native');
   const done = spawnSync(executable, [sample, directory], { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' });
   if (done.status !== 0) throw new Error('the native store bench failed');
   return JSON.parse(done.stdout);
