@@ -120,6 +120,11 @@ impl Shared {
         let old = std::mem::replace(&mut *current, next);
         // While the older manifest is there, a newer one counts as not acknowledged: see recovery.
         self.storage.remove(&name::manifest(old.version)).await?;
+        let copy = self.storage.put(&name::copy(current.version), current.encode().into()).await;
+        if let Err(error) = copy.and(self.storage.remove(&name::copy(old.version)).await) {
+            // The store is as good without it, and the next open makes it anew.
+            tracing::warn!("no copy of manifest {} was made: {error}", current.version);
+        }
         Ok(value)
     }
 }

@@ -11,6 +11,8 @@ mod dataset;
 mod log;
 mod maintenance;
 mod recovery;
+#[cfg(native)]
+mod repair;
 mod request;
 mod search;
 #[cfg(hosted)]
@@ -18,6 +20,8 @@ mod sync;
 
 pub use collection::Collection;
 pub use database::{Db, Options};
+#[cfg(native)]
+pub use repair::{Finding, Loss, RepairReport, repair};
 pub use request::{
     CollectionStats, Durability, Hit, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse,
 };

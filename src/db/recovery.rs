@@ -1,14 +1,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::database::Shared;
 use super::log::Log;
 use super::{Collection, Options};
 use crate::base::codec::checksum;
 use crate::base::{Error, ErrorKind, HybridClock, Lsn, ReplicaId, Result, SegmentId};
-use crate::engine::{CollectionManifest, CollectionState, FileEntry, Manifest, Record, name};
+use crate::engine::{
+    CollectionManifest, CollectionSpec, CollectionState, FileEntry, Manifest, Record, SegmentManifest, name,
+};
 use crate::platform;
-use crate::segment::{self, FileKind};
+use crate::segment::{self, FileKind, Segment};
 use crate::storage::{Entry, Storage};
 use crate::wal;
 
@@ -33,6 +37,7 @@ pub(super) async fn open(
         states.push((described, opened));
     }
     sweep(&*storage, &manifest, &entries).await?;
+    refresh_copy(&*storage, &manifest, &entries).await?;
     let shared = Manifest { next_segment, ..manifest.clone() };
     let shared = Arc::new(Shared::new(storage, options, shared, HybridClock::starting_after(clock)));
     let collections = states.into_iter().map(|(described, opened)| {
@@ -110,7 +115,7 @@ async fn newest_manifest(storage: &dyn Storage, entries: &[Entry]) -> Result<Man
     }
     if let Some(entry) = entries.iter().find(|entry| !entry.name.starts_with(name::MANIFESTS)) {
         return Err(Error::corrupt(format!(
-            "{}: there is {} but no whole manifest; restore the store from a replica or a backup",
+            "{}: there is {} but no whole manifest; repair the store, or restore it from a replica or a backup",
             name::MANIFESTS,
             entry.name
         )));
@@ -133,25 +138,9 @@ async fn open_collection(
 ) -> Result<Opened> {
     let spec = described.spec.clone().completed()?;
     let schema = spec.schema.clone();
-    let indexes = spec.indexes.clone();
     let mut state = CollectionState::new(spec, growing, described.progress.clone());
     for segment in &described.segments {
-        let mut files = BTreeMap::new();
-        for file in &segment.files {
-            let bytes = storage.read_all(&file.name).await?;
-            if bytes.len() as u64 != file.len || checksum(&bytes) != file.checksum {
-                return Err(Error::corrupt(format!(
-                    "{}: {} bytes with checksum {:08x}; expected {} with {:08x}",
-                    file.name,
-                    bytes.len(),
-                    checksum(&bytes),
-                    file.len,
-                    file.checksum
-                )));
-            }
-            files.insert(file_kind(file)?, (file.name.clone(), bytes));
-        }
-        state.add_flushed(segment::decode(segment.id, &schema, &indexes, &files)?);
+        state.add_flushed(read_segment(storage, state.spec(), segment).await?);
     }
     let prefix = name::logs(described.id);
     let mut logs: Vec<(u64, &str)> = entries
@@ -229,6 +218,35 @@ async fn later_owner<'a>(storage: &dyn Storage, logs: &[(u64, &'a str)]) -> Resu
     Ok(None)
 }
 
+/// The bytes of a segment's file, when they are those that were written.
+pub(super) async fn read_checked(storage: &dyn Storage, file: &FileEntry) -> Result<Bytes> {
+    let bytes = storage.read_all(&file.name).await?;
+    if bytes.len() as u64 != file.len || checksum(&bytes) != file.checksum {
+        return Err(Error::corrupt(format!(
+            "{}: {} bytes with checksum {:08x}; expected {} with {:08x}",
+            file.name,
+            bytes.len(),
+            checksum(&bytes),
+            file.len,
+            file.checksum
+        )));
+    }
+    Ok(bytes)
+}
+
+/// A segment that a manifest names.
+pub(super) async fn read_segment(
+    storage: &dyn Storage,
+    spec: &CollectionSpec,
+    described: &SegmentManifest,
+) -> Result<Segment> {
+    let mut files = BTreeMap::new();
+    for file in &described.files {
+        files.insert(file_kind(file)?, (file.name.clone(), read_checked(storage, file).await?));
+    }
+    segment::decode(described.id, &spec.schema, &spec.indexes, &files)
+}
+
 fn file_kind(file: &FileEntry) -> Result<FileKind> {
     match (file.kind.as_str(), &file.field) {
         ("rows", None) => Ok(FileKind::Rows),
@@ -253,6 +271,22 @@ pub(super) fn file_entry(kind: &FileKind, name: String, bytes: &[u8]) -> FileEnt
     FileEntry { kind: kind.to_owned(), field, name, len: bytes.len() as u64, checksum: checksum(bytes) }
 }
 
+/// Makes the copy of the manifest that a crash or damage has taken, and removes those of others.
+async fn refresh_copy(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) -> Result<()> {
+    let (path, bytes) = (name::copy(manifest.version), Bytes::from(manifest.encode()));
+    for entry in entries.iter().filter(|entry| entry.name.starts_with(name::COPIES)) {
+        if entry.name == path && storage.read_all(&path).await.is_ok_and(|found| found == bytes) {
+            return Ok(());
+        }
+        storage.remove(&entry.name).await?;
+    }
+    match storage.put(&path, bytes).await {
+        // What is there can be read all the same.
+        Err(error) if error.kind() == ErrorKind::StorageFull => Ok(()),
+        put => put,
+    }
+}
+
 /// Removes files that the manifest does not name: segments whose flush did not end, logs that are wholly in segments,
 /// collections that were dropped.
 async fn sweep(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) -> Result<()> {
@@ -263,7 +297,8 @@ async fn sweep(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) ->
         .flat_map(|segment| &segment.files)
         .map(|file| file.name.as_str())
         .collect();
-    for entry in entries.iter().filter(|entry| !entry.name.starts_with(name::MANIFESTS)) {
+    let swept = |entry: &&Entry| !name::is_manifest_or_copy(&entry.name) && !entry.name.starts_with(name::ASIDE);
+    for entry in entries.iter().filter(swept) {
         let is_live_log = manifest.collections.iter().any(|collection| {
             entry.name.starts_with(&name::logs(collection.id))
                 && name::number(&entry.name).is_some_and(|number| number >= collection.log_start)

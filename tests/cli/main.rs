@@ -11,6 +11,7 @@ mod native;
 
 mod help;
 mod import;
+mod repair;
 mod resume;
 mod search;
 mod wrong;

@@ -4,6 +4,7 @@
 mod import;
 mod info;
 mod output;
+mod repair;
 mod search;
 mod serve;
 
@@ -20,6 +21,7 @@ Examples:
   eddy import --data ./eddy-data notes notes.jsonl        make a collection from a file, or add the file to it
   eddy import --data ./eddy-data films films.tsv --vectors films.npy --metric IP
   eddy info --data ./eddy-data                            what is there
+  eddy repair ./eddy-data                                 what is damaged, and what of it can be saved
   eddy search --data ./eddy-data notes --vector-file query.json --filter 'done == false'
   eddy serve --data ./eddy-data --console www/dist        browsers connect, and replicas sync
 
@@ -45,6 +47,7 @@ enum Command {
     Import(import::Import),
     Search(search::Search),
     Info(info::Info),
+    Repair(repair::Repair),
 }
 
 /// Where the store is.
@@ -84,6 +87,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Import(command) => import::run(command).await,
         Command::Search(command) => search::run(command).await,
         Command::Info(command) => info::run(command).await,
+        Command::Repair(command) => repair::run(command).await,
     }
 }
 
