@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 
+import { buildSync } from 'esbuild';
 import { chromium } from 'playwright-core';
 
 import { root } from './run.mjs';
@@ -56,7 +57,10 @@ async function serve(args) {
 const args = process.argv.slice(2);
 if (!args[0]?.endsWith('.wasm')) {
   const tests = ['test', '--target', 'wasm32-unknown-unknown', '--no-default-features', '--features', 'wasm', '--test', 'storage_browser'];
-  const env = { ...process.env, CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: 'node scripts/wasm-test.mjs' };
+  // The store of the package that the suite runs on too, as a script that ends with its class.
+  const script = join(root, 'target', 'indexeddb.js');
+  buildSync({ entryPoints: [join(root, 'pkg', 'src', 'indexeddb.ts')], outfile: script, bundle: true, format: 'iife', globalName: 'indexedDbModule', target: 'es2022' });
+  const env = { ...process.env, EDDY_INDEXEDDB_SCRIPT: script, CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: 'node scripts/wasm-test.mjs' };
   const cargo = spawn('cargo', [...tests, ...args], { cwd: root, env, stdio: 'inherit' });
   process.exit(await new Promise((resolve) => cargo.once('exit', (code) => resolve(code ?? 1)).once('error', () => resolve(1))));
 }

@@ -15,11 +15,10 @@ export * from './exports.js';
  * when the engine could not be loaded; in Node, `locked` when another process has the directory.
  */
 export async function open<const B extends boolean = false>(options: OpenOptions<B>): Promise<Database<B>> {
-  checkOptions(options, ['opfs', 'memory']);
-  const { name, durability = 'synced', bigint = false } = options;
-  const storage = options.storage === 'memory' ? 'memory' : 'opfs';
+  checkOptions(options, ['opfs', 'indexeddb', 'memory']);
+  const { name, storage = 'auto', durability = 'synced', bigint = false } = options;
   if (storage === 'opfs' && !globalThis.navigator?.storage?.getDirectory) {
-    throw new EddyError('unsupported', "this context has no private file system (it needs https or localhost): open with storage: 'memory'");
+    throw new EddyError('unsupported', "this context has no private file system (it needs https or localhost): open with storage: 'indexeddb'");
   }
   return Database.open<B>(await spawn(), { name, storage, durability }, bigint);
 }

@@ -12,10 +12,11 @@ export interface OpenOptions<B extends boolean = boolean> {
   /** Its name: in a browser, one of the origin's databases. Letters, digits, `.`, `_` and `-`. */
   name: string;
   /**
-   * Where it lives: `'opfs'` is the browser's private file system, `'files'` a directory (Node), `'memory'` nowhere. `'auto'`, the
-   * default, is `'opfs'` in a browser; in Node it is `'files'` with a `path`, else `'memory'`.
+   * Where it lives: `'opfs'` is the browser's private file system, `'indexeddb'` a database of the browser, `'files'` a directory
+   * (Node), `'memory'` nowhere. `'auto'`, the default, is `'opfs'` in a browser, and `'indexeddb'` where that is missing or the
+   * database lives there already; in Node it is `'files'` with a `path`, else `'memory'`.
    */
-  storage?: 'auto' | 'opfs' | 'memory' | 'files';
+  storage?: 'auto' | 'opfs' | 'indexeddb' | 'memory' | 'files';
   /** The directory of `'files'`. Created when it is not there. */
   path?: string;
   /**

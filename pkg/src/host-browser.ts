@@ -1,5 +1,7 @@
 import type { EngineBuild } from './build.js';
 import { Engine, type EngineHooks } from './engine.js';
+import { databaseName, IndexedDbStorage } from './indexeddb.js';
+import type { OpenMessage } from './protocol.js';
 import type { Opener } from './serve.js';
 import { Tab } from './tab.js';
 import { start, type Wasm } from './wasm.js';
@@ -19,13 +21,31 @@ export function browserOpener(onUncaught: EngineHooks['onUncaught']): Opener {
       const session = engine.connect(send);
       return { request: (op, target, body) => session.request(op, target, body), close: () => engine.close() };
     }
+    const storage = open.storage === 'auto' ? await choose(open.name) : open.storage;
     return Tab.open({
-      name: open.name,
-      openEngine: (died) => openEngine((database) => database.openOpfs(open.name, synced), died),
+      name: storage === 'indexeddb' ? `indexeddb:${open.name}` : open.name,
+      openEngine: (died) =>
+        openEngine(async (database) => {
+          if (storage !== 'indexeddb') return database.openOpfs(open.name, synced);
+          return database.openForeign(await IndexedDbStorage.open(open.name, synced), synced);
+        }, died),
       send,
       onDeath,
     });
   };
+}
+
+/** Where a database lives that does not say so. It stays where it is, also when the browser has learned more since it was made. */
+async function choose(name: string): Promise<OpenMessage['open']['storage']> {
+  const there = await globalThis.indexedDB?.databases?.().catch(() => []);
+  if (there?.some((database) => database.name === databaseName(name))) return 'indexeddb';
+  try {
+    // Some private windows have the method and refuse the call; files with synchronous access are for dedicated workers only.
+    await navigator.storage.getDirectory();
+    return 'createSyncAccessHandle' in FileSystemFileHandle.prototype ? 'opfs' : 'indexeddb';
+  } catch {
+    return 'indexeddb';
+  }
 }
 
 /** Each file by its whole name: so bundlers find it. */

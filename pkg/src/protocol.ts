@@ -37,7 +37,7 @@ export const reads: ReadonlySet<Op> = new Set<Op>([
 export interface OpenMessage {
   open: {
     name: string;
-    storage: 'opfs' | 'memory' | 'files';
+    storage: 'auto' | 'opfs' | 'indexeddb' | 'memory' | 'files';
     path?: string | undefined;
     durability: 'synced' | 'buffered';
   };

@@ -4,6 +4,7 @@ import * as simd from '../dist/glue/eddydb_simd.js';
 import { bestBuild, type EngineBuild } from './build.js';
 import type { DirectoryHandle } from './directory.js';
 import { EddyError } from './error.js';
+import type { ForeignStorage } from './storage.js';
 
 // The shape of the generated classes; all builds have the same. An error that they throw has `kind`.
 
@@ -51,6 +52,7 @@ export interface Wasm {
     openMemory(): Promise<WasmDatabase>;
     openOpfs(name: string, synced: boolean): Promise<WasmDatabase>;
     openDirectory(directory: DirectoryHandle, synced: boolean): Promise<WasmDatabase>;
+    openForeign(storage: ForeignStorage, synced: boolean): Promise<WasmDatabase>;
   };
   onPanic(listener: (message: string) => void): void;
 }

@@ -10,10 +10,10 @@ mod name;
 
 use bytes::Bytes;
 
-#[cfg(browser)]
-pub use backend::DirectoryStorage;
 #[cfg(native)]
 pub use backend::FileStorage;
+#[cfg(browser)]
+pub use backend::{DirectoryStorage, ForeignStorage};
 pub use backend::{FaultStorage, MemoryDisk, MemoryStorage, Operation};
 pub use name::{NAME_LEN_MAX, check_name};
 

@@ -7,7 +7,7 @@ use super::message::{self, DatabaseStatsMessage, SchemaMessage, SyncMessage};
 use super::{Collection, SyncSession};
 use crate::base::ErrorKind;
 use crate::db::{Db, Durability, Options};
-use crate::storage::{DirectoryStorage, MemoryStorage, Storage};
+use crate::storage::{DirectoryStorage, ForeignStorage, MemoryStorage, Storage};
 
 /// An open store.
 #[wasm_bindgen]
@@ -39,6 +39,12 @@ impl Database {
     #[wasm_bindgen(js_name = openDirectory)]
     pub async fn open_directory(directory: JsValue, synced: bool) -> Thrown<Self> {
         open(Arc::new(DirectoryStorage::open_directory(directory).await.or_throw()?), synced).await
+    }
+
+    /// The store that JavaScript keeps: see `storage.ts` of the package.
+    #[wasm_bindgen(js_name = openForeign)]
+    pub async fn open_foreign(storage: JsValue, synced: bool) -> Thrown<Self> {
+        open(Arc::new(ForeignStorage::new(storage)), synced).await
     }
 
     /// This replica's id.

@@ -8,12 +8,13 @@ mod seeds;
 
 use std::sync::Arc;
 
-use eddydb::base::{ErrorKind, Result};
+use eddydb::base::{Error, ErrorKind, Result};
 use eddydb::platform::Task;
 use eddydb::storage::conformance::{self, CASES, Home};
-use eddydb::storage::{DirectoryStorage, FaultStorage, MemoryDisk, Storage};
-use js_sys::Function;
-use wasm_bindgen::JsValue;
+use eddydb::storage::{DirectoryStorage, FaultStorage, ForeignStorage, MemoryDisk, Storage};
+use js_sys::{Function, Promise};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
 use wasm_bindgen_test::{console_log, wasm_bindgen_test, wasm_bindgen_test_configure};
 
 wasm_bindgen_test_configure!(run_in_dedicated_worker);
@@ -48,6 +49,118 @@ async fn conformance_of_the_origin_private_file_system() {
     for case in CASES {
         DirectoryStorage::remove_opfs(case.name).await.unwrap();
     }
+}
+
+/// The package's store in IndexedDB; `scripts/wasm-test.mjs` makes the script of it.
+const INDEXEDDB: &str = include_str!(env!("EDDY_INDEXEDDB_SCRIPT"));
+
+async fn indexeddb(method: &str, name: &str, strict: bool) -> Result<JsValue> {
+    let source = format!("{INDEXEDDB}\nreturn indexedDbModule.IndexedDbStorage.{method}(name, strict);");
+    let call = Function::new_with_args("name, strict", &source);
+    let promise: Promise = call.call2(&JsValue::NULL, &name.into(), &strict.into()).unwrap().unchecked_into();
+    JsFuture::from(promise).await.map_err(|thrown| {
+        let text = |member: &str| js_sys::Reflect::get(&thrown, &member.into()).unwrap().as_string().unwrap();
+        Error::new(ErrorKind::from_name(&text("kind")), text("message"))
+    })
+}
+
+struct IndexedDb {
+    name: String,
+    strict: bool,
+}
+
+impl IndexedDb {
+    async fn fresh(name: &str, strict: bool) -> Self {
+        indexeddb("remove", name, strict).await.unwrap();
+        Self { name: name.to_owned(), strict }
+    }
+}
+
+impl Home for IndexedDb {
+    fn open(&self) -> Task<'_, Result<Arc<dyn Storage>>> {
+        Box::pin(async {
+            let storage = indexeddb("open", &self.name, self.strict).await?;
+            Ok(Arc::new(ForeignStorage::new(storage)) as Arc<dyn Storage>)
+        })
+    }
+}
+
+#[wasm_bindgen_test]
+async fn conformance_of_indexeddb() {
+    for strict in [true, false] {
+        let start = js_sys::Date::now();
+        let count = conformance::run(async |case: &'static str| IndexedDb::fresh(case, strict).await).await;
+        assert_eq!(count, CASES.len());
+        console_log!("{count} cases, strict {strict}, in {} ms", js_sys::Date::now() - start);
+        for case in CASES {
+            indexeddb("remove", case.name, strict).await.unwrap();
+        }
+    }
+}
+
+#[wasm_bindgen_test]
+async fn an_exceeded_quota_of_indexeddb_is_storage_full_and_loses_nothing() {
+    const MEBIBYTE: usize = 1 << 20;
+    let home = IndexedDb::fresh("quota", true).await;
+    let storage = home.open().await.unwrap();
+    storage.put("small", vec![1; 100].into()).await.unwrap();
+    // Bytes that do not shrink: the browser packs what it stores.
+    let mut state = 1u32;
+    let mut noise = |len: usize| -> Vec<u8> {
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as u8
+        };
+        std::iter::repeat_with(next).take(len).collect()
+    };
+    let (mut written, mut len) = (Vec::new(), 0);
+    let error = loop {
+        let bytes = noise(4 * MEBIBYTE);
+        match storage.append("log", bytes.clone().into()).await {
+            Ok(()) => (written, len) = (bytes, len + 4 * MEBIBYTE),
+            Err(error) => break error,
+        }
+        storage.sync("log").await.unwrap();
+        assert!(len < 200 * MEBIBYTE, "the quota of 64 MiB is never exceeded");
+    };
+    console_log!("full after {len} bytes: {error}");
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    assert!(storage.append("log", vec![0].into()).await.unwrap_err().message().contains(&format!("cut it to {len}")));
+    storage.truncate("log", len as u64).await.unwrap();
+    storage.close().await.unwrap();
+    let storage = home.open().await.unwrap();
+    let last = storage.read("log", (len - 4 * MEBIBYTE) as u64, 4 * MEBIBYTE as u64).await.unwrap();
+    assert!(last == written);
+    storage.remove("log").await.unwrap();
+    storage.close().await.unwrap();
+    indexeddb("remove", "quota", true).await.unwrap();
+}
+
+/// A lock can be taken away (`steal`); then transactions tell who owns the store.
+#[wasm_bindgen_test]
+async fn an_owner_of_indexeddb_whose_store_was_taken_over_writes_nothing_more() {
+    let home = IndexedDb::fresh("taken", true).await;
+    let lost = home.open().await.unwrap();
+    lost.append("log", b"before".to_vec().into()).await.unwrap();
+    let steal = "return navigator.locks.request('eddydb:taken', { steal: true }, () => {});";
+    let stolen: Promise = Function::new_no_args(steal).call0(&JsValue::NULL).unwrap().unchecked_into();
+    JsFuture::from(stolen).await.unwrap();
+    let owner = home.open().await.unwrap();
+    owner.append("log", b", after".to_vec().into()).await.unwrap();
+    for result in [
+        lost.append("log", b"lost".to_vec().into()).await,
+        lost.put("new", b"lost".to_vec().into()).await,
+        lost.truncate("log", 0).await,
+        lost.remove("log").await,
+    ] {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Locked);
+    }
+    drop(lost);
+    assert_eq!(owner.read_all("log").await.unwrap(), "before, after");
+    owner.close().await.unwrap();
+    indexeddb("remove", "taken", true).await.unwrap();
 }
 
 struct Memory(MemoryDisk);

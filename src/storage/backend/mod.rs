@@ -7,6 +7,8 @@ mod directory;
 mod fault;
 #[cfg(native)]
 mod file;
+#[cfg(browser)]
+mod foreign;
 mod memory;
 
 #[cfg(browser)]
@@ -14,4 +16,6 @@ pub use directory::DirectoryStorage;
 pub use fault::{FaultStorage, Operation};
 #[cfg(native)]
 pub use file::FileStorage;
+#[cfg(browser)]
+pub use foreign::ForeignStorage;
 pub use memory::{MemoryDisk, MemoryStorage};

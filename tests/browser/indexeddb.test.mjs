@@ -1,0 +1,110 @@
+// The store in IndexedDB, for browsers and pages that lack the private file system.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import test from 'node:test';
+
+import { launch, openPage, serveFiles } from '../support/browser.mjs';
+
+/** What a private window of some browsers does: the method is there, and refuses. */
+const withoutOpfs = `StorageManager.prototype.getDirectory = () => Promise.reject(new DOMException('refused', 'SecurityError'));\n`;
+
+test('rows survive a reload, a closed tab and a killed browser', async (t) => {
+  const url = await serveFiles(t);
+  let { context, kill, profile } = await launch(t);
+  let page = await openPage(t, context, url);
+  const write = async (first, count) => {
+    await page.evaluate(async ([first, count]) => {
+      const { eddydb, vectors } = window;
+      window.db ??= await eddydb.open({ name: 'kept', storage: 'indexeddb' });
+      const notes = await window.db.createCollection('notes', vectors.schema, { ifNotExists: true });
+      await notes.insert(vectors.makeRows(count, { first }));
+    }, [first, count]);
+  };
+  const read = () =>
+    page.evaluate(async () => {
+      const { eddydb, vectors } = window;
+      window.db = await eddydb.open({ name: 'kept', storage: 'indexeddb' });
+      const notes = window.db.collection('notes');
+      const rows = await notes.query({ outputFields: ['id', 'embedding'] });
+      const expected = vectors.makeRows(100, { first: 0 })[42].embedding;
+      return { ids: rows.map(({ id }) => id), same: rows[42].embedding.every((number, index) => number === expected[index]) };
+    });
+  const upTo = (end) => ({ ids: Array.from({ length: end }, (_, id) => id), same: true });
+  await write(0, 100);
+  await page.evaluate(() => window.db.collection('notes').flush());
+  await write(100, 50);
+  await page.reload();
+  await page.waitForFunction(() => 'eddydb' in window);
+  assert.deepEqual(await read(), upTo(150));
+  await write(150, 30);
+  await page.close();
+  page = await openPage(t, context, url);
+  assert.deepEqual(await read(), upTo(180));
+  await write(180, 20);
+  await kill();
+  ({ context } = await launch(t, profile));
+  page = await openPage(t, context, url);
+  assert.deepEqual(await read(), upTo(200));
+  assert.deepEqual(page.noise, []);
+});
+
+test("'auto' takes it where the private file system refuses, and finds its rows again where it does not", async (t) => {
+  let refuse = true;
+  const change = (path, file) => (refuse && path.endsWith('/worker.js') ? withoutOpfs + readFileSync(file, 'utf8') : undefined);
+  const url = await serveFiles(t, { change });
+  const { context } = await launch(t);
+  for (const count of [10, 20]) {
+    const page = await openPage(t, context, url);
+    const found = await page.evaluate(async (count) => {
+      const { eddydb, vectors } = window;
+      const db = await eddydb.open({ name: 'auto' });
+      const notes = await db.createCollection('notes', vectors.schema, { ifNotExists: true });
+      await notes.insert(vectors.makeRows(10, { first: count - 10 }));
+      return [await notes.count(), (await indexedDB.databases()).map(({ name }) => name)];
+    }, count);
+    assert.deepEqual(found, [count, ['eddydb:auto']]);
+    await page.close();
+    refuse = false;
+  }
+});
+
+test('tabs share it, and another takes over when the owner closes', async (t) => {
+  const url = await serveFiles(t);
+  const { context } = await launch(t);
+  const pages = [await openPage(t, context, url), await openPage(t, context, url)];
+  for (const page of pages) {
+    await page.evaluate(async () => {
+      const { eddydb, vectors } = window;
+      window.db = await eddydb.open({ name: 'shared', storage: 'indexeddb' });
+      window.notes = await window.db.createCollection('notes', vectors.schema, { ifNotExists: true });
+    });
+  }
+  const [a, b] = pages;
+  await a.evaluate(() => window.notes.insert(window.vectors.makeRows(20)).then(() => {}));
+  assert.equal(await b.evaluate(() => window.notes.count()), 20);
+  await a.close();
+  // Asked while the owner goes, a write may have to be tried again; what it says is that it may.
+  await b.evaluate(async () => {
+    const write = () => window.notes.upsert(window.vectors.makeRows(5, { first: 20 })).then(() => {});
+    await write().catch((error) => (error.kind === 'unavailable' ? write() : Promise.reject(error)));
+  });
+  assert.equal(await b.evaluate(() => window.notes.count()), 25);
+});
+
+test('what cannot be opened says why', async (t) => {
+  const url = await serveFiles(t);
+  const { context } = await launch(t);
+  const page = await openPage(t, context, url);
+  const errors = await page.evaluate(async () => {
+    const { eddydb } = window;
+    const later = indexedDB.open('eddydb:later', 7);
+    await new Promise((resolve) => (later.onsuccess = resolve));
+    later.result.close();
+    const of = (options) => eddydb.open(options).then(() => 'opened', ({ kind, message }) => [kind, message]);
+    return [await of({ name: 'later', storage: 'indexeddb' }), await of({ name: 'x', storage: 'floppy' })];
+  });
+  assert.equal(errors[0][0], 'unsupported');
+  assert.match(errors[0][1], /VersionError/);
+  assert.equal(errors[1][0], 'invalid_argument');
+});
