@@ -1,4 +1,4 @@
-import { decode as decodeMessagePack, encode as encodeMessagePack } from '@msgpack/msgpack';
+import { decode as decodeMessagePack, encode as encodeMessagePack, ExtData } from '@msgpack/msgpack';
 
 import { EddyError } from './error.js';
 import type { Schema } from './schema.js';
@@ -23,7 +23,7 @@ export function decode(bytes: Uint8Array, bigint = false): unknown {
   return decodeMessagePack(bytes, { useBigInt64: bigint });
 }
 
-/** The rows of a batch, with each typed array as 32-bit floats. @internal */
+/** The rows of a batch. @internal */
 export function encodeRows(rows: readonly unknown[]): Bytes {
   if (!Array.isArray(rows)) {
     throw new EddyError('invalid_argument', `an array of rows expected, got ${describe(rows)}`);
@@ -31,18 +31,28 @@ export function encodeRows(rows: readonly unknown[]): Bytes {
   return encode(rows.map(toRow));
 }
 
-/** The query vector's bytes. @internal */
-export function toVector(value: unknown, what: string): Float32Array {
-  if (value instanceof Float32Array) return value;
-  if (Array.isArray(value)) {
+/** The query of a search. @internal */
+export function toQuery(value: unknown): unknown {
+  const what = 'the query vector';
+  if (ArrayBuffer.isView(value)) return toTyped(value, what);
+  if (Array.isArray(value) && !Array.isArray(value[0])) {
     const wrong = value.findIndex((number) => typeof number !== 'number');
     if (wrong >= 0) throw new EddyError('invalid_argument', `${what}: number ${wrong} is ${describe(value[wrong])}`);
-    return Float32Array.from(value as number[]);
+  } else if (typeof value !== 'object' || value === null) {
+    throw new EddyError('invalid_argument', `${what}: an array of numbers expected, got ${describe(value)}`);
   }
-  if (ArrayBuffer.isView(value) && !(value instanceof DataView) && !(value instanceof BigInt64Array) && !(value instanceof BigUint64Array)) {
-    return Float32Array.from(value as unknown as ArrayLike<number>);
+  return value;
+}
+
+/** A typed array as MessagePack: floats as bytes, small integers as bytes that tell their kind, others as floats. */
+function toTyped(value: ArrayBufferView, what: string): unknown {
+  if (value instanceof Float32Array) return value;
+  const kind = value instanceof Int8Array ? 1 : value instanceof Uint8Array ? 2 : value instanceof Uint16Array ? 3 : 0;
+  if (kind > 0) return new ExtData(kind, new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
+  if (value instanceof DataView || value instanceof BigInt64Array || value instanceof BigUint64Array) {
+    throw new EddyError('invalid_argument', `${what}: an array of numbers expected, got ${describe(value)}`);
   }
-  throw new EddyError('invalid_argument', `${what}: an array of numbers expected, got ${describe(value)}`);
+  return Float32Array.from(value as unknown as ArrayLike<number>);
 }
 
 function toRow(row: unknown, index: number): unknown {
@@ -62,7 +72,7 @@ function toRow(row: unknown, index: number): unknown {
       throw new EddyError('invalid_argument', `row ${index}: field ${JSON.stringify(name)}: a Date that is none`);
     } else if (ArrayBuffer.isView(value) && !(value instanceof Float32Array)) {
       converted ??= { ...row };
-      converted[name] = toVector(value, `row ${index}: field ${JSON.stringify(name)}`);
+      converted[name] = toTyped(value, `row ${index}: field ${JSON.stringify(name)}`);
     }
   }
   return converted ?? row;
@@ -93,16 +103,23 @@ export function fromSchemaMessage(message: unknown): Schema {
 }
 
 interface FieldNames {
+  /** Dense vectors. */
   vectors: string[];
+  /** Those of them that are integers, and bits. */
+  int8s: string[];
+  bits: string[];
   integers: string[];
 }
 
 /** Turns the fields of a decoded row that MessagePack has no type for into theirs, in place. @internal */
-export function reviveRow(row: Record<string, unknown>, { vectors, integers }: FieldNames): Record<string, unknown> {
+export function reviveRow(row: Record<string, unknown>, { vectors, int8s, bits, integers }: FieldNames): Record<string, unknown> {
   for (const name of vectors) {
     const bytes = row[name];
+    if (!(bytes instanceof Uint8Array)) continue;
     // A copy, because the bytes of the response start anywhere and floats start at multiples of four.
-    if (bytes instanceof Uint8Array) row[name] = new Float32Array(bytes.slice().buffer);
+    const copy = bytes.slice();
+    if (bits.includes(name)) row[name] = copy;
+    else row[name] = int8s.includes(name) ? Int8Array.from(new Float32Array(copy.buffer)) : new Float32Array(copy.buffer);
   }
   for (const name of integers) {
     const value = row[name];
@@ -130,9 +147,9 @@ export interface DecodedSearch {
 
 /** @internal */
 export function decodeSearch(bytes: Uint8Array, bigint: boolean): DecodedSearch {
-  const { vectors, integers, ...message } = decode(bytes, bigint) as DecodedSearch & FieldNames;
+  const { vectors, int8s, bits, integers, ...message } = decode(bytes, bigint) as DecodedSearch & FieldNames;
   for (const hit of message.hits) {
-    reviveRow(hit.row, { vectors, integers });
+    reviveRow(hit.row, { vectors, int8s, bits, integers });
     if (bigint && typeof hit.key === 'number') hit.key = BigInt(hit.key);
   }
   return message;

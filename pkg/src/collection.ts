@@ -1,7 +1,7 @@
 import type { Client } from './client.js';
-import { decode, decodeRows, decodeSearch, encode, encodeRows, fromSchemaMessage, toVector } from './codec.js';
+import { decode, decodeRows, decodeSearch, encode, encodeRows, fromSchemaMessage, toQuery } from './codec.js';
 import { type CollectionStats, required } from './database.js';
-import type { AnySchema, InputRow, Key, KeyInput, OutputField, OutputRow, Schema, VectorField, VectorInput } from './schema.js';
+import type { AnySchema, InputRow, Key, KeyInput, OutputField, OutputRow, QueryInput, Schema, VectorField } from './schema.js';
 
 /** What was written. */
 export interface WriteResponse {
@@ -31,8 +31,8 @@ export interface QueryRequest<S extends Schema, F extends readonly string[] | un
 
 /** A search for the nearest rows. */
 export interface SearchRequest<S extends Schema, F extends readonly string[] | undefined> extends OutputOptions<S, F> {
-  /** The query: as many finite numbers as the field has. */
-  vector: VectorInput;
+  /** The query, as the field has its vectors: as many finite numbers, bytes of bits, or a sparse vector. */
+  vector: QueryInput<S>;
   /** The vector field; needed when there are several. */
   field?: VectorField<S>;
   /** How many hits, 1 to 16,384. Default 10. */
@@ -137,7 +137,7 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   async search<const F extends readonly string[] | undefined = undefined>(
     request: SearchRequest<S, F>,
   ): Promise<SearchResponse<Key<S, B>, OutputRow<S, B, F>>> {
-    const body = encode({ ...request, vector: toVector(request.vector, 'the query vector'), bigint: this.#bigint });
+    const body = encode({ ...request, vector: toQuery(request.vector), bigint: this.#bigint });
     const response = required(await this.#client.request('search', this.name, body));
     return decodeSearch(response, this.#bigint) as unknown as SearchResponse<Key<S, B>, OutputRow<S, B, F>>;
   }

@@ -4,6 +4,9 @@ export type Json = null | boolean | number | string | readonly Json[] | { readon
 /** How two vectors are compared: squared distance, inner product, or cosine. */
 export type Metric = 'L2' | 'IP' | 'COSINE';
 
+/** How two vectors of bits are compared: how many differ, or which share of those set in any is not set in both. */
+export type BinaryMetric = 'HAMMING' | 'JACCARD';
+
 /** No index: every search scans every row, exactly. Right for a few thousand rows. */
 export interface FlatIndex {
   readonly type: 'FLAT';
@@ -102,14 +105,56 @@ export interface ArrayField extends Scalar {
 export type ElementType = 'bool' | 'int8' | 'int16' | 'int32' | 'int64' | 'float' | 'double' | 'timestamp' | 'varchar';
 
 /** `dim` finite numbers, kept as 32-bit floats. */
-export interface FloatVectorField {
+export interface FloatVectorField extends Scalar {
   readonly type: 'float_vector';
   /** How many numbers: 1 to 32,768. */
   readonly dim: number;
   /** How vectors are compared. Default `'COSINE'`. */
   readonly metric?: Metric;
-  /** How they are searched. Default HNSW. */
+  /** How they are searched. Default HNSW, and for nullable ones `FLAT`, which is all that they can have. */
   readonly index?: FlatIndex | HnswIndex;
+  /** What a row that lacks it gets. */
+  readonly default?: VectorInput;
+}
+
+/**
+ * `dim` finite numbers, kept as 16-bit floats (of IEEE 754, or the upper half of 32-bit ones) or as integers from -128 to 127.
+ * Searched exactly.
+ */
+export interface SmallVectorField extends Scalar {
+  readonly type: 'float16_vector' | 'bfloat16_vector' | 'int8_vector';
+  /** How many numbers: 1 to 32,768. */
+  readonly dim: number;
+  /** How vectors are compared. Default `'COSINE'`. */
+  readonly metric?: Metric;
+  /** Every search scans every row. */
+  readonly index?: FlatIndex;
+  /** What a row that lacks it gets. */
+  readonly default?: VectorInput;
+}
+
+/** `dim` bits, eight a byte. Searched exactly. */
+export interface BinaryVectorField extends Scalar {
+  readonly type: 'binary_vector';
+  /** How many bits: a multiple of 8, at most 262,144. */
+  readonly dim: number;
+  /** How vectors are compared. Default `'HAMMING'`. */
+  readonly metric?: BinaryMetric;
+  /** Every search scans every row. */
+  readonly index?: FlatIndex;
+  /** What a row that lacks it gets. */
+  readonly default?: BitsInput;
+}
+
+/** Numbers at some of 2^32 - 1 places, zero elsewhere; at most 32,768 of them. Searched exactly, by inner product. */
+export interface SparseVectorField extends Scalar {
+  readonly type: 'sparse_float_vector';
+  /** How vectors are compared. */
+  readonly metric?: 'IP';
+  /** Every search scans every row. */
+  readonly index?: FlatIndex;
+  /** What a row that lacks it gets. */
+  readonly default?: SparseInput;
 }
 
 /** One field of a schema. */
@@ -122,7 +167,10 @@ export type Field =
   | VarcharField
   | JsonField
   | ArrayField
-  | FloatVectorField;
+  | FloatVectorField
+  | SmallVectorField
+  | BinaryVectorField
+  | SparseVectorField;
 
 /** What the rows of a collection look like. Write it as a literal, and the rows are typed from it. */
 export interface Schema {
@@ -135,7 +183,19 @@ export interface Schema {
 /** A schema that is not known at compile time. */
 export type AnySchema = Schema;
 
-/** Numbers that a vector field takes. A `Float32Array` is passed on as it is; others are converted. */
+/** Bits that a `binary_vector` takes, eight a byte. */
+export type BitsInput = Uint8Array | readonly number[];
+
+/** What a `sparse_float_vector` takes: its numbers by their places, or pairs of both with ascending places. */
+export type SparseInput = { readonly [index: number]: number } | readonly (readonly [index: number, value: number])[];
+
+/** A sparse vector as it is read: its numbers by their places. */
+export type SparseVector = { [index: number]: number };
+
+/**
+ * Numbers that a vector field takes. A `Float32Array` is passed on as it is; others are converted. For vectors of 16-bit floats
+ * a `Uint16Array` is their bits.
+ */
 export type VectorInput =
   | readonly number[]
   | Float32Array
@@ -182,12 +242,22 @@ interface ReadTypes<F extends Field, B extends boolean> extends ReadElements<B> 
   json: Json;
   array: F extends { readonly elementType: infer E extends ElementType } ? ReadElements<B>[E][] : never;
   float_vector: Float32Array;
+  float16_vector: Float32Array;
+  bfloat16_vector: Float32Array;
+  int8_vector: Int8Array;
+  binary_vector: Uint8Array;
+  sparse_float_vector: SparseVector;
 }
 
 interface WrittenTypes<F extends Field> extends WrittenElements {
   json: Json;
   array: F extends { readonly elementType: infer E extends ElementType } ? readonly WrittenElements[E][] : never;
   float_vector: VectorInput;
+  float16_vector: VectorInput;
+  bfloat16_vector: VectorInput;
+  int8_vector: VectorInput;
+  binary_vector: BitsInput;
+  sparse_float_vector: SparseInput;
 }
 
 type Read<F extends Field, B extends boolean> = ReadTypes<F, B>[F['type']];
@@ -199,7 +269,7 @@ type IsOptional<F> = F extends { readonly nullable: true } ? true : F extends { 
 
 type Flat<T> = { [K in keyof T]: T[K] };
 type Names<S extends Schema> = keyof S['fields'] & string;
-type VectorNames<S extends Schema> = { [K in Names<S>]: S['fields'][K]['type'] extends 'float_vector' ? K : never }[Names<S>];
+type VectorNames<S extends Schema> = { [K in Names<S>]: S['fields'][K]['type'] extends `${string}_vector` ? K : never }[Names<S>];
 
 /** The type of one field of a row that is read. */
 export type FieldValue<S extends Schema, K extends Names<S>, B extends boolean = false> =
@@ -266,6 +336,11 @@ export type KeyInput<S extends Schema> = IsKnown<S> extends true
       ? string
       : number | bigint
   : number | bigint | string;
+
+/** What a search of the vector fields takes. */
+export type QueryInput<S extends Schema> = IsKnown<S> extends true
+  ? { [K in VectorNames<S>]: Written<S['fields'][K]> }[VectorNames<S>]
+  : VectorInput | SparseInput;
 
 /** The names of the vector fields. */
 export type VectorField<S extends Schema> = IsKnown<S> extends true ? VectorNames<S> : string;

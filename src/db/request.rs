@@ -1,5 +1,5 @@
 use crate::base::{Lsn, Timestamp};
-use crate::model::{Key, Row};
+use crate::model::{Key, Row, Value};
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,8 +51,8 @@ pub struct QueryRequest {
 pub struct SearchRequest {
     /// The vector field; the only one with `None`.
     pub field: Option<String>,
-    /// The query: `dim` finite numbers.
-    pub vector: Vec<f32>,
+    /// The query, as a value of the field: see [`Value`]. For vectors of 16-bit floats and of integers it may be any floats.
+    pub vector: Value,
     /// How many hits, 1 to 16,384.
     pub limit: usize,
     /// After leaving out this many.

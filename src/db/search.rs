@@ -1,8 +1,8 @@
 use super::{Collection, Hit, QueryRequest, SearchRequest, SearchResponse};
 use crate::base::{Error, Result, RowMask};
 use crate::engine::{CollectionState, Slot};
-use crate::index::flat;
-use crate::model::{DataType, Key, Row};
+use crate::index::{flat, stored};
+use crate::model::{DataType, Field, Key, META_COLUMN, Row, Value, column};
 use crate::query::{Access, Filter, SegmentSearch};
 
 /// The most hits of one search, as in Milvus; `limit + offset` counts.
@@ -76,8 +76,9 @@ impl Collection {
     pub(super) fn read_nearest(&self, request: &SearchRequest) -> Result<SearchResponse> {
         let filter = self.filter(request.filter.as_deref())?;
         let fields = self.output_fields(request.output_fields.as_deref())?;
-        let (field, dim) = self.vector_field(request.field.as_deref())?;
-        check_query(&request.vector, field, dim)?;
+        let field = self.vector_field(request.field.as_deref())?;
+        let query = query_of(field, &request.vector)?;
+        let (apart, field) = (field.is_apart(), field.name.as_str());
         let k = request.limit.saturating_add(request.offset);
         if request.limit == 0 || k > LIMIT_MAX {
             return Err(Error::invalid(format!(
@@ -99,6 +100,21 @@ impl Collection {
             if count == 0 {
                 continue;
             }
+            if !apart {
+                response.segments_by_scan += 1;
+                response.rows_scanned += count;
+                for (start, chunk) in slot.segment.chunks() {
+                    let rows = admitted.iter_from(start).take_while(|row| row - start < chunk.num_rows());
+                    let column = chunk.column_by_name(field).expect("every segment has every vector field");
+                    let rows = rows.map(|row| (row - start) as u32);
+                    nearest.extend(stored::search(column, metric, &query, k, rows).into_iter().map(|neighbor| {
+                        let row = start + neighbor.row as usize;
+                        (neighbor.distance, Found { key: slot.segment.key(row), slot, row })
+                    }));
+                }
+                continue;
+            }
+            let Value::Vector(query) = &query else { unreachable!("such a field is searched by numbers") };
             let whole = count == slot.segment.len();
             let mask = (!whole).then_some(&admitted);
             let vectors = slot.segment.vectors(field).expect("every segment has every vector field");
@@ -114,7 +130,7 @@ impl Collection {
                 exact: request.exact,
             };
             if let Some(graph) = graph.filter(|_| search.access() == Access::Graph) {
-                neighbors = graph.search(&request.vector, k, ef, mask, vectors);
+                neighbors = graph.search(query, k, ef, mask, vectors);
                 scanned_from = graph.len();
                 response.segments_by_index += 1;
             } else {
@@ -123,7 +139,7 @@ impl Collection {
             if scanned_from < slot.segment.len() {
                 let tail = scanned_from as u32..slot.segment.len() as u32;
                 response.rows_scanned += admitted.iter().filter(|&row| row >= scanned_from).count();
-                neighbors.extend(flat::search(vectors, tail, metric, &request.vector, k, mask));
+                neighbors.extend(flat::search(vectors, tail, metric, query, k, mask));
             }
             nearest.extend(neighbors.into_iter().map(|neighbor| {
                 let row = neighbor.row as usize;
@@ -140,19 +156,15 @@ impl Collection {
         Ok(response)
     }
 
-    fn vector_field(&self, wanted: Option<&str>) -> Result<(&str, usize)> {
-        let fields = self.spec().schema.fields().iter().filter_map(|field| match field.data_type {
-            DataType::FloatVector { dim } => Some((field.name.as_str(), dim as usize)),
-            _ => None,
-        });
-        let fields: Vec<(&str, usize)> = fields.collect();
+    fn vector_field(&self, wanted: Option<&str>) -> Result<&Field> {
+        let fields: Vec<&Field> = self.spec().schema.vectors().map(|(field, _)| field).collect();
         match (wanted, fields.as_slice()) {
-            (None, [only]) => Ok(*only),
+            (None, [only]) => Ok(only),
             (None, _) => {
                 Err(Error::invalid(format!("{} vector fields; the request must name the one to search", fields.len())))
             }
-            (Some(wanted), _) => fields.iter().find(|(name, _)| *name == wanted).copied().ok_or_else(|| {
-                let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+            (Some(wanted), _) => fields.iter().find(|field| field.name == wanted).copied().ok_or_else(|| {
+                let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
                 Error::invalid(format!("no vector field {wanted:?}; there are: {}", names.join(", ")))
             }),
         }
@@ -160,8 +172,14 @@ impl Collection {
 
     /// The wanted fields, `*` spelled out; refuses names that no row can have.
     fn output_fields(&self, wanted: Option<&[String]>) -> Result<Option<Vec<String>>> {
-        let Some(wanted) = wanted else { return Ok(None) };
         let schema = &self.spec().schema;
+        let Some(wanted) = wanted else {
+            let mut vectors = schema.vectors();
+            return Ok(vectors.any(|(field, _)| !field.is_apart()).then(|| {
+                let scalars = schema.fields().iter().filter(|field| !field.data_type.is_vector());
+                scalars.map(|field| field.name.clone()).chain([META_COLUMN.to_owned()]).collect()
+            }));
+        };
         if let Some(name) = wanted.iter().find(|name| *name != "*" && !schema.dynamic() && schema.field(name).is_none())
         {
             let names: Vec<&str> = schema.fields().iter().map(|field| field.name.as_str()).collect();
@@ -187,12 +205,14 @@ fn admitted(slot: &Slot, filter: Option<&Filter>) -> RowMask {
     admitted
 }
 
-fn check_query(vector: &[f32], field: &str, dim: usize) -> Result<()> {
-    if vector.len() != dim {
-        return Err(Error::invalid(format!("query vector of {} numbers; field {field:?} has {dim}", vector.len())));
-    }
-    if let Some(at) = vector.iter().position(|number| !number.is_finite()) {
-        return Err(Error::invalid(format!("query vector: number {at} is {}; expected finite numbers", vector[at])));
-    }
-    Ok(())
+/// The query in the form of the field's values, checked as they are; numbers for every kind of dense vector but bits.
+fn query_of(field: &Field, vector: &Value) -> Result<Value> {
+    let data_type = match (field.data_type.dim(), field.data_type, vector) {
+        (_, DataType::BinaryVector { .. } | DataType::SparseFloatVector, _) | (_, _, Value::Bytes(_)) => {
+            field.data_type
+        }
+        (dim, ..) => DataType::FloatVector { dim: dim.unwrap_or(0) },
+    };
+    column::Column::normalize(data_type, vector)
+        .map_err(|what| Error::invalid(format!("query vector for field {:?}: {what}", field.name)))
 }

@@ -84,7 +84,7 @@ fn rows_are_written_read_replaced_deleted_and_outlive_the_process() {
             let notes = db.collection("notes").unwrap();
             assert_eq!(names(&notes.query(&QueryRequest::default()).await.unwrap()), expected);
             assert_eq!(names(&notes.get(&[2.into(), 3.into(), 1.into()], None).await.unwrap())[0].1, "zwei");
-            let request = SearchRequest { vector: vector(2), limit: 1, ..Default::default() };
+            let request = SearchRequest { vector: vector(2).into(), limit: 1, ..Default::default() };
             let response = notes.search(&request).await.unwrap();
             assert_eq!((&response.hits[0].key, response.hits[0].score), (&Key::Int(2), 0.0));
             db.close().await.unwrap();
@@ -102,7 +102,7 @@ fn a_graph_is_built_behind_the_writes_kept_and_searched_with_what_it_lacks() {
             notes.insert(rows(&notes, (start..start + 500).map(|id| row(id, "x")))).await.unwrap();
             db.maintain().await.unwrap();
         }
-        let request = |id: i64| SearchRequest { vector: vector(id as u64), limit: 3, ..Default::default() };
+        let request = |id: i64| SearchRequest { vector: vector(id as u64).into(), limit: 3, ..Default::default() };
         let nearest = |response: SearchResponse| response.hits[0].key.clone();
         assert!(notes.stats().await.unwrap().rows_unindexed > 0);
         assert_eq!(nearest(notes.search(&request(2_999)).await.unwrap()), Key::Int(2_999));
@@ -174,12 +174,12 @@ fn bad_requests_are_refused_whole_and_say_what_is_wrong() {
         assert_eq!(notes.count(None).await.unwrap(), 1, "no row of a refused batch is there");
 
         let search = async |request: SearchRequest| notes.search(&request).await.unwrap_err();
-        let good = SearchRequest { vector: vector(1), limit: 1, ..Default::default() };
+        let good = SearchRequest { vector: vector(1).into(), limit: 1, ..Default::default() };
         says(
-            search(SearchRequest { vector: vec![0.0; 7], ..good.clone() }).await,
-            "7 numbers; field \"embedding\" has 8",
+            search(SearchRequest { vector: vec![0.0; 7].into(), ..good.clone() }).await,
+            "field \"embedding\": a vector of 7 numbers, expected 8",
         );
-        says(search(SearchRequest { vector: vec![f32::NAN; 8], ..good.clone() }).await, "number 0 is NaN");
+        says(search(SearchRequest { vector: vec![f32::NAN; 8].into(), ..good.clone() }).await, "number 0 is NaN");
         says(search(SearchRequest { limit: 0, ..good.clone() }).await, "limit 0");
         says(search(SearchRequest { limit: 20_000, ..good.clone() }).await, "limit 20000");
         says(search(SearchRequest { field: Some("x".to_owned()), ..good.clone() }).await, "no vector field \"x\"");

@@ -6,11 +6,15 @@
 
 mod aligned;
 mod arch;
+mod bits;
 mod kernels;
 mod metric;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
 pub use aligned::AlignedVec;
+pub use bits::{hamming, jaccard};
 pub use kernels::{Isa, Kernels, kernels};
 pub use metric::Metric;
+pub use sparse::dot_sparse;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Error, Result};
 use crate::distance::Metric;
 use crate::index::{IndexKind, IndexSpec};
-use crate::model::Schema;
+use crate::model::{DataType, Field, Schema};
 
 /// What a collection is made of: its schema, and an index for each vector field.
 ///
@@ -16,7 +16,8 @@ pub struct CollectionSpec {
     /// The fields.
     #[serde(flatten, with = "by_value")]
     pub schema: Arc<Schema>,
-    /// By vector field; a field that is not named gets HNSW with COSINE.
+    /// By vector field; one that is not named gets HNSW with COSINE where it can have it, else FLAT with COSINE, bits with
+    /// HAMMING, sparse ones with IP.
     #[serde(default)]
     pub indexes: BTreeMap<String, IndexSpec>,
 }
@@ -39,27 +40,52 @@ impl CollectionSpec {
     /// The same with an index for every vector field.
     ///
     /// # Errors
-    /// `InvalidArgument` for an index on a field that is no vector, and for HNSW parameters out of range.
+    /// `InvalidArgument` for an index on a field that is no vector, by a metric that is not for its type, of a kind that its
+    /// type does not have, and for HNSW parameters out of range.
     pub fn completed(mut self) -> Result<Self> {
         for (name, index) in &self.indexes {
-            let vector = self.schema.field(name).is_some_and(|field| field.data_type.is_vector());
-            if !vector {
-                return Err(Error::invalid(format!("index on {name:?}: expected the name of a float_vector field")));
-            }
-            if let IndexKind::Hnsw { m, ef_construction } = index.kind
-                && (!(2..=2048).contains(&m) || !(1..=65_536).contains(&ef_construction))
-            {
+            let Some(field) = self.schema.field(name).filter(|field| field.data_type.is_vector()) else {
+                return Err(Error::invalid(format!("index on {name:?}: expected the name of a vector field")));
+            };
+            let metrics: &[Metric] = match field.data_type {
+                DataType::BinaryVector { .. } => &[Metric::Hamming, Metric::Jaccard],
+                DataType::SparseFloatVector => &[Metric::Ip],
+                _ => &[Metric::L2, Metric::Ip, Metric::Cosine],
+            };
+            if !metrics.contains(&index.metric) {
                 return Err(Error::invalid(format!(
-                    "index on {name:?}: M {m} and efConstruction {ef_construction}; expected 2 to 2048 and 1 to 65536"
+                    "index on {name:?}: metric {}, but a {} is compared by {}",
+                    index.metric.name(),
+                    field.data_type.name(),
+                    metrics.iter().map(|metric| metric.name()).collect::<Vec<_>>().join(" or ")
                 )));
             }
-        }
-        for field in self.schema.fields() {
-            if field.data_type.is_vector() {
-                let usual = IndexSpec { metric: Metric::Cosine, kind: IndexKind::HNSW };
-                self.indexes.entry(field.name.clone()).or_insert(usual);
+            if let IndexKind::Hnsw { m, ef_construction } = index.kind {
+                if !field.is_apart() {
+                    return Err(Error::invalid(format!(
+                        "index on {name:?}: HNSW is for float_vector fields that are not nullable; others are searched by FLAT"
+                    )));
+                }
+                if !(2..=2048).contains(&m) || !(1..=65_536).contains(&ef_construction) {
+                    return Err(Error::invalid(format!(
+                        "index on {name:?}: M {m} and efConstruction {ef_construction}; expected 2 to 2048 and 1 to 65536"
+                    )));
+                }
             }
         }
+        for (field, _) in self.schema.vectors() {
+            self.indexes.entry(field.name.clone()).or_insert_with(|| Self::usual_index(field));
+        }
         Ok(self)
+    }
+
+    /// The index of a vector field for which nothing is said.
+    pub fn usual_index(field: &Field) -> IndexSpec {
+        let metric = match field.data_type {
+            DataType::BinaryVector { .. } => Metric::Hamming,
+            DataType::SparseFloatVector => Metric::Ip,
+            _ => Metric::Cosine,
+        };
+        IndexSpec { metric, kind: if field.is_apart() { IndexKind::HNSW } else { IndexKind::Flat } }
     }
 }

@@ -83,7 +83,7 @@ impl<'a> Measure<'a> {
         self.distances.resize(rows.len(), 0.0);
         match self.metric {
             Metric::L2 => self.kernels.l2_rows(self.query, data, &mut self.distances),
-            Metric::Ip | Metric::Cosine => self.kernels.dot_rows(self.query, data, &mut self.distances),
+            _ => self.kernels.dot_rows(self.query, data, &mut self.distances),
         }
         self.finish(|index| rows.start + index as u32);
         &self.distances
@@ -94,7 +94,7 @@ impl<'a> Measure<'a> {
         self.distances.resize(rows.len(), 0.0);
         match self.metric {
             Metric::L2 => self.kernels.l2_gather(self.query, self.vectors.data, rows, &mut self.distances),
-            Metric::Ip | Metric::Cosine => {
+            _ => {
                 self.kernels.dot_gather(self.query, self.vectors.data, rows, &mut self.distances);
             }
         }
@@ -106,6 +106,7 @@ impl<'a> Measure<'a> {
     fn finish(&mut self, row_of: impl Fn(usize) -> u32) {
         match self.metric {
             Metric::L2 => {}
+            Metric::Hamming | Metric::Jaccard => unreachable!("floats have no such metric"),
             Metric::Ip => self.distances.iter_mut().for_each(|product| *product = -*product),
             Metric::Cosine => {
                 for (index, product) in self.distances.iter_mut().enumerate() {
@@ -142,6 +143,7 @@ mod tests {
             .map(|row| {
                 let x = &data[row as usize];
                 let distance = match metric {
+                    Metric::Hamming | Metric::Jaccard => panic!("of bits"),
                     Metric::L2 => x.iter().zip(query).map(|(a, b)| (a - b) * (a - b)).sum(),
                     Metric::Ip => -dot(x, query),
                     Metric::Cosine if dot(x, x) == 0.0 || dot(query, query) == 0.0 => 1.0,

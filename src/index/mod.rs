@@ -7,6 +7,7 @@
 pub mod flat;
 mod hnsw;
 mod spec;
+pub mod stored;
 mod vectors;
 
 pub use hnsw::Hnsw;

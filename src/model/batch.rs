@@ -20,7 +20,7 @@ pub const META_COLUMN: &str = "$meta";
 /// Field metadata of an Arrow vector column: with `"true"`, each row is a direction, scaled to unit length when read.
 pub const NORMALIZED_METADATA: &str = "eddy.normalized";
 
-/// One vector field of many rows: row-major `[rows, dim]`.
+/// One vector field that is [kept apart](Field::is_apart), of many rows: row-major `[rows, dim]`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct VectorColumn {
     /// The field's name.
@@ -109,14 +109,17 @@ impl Batch {
         (self.scalars, self.vectors)
     }
 
-    /// All columns as Arrow, in schema order, vectors as `FixedSizeList<Float32>`, then [`META_COLUMN`].
+    /// All columns as Arrow, in schema order, then [`META_COLUMN`]: see [`Batch::scalars`], and vectors as
+    /// `FixedSizeList<Float32>`.
     pub fn to_arrow(&self) -> RecordBatch {
         let mut fields = Vec::with_capacity(self.schema.fields().len() + 1);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.capacity());
         let mut vectors = self.vectors.iter();
         let mut scalars = self.scalars.columns().iter().zip(self.scalars.schema_ref().fields());
         for field in self.schema.fields() {
-            if let DataType::FloatVector { dim } = field.data_type {
+            if field.is_apart()
+                && let DataType::FloatVector { dim } = field.data_type
+            {
                 let data = &vectors.next().expect("every vector field has its column").data;
                 let item = Arc::new(ArrowField::new("item", ArrowType::Float32, false));
                 let values = Arc::new(Float32Array::from(data.clone()));
@@ -151,13 +154,16 @@ impl Batch {
         &self.schema
     }
 
-    /// Every field but the vectors, in schema order (`Boolean`, `Int8` to `Int64`, `Float32`, `Float64`, `Utf8`,
-    /// `Timestamp(µs, UTC)`, `List` of these; JSON is `Utf8`), then [`META_COLUMN`] (`Utf8`) when the schema is dynamic.
+    /// Every field but those that are [kept apart](Field::is_apart), in schema order (`Boolean`, `Int8` to `Int64`,
+    /// `Float32`, `Float64`, `Utf8`, `Timestamp(µs, UTC)`, `List` of these; JSON is `Utf8`; dense vectors are a
+    /// `FixedSizeList` of `Float32`, `Float16`, `UInt16` (bfloat16), `Int8` or `UInt8` (bits), sparse ones a `List<UInt64>`
+    /// of pairs: the index in the lower half, the bits of the value in the upper), then [`META_COLUMN`] (`Utf8`) when the
+    /// schema is dynamic.
     pub fn scalars(&self) -> &RecordBatch {
         &self.scalars
     }
 
-    /// The vector fields in schema order.
+    /// The vector fields that are kept apart, in schema order.
     pub fn vectors(&self) -> &[VectorColumn] {
         &self.vectors
     }
@@ -183,7 +189,8 @@ impl Batch {
         (0..self.len()).map(|row| key(column, row)).collect()
     }
 
-    /// One row with the fields that `fields` names (all of them, and the dynamic ones, with `None` or `*`). A name that is
+    /// One row with the fields that `fields` names (all of them, and the dynamic ones, with `None` or `*`; the dynamic ones with
+    /// [`META_COLUMN`]). A name that is
     /// not in the schema is looked up in the dynamic field, and left out where the row lacks it. A null is [`Value::Null`].
     /// Panics past the end.
     pub fn row(&self, row: usize, fields: Option<&[String]>) -> Row {
@@ -193,7 +200,7 @@ impl Batch {
         let mut scalars = self.scalars.columns().iter();
         let mut vectors = self.vectors.iter();
         for field in self.schema.fields() {
-            if field.data_type.is_vector() {
+            if field.is_apart() {
                 if let Some(VectorColumn { dim, data, .. }) = vectors.next()
                     && wanted(&field.name)
                 {
@@ -211,7 +218,8 @@ impl Batch {
             && let Some(meta) = scalars.next()
             && let Value::Json(Json::Object(entries)) = column::scalar(meta.as_ref(), DataType::Json, row)
         {
-            let entries = entries.into_iter().filter(|(name, _)| wanted(name));
+            let all = wanted(META_COLUMN);
+            let entries = entries.into_iter().filter(|(name, _)| all || wanted(name));
             result.extend(entries.map(|(name, value)| (name, Value::from(value))));
         }
         result
@@ -312,7 +320,7 @@ impl Builder {
     fn new(schema: &Arc<Schema>, rows: usize) -> Self {
         Self {
             schema: Arc::clone(schema),
-            columns: schema.fields().iter().map(|field| Column::new(field.data_type, rows)).collect(),
+            columns: schema.fields().iter().map(|field| Column::new(field.data_type, field.is_apart(), rows)).collect(),
             dynamic: schema.dynamic().then(StringBuilder::new),
             rows: 0,
             bytes: 0,

@@ -7,18 +7,21 @@ use arrow_array::types::{
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, make_array};
-use arrow_buffer::{MutableBuffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
+use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, ListArray, make_array};
+use arrow_buffer::{Buffer, MutableBuffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_data::ArrayData;
 use arrow_schema::{DataType as ArrowType, Field as ArrowField, TimeUnit};
 use serde_json::Value as Json;
 
 use super::{DataType, Value, time};
+use crate::base::codec::widen_f16;
 
 /// JSON nested deeper is refused: well inside what every reader of JSON text can take back.
 const JSON_DEPTH_MAX: usize = 100;
 /// Offsets of text columns are 32 bits, signed.
 const TEXT_BYTES_MAX: usize = i32::MAX as usize;
+/// Pairs of a sparse vector.
+const PAIRS_MAX: usize = 32_768;
 /// Offsets of array columns are 32 bits, signed.
 const ITEMS_MAX: usize = i32::MAX as usize;
 
@@ -38,6 +41,9 @@ pub enum Cell<'a> {
     Json(&'a Json),
     Array(&'a [Value]),
     Floats(&'a [f32]),
+    /// A vector as it is kept.
+    Bytes(&'a [u8]),
+    Sparse(&'a [(u32, f32)]),
     /// `len` values of an Arrow column from `start`; as a vector scaled to unit length when `normalized`.
     List {
         column: &'a dyn Array,
@@ -61,6 +67,8 @@ impl<'a> From<&'a Value> for Cell<'a> {
             Value::Json(value) => Self::from(value),
             Value::Array(values) => Self::Array(values),
             Value::Vector(values) => Self::Floats(values),
+            Value::Bytes(bytes) => Self::Bytes(bytes),
+            Value::Sparse(pairs) => Self::Sparse(pairs),
         }
     }
 }
@@ -95,6 +103,8 @@ impl Cell<'_> {
             Self::Json(Json::Array(_)) | Self::Array(_) => "an array".to_owned(),
             Self::Json(_) => "an object".to_owned(),
             Self::Floats(values) => format!("a vector of {} numbers", values.len()),
+            Self::Bytes(bytes) => format!("{} bytes", bytes.len()),
+            Self::Sparse(_) => "a sparse vector".to_owned(),
             Self::List { len, .. } => format!("a list of {len}"),
             Self::Other(arrow) => format!("Arrow's {arrow}"),
         }
@@ -125,7 +135,9 @@ impl Cell<'_> {
             Self::Array(values) => {
                 values.iter().map(|value| Cell::from(value).to_json()).collect::<Result<_, _>>().map(Json::Array)
             }
-            Self::Moment(_) | Self::List { .. } | Self::Other(_) => self.expected("a JSON value"),
+            Self::Moment(_) | Self::Bytes(_) | Self::Sparse(_) | Self::List { .. } | Self::Other(_) => {
+                self.expected("a JSON value")
+            }
         }
     }
 
@@ -135,6 +147,7 @@ impl Cell<'_> {
             Self::Json(Json::Array(items)) => Some(items.len()),
             Self::Array(values) => Some(values.len()),
             Self::Floats(values) => Some(values.len()),
+            Self::Sparse(pairs) => Some(pairs.len()),
             Self::List { len, .. } => Some(*len),
             _ => None,
         }
@@ -265,8 +278,32 @@ pub fn arrow_type(data_type: DataType) -> ArrowType {
         DataType::Array { element, .. } => {
             ArrowType::List(Arc::new(ArrowField::new("item", arrow_type(element.into()), false)))
         }
-        DataType::FloatVector { .. } => unreachable!("vectors are not among the scalar columns"),
+        // An index, and above it the bits of its value: in memory the index comes first, as Milvus writes it.
+        DataType::SparseFloatVector => ArrowType::List(Arc::new(ArrowField::new("item", ArrowType::UInt64, false))),
+        dense => {
+            let (item, len) = items(dense);
+            ArrowType::FixedSizeList(Arc::new(ArrowField::new("item", item, false)), len as i32)
+        }
     }
+}
+
+/// What a dense vector's column holds, and how many of that a row.
+fn items(data_type: DataType) -> (ArrowType, usize) {
+    let dim = data_type.dim().expect("a dense vector has a dimension") as usize;
+    match data_type {
+        DataType::Float16Vector { .. } => (ArrowType::Float16, dim),
+        // Arrow has no such type.
+        DataType::BFloat16Vector { .. } => (ArrowType::UInt16, dim),
+        DataType::Int8Vector { .. } => (ArrowType::Int8, dim),
+        DataType::BinaryVector { .. } => (ArrowType::UInt8, dim / 8),
+        _ => (ArrowType::Float32, dim),
+    }
+}
+
+/// The values of an Arrow column of numbers as they lie in memory, without what a slice leaves out.
+pub(crate) fn number_bytes(array: &dyn Array) -> Option<Buffer> {
+    let (data, width) = (array.to_data(), array.data_type().primitive_width()?);
+    Some(data.buffers().first()?.slice_with_length(data.offset() * width, data.len() * width))
 }
 
 /// One column while rows are added: the only place where values are checked against their type.
@@ -288,9 +325,20 @@ enum Values {
         ends: Vec<i32>,
         items: Box<Column>,
     },
+    /// Kept apart.
     Vector {
         data: Vec<f32>,
         dim: usize,
+    },
+    /// Dense vectors as they are kept, of that many bytes each.
+    Dense {
+        bytes: MutableBuffer,
+        width: usize,
+    },
+    /// Where each row ends among the pairs.
+    Sparse {
+        ends: Vec<i32>,
+        pairs: MutableBuffer,
     },
 }
 
@@ -302,31 +350,41 @@ pub enum Finished {
 
 impl Column {
     /// An empty column. `rows` is a hint, and may come from outside: what it reserves is bounded.
-    pub fn new(data_type: DataType, rows: usize) -> Self {
+    /// `apart`: see [`Field::is_apart`](super::Field::is_apart).
+    pub fn new(data_type: DataType, apart: bool, rows: usize) -> Self {
         let rows = rows.min(1 << 16);
         let values = match data_type {
             DataType::Bool => Values::Bits(BooleanBufferBuilder::new(rows)),
             DataType::Varchar { .. } | DataType::Json => Values::Text(StringBuilder::with_capacity(rows, rows)),
             DataType::Array { element, .. } => {
-                Values::List { ends: vec![0], items: Box::new(Self::new(element.into(), rows)) }
+                Values::List { ends: vec![0], items: Box::new(Self::new(element.into(), false, rows)) }
             }
-            DataType::FloatVector { dim } => {
+            DataType::FloatVector { dim } if apart => {
                 let dim = dim as usize;
                 Values::Vector { data: Vec::with_capacity((rows * dim).min(1 << 22)), dim }
+            }
+            DataType::SparseFloatVector => {
+                Values::Sparse { ends: vec![0], pairs: MutableBuffer::with_capacity(rows * 64) }
+            }
+            vector if vector.is_vector() => {
+                let (item, len) = items(vector);
+                let width = item.primitive_width().expect("vectors are of numbers") * len;
+                Values::Dense { bytes: MutableBuffer::with_capacity((rows * width).min(1 << 24)), width }
             }
             _ => Values::Numbers(MutableBuffer::with_capacity(rows * 8)),
         };
         Self { data_type, values, nulls: NullBufferBuilder::new(rows) }
     }
 
-    /// Adds a null. Never to a vector.
+    /// Adds a null. Never to vectors that are kept apart.
     pub fn push_null(&mut self) {
         match &mut self.values {
             Values::Bits(bits) => bits.append(false),
             Values::Numbers(numbers) => numbers.extend_zeros(width(self.data_type)),
             Values::Text(text) => return text.append_null(),
-            Values::List { ends, .. } => ends.push(ends.last().copied().unwrap_or(0)),
-            Values::Vector { .. } => unreachable!("a vector field is never nullable"),
+            Values::List { ends, .. } | Values::Sparse { ends, .. } => ends.push(ends.last().copied().unwrap_or(0)),
+            Values::Dense { bytes, width } => bytes.extend_zeros(*width),
+            Values::Vector { .. } => unreachable!("a vector field that is kept apart is not nullable"),
         }
         self.nulls.append_null();
     }
@@ -358,6 +416,8 @@ impl Column {
             }
             Values::List { ends, items } => push_list(self.data_type, ends, items, cell)?,
             Values::Vector { data, dim } => return push_vector(data, *dim, cell),
+            Values::Dense { bytes, width } => push_dense(self.data_type, bytes, *width, cell)?,
+            Values::Sparse { ends, pairs } => push_sparse(ends, pairs, cell)?,
         };
         self.nulls.append_non_null();
         Ok(bytes)
@@ -380,6 +440,21 @@ impl Column {
                 };
                 Arc::new(ListArray::new(item, OffsetBuffer::new(ScalarBuffer::from(ends)), items, nulls))
             }
+            Values::Dense { bytes, width } => {
+                let rows = bytes.len() / width;
+                let ArrowType::FixedSizeList(item, len) = arrow_type(self.data_type) else {
+                    unreachable!("a dense vector is a list of fixed size")
+                };
+                let items = numbers_array(item.data_type().clone(), rows * len as usize, bytes, None);
+                Arc::new(FixedSizeListArray::new(item, len, items, nulls))
+            }
+            Values::Sparse { ends, pairs } => {
+                let ArrowType::List(item) = arrow_type(self.data_type) else {
+                    unreachable!("a sparse vector is a list of pairs")
+                };
+                let items = numbers_array(ArrowType::UInt64, pairs.len() / 8, pairs, None);
+                Arc::new(ListArray::new(item, OffsetBuffer::new(ScalarBuffer::from(ends)), items, nulls))
+            }
             Values::Vector { mut data, dim } => {
                 data.shrink_to_fit();
                 return Finished::Vector { dim, data };
@@ -389,11 +464,11 @@ impl Column {
 
     /// The form that `value` has in a column of that type.
     pub fn normalize(data_type: DataType, value: &Value) -> Result<Value, String> {
-        let mut column = Self::new(data_type, 1);
+        let mut column = Self::new(data_type, false, 1);
         column.push(Cell::from(value))?;
         Ok(match column.finish() {
             Finished::Scalar(array) => scalar(array.as_ref(), data_type, 0),
-            Finished::Vector { data, .. } => Value::Vector(data),
+            Finished::Vector { .. } => unreachable!("nothing is kept apart here"),
         })
     }
 }
@@ -479,8 +554,186 @@ fn push_list(data_type: DataType, ends: &mut Vec<i32>, items: &mut Column, cell:
     Ok(bytes)
 }
 
+/// Adds a dense vector as it is kept, and tells how many bytes that takes.
+fn push_dense(data_type: DataType, bytes: &mut MutableBuffer, width: usize, cell: Cell<'_>) -> Result<usize, String> {
+    let (item, len) = items(data_type);
+    let start = bytes.len();
+    match cell {
+        Cell::Bytes(raw) if raw.len() == width => bytes.extend_from_slice(raw),
+        Cell::Bytes(raw) => return Err(format!("a vector of {} bytes, expected {width}", raw.len())),
+        // Bits of 16 are such ones, whichever of the two kinds of floats the field has.
+        Cell::List { column, start, len: given, normalized: false }
+            if given == len
+                && column.null_count() == 0
+                && (column.data_type() == &item || width == 2 * len && column.data_type() == &ArrowType::UInt16) =>
+        {
+            let raw = number_bytes(column).expect("a column of numbers");
+            bytes.extend_from_slice(&raw[start * (width / len)..(start + len) * (width / len)]);
+        }
+        cell => {
+            if let DataType::FloatVector { dim } = data_type {
+                let mut numbers = Vec::with_capacity(len);
+                push_vector(&mut numbers, dim as usize, cell)?;
+                numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+                return Ok(width);
+            }
+            let what = if item == ArrowType::UInt8 { "bytes" } else { "numbers" };
+            let Some(given) = cell.list_len() else {
+                return cell.expected(format_args!("a vector of {len} {what}"));
+            };
+            if given != len {
+                return Err(format!("a vector of {given} {what}, expected {len}"));
+            }
+            for at in 0..len {
+                let number = match cell.item(at) {
+                    Cell::Int(value) => value as f64,
+                    Cell::Double(value) => value,
+                    other => return other.expected(format_args!("a number at {at}")),
+                };
+                let (least, most) = match item {
+                    ArrowType::UInt8 => (0.0, 255.0),
+                    _ => (-128.0, 127.0),
+                };
+                match item {
+                    ArrowType::Float16 => bytes.extend_from_slice(&half::f16::from_f64(number).to_le_bytes()),
+                    ArrowType::UInt16 => bytes.extend_from_slice(&half::bf16::from_f64(number).to_le_bytes()),
+                    _ if number.fract() == 0.0 && (least..=most).contains(&number) => bytes.push(number as i16 as u8),
+                    _ => return Err(format!("number {at} is {number}, expected an integer from {least} to {most}")),
+                }
+            }
+        }
+    }
+    // All bits of the exponent are set in what is infinite or no number.
+    let exponent: u32 = match item {
+        ArrowType::Float16 => 0x7c00,
+        ArrowType::UInt16 => 0x7f80,
+        ArrowType::Float32 => 0x7f80_0000,
+        _ => return Ok(width),
+    };
+    for (at, number) in bytes[start..].chunks_exact(width / len).enumerate() {
+        let bits = number.iter().rev().fold(0, |bits, &byte| bits << 8 | u32::from(byte));
+        if bits & exponent == exponent {
+            return Err(format!("number {at} is out of range, expected finite floats of {} bits", width / len * 8));
+        }
+    }
+    Ok(width)
+}
+
+/// The numbers of dense vectors, from the bytes that they are kept in.
+pub(crate) fn widen(item: &ArrowType, bytes: &[u8], numbers: &mut [f32]) {
+    match item {
+        ArrowType::Float16 => widen_f16(bytes, numbers),
+        ArrowType::UInt16 => {
+            for (number, half) in numbers.iter_mut().zip(bytes.as_chunks().0) {
+                *number = f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16);
+            }
+        }
+        ArrowType::Int8 => numbers.iter_mut().zip(bytes).for_each(|(number, &byte)| *number = f32::from(byte as i8)),
+        _ => {
+            for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
+                *number = f32::from_le_bytes(*bytes);
+            }
+        }
+    }
+}
+
+/// A pair as a number: ordered like their indexes.
+fn pair(index: u32, value: f32) -> u64 {
+    u64::from(value.to_bits()) << 32 | u64::from(index)
+}
+
+/// The reverse of [`pair`].
+pub(crate) fn unpair(pair: u64) -> (u32, f32) {
+    (pair as u32, f32::from_bits((pair >> 32) as u32))
+}
+
+/// Adds a sparse vector, and tells how many bytes it takes.
+fn push_sparse(ends: &mut Vec<i32>, pairs: &mut MutableBuffer, cell: Cell<'_>) -> Result<usize, String> {
+    let expected = "a sparse vector: indexes and their numbers";
+    let number = |cell: Cell<'_>, index: u32| match cell {
+        Cell::Int(value) => Ok(value as f32),
+        Cell::Double(value) => Ok(value as f32),
+        other => other.expected(format_args!("a number at index {index}")),
+    };
+    let index_of = |cell: Cell<'_>| match cell {
+        Cell::Int(index) if (0..i64::from(u32::MAX)).contains(&index) => Ok(index as u32),
+        other => other.expected(format_args!("an index from 0 to {}", u32::MAX - 1)),
+    };
+    let mut found: Vec<(u32, f32)> = Vec::new();
+    match cell {
+        Cell::Sparse(given) => found.extend_from_slice(given),
+        Cell::List { column, start, len, .. }
+            if column.data_type() == &ArrowType::UInt64 && column.null_count() == 0 =>
+        {
+            found.extend(
+                column.as_primitive::<UInt64Type>().values()[start..start + len].iter().map(|&one| unpair(one)),
+            );
+        }
+        Cell::Json(Json::Object(entries)) => {
+            for (key, value) in entries {
+                let index = key.parse().map_or(Cell::Text(key), Cell::Int);
+                let index = index_of(index)?;
+                found.push((index, number(Cell::from(value), index)?));
+            }
+            found.sort_by_key(|(index, _)| *index);
+        }
+        Cell::Json(Json::Array(items)) => {
+            for item in items {
+                let Json::Array(item) = item else {
+                    return Cell::from(item).expected("a pair of an index and a number");
+                };
+                let [index, value] = item.as_slice() else {
+                    return Err(format!("{} values, expected a pair of an index and a number", item.len()));
+                };
+                let index = index_of(Cell::from(index))?;
+                found.push((index, number(Cell::from(value), index)?));
+            }
+        }
+        other => return other.expected(expected),
+    }
+    if found.len() > PAIRS_MAX {
+        return Err(format!("a sparse vector of {} pairs, at most {PAIRS_MAX} are allowed", found.len()));
+    }
+    for (at, &(index, value)) in found.iter().enumerate() {
+        if at > 0 && found[at - 1].0 >= index {
+            return Err(format!("index {index} after {}, but indexes ascend and none comes twice", found[at - 1].0));
+        }
+        if index == u32::MAX || !value.is_finite() {
+            return Err(format!("{value} at index {index}, expected finite 32-bit floats below index {}", u32::MAX));
+        }
+        pairs.extend_from_slice(&pair(index, value).to_le_bytes());
+    }
+    let end = ends.last().map_or(0, |&end| end as usize) + found.len();
+    if end > ITEMS_MAX {
+        return Err(format!("its column holds more than {ITEMS_MAX} pairs: make batches smaller"));
+    }
+    ends.push(end as i32);
+    Ok(4 + found.len() * 8)
+}
+
 /// The value of a row in a finished column.
 pub fn scalar(array: &dyn Array, data_type: DataType, row: usize) -> Value {
+    if data_type.is_vector() {
+        return match cell(array, row, false) {
+            Cell::List { column, start, len, .. } => {
+                let bytes = number_bytes(column).expect("vectors are of numbers");
+                let width = column.data_type().primitive_width().unwrap_or(1);
+                let bytes = &bytes[start * width..(start + len) * width];
+                match data_type {
+                    DataType::BinaryVector { .. } => Value::Bytes(bytes.to_vec()),
+                    DataType::SparseFloatVector => Value::Sparse(
+                        bytes.as_chunks().0.iter().map(|pair| unpair(u64::from_le_bytes(*pair))).collect(),
+                    ),
+                    _ => {
+                        let mut numbers = vec![0.0; len];
+                        widen(column.data_type(), bytes, &mut numbers);
+                        Value::Vector(numbers)
+                    }
+                }
+            }
+            _ => Value::Null,
+        };
+    }
     match (data_type, cell(array, row, false)) {
         (_, Cell::Null) => Value::Null,
         (_, Cell::Bool(value)) => Value::Bool(value),

@@ -2,15 +2,14 @@ use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, RecordBatchOptions};
+use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, ListArray, RecordBatch, RecordBatchOptions};
 use arrow_buffer::{BooleanBuffer, MutableBuffer, NullBuffer, OffsetBuffer};
-use arrow_data::ArrayData;
 use arrow_schema::{DataType, SchemaRef};
 
-use super::column::numbers_array;
+use super::column::{number_bytes, numbers_array};
 
 // Arrow's own kernels for this serve every type there is, and cost the browser three times what the rest of Arrow does.
-// Columns of batches are bits, numbers of four widths, text, or lists of these.
+// Columns of batches are bits, numbers of four widths, text, lists of these, or vectors, which are a number of bytes each.
 
 /// A row of one of several parts.
 type Pick = (u32, u32);
@@ -83,14 +82,25 @@ fn column(data_type: &DataType, parts: &[&dyn Array], picks: &[Pick]) -> ArrayRe
             let values: Vec<&dyn Array> = parts.iter().map(|part| part.values().as_ref()).collect();
             Arc::new(ListArray::new(item.clone(), offsets, column(item.data_type(), &values, &items), nulls))
         }
+        DataType::FixedSizeList(item, len) => {
+            let width = item.data_type().primitive_width().expect("vectors are of numbers") * *len as usize;
+            let parts: Vec<_> = parts
+                .iter()
+                .map(|part| number_bytes(part.as_fixed_size_list().values()).expect("vectors are of numbers"))
+                .collect();
+            let mut numbers = MutableBuffer::with_capacity(picks.len() * width);
+            for &(part, row) in picks {
+                numbers.extend_from_slice(&parts[part as usize][row as usize * width..(row as usize + 1) * width]);
+            }
+            let items = numbers_array(item.data_type().clone(), picks.len() * *len as usize, numbers, None);
+            Arc::new(FixedSizeListArray::new(item.clone(), *len, items, nulls))
+        }
         other => {
             let width = other.primitive_width().expect("other columns of batches are numbers");
             let mut numbers = MutableBuffer::from_len_zeroed(picks.len() * width);
-            let parts: Vec<ArrayData> = parts.iter().map(|part| part.to_data()).collect();
-            let parts: Vec<&[u8]> = parts
-                .iter()
-                .map(|data| &data.buffers()[0].as_slice()[data.offset() * width..(data.offset() + data.len()) * width])
-                .collect();
+            let parts: Vec<_> =
+                parts.iter().map(|part| number_bytes(*part).expect("other columns of batches are numbers")).collect();
+            let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_slice()).collect();
             match width {
                 1 => copy::<1>(&parts, picks, &mut numbers),
                 2 => copy::<2>(&parts, picks, &mut numbers),

@@ -15,6 +15,8 @@ const VECTORS_MAX: usize = 4;
 const NAME_BYTES_MAX: usize = 255;
 /// Numbers of a vector.
 const DIM_MAX: u32 = 32_768;
+/// Bits of a `binary_vector`.
+const BITS_MAX: u32 = 262_144;
 /// Bytes of a `varchar`.
 const LENGTH_MAX: u32 = 65_535;
 /// Values of an `array`.
@@ -59,6 +61,28 @@ pub enum DataType {
         /// 1 to 32,768.
         dim: u32,
     },
+    /// `float16_vector`: `dim` floats of 16 bits (IEEE 754 binary16), each finite.
+    Float16Vector {
+        /// 1 to 32,768.
+        dim: u32,
+    },
+    /// `bfloat16_vector`: `dim` floats of 16 bits that are the upper half of 32-bit ones, each finite.
+    BFloat16Vector {
+        /// 1 to 32,768.
+        dim: u32,
+    },
+    /// `int8_vector`: `dim` integers from -128 to 127.
+    Int8Vector {
+        /// 1 to 32,768.
+        dim: u32,
+    },
+    /// `binary_vector`: `dim` bits, eight a byte.
+    BinaryVector {
+        /// 8 to 262,144, a multiple of 8.
+        dim: u32,
+    },
+    /// `sparse_float_vector`: at most 32,768 pairs of an index below 2^32 - 1 and a finite 32-bit float, by ascending index.
+    SparseFloatVector,
 }
 
 /// What an [`DataType::Array`] holds: the scalar types but `json`.
@@ -119,12 +143,29 @@ impl DataType {
             Self::Json => "json",
             Self::Array { .. } => "array",
             Self::FloatVector { .. } => "float_vector",
+            Self::Float16Vector { .. } => "float16_vector",
+            Self::BFloat16Vector { .. } => "bfloat16_vector",
+            Self::Int8Vector { .. } => "int8_vector",
+            Self::BinaryVector { .. } => "binary_vector",
+            Self::SparseFloatVector => "sparse_float_vector",
         }
     }
 
-    /// Whether its values are vectors, which are kept apart from the other columns.
+    /// Whether its values are vectors.
     pub const fn is_vector(self) -> bool {
-        matches!(self, Self::FloatVector { .. })
+        self.dim().is_some() || matches!(self, Self::SparseFloatVector)
+    }
+
+    /// The dimension of a vector that has one.
+    pub const fn dim(self) -> Option<u32> {
+        match self {
+            Self::FloatVector { dim }
+            | Self::Float16Vector { dim }
+            | Self::BFloat16Vector { dim }
+            | Self::Int8Vector { dim }
+            | Self::BinaryVector { dim } => Some(dim),
+            _ => None,
+        }
     }
 
     /// The smallest and the greatest integer of a type whose values are integers.
@@ -147,8 +188,10 @@ impl fmt::Display for DataType {
             Self::Array { element, max_capacity } => {
                 write!(f, "array({}, {max_capacity})", Self::from(*element))
             }
-            Self::FloatVector { dim } => write!(f, "float_vector({dim})"),
-            other => f.write_str(other.name()),
+            other => match other.dim() {
+                Some(dim) => write!(f, "{}({dim})", other.name()),
+                None => f.write_str(other.name()),
+            },
         }
     }
 }
@@ -160,7 +203,7 @@ pub struct Field {
     pub name: String,
     /// Its type.
     pub data_type: DataType,
-    /// Whether a row may lack it. Never true for the primary key and for vectors.
+    /// Whether a row may lack it. Never true for the primary key.
     pub nullable: bool,
     /// What a row that lacks it gets; fits `data_type`. A `null` given to a field that is not nullable counts as lacking.
     pub default: Option<Value>,
@@ -170,6 +213,12 @@ impl Field {
     /// A field that every row must have.
     pub fn new(name: impl Into<String>, data_type: DataType) -> Self {
         Self { name: name.into(), data_type, nullable: false, default: None }
+    }
+
+    /// Whether its values are kept apart from the Arrow columns, row-major, as graphs want them: every `float_vector` that no
+    /// row lacks. Other vectors are Arrow columns like scalars.
+    pub fn is_apart(&self) -> bool {
+        matches!(self.data_type, DataType::FloatVector { .. }) && !self.nullable
     }
 
     /// The same field, which a row may lack.
@@ -224,8 +273,7 @@ impl Schema {
     ///
     /// # Errors
     /// `InvalidArgument` that names the field: an empty, overlong, ill-formed or repeated name; a primary key that is
-    /// missing, not `int64` or `varchar`, nullable or with a default; a nullable or defaulted vector; a dimension or
-    /// length out of range; a default of another type; more than 64 fields or 4 vector fields.
+    /// missing, not `int64` or `varchar`, nullable or with a default; a dimension, capacity or length out of range; a default of another type; more than 64 fields or 4 vector fields.
     pub fn new(mut fields: Vec<Field>, primary_key: &str, dynamic: bool) -> Result<Self> {
         if fields.len() > FIELDS_MAX {
             return Err(Error::invalid(format!("{} fields; a schema has at most {FIELDS_MAX}", fields.len())));
@@ -284,12 +332,10 @@ impl Schema {
         self.dynamic
     }
 
-    /// The vector fields with their dimensions, in order.
+    /// The vector fields with their dimensions, 0 for sparse ones, in order.
     pub fn vectors(&self) -> impl Iterator<Item = (&Field, usize)> {
-        self.fields.iter().filter_map(|field| match field.data_type {
-            DataType::FloatVector { dim } => Some((field, dim as usize)),
-            _ => None,
-        })
+        let vectors = self.fields.iter().filter(|field| field.data_type.is_vector());
+        vectors.map(|field| (field, field.data_type.dim().unwrap_or(0) as usize))
     }
 }
 
@@ -316,12 +362,12 @@ fn check_field(field: &mut Field) -> Result<(), String> {
         DataType::Array { max_capacity, .. } if !(1..=CAPACITY_MAX).contains(&max_capacity) => {
             return Err(format!("maxCapacity is {max_capacity}, but must be 1 to {CAPACITY_MAX}"));
         }
-        DataType::FloatVector { dim } if !(1..=DIM_MAX).contains(&dim) => {
-            return Err(format!("dim is {dim}, but must be 1 to {DIM_MAX}"));
+        DataType::BinaryVector { dim } if !(8..=BITS_MAX).contains(&dim) || !dim.is_multiple_of(8) => {
+            return Err(format!("dim is {dim}, but must be a multiple of 8 from 8 to {BITS_MAX}"));
         }
-        DataType::FloatVector { .. } if field.nullable => return Err("a vector cannot be nullable".to_owned()),
-        DataType::FloatVector { .. } if field.default.is_some() => {
-            return Err("a vector cannot have a default".to_owned());
+        DataType::BinaryVector { .. } => {}
+        vector if vector.dim().is_some_and(|dim| !(1..=DIM_MAX).contains(&dim)) => {
+            return Err(format!("dim is {}, but must be 1 to {DIM_MAX}", vector.dim().unwrap_or(0)));
         }
         _ => {}
     }
@@ -446,9 +492,9 @@ impl From<DataType> for TypeParts {
             max_capacity: None,
             dim: None,
         };
+        parts.dim = data_type.dim();
         match data_type {
             DataType::Varchar { max_length } => parts.max_length = Some(max_length),
-            DataType::FloatVector { dim } => parts.dim = Some(dim),
             DataType::Array { element, max_capacity } => {
                 let element = Self::from(DataType::from(element));
                 parts.element_type = Some(element.type_name);
@@ -464,15 +510,24 @@ impl From<DataType> for TypeParts {
 impl TypeParts {
     /// The type; what belongs to another one is refused.
     pub(crate) fn into_type(self) -> Result<DataType, String> {
-        const TYPES: &str =
-            "bool, int8, int16, int32, int64, float, double, timestamp, varchar, json, array or float_vector";
         let name = self.type_name.as_str();
         let is_array = name == "array";
         let element = self.element_type.as_deref();
         let max_length = self.max_length.unwrap_or(LENGTH_MAX);
         let data_type = match name {
             "json" => DataType::Json,
-            "float_vector" => DataType::FloatVector { dim: self.dim.ok_or("a float_vector needs its dim")? },
+            "sparse_float_vector" => DataType::SparseFloatVector,
+            vector if vector.ends_with("_vector") => {
+                let dim = self.dim.ok_or_else(|| format!("a {vector} needs its dim"));
+                match vector {
+                    "float_vector" => DataType::FloatVector { dim: dim? },
+                    "float16_vector" => DataType::Float16Vector { dim: dim? },
+                    "bfloat16_vector" => DataType::BFloat16Vector { dim: dim? },
+                    "int8_vector" => DataType::Int8Vector { dim: dim? },
+                    "binary_vector" => DataType::BinaryVector { dim: dim? },
+                    other => return Err(unknown(other)),
+                }
+            }
             "array" => {
                 let element = element.ok_or("an array needs its elementType")?;
                 let element = scalar(element, max_length).ok_or_else(|| {
@@ -482,13 +537,13 @@ impl TypeParts {
             }
             other => {
                 let scalar = scalar(other, max_length);
-                scalar.map(DataType::from).ok_or_else(|| format!("unknown type {other:?}, expected {TYPES}"))?
+                scalar.map(DataType::from).ok_or_else(|| unknown(other))?
             }
         };
         let has_text = name == "varchar" || element == Some("varchar");
         for (what, given, belongs, owner) in [
             ("maxLength", self.max_length.is_some(), has_text, "varchar"),
-            ("dim", self.dim.is_some(), data_type.is_vector(), "vectors"),
+            ("dim", self.dim.is_some(), data_type.dim().is_some(), "vectors that are not sparse"),
             ("elementType", element.is_some(), is_array, "array"),
             ("maxCapacity", self.max_capacity.is_some(), is_array, "array"),
         ] {
@@ -498,6 +553,13 @@ impl TypeParts {
         }
         Ok(data_type)
     }
+}
+
+fn unknown(name: &str) -> String {
+    format!(
+        "unknown type {name:?}, expected bool, int8, int16, int32, int64, float, double, timestamp, varchar, json, array, \
+         float_vector, float16_vector, bfloat16_vector, int8_vector, binary_vector or sparse_float_vector"
+    )
 }
 
 fn scalar(name: &str, max_length: u32) -> Option<Element> {
@@ -580,8 +642,10 @@ mod tests {
         refused(vec![id(), Field::new("n", DataType::Int8).with_default(128)], &["\"n\"", "128 is out of range"]);
         refused(vec![id(), vector("v", 0)], &["\"v\"", "dim is 0"]);
         refused(vec![id(), vector("v", 32_769)], &["32769"]);
-        refused(vec![id(), vector("v", 2).nullable()], &["\"v\"", "nullable"]);
-        refused(vec![id(), vector("v", 2).with_default(vec![0.0, 0.0])], &["\"v\"", "default"]);
+        refused(vec![id(), vector("v", 2).with_default(vec![0.0])], &["\"v\"", "default", "1 numbers, expected 2"]);
+        refused(vec![id(), Field::new("v", DataType::BinaryVector { dim: 12 })], &["\"v\"", "multiple of 8"]);
+        refused(vec![id(), Field::new("v", DataType::BinaryVector { dim: 262_152 })], &["262152", "262144"]);
+        refused(vec![id(), Field::new("v", DataType::Int8Vector { dim: 32_769 })], &["32769"]);
         refused(vec![id(), Field::new("n", DataType::Int64).with_default("x")], &["\"n\"", "default", "int64"]);
         refused(vec![id(), Field::new("n", DataType::Double).with_default(f64::NAN)], &["\"n\"", "NaN"]);
         let long = Field::new("t", DataType::Varchar { max_length: 2 }).with_default("abc");
@@ -598,7 +662,10 @@ mod tests {
             (r#"{"fields":[{"name":"id","type":"int64","primaryKey":true,"primary":1}]}"#, "unknown field `primary`"),
             (r#"{"fields":[],"dynamic":false,"x":1}"#, "unknown field `x`"),
             (r#"{"fields":[{"name":"id","type":"int33","primaryKey":true}]}"#, "\"int33\""),
-            (r#"{"fields":[{"name":"id","type":"int64","primaryKey":true,"dim":3}]}"#, "dim is for vectors"),
+            (
+                r#"{"fields":[{"name":"id","type":"int64","primaryKey":true,"dim":3}]}"#,
+                "dim is for vectors that are not sparse",
+            ),
             (
                 r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"a","type":"array"}]}"#,
                 "field \"a\": an array needs its elementType",

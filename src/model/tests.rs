@@ -72,6 +72,25 @@ fn value_of(data_type: DataType) -> BoxedStrategy<Value> {
             any_json().prop_filter("null is Value::Null", |json| !json.is_null()).prop_map(Value::from).boxed()
         }
         DataType::FloatVector { dim } => any_vector(dim as usize).boxed(),
+        DataType::Float16Vector { dim } => {
+            let finite = any::<u16>().prop_map(half::f16::from_bits).prop_filter("finite", |half| half.is_finite());
+            prop::collection::vec(finite.prop_map(f32::from), dim as usize).prop_map(Value::Vector).boxed()
+        }
+        DataType::BFloat16Vector { dim } => {
+            let finite = any::<u16>().prop_map(half::bf16::from_bits).prop_filter("finite", |half| half.is_finite());
+            prop::collection::vec(finite.prop_map(f32::from), dim as usize).prop_map(Value::Vector).boxed()
+        }
+        DataType::Int8Vector { dim } => {
+            prop::collection::vec(any::<i8>().prop_map(f32::from), dim as usize).prop_map(Value::Vector).boxed()
+        }
+        DataType::BinaryVector { dim } => {
+            prop::collection::vec(any::<u8>(), dim as usize / 8).prop_map(Value::Bytes).boxed()
+        }
+        DataType::SparseFloatVector => {
+            prop::collection::btree_map(0..u32::MAX, prop::num::f32::NORMAL | prop::num::f32::ZERO, 0..5)
+                .prop_map(|pairs| Value::Sparse(pairs.into_iter().collect()))
+                .boxed()
+        }
     }
 }
 
@@ -94,6 +113,11 @@ pub(super) fn any_schema() -> impl Strategy<Value = Schema> {
         DataType::Array { element: Element::Bool, max_capacity: 3 },
         DataType::Array { element: Element::Float, max_capacity: 3 },
         DataType::Array { element: Element::Timestamp, max_capacity: 3 },
+        DataType::Float16Vector { dim: 3 },
+        DataType::BFloat16Vector { dim: 3 },
+        DataType::Int8Vector { dim: 3 },
+        DataType::BinaryVector { dim: 16 },
+        DataType::SparseFloatVector,
     ]);
     let scalar = scalar.prop_flat_map(|data_type| {
         (any::<bool>(), prop::option::of(value_of(data_type))).prop_map(move |(nullable, default)| Field {
@@ -103,8 +127,12 @@ pub(super) fn any_schema() -> impl Strategy<Value = Schema> {
             default,
         })
     });
-    let vector = (1u32..5).prop_map(|dim| Field::new("", DataType::FloatVector { dim }));
-    let fields = (prop::collection::vec(scalar, 0..6), prop::collection::vec(vector, 0..3))
+    let vector = (1u32..5, any::<bool>())
+        .prop_map(|(dim, nullable)| Field { nullable, ..Field::new("", DataType::FloatVector { dim }) });
+    let scalars = prop::collection::vec(scalar, 0..6).prop_filter("at most 4 vectors with the others", |fields| {
+        fields.iter().filter(|field| field.data_type.is_vector()).count() <= 2
+    });
+    let fields = (scalars, prop::collection::vec(vector, 0..3))
         .prop_map(|(scalars, vectors)| scalars.into_iter().chain(vectors).collect::<Vec<_>>())
         .prop_shuffle();
     (key, fields, any::<bool>(), any::<prop::sample::Index>()).prop_map(|(key, mut fields, dynamic, at)| {
@@ -384,6 +412,64 @@ fn arrays_are_kept_or_refused_by_their_elements() {
     assert!(read(floats, vec![f32::NAN]).unwrap_err().contains("value 0: expected a finite float"));
     let texts = DataType::Array { element: Element::Varchar { max_length: 2 }, max_capacity: 3 };
     assert!(read(texts, json!(["ab", "abc"])).unwrap_err().contains("value 1: a string of 3 bytes"));
+}
+
+#[test]
+fn vectors_are_kept_as_their_type_says() {
+    let numbers = |numbers: &[f32]| Value::Vector(numbers.to_vec());
+    let halves = DataType::Float16Vector { dim: 2 };
+    assert_eq!(read(halves, vec![0.1f32, 65_504.0]), Ok(numbers(&[0.099_975_586, 65_504.0])));
+    assert_eq!(read(halves, json!([1, -2.5])), Ok(numbers(&[1.0, -2.5])));
+    assert_eq!(read(halves, Value::Bytes(vec![0, 0x3c, 1, 0])), Ok(numbers(&[1.0, 5.960_464_5e-8])));
+    assert!(read(halves, vec![1.0f32, 65_520.0]).unwrap_err().contains("number 1 is out of range"));
+    assert!(read(halves, vec![f32::NAN, 1.0]).unwrap_err().contains("number 0 is out of range"));
+    assert!(read(halves, Value::Bytes(vec![0, 0x7c, 0, 0])).unwrap_err().contains("number 0 is out of range"));
+    assert!(read(halves, Value::Bytes(vec![0; 3])).unwrap_err().contains("a vector of 3 bytes, expected 4"));
+    assert!(read(halves, vec![1.0f32]).unwrap_err().contains("a vector of 1 numbers, expected 2"));
+    let brains = DataType::BFloat16Vector { dim: 2 };
+    assert_eq!(read(brains, vec![1.0f32, 3e38]), Ok(numbers(&[1.0, 3.004_055_3e38])));
+    assert!(read(brains, json!([1, 1e39])).unwrap_err().contains("number 1 is out of range"));
+    let bytes = DataType::Int8Vector { dim: 2 };
+    assert_eq!(read(bytes, vec![-128.0f32, 127.0]), Ok(numbers(&[-128.0, 127.0])));
+    assert_eq!(read(bytes, Value::Bytes(vec![0x80, 0x7f])), Ok(numbers(&[-128.0, 127.0])));
+    for (value, word) in [(128.0, "128"), (0.5, "0.5"), (f32::NAN, "NaN")] {
+        let error = read(bytes, vec![0.0, value]).unwrap_err();
+        assert!(error.contains(&format!("number 1 is {word}, expected an integer from -128 to 127")), "{error}");
+    }
+    let bits = DataType::BinaryVector { dim: 16 };
+    assert_eq!(read(bits, Value::Bytes(vec![0, 255])), Ok(Value::Bytes(vec![0, 255])));
+    assert_eq!(read(bits, json!([1, 255])), Ok(Value::Bytes(vec![1, 255])));
+    assert!(read(bits, json!([1, 256])).unwrap_err().contains("number 1 is 256, expected an integer from 0 to 255"));
+    assert!(read(bits, json!([1])).unwrap_err().contains("a vector of 1 bytes, expected 2"));
+    assert!(read(bits, "text").unwrap_err().contains("expected a vector of 2 bytes, got a string"));
+}
+
+#[test]
+fn sparse_vectors_are_kept_by_ascending_index() {
+    let sparse = |value: Value| read(DataType::SparseFloatVector, value);
+    let expected = Value::Sparse(vec![(2, 0.5), (10, -1.0)]);
+    assert_eq!(sparse(expected.clone()), Ok(expected.clone()));
+    assert_eq!(sparse(json!({"10": -1, "2": 0.5}).into()), Ok(expected.clone()));
+    assert_eq!(sparse(json!([[2, 0.5], [10, -1]]).into()), Ok(expected));
+    assert_eq!(sparse(Value::Sparse(vec![])), Ok(Value::Sparse(vec![])));
+    for (value, words) in [
+        (json!([[10, 1], [2, 1]]), "index 2 after 10, but indexes ascend and none comes twice"),
+        (json!([[2, 1], [2, 1]]), "index 2 after 2"),
+        (json!([[-1, 1]]), "expected an index from 0 to 4294967294, got the integer -1"),
+        (json!([[4_294_967_295u32, 1]]), "expected an index from 0 to 4294967294"),
+        (json!([[1, "x"]]), "expected a number at index 1, got a string"),
+        (json!([[1, 1e39]]), "inf at index 1"),
+        (json!([[1]]), "1 values, expected a pair"),
+        (json!([1]), "expected a pair of an index and a number, got the integer 1"),
+        (json!({"a": 1}), "expected an index from 0 to 4294967294, got a string"),
+        (json!("a"), "expected a sparse vector"),
+        ((0..32_769).map(|index| json!([index, 1])).collect(), "32769 pairs, at most 32768"),
+    ] {
+        let error = sparse(Value::from(value)).unwrap_err();
+        assert!(error.contains(words), "{words:?} not in {error}");
+    }
+    assert!(sparse(Value::Sparse(vec![(1, f32::NAN)])).unwrap_err().contains("NaN at index 1"));
+    assert!(sparse(Value::Sparse(vec![(3, 1.0), (1, 1.0)])).unwrap_err().contains("index 1 after 3"));
 }
 
 #[test]

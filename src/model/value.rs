@@ -7,12 +7,14 @@ use serde_json::Value as Json;
 /// One value of one field.
 ///
 /// Serialized it describes itself: nil, bool, integer, float, string, array and map; a vector is a byte string of
-/// little-endian `f32` in binary formats and an array of numbers elsewhere. Read back, arrays and maps become
+/// little-endian `f32` in binary formats and an array of numbers elsewhere, bits are an array of bytes, a sparse vector is a
+/// map from its indexes as text. Read back, arrays and maps become
 /// [`Value::Json`], and a 32-bit float may become [`Value::Double`]: only a schema can tell them apart, and does so when a
 /// [`Batch`](super::Batch) is made.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub enum Value {
     /// Absent.
+    #[default]
     Null,
     /// `bool`.
     Bool(bool),
@@ -28,8 +30,12 @@ pub enum Value {
     Json(Json),
     /// `array`.
     Array(Vec<Value>),
-    /// `float_vector`: `dim` numbers.
+    /// `float_vector`, `float16_vector`, `bfloat16_vector` and `int8_vector`: `dim` numbers, which 32-bit floats hold exactly.
     Vector(Vec<f32>),
+    /// `binary_vector`: eight bits a byte. Also the bytes in which another vector is kept, little-endian.
+    Bytes(Vec<u8>),
+    /// `sparse_float_vector`: by ascending index.
+    Sparse(Vec<(u32, f32)>),
 }
 
 impl From<bool> for Value {
@@ -65,6 +71,12 @@ impl From<&str> for Value {
 impl From<String> for Value {
     fn from(value: String) -> Self {
         Self::String(value)
+    }
+}
+
+impl From<Vec<(u32, f32)>> for Value {
+    fn from(value: Vec<(u32, f32)>) -> Self {
+        Self::Sparse(value)
     }
 }
 
@@ -109,6 +121,10 @@ impl Serialize for Value {
             Self::String(value) => serializer.serialize_str(value),
             Self::Json(value) => value.serialize(serializer),
             Self::Array(values) => values.serialize(serializer),
+            Self::Bytes(bytes) => serializer.collect_seq(bytes),
+            Self::Sparse(pairs) => {
+                serializer.collect_map(pairs.iter().map(|(index, value)| (index.to_string(), value)))
+            }
             Self::Vector(values) if serializer.is_human_readable() => {
                 // JSON has no word for these, and would quietly write null.
                 if let Some(at) = values.iter().position(|value| !value.is_finite()) {

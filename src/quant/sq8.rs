@@ -116,6 +116,7 @@ impl Sq8 {
         query.factors = match self.metric {
             Metric::L2 => Factors { scale: step * std::f32::consts::SQRT_2, offset: step * step * square },
             Metric::Ip => Factors { scale: step, offset: 0.0 },
+            Metric::Hamming | Metric::Jaccard => unreachable!("bits have no codes"),
             Metric::Cosine => Factors { scale: if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }, offset: 0.5 },
         };
     }
@@ -231,6 +232,7 @@ mod tests {
             let (square_l, square_r) = (left.iter().map(|a| a * a).sum::<f32>(), right.iter().map(|a| a * a).sum::<f32>());
             let error = left.len() as f32 * (0.55 / 127.0 + 0.55 / 63.0);
             match metric {
+                Metric::Hamming | Metric::Jaccard => unreachable!("not drawn"),
                 Metric::L2 => prop_assert!((distance - (square_l + square_r - 2.0 * product)).abs() <= 4.0 * error),
                 Metric::Ip => prop_assert!((distance + product).abs() <= error),
                 Metric::Cosine => {

@@ -122,7 +122,7 @@ pub(super) fn name(schema: &Schema, at: usize, name: &str) -> Result<Term, Fault
         DataType::Varchar { .. } => Kind::Text,
         DataType::Json => return path(None),
         DataType::Array { element, .. } => return path(Some(element)),
-        DataType::FloatVector { .. } => {
+        _ => {
             return Err(Fault::new(
                 at,
                 format!("found vector field `{name}`, expected a scalar field: filters do not read vectors"),
@@ -189,7 +189,7 @@ pub(super) fn parameter(at: usize, name: &str, value: &Value) -> Result<Term, Fa
         Value::Float(_) | Value::Double(_) => return found("not finite"),
         Value::Null | Value::Json(Json::Null) => return found("null"),
         Value::Json(Json::Object(_)) => return found("an object"),
-        Value::Vector(_) => return found("a vector"),
+        Value::Vector(_) | Value::Bytes(_) | Value::Sparse(_) => return found("a vector"),
     };
     Ok(Term::literal(at, literal))
 }

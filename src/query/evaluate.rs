@@ -14,7 +14,7 @@ use super::number::{Number, compare_exact, float_as_int};
 use super::set::{Set, same_json};
 use super::ternary::{CHUNK_ROWS, Ternary, ones, pack, pack_pairs, pick};
 use crate::base::RowMask;
-use crate::model::column::list_json;
+use crate::model::column::{list_json, number_bytes};
 
 /// The rows of `batch` for which `predicate` is true. Panics when a column of `places` is not there or of another type.
 pub(super) fn evaluate(predicate: &Predicate, places: &Places, batch: &RecordBatch) -> RowMask {
@@ -43,10 +43,7 @@ enum Data<'a> {
 impl<'a> Data<'a> {
     /// `None` when `array` is of another kind.
     fn new(kind: Kind, array: &'a ArrayRef) -> Option<Self> {
-        let numbers = || {
-            let (data, width) = (array.to_data(), array.data_type().primitive_width()?);
-            Some((data.buffers().first()?.slice_with_length(data.offset() * width, data.len() * width), width))
-        };
+        let numbers = || Some((number_bytes(array)?, array.data_type().primitive_width()?));
         let float = array.data_type().is_floating();
         match kind {
             Kind::Bool => array.as_boolean_opt().map(Data::Bool),

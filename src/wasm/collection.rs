@@ -88,7 +88,7 @@ impl Collection {
     pub async fn search(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
         let request = message::decode::<SearchMessage>("the request", &request).or_throw()?;
         let bigint = request.bigint;
-        let request = request.into_request().or_throw()?;
+        let request = request.into_request(&self.collection.spec().schema).or_throw()?;
         let started = performance_now();
         let response = self.collection.search(&request).await.or_throw()?;
         let ms = performance_now() - started;

@@ -57,7 +57,7 @@ async fn measure(sample: Vec<u8>, directory: PathBuf) -> Result<serde_json::Valu
     let start = Instant::now();
     let db = open(&store).await?;
     let reopened = db.collection("symbols")?;
-    let request = SearchRequest { vector: vec![0.05; 384], limit: 10, ..Default::default() };
+    let request = SearchRequest { vector: vec![0.05; 384].into(), limit: 10, ..Default::default() };
     assert_eq!(reopened.search(&request).await?.hits.len(), 10, "the sample answers");
     let open_seconds = start.elapsed().as_secs_f64();
     drop(symbols);

@@ -89,7 +89,7 @@ async fn check(collection: &Collection, expected: &mut Expected) {
     }
     expected.maybe = None;
     if let Some((key, (_, vector))) = expected.sure.iter().next() {
-        let request = SearchRequest { vector: vector.clone(), limit: 1_000, ..Default::default() };
+        let request = SearchRequest { vector: vector.clone().into(), limit: 1_000, ..Default::default() };
         let hits = collection.search(&request).await.unwrap().hits;
         assert_eq!(hits.len(), expected.sure.len());
         assert!(

@@ -141,6 +141,25 @@ await kinds.insert([{ id: 1, small: 1, at: 1, tags: [1] }]);
 // @ts-expect-error an int8 is a number
 await kinds.insert([{ id: 1, small: 1n, at: 1, tags: [] }]);
 
+// Every type of vector.
+const points = db.collection('points', {
+  fields: {
+    id: { type: 'int64', primaryKey: true },
+    half: { type: 'float16_vector', dim: 2, nullable: true },
+    byte: { type: 'int8_vector', dim: 2 },
+    bits: { type: 'binary_vector', dim: 16, metric: 'JACCARD' },
+    terms: { type: 'sparse_float_vector' },
+  },
+});
+const [point] = await points.query({ outputFields: ['half', 'byte', 'bits', 'terms'] });
+expectType<{ half: Float32Array | null; byte: Int8Array; bits: Uint8Array; terms: { [index: number]: number } }>()(point!);
+await points.insert([{ id: 1, half: new Uint16Array(2), byte: new Int8Array(2), bits: new Uint8Array(2), terms: { 1: 0.5 } }]);
+await points.insert([{ id: 1, byte: [1, 2], bits: [1, 2], terms: [[1, 0.5], [9, 2]] }]);
+// @ts-expect-error bits are bytes
+await points.insert([{ id: 1, byte: [1, 2], bits: new Float32Array(2), terms: {} }]);
+await points.search({ field: 'terms', vector: { 4: 1 } });
+await points.search({ field: 'bits', vector: new Uint8Array(2) });
+
 // Results, events, errors.
 const written = await notes.upsert([]);
 expectType<{ count: number; timestamp: bigint; lsn: number }>()({ ...written });

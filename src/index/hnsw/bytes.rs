@@ -46,6 +46,7 @@ impl Hnsw {
             Metric::L2 => 0,
             Metric::Ip => 1,
             Metric::Cosine => 2,
+            Metric::Hamming | Metric::Jaccard => unreachable!("bits have no graph"),
         });
         bytes.put_u32(self.m as u32);
         bytes.put_u32(self.ef_construction as u32);

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{DataDirectory, output};
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::{Db, SearchRequest};
+use crate::model::Value;
 use crate::server::{http, store, words};
 
 /// Find the nearest rows of a collection to a text or a vector
@@ -89,7 +90,7 @@ async fn search(db: &Db, command: &Search) -> Result<()> {
         (Some(text), ..) => {
             let found = words::text_vector(db, &command.words, text).await?;
             unknown = found.unknown;
-            found.vector
+            found.vector.into()
         }
         (None, Some(text), _) => parse_vector(text, "--vector")?,
         (None, None, Some(path)) => parse_vector(&read(path)?, &path.display().to_string())?,
@@ -154,8 +155,13 @@ async fn search(db: &Db, command: &Search) -> Result<()> {
     output::table(&header, &rows)
 }
 
-fn parse_vector(text: &str, from: &str) -> Result<Vec<f32>> {
-    serde_json::from_str(text).map_err(|error| Error::invalid(format!("{from} is no JSON list of numbers: {error}")))
+fn parse_vector(text: &str, from: &str) -> Result<Value> {
+    let value = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(format!("{from} is no JSON list of numbers: {error}")))?;
+    match value {
+        Value::Json(_) => Ok(value),
+        _ => Err(Error::invalid(format!("{from} is no JSON list of numbers"))),
+    }
 }
 
 fn read(path: &PathBuf) -> Result<String> {

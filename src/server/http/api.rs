@@ -18,7 +18,7 @@ use crate::base::{Error, Result};
 use crate::db::{Collection, CollectionStats, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse};
 use crate::engine::CollectionSpec;
 use crate::index::IndexSpec;
-use crate::model::{Batch, Key, Row, Schema};
+use crate::model::{Batch, Key, Row, Schema, Value};
 use crate::server::{store, words};
 
 type Answer = Result<Json<JsonValue>, Failure>;
@@ -92,7 +92,7 @@ async fn drop_collection(State(app): State<Arc<App>>, Path(name): Path<String>) 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SearchBody {
-    vector: Option<Vec<f32>>,
+    vector: Option<Value>,
     text: Option<String>,
     words: Option<String>,
     field: Option<String>,
@@ -114,7 +114,7 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         (Some(vector), None) => (vector, None),
         (None, Some(text)) => {
             let found = words::text_vector(&app.db, body.words.as_deref().unwrap_or("words"), &text).await?;
-            (found.vector, Some(found.unknown))
+            (found.vector.into(), Some(found.unknown))
         }
         _ => return Err(Error::invalid("a search needs either \"vector\" or \"text\"").into()),
     };

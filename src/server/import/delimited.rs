@@ -176,9 +176,19 @@ fn field_value(cell: &str, field: &Field) -> Result<Option<Value>, String> {
             Ok(json) => Value::Json(json),
             Err(error) => return Err(format!("{} is no JSON: {error}", shown())),
         },
-        DataType::FloatVector { dim } => Value::Vector(vector(cell, dim)?),
+        DataType::SparseFloatVector => match serde_json::from_str(cell) {
+            Ok(json) => Value::Json(json),
+            Err(error) => return Err(format!("{} is no JSON: {error}", shown())),
+        },
+        DataType::BinaryVector { dim } => Value::Json(vector(cell, dim / 8)?.into_iter().map(whole).collect()),
+        dense => Value::Vector(vector(cell, dense.dim().unwrap_or(0))?),
     };
     Ok(Some(value))
+}
+
+/// A byte as the integer that it is, and what is none as the number that the batch refuses.
+fn whole(number: f32) -> serde_json::Value {
+    if number.fract() == 0.0 { (number as i64).into() } else { number.into() }
 }
 
 /// A vector written as a JSON list or as numbers with spaces, commas or semicolons between them.

@@ -13,7 +13,7 @@ use crate::base::{Error, ErrorKind, Lsn, Result};
 use crate::db::{Collection, Db};
 use crate::distance::Metric;
 use crate::engine::CollectionSpec;
-use crate::model::{Batch, DataType, Key, Row, Schema, Value};
+use crate::model::{Batch, Key, Row, Schema, Value};
 
 /// The field that vectors of a `.npy` file go to unless another is named.
 const VECTOR_FIELD: &str = "embedding";
@@ -282,8 +282,9 @@ fn open(path: &Path, format: Format, plan: &Plan, schema: &Arc<Schema>) -> Resul
     let npy = Npy::open(vectors)?;
     let field = plan.vector_field.as_deref().unwrap_or(VECTOR_FIELD);
     match schema.field(field).map(|field| field.data_type) {
-        Some(DataType::FloatVector { dim }) if dim as usize == npy.dim() => {}
-        Some(DataType::FloatVector { dim }) => {
+        Some(vector) if vector.dim().is_some_and(|dim| dim as usize == npy.dim()) => {}
+        Some(vector) if vector.is_vector() => {
+            let dim = vector.dim().unwrap_or(0);
             return Err(Error::invalid(format!(
                 "{}: rows of {} numbers where the vector field {field:?} has {dim}",
                 vectors.display(),

@@ -20,6 +20,8 @@ pub(super) enum Item {
     Bytes(Vec<u8>),
     /// A JavaScript `Date`: microseconds since 1970.
     Date(i64),
+    /// The bytes of a typed array that is no `Float32Array`.
+    Typed(Typed, Vec<u8>),
     Array(Vec<Item>),
     Map(Vec<(String, Item)>),
 }
@@ -27,6 +29,26 @@ pub(super) enum Item {
 impl<'de> Deserialize<'de> for Item {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ItemVisitor)
+    }
+}
+
+/// What a typed array holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Typed {
+    Int8,
+    Uint8,
+    Uint16,
+}
+
+impl Typed {
+    /// The numbers in `bytes`.
+    fn numbers(self, bytes: &[u8]) -> impl Iterator<Item = i64> + '_ {
+        let width = if matches!(self, Self::Uint16) { 2 } else { 1 };
+        bytes.chunks_exact(width).map(move |bytes| match self {
+            Self::Int8 => i64::from(bytes[0] as i8),
+            Self::Uint8 => i64::from(bytes[0]),
+            Self::Uint16 => i64::from(u16::from_le_bytes([bytes[0], bytes[1]])),
+        })
     }
 }
 
@@ -88,8 +110,14 @@ impl<'de> Visitor<'de> for ItemVisitor {
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, extension: D) -> Result<Item, D::Error> {
         let (kind, bytes) = <(i8, serde_bytes::ByteBuf)>::deserialize(extension)?;
-        let date = (kind == -1).then(|| date(&bytes)).flatten();
-        date.map(Item::Date).ok_or_else(|| D::Error::custom("a value of no type that a field has"))
+        let item = match kind {
+            -1 => date(&bytes).map(Item::Date),
+            1 => Some(Item::Typed(Typed::Int8, bytes.into_vec())),
+            2 => Some(Item::Typed(Typed::Uint8, bytes.into_vec())),
+            3 => Some(Item::Typed(Typed::Uint16, bytes.into_vec())),
+            _ => None,
+        };
+        item.ok_or_else(|| D::Error::custom("a value of no type that a field has"))
     }
 }
 
@@ -118,8 +146,21 @@ impl Item {
         Ok(match (self, data_type) {
             (Self::Null, _) => Value::Null,
             (Self::Bytes(bytes), _) => Value::Vector(floats(&bytes)?),
+            (Self::Typed(Typed::Int8, bytes), Some(DataType::Int8Vector { .. }))
+            | (Self::Typed(Typed::Uint8, bytes), Some(DataType::BinaryVector { .. }))
+            | (
+                Self::Typed(Typed::Uint16, bytes),
+                Some(DataType::Float16Vector { .. } | DataType::BFloat16Vector { .. }),
+            ) => Value::Bytes(bytes),
+            (Self::Typed(kind, bytes), Some(DataType::Array { .. } | DataType::Json)) => {
+                kind.numbers(&bytes).map(Value::Int).collect()
+            }
+            (Self::Typed(kind, bytes), _) => Value::Vector(kind.numbers(&bytes).map(|number| number as f32).collect()),
             (item, Some(DataType::Json)) => Value::Json(item.into_json()?),
-            (Self::Array(items), Some(DataType::FloatVector { .. })) => Value::Vector(
+            (
+                Self::Array(items),
+                Some(DataType::FloatVector { .. } | DataType::Float16Vector { .. } | DataType::BFloat16Vector { .. }),
+            ) => Value::Vector(
                 items
                     .into_iter()
                     .map(|item| match item {
@@ -163,7 +204,9 @@ impl Item {
                 .map(Json::Number)
                 .ok_or_else(|| Error::invalid(format!("JSON has no number for {value}")))?,
             Self::String(value) => Json::String(value),
-            Self::Bytes(_) => return Err(Error::invalid("a typed array is no JSON value: store an array of numbers")),
+            Self::Bytes(_) | Self::Typed(..) => {
+                return Err(Error::invalid("a typed array is no JSON value: store an array of numbers"));
+            }
             Self::Date(_) => return Err(no_date()),
             Self::Array(items) => Json::Array(items.into_iter().map(Self::into_json).collect::<Result<_>>()?),
             Self::Map(entries) => Json::Object(
@@ -179,7 +222,7 @@ impl Item {
             Self::Int(_) => "an integer",
             Self::Double(_) => "a number that is not an integer",
             Self::String(_) => "text",
-            Self::Bytes(_) => "a typed array",
+            Self::Bytes(_) | Self::Typed(..) => "a typed array",
             Self::Date(_) => "a Date",
             Self::Array(_) => "an array",
             Self::Map(_) => "an object",
@@ -192,7 +235,7 @@ fn no_date() -> Error {
 }
 
 /// The bytes of a `Float32Array`, as its numbers.
-pub(super) fn floats(bytes: &[u8]) -> Result<Vec<f32>> {
+fn floats(bytes: &[u8]) -> Result<Vec<f32>> {
     let (chunks, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
         return Err(Error::invalid(format!("{} bytes are not a whole number of 32-bit floats", bytes.len())));

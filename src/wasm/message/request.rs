@@ -1,7 +1,6 @@
 use serde::Deserialize;
-use serde_bytes::ByteBuf;
 
-use super::item::{Item, floats};
+use super::item::Item;
 use crate::base::{Error, Result};
 use crate::db::{QueryRequest, SearchRequest, Target};
 use crate::model::{Key, Schema};
@@ -87,7 +86,7 @@ impl From<QueryMessage> for QueryRequest {
 pub(in super::super) struct SearchMessage {
     #[serde(default)]
     field: Option<String>,
-    vector: ByteBuf,
+    vector: Item,
     #[serde(default = "limit_default")]
     limit: usize,
     #[serde(default)]
@@ -111,10 +110,16 @@ const fn limit_default() -> usize {
 
 impl SearchMessage {
     /// The search.
-    pub(in super::super) fn into_request(self) -> Result<SearchRequest> {
+    pub(in super::super) fn into_request(self, schema: &Schema) -> Result<SearchRequest> {
+        let mut vectors = schema.vectors().map(|(field, _)| field);
+        let field = match &self.field {
+            Some(name) => schema.field(name),
+            None => vectors.next(),
+        };
+        let data_type = field.map(|field| field.data_type);
         Ok(SearchRequest {
+            vector: self.vector.into_value(data_type).map_err(|error| error.context("the query vector"))?,
             field: self.field,
-            vector: floats(&self.vector).map_err(|error| error.context("the query vector"))?,
             limit: self.limit,
             offset: self.offset,
             filter: self.filter,

@@ -79,8 +79,9 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
     }
 }
 
-/// Rows on their way out: `{ rows, vectors, integers }`, where the last two name the fields that JavaScript turns into
-/// `Float32Array` and, for a `bigint` request, `bigint`.
+/// Rows on their way out: `{ rows, vectors, int8s, bits, integers }`, where the others name the dense vectors, those of them that
+/// JavaScript has an `Int8Array` or a `Uint8Array` of instead of a `Float32Array`, and, for a `bigint` request, what becomes
+/// `bigint`.
 pub(in super::super) struct RowsMessage<'a> {
     schema: &'a Schema,
     rows: &'a [Row],
@@ -107,7 +108,7 @@ impl<'a> RowsMessage<'a> {
 
 impl Serialize for RowsMessage<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(3))?;
+        let mut map = serializer.serialize_map(Some(5))?;
         serialize_field_names(&mut map, self.schema, self.bigint)?;
         map.serialize_entry("rows", &self.rows.iter().map(RowOut).collect::<Vec<_>>())?;
         map.end()
@@ -147,7 +148,7 @@ impl<'a> SearchResponseMessage<'a> {
 
 impl Serialize for SearchResponseMessage<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(7))?;
+        let mut map = serializer.serialize_map(Some(9))?;
         serialize_field_names(&mut map, self.schema, self.bigint)?;
         map.serialize_entry("hits", &self.response.hits.iter().map(HitOut).collect::<Vec<_>>())?;
         map.serialize_entry("rowsScanned", &(self.response.rows_scanned as f64))?;
@@ -166,7 +167,9 @@ fn serialize_field_names<M: SerializeMap>(map: &mut M, schema: &Schema, bigint: 
     let names = |wanted: fn(DataType) -> bool| -> Vec<&str> {
         schema.fields().iter().filter(|field| wanted(field.data_type)).map(|field| field.name.as_str()).collect()
     };
-    map.serialize_entry("vectors", &names(|data_type| matches!(data_type, DataType::FloatVector { .. })))?;
+    map.serialize_entry("vectors", &names(|data_type| data_type.dim().is_some()))?;
+    map.serialize_entry("int8s", &names(|data_type| matches!(data_type, DataType::Int8Vector { .. })))?;
+    map.serialize_entry("bits", &names(|data_type| matches!(data_type, DataType::BinaryVector { .. })))?;
     let integers = if bigint { names(is_wide) } else { Vec::new() };
     map.serialize_entry("integers", &integers)
 }
@@ -246,6 +249,10 @@ impl Serialize for ValueOut<'_> {
             Value::Vector(numbers) => {
                 let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
                 serializer.serialize_bytes(&bytes)
+            }
+            Value::Bytes(bytes) => serializer.serialize_bytes(bytes),
+            Value::Sparse(pairs) => {
+                serializer.collect_map(pairs.iter().map(|(index, value)| (index.to_string(), value)))
             }
         }
     }

@@ -133,8 +133,11 @@ impl FieldMessage {
             Some(DefaultMessage::Out(value)) => Some(value),
             None => None,
         };
-        let index = is_vector.then(|| IndexSpec {
-            metric: self.metric.unwrap_or(Metric::Cosine),
+        let field = Field { name: self.name, data_type, nullable: self.nullable, default };
+        let usual = CollectionSpec::usual_index(&field);
+        // What nothing is said of is left to the collection.
+        let index = (self.metric.is_some() || self.index.is_some()).then(|| IndexSpec {
+            metric: self.metric.unwrap_or(usual.metric),
             kind: match self.index {
                 Some(IndexMessage::Flat) => IndexKind::Flat,
                 Some(IndexMessage::Hnsw { m, ef_construction }) => {
@@ -143,10 +146,10 @@ impl FieldMessage {
                     };
                     IndexKind::Hnsw { m: m.unwrap_or(m_usual), ef_construction: ef_construction.unwrap_or(ef_usual) }
                 }
-                None => IndexKind::HNSW,
+                None => usual.kind,
             },
         });
-        Ok((Field { name: self.name, data_type, nullable: self.nullable, default }, index))
+        Ok((field, index))
     }
 }
 
