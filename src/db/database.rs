@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 use super::log::Log;
 use super::{Collection, Durability};
+use crate::base::compress::Codec;
 use crate::base::{Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
 use crate::engine::{CollectionManifest, CollectionSpec, CollectionState, Manifest, Progress, name};
 use crate::platform;
@@ -20,12 +21,14 @@ pub struct Options {
     /// The bytes of log after which the growing segment is sealed and flushed, the checkpoint from which a restart replays. Writers
     /// wait for the flush at twice that much, so a restart never replays more than that and the batches of one group.
     pub checkpoint_bytes: u64,
+    /// How columns of segments are compressed; vectors never are.
+    pub codec: Codec,
 }
 
 impl Default for Options {
     /// Synced writes, and a checkpoint every 64 MiB: replayed in about half a second, and worth a segment of its own.
     fn default() -> Self {
-        Self { durability: Durability::default(), checkpoint_bytes: 64 << 20 }
+        Self { durability: Durability::default(), checkpoint_bytes: 64 << 20, codec: Codec::default() }
     }
 }
 

@@ -106,9 +106,16 @@ impl Db {
 
     async fn write_segment(&self, collection: &Collection, segment: &Segment) -> Result<SegmentManifest> {
         let mut files = Vec::new();
-        for file in segment::encode(segment) {
-            files.push(self.write_file(collection, segment, &file, 0).await?);
+        let mut layout = None;
+        for file in segment::encode(segment, self.inner.shared.options.codec) {
+            let entry = self.write_file(collection, segment, &file, 0).await?;
+            layout = layout.or((file.kind == FileKind::Layout).then(|| (entry.name.clone(), file.bytes)));
+            files.push((file.kind, entry));
         }
+        let (name, bytes) = layout.expect("every segment has a layout");
+        let names = files.iter().map(|(kind, entry)| (kind.clone(), entry.name.clone())).collect();
+        segment.store(segment::groups(segment.schema(), &name, &bytes, &names)?);
+        let files = files.into_iter().map(|(_, entry)| entry).collect();
         Ok(SegmentManifest { id: segment.id(), rows: segment.len() as u64, files })
     }
 
@@ -120,9 +127,16 @@ impl Db {
         generation: usize,
     ) -> Result<FileEntry> {
         let ordinal = |field: &str| segment.indexes().iter().position(|index| index.field == field).unwrap_or_default();
+        let fields = segment.schema().fields();
         let base = match &file.kind {
+            FileKind::Layout => "layout".to_owned(),
             FileKind::Rows => "rows".to_owned(),
             FileKind::Deletes => "deletes".to_owned(),
+            // The dynamic field comes after all others.
+            FileKind::Column(column) => {
+                let at = fields.iter().position(|field| field.name == *column).unwrap_or(fields.len());
+                format!("column-{at}")
+            }
             FileKind::Vector(field) => format!("vector-{}", ordinal(field)),
             FileKind::Index(field) => format!("index-{}-{generation}", ordinal(field)),
         };

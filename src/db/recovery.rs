@@ -12,7 +12,7 @@ use crate::engine::{
     CollectionManifest, CollectionSpec, CollectionState, FileEntry, Manifest, Record, SegmentManifest, name,
 };
 use crate::platform;
-use crate::segment::{self, FileKind, Segment};
+use crate::segment::{self, FileKind, Segment, StoredFile};
 use crate::storage::{Entry, Storage};
 use crate::wal;
 
@@ -242,14 +242,22 @@ pub(super) async fn read_segment(
 ) -> Result<Segment> {
     let mut files = BTreeMap::new();
     for file in &described.files {
-        files.insert(file_kind(file)?, (file.name.clone(), read_checked(storage, file).await?));
+        let bytes = Some(read_checked(storage, file).await?);
+        files.insert(file_kind(file)?, StoredFile { name: file.name.clone(), bytes });
     }
-    segment::decode(described.id, &spec.schema, &spec.indexes, &files)
+    let names = files.iter().map(|(kind, file)| (kind.clone(), file.name.clone())).collect();
+    let layout = files.get(&FileKind::Layout).and_then(|file| Some((&file.name, file.bytes.as_ref()?)));
+    let (layout, bytes) =
+        layout.ok_or_else(|| Error::corrupt(format!("segment {}: the manifest names no layout", described.id)))?;
+    let groups = segment::groups(&spec.schema, layout, bytes, &names)?;
+    segment::decode(described.id, &spec.schema, &spec.indexes, groups, &files)
 }
 
 fn file_kind(file: &FileEntry) -> Result<FileKind> {
     match (file.kind.as_str(), &file.field) {
+        ("layout", None) => Ok(FileKind::Layout),
         ("rows", None) => Ok(FileKind::Rows),
+        ("column", Some(field)) => Ok(FileKind::Column(field.clone())),
         ("deletes", None) => Ok(FileKind::Deletes),
         ("vector", Some(field)) => Ok(FileKind::Vector(field.clone())),
         ("index", Some(field)) => Ok(FileKind::Index(field.clone())),
@@ -263,7 +271,9 @@ fn file_kind(file: &FileEntry) -> Result<FileKind> {
 /// The entry of a segment's file in the manifest.
 pub(super) fn file_entry(kind: &FileKind, name: String, bytes: &[u8]) -> FileEntry {
     let (kind, field) = match kind {
+        FileKind::Layout => ("layout", None),
         FileKind::Rows => ("rows", None),
+        FileKind::Column(field) => ("column", Some(field.clone())),
         FileKind::Deletes => ("deletes", None),
         FileKind::Vector(field) => ("vector", Some(field.clone())),
         FileKind::Index(field) => ("index", Some(field.clone())),

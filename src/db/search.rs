@@ -4,6 +4,7 @@ use crate::engine::{CollectionState, Slot};
 use crate::index::{flat, stored};
 use crate::model::{DataType, Field, Key, META_COLUMN, Row, Value, column};
 use crate::query::{Access, Filter, SegmentSearch};
+use crate::segment::Blocks;
 
 /// The most hits of one search, as in Milvus; `limit + offset` counts.
 const LIMIT_MAX: usize = 16_384;
@@ -51,7 +52,7 @@ impl Collection {
         let fields = self.output_fields(output_fields)?;
         let state = self.state();
         let rows = keys.iter().filter_map(|key| state.find(key));
-        Ok(rows.map(|(segment, row)| segment.row(row as usize, fields.as_deref())).collect())
+        Ok(rows.map(|(segment, row)| segment.row(row as usize, fields.as_deref(), &Blocks::default())).collect())
     }
 
     pub(super) fn read_query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
@@ -70,7 +71,7 @@ impl Collection {
         found.truncate(end);
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let rows = found.iter().skip(request.offset);
-        Ok(rows.map(|found| found.slot.segment.row(found.row, fields.as_deref())).collect())
+        Ok(rows.map(|found| found.slot.segment.row(found.row, fields.as_deref(), &Blocks::default())).collect())
     }
 
     pub(super) fn read_nearest(&self, request: &SearchRequest) -> Result<SearchResponse> {
@@ -149,7 +150,7 @@ impl Collection {
         nearest.sort_by(|(a, left), (b, right)| a.total_cmp(b).then_with(|| left.key.cmp(&right.key)));
         let hits = nearest.into_iter().skip(request.offset).take(request.limit).map(|(distance, found)| Hit {
             score: metric.score(distance),
-            row: found.slot.segment.row(found.row, fields.as_deref()),
+            row: found.slot.segment.row(found.row, fields.as_deref(), &Blocks::default()),
             key: found.key,
         });
         response.hits = hits.collect();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{ChangeSet, CollectionSpec, Merge, SyncPosition};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version};
 use crate::model::{Batch, Key};
-use crate::segment::{Segment, Tombstone};
+use crate::segment::{Blocks, Segment, Tombstone};
 
 /// How far a collection's log, its writers and its hubs have got.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -355,7 +355,7 @@ impl CollectionState {
         let mut put_versions = Vec::new();
         for (segment, mut rows) in rows {
             rows.sort_unstable();
-            let (batch, versions) = self.slots[&segment].segment.take(&rows);
+            let (batch, versions) = self.slots[&segment].segment.take(&rows, &Blocks::default());
             batches.push(batch);
             put_versions.extend(versions);
         }

@@ -1,7 +1,7 @@
 use super::Slot;
 use crate::base::{SegmentId, Version};
 use crate::model::Batch;
-use crate::segment::{Segment, Versions};
+use crate::segment::{Blocks, Segment, Versions};
 
 /// The growing segment is sealed at this many rows: graphs of this size still build in reasonable slices.
 const SEAL_ROWS: usize = 131_072;
@@ -65,7 +65,7 @@ impl Merge {
         let mut deletes = Vec::new();
         for slot in slots {
             let rows: Vec<u32> = slot.live.iter().map(|row| row as u32).collect();
-            let (batch, taken): (Batch, Vec<Version>) = slot.segment.take(&rows);
+            let (batch, taken): (Batch, Vec<Version>) = slot.segment.take(&rows, &Blocks::default());
             for (&row, version) in rows.iter().zip(taken) {
                 versions.push(version, slot.segment.versions().lsn(row as usize));
                 sources.push((slot.segment.id(), row));
@@ -74,7 +74,10 @@ impl Merge {
             deletes.extend(slot.segment.deletes.iter().cloned());
         }
         let rows = Batch::concat(&batches);
-        let segment = Segment::from_parts(id, indexes, rows, versions, Default::default(), deletes);
+        let schema = rows.schema().clone();
+        let (scalars, vectors) = rows.into_parts();
+        let segment =
+            Segment::from_parts(id, &schema, indexes, scalars, vectors, versions, Default::default(), deletes);
         Self { inputs: slots.iter().map(|slot| slot.segment.id()).collect(), sources, segment }
     }
 }

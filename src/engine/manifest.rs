@@ -68,9 +68,9 @@ pub struct SegmentManifest {
 /// One file of a segment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// `rows`, `deletes`, `vector` or `index`.
+    /// `layout`, `rows`, `deletes`, `column`, `vector` or `index`.
     pub kind: String,
-    /// The vector field, for `vector` and `index`.
+    /// The field, for the last three.
     pub field: Option<String>,
     /// Its name in the storage.
     pub name: String,

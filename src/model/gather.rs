@@ -32,7 +32,8 @@ pub(crate) fn concat(schema: &SchemaRef, batches: &[&RecordBatch]) -> RecordBatc
     gather(schema.clone(), batches, &picks)
 }
 
-fn gather(schema: SchemaRef, batches: &[&RecordBatch], picks: &[Pick]) -> RecordBatch {
+/// The rows at `picks`, each the number of a batch and of a row in it. Panics past the end.
+pub(crate) fn gather(schema: SchemaRef, batches: &[&RecordBatch], picks: &[Pick]) -> RecordBatch {
     let columns = (0..schema.fields().len())
         .map(|index| {
             let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();

@@ -2,10 +2,18 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_ipc::reader::{FileReader, StreamReader};
-use arrow_ipc::writer::{FileWriter, StreamWriter};
+use arrow_ipc::convert::IpcSchemaEncoder;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use arrow_ipc::{
+    BodyCompression, BodyCompressionArgs, BodyCompressionMethod, Buffer, CompressionType, FieldNode, Footer,
+    FooterArgs, Message, MessageArgs, MessageHeader, MetadataVersion, RecordBatchArgs, root_as_message,
+};
 use arrow_schema::{Field, Schema};
+use flatbuffers::FlatBufferBuilder;
 
+use crate::base::codec::{Reader, Write, checksum};
+use crate::base::compress::{Codec, compress, decompress};
 use crate::base::{Error, Result};
 use crate::model::check_ipc;
 
@@ -17,32 +25,233 @@ pub(crate) fn batch_of(columns: impl IntoIterator<Item = (Field, ArrayRef)>, row
         .expect("columns made here have their fields' types and one length")
 }
 
-/// One record batch as an Arrow IPC file.
-pub(super) fn write_file(batch: &RecordBatch) -> Vec<u8> {
-    let mut out = Vec::new();
-    FileWriter::try_new(&mut out, batch.schema_ref())
-        .and_then(|mut writer| {
-            writer.write(batch)?;
-            writer.finish()
-        })
-        .expect("writing Arrow to memory does not fail");
+const MAGIC: &[u8; 8] = b"ARROW1\0\0";
+/// What ends a stream: the marker of a message, of no length.
+const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+/// A compressed buffer begins with its length when decompressed, or with this when it is as it was.
+const STORED: i64 = -1;
+/// How much a compressed buffer may claim to grow: zstd gets there on constant columns only.
+const RATIO_MAX: u64 = 1 << 16;
+
+/// A run of rows in an Arrow file: one record batch, which can be read without the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// How many rows.
+    pub rows: u32,
+    /// Where its message begins in the file.
+    pub offset: u64,
+    /// How long the message is, body and all.
+    pub len: u32,
+    /// CRC-32C of those bytes.
+    pub checksum: u32,
+}
+
+/// One message of an Arrow stream.
+struct Framed<'a> {
+    message: Message<'a>,
+    body: &'a [u8],
+    /// Of all of it.
+    len: usize,
+}
+
+/// The message at the start of `bytes`.
+fn split_message(bytes: &[u8]) -> Result<Framed<'_>> {
+    let mut reader = Reader::new(bytes);
+    let marker = reader.u32()?;
+    let len = reader.u32()? as usize;
+    let wrong = |what: &dyn std::fmt::Display| Error::corrupt(format!("no Arrow message: {what}"));
+    if marker != u32::MAX {
+        return Err(wrong(&format_args!("it begins with {marker:08x}")));
+    }
+    let message = root_as_message(reader.bytes(len)?).map_err(|error| wrong(&error))?;
+    let body = reader.bytes(usize::try_from(message.bodyLength()).map_err(|error| wrong(&error))?)?;
+    Ok(Framed { message, body, len: reader.offset() })
+}
+
+/// The message of a record batch with every buffer changed by `change`, and `compression` noted.
+fn recode(
+    framed: &Framed<'_>,
+    compression: Option<CompressionType>,
+    change: &dyn Fn(&[u8]) -> Result<Vec<u8>>,
+) -> Result<Vec<u8>> {
+    let missing = || Error::corrupt("an Arrow message that is no plain record batch");
+    let batch = framed.message.header_as_record_batch().ok_or_else(missing)?;
+    let (nodes, buffers) = batch.nodes().zip(batch.buffers()).ok_or_else(missing)?;
+    if batch.variadicBufferCounts().is_some() {
+        return Err(missing());
+    }
+    let mut body = Vec::new();
+    let mut places = Vec::with_capacity(buffers.len());
+    for buffer in buffers {
+        let (offset, len) = (buffer.offset() as usize, buffer.length() as usize);
+        let bytes = framed.body.get(offset..offset.saturating_add(len)).ok_or_else(missing)?;
+        let changed = if bytes.is_empty() { Vec::new() } else { change(bytes)? };
+        places.push(Buffer::new(body.len() as i64, changed.len() as i64));
+        body.extend_from_slice(&changed);
+        body.resize(body.len().next_multiple_of(8), 0);
+    }
+    let nodes: Vec<FieldNode> = nodes.iter().copied().collect();
+    let mut builder = FlatBufferBuilder::new();
+    let (nodes, buffers) = (builder.create_vector(&nodes), builder.create_vector(&places));
+    let compression = compression.map(|codec| {
+        BodyCompression::create(&mut builder, &BodyCompressionArgs { codec, method: BodyCompressionMethod::BUFFER })
+    });
+    let args = RecordBatchArgs {
+        length: batch.length(),
+        nodes: Some(nodes),
+        buffers: Some(buffers),
+        compression,
+        variadicBufferCounts: None,
+    };
+    let batch = arrow_ipc::RecordBatch::create(&mut builder, &args);
+    let args = MessageArgs {
+        version: MetadataVersion::V5,
+        header_type: MessageHeader::RecordBatch,
+        header: Some(batch.as_union_value()),
+        bodyLength: body.len() as i64,
+        custom_metadata: None,
+    };
+    let message = Message::create(&mut builder, &args);
+    builder.finish(message, None);
+    let metadata = builder.finished_data();
+    let padded = metadata.len().next_multiple_of(8);
+    let mut out = Vec::with_capacity(8 + padded + body.len());
+    out.put_u32(u32::MAX);
+    out.put_u32(padded as u32);
+    out.put_bytes(metadata);
+    out.resize(8 + padded, 0);
+    out.put_bytes(&body);
+    Ok(out)
+}
+
+/// A buffer as Arrow wants it compressed.
+fn compress_buffer(codec: Codec, bytes: &[u8]) -> Vec<u8> {
+    let packed = compress(codec, bytes);
+    let (claim, packed) =
+        if packed.len() < bytes.len() { (bytes.len() as i64, packed.as_slice()) } else { (STORED, bytes) };
+    let mut out = Vec::with_capacity(8 + packed.len());
+    out.put_u64(claim as u64);
+    out.put_bytes(packed);
     out
 }
 
-/// The one record batch of an Arrow IPC file.
-///
-/// # Errors
-/// `Corrupt` when it is no such file.
-pub(super) fn read_file(bytes: &[u8]) -> Result<RecordBatch> {
-    let corrupt = |error: arrow_schema::ArrowError| Error::corrupt(format!("not a whole Arrow file: {error}"));
-    check_ipc(&mut Cursor::new(bytes))?;
-    let mut reader = FileReader::try_new(Cursor::new(bytes), None).map_err(corrupt)?;
-    match (reader.next(), reader.next()) {
-        (Some(batch), None) => batch.map_err(corrupt),
-        (first, _) => Err(Error::corrupt(format!(
-            "an Arrow file of {} record batches; expected 1",
-            if first.is_none() { "0" } else { "several" }
-        ))),
+fn decompress_buffer(codec: Codec, bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut reader = Reader::new(bytes);
+    let claim = reader.u64()?;
+    let packed = reader.bytes(reader.remaining())?;
+    if claim as i64 == STORED {
+        return Ok(packed.to_vec());
+    }
+    if claim > (packed.len() as u64).saturating_mul(RATIO_MAX) {
+        return Err(Error::corrupt(format!("{} compressed bytes that claim to hold {claim}", packed.len())));
+    }
+    decompress(codec, packed, claim as usize)
+}
+
+/// An Arrow IPC file of `batches`, which have one schema; where each lies in it. At least one batch.
+pub(super) fn write_file(batches: impl IntoIterator<Item = RecordBatch>, codec: Codec) -> (Vec<u8>, Vec<Block>) {
+    const DONE: &str = "writing Arrow to memory does not fail";
+    let compression = match codec {
+        Codec::None => None,
+        Codec::Lz4 => Some(CompressionType::LZ4_FRAME),
+        Codec::Zstd => Some(CompressionType::ZSTD),
+    };
+    let mut out = MAGIC.to_vec();
+    let mut blocks = Vec::new();
+    let mut places = Vec::new();
+    let mut batches = batches.into_iter().peekable();
+    let schema = batches.peek().expect("at least one batch").schema();
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema).expect(DONE);
+    out.append(writer.get_mut());
+    for batch in batches {
+        writer.write(&batch).expect(DONE);
+        let mut message = std::mem::take(writer.get_mut());
+        if compression.is_some() {
+            let framed = split_message(&message).expect("Arrow reads what it wrote");
+            message = recode(&framed, compression, &|bytes| Ok(compress_buffer(codec, bytes)))
+                .expect("columns of segments are neither dictionaries nor views");
+        }
+        let body_len = split_message(&message).expect("Arrow reads what it wrote").body.len();
+        places.push(arrow_ipc::Block::new(out.len() as i64, (message.len() - body_len) as i32, body_len as i64));
+        blocks.push(Block {
+            rows: batch.num_rows() as u32,
+            offset: out.len() as u64,
+            len: u32::try_from(message.len()).expect("blocks are small"),
+            checksum: checksum(&message),
+        });
+        out.append(&mut message);
+    }
+    out.extend_from_slice(&END);
+    let mut builder = FlatBufferBuilder::new();
+    let places = builder.create_vector(&places);
+    let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, &schema);
+    let args = FooterArgs {
+        version: MetadataVersion::V5,
+        schema: Some(schema),
+        recordBatches: Some(places),
+        ..FooterArgs::default()
+    };
+    let footer = Footer::create(&mut builder, &args);
+    builder.finish(footer, None);
+    out.extend_from_slice(builder.finished_data());
+    out.put_u32(builder.finished_data().len() as u32);
+    out.extend_from_slice(&MAGIC[..6]);
+    (out, blocks)
+}
+
+/// Reads blocks of files whose columns are known.
+#[derive(Debug, Clone)]
+pub(super) struct BlockReader {
+    /// The message that tells the schema.
+    head: Vec<u8>,
+}
+
+impl BlockReader {
+    pub(super) fn new(schema: &Schema) -> Self {
+        let mut writer = StreamWriter::try_new(Vec::new(), schema).expect("schemas of collections can be written");
+        Self { head: std::mem::take(writer.get_mut()) }
+    }
+
+    /// The rows of a block, from its bytes.
+    ///
+    /// # Errors
+    /// `Corrupt` when the bytes are not those that were written, or not of this schema.
+    pub(super) fn read(&self, block: &Block, bytes: &[u8]) -> Result<RecordBatch> {
+        let found = checksum(bytes);
+        if bytes.len() != block.len as usize || found != block.checksum {
+            return Err(Error::corrupt(format!(
+                "at byte {}: {} bytes with checksum {found:08x}; expected {} with {:08x}",
+                block.offset,
+                bytes.len(),
+                block.len,
+                block.checksum
+            )));
+        }
+        self.decode(block, bytes)
+    }
+
+    /// The same of bytes that were checked.
+    pub(super) fn decode(&self, block: &Block, bytes: &[u8]) -> Result<RecordBatch> {
+        self.decode_stream(block, bytes).map_err(|error| error.context(format!("at byte {}", block.offset)))
+    }
+
+    fn decode_stream(&self, block: &Block, bytes: &[u8]) -> Result<RecordBatch> {
+        let framed = split_message(bytes)?;
+        let compression = framed.message.header_as_record_batch().and_then(|batch| batch.compression());
+        let mut stream = self.head.clone();
+        match compression.map(|compression| compression.codec()) {
+            None => stream.extend_from_slice(&bytes[..framed.len]),
+            Some(codec) => {
+                let codec = if codec == CompressionType::LZ4_FRAME { Codec::Lz4 } else { Codec::Zstd };
+                stream.extend(recode(&framed, None, &|bytes| decompress_buffer(codec, bytes))?);
+            }
+        }
+        stream.extend_from_slice(&END);
+        let batch = read_stream(&stream)?;
+        if batch.num_rows() != block.rows as usize {
+            return Err(Error::corrupt(format!("{} rows; expected {}", batch.num_rows(), block.rows)));
+        }
+        Ok(batch)
     }
 }
 

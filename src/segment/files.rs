@@ -6,17 +6,24 @@ use arrow_buffer::ScalarBuffer;
 use arrow_schema::{DataType, Field};
 use bytes::Bytes;
 
-use super::arrow::{batch_of, read_file, write_file};
+use super::arrow::{batch_of, write_file};
+use super::layout::{self, Group};
+use super::statistics::Statistics;
 use super::{Segment, Tombstone, Versions};
+use crate::base::compress::Codec;
 use crate::base::{Error, Result, SegmentId};
 use crate::index::{Hnsw, IndexSpec};
-use crate::model::{Batch, Key, Schema, VectorColumn};
+use crate::model::{Batch, Key, Schema, VectorColumn, gather};
 
 /// What one of a segment's files holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileKind {
+    /// Where the blocks of the others lie, their checksums and statistics.
+    Layout,
     /// The narrow columns and the versions.
     Rows,
+    /// This wide column.
+    Column(String),
     /// The vectors of this field.
     Vector(String),
     /// The graph of this field.
@@ -34,27 +41,94 @@ pub struct SegmentFile {
     pub bytes: Bytes,
 }
 
-/// The files of a segment.
-pub fn encode(segment: &Segment) -> Vec<SegmentFile> {
-    let mut files = Vec::new();
-    let (scalars, vectors) = segment.to_batch().into_parts();
+/// A file that a manifest names.
+#[derive(Debug, Clone)]
+pub struct StoredFile {
+    /// Its name.
+    pub name: String,
+    /// Its bytes; `None` for one that stays in storage until its rows are asked for.
+    pub bytes: Option<Bytes>,
+}
+
+/// Bytes of a block before compression. A search reads a block for each of its last candidates, so blocks of vectors are small;
+/// text and numbers need longer ones to compress well (a quarter of a MiB is within 3 % of a whole column).
+const VECTOR_BLOCK_BYTES: usize = 64 << 10;
+const COLUMN_BLOCK_BYTES: usize = 256 << 10;
+/// Rows of a block at most, so that its statistics tell something.
+const BLOCK_ROWS_MAX: usize = 8_192;
+/// A text, JSON or array column of more bytes a row than this has a file of its own.
+const NARROW_BYTES: usize = 64;
+
+/// The lengths of the blocks of `rows` rows that take `bytes` together.
+fn ranges(rows: usize, bytes: usize, block_bytes: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let step = (block_bytes / (bytes / rows.max(1)).max(1)).clamp(1, BLOCK_ROWS_MAX);
+    (0..rows.max(1)).step_by(step).map(move |start| start..rows.min(start + step))
+}
+
+/// The bytes of a column's values.
+fn column_bytes(array: &dyn Array) -> usize {
+    match array.as_any().downcast_ref::<StringArray>() {
+        Some(text) => text.value_data().len() + 4 * text.len(),
+        None => array.get_buffer_memory_size(),
+    }
+}
+
+fn write_columns(kind: FileKind, batch: &RecordBatch, codec: Codec) -> (SegmentFile, Group) {
+    let bytes: usize = batch.columns().iter().map(|column| column_bytes(column)).sum();
+    let of_range = |range: std::ops::Range<usize>| batch.slice(range.start, range.len());
+    let parts: Vec<RecordBatch> = ranges(batch.num_rows(), bytes, COLUMN_BLOCK_BYTES).map(of_range).collect();
+    let statistics = parts.iter().map(|part| part.columns().iter().map(Statistics::of).collect()).collect();
+    let (bytes, blocks) = write_file(parts, codec);
+    let columns = batch.schema_ref().fields().iter().map(|field| field.name().clone()).collect();
+    let group = Group::new(kind.clone(), columns, codec, blocks, statistics);
+    (SegmentFile { kind, bytes: bytes.into() }, group)
+}
+
+fn vector_field(column: &VectorColumn) -> Field {
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    Field::new(&column.field, DataType::FixedSizeList(item, column.dim as i32), false)
+}
+
+fn write_vectors(column: &VectorColumn) -> (SegmentFile, Group) {
+    let field = vector_field(column);
+    let DataType::FixedSizeList(item, _) = field.data_type().clone() else { unreachable!("vectors are lists") };
+    let batch = |range: std::ops::Range<usize>| {
+        let values = column.data[range.start * column.dim..range.end * column.dim].to_vec();
+        let values = Arc::new(Float32Array::new(ScalarBuffer::from(values), None));
+        let array = FixedSizeListArray::new(item.clone(), column.dim as i32, values, None);
+        batch_of([(field.clone(), Arc::new(array) as ArrayRef)], range.len())
+    };
+    let rows = column.data.len() / column.dim;
+    // Floats hardly shrink (14 % by zstd, nothing by lz4), and uncompressed a block costs no more than reading it.
+    let (bytes, blocks) = write_file(ranges(rows, column.data.len() * 4, VECTOR_BLOCK_BYTES).map(batch), Codec::None);
+    let statistics = blocks.iter().map(|_| vec![Statistics::default()]).collect();
+    let kind = FileKind::Vector(column.field.clone());
+    let group = Group::new(kind.clone(), vec![column.field.clone()], Codec::None, blocks, statistics);
+    (SegmentFile { kind, bytes: bytes.into() }, group)
+}
+
+/// The files of a segment whose columns are all in memory, the columns compressed by `codec`.
+pub fn encode(segment: &Segment, codec: Codec) -> Vec<SegmentFile> {
+    let scalars = segment.scalars();
     let fields = scalars.schema();
     let columns = fields.fields().iter().map(|field| field.as_ref().clone()).zip(scalars.columns().iter().cloned());
-    let rows = batch_of(columns.chain(segment.versions().to_arrow()), scalars.num_rows());
-    files.push(SegmentFile { kind: FileKind::Rows, bytes: write_file(&rows).into() });
-    for column in vectors {
-        let item = Arc::new(Field::new("item", DataType::Float32, false));
-        let values = Arc::new(Float32Array::new(ScalarBuffer::from(column.data), None));
-        let array = FixedSizeListArray::new(item, column.dim as i32, values, None);
-        let field = Field::new(&column.field, array.data_type().clone(), false);
-        let batch = batch_of([(field, Arc::new(array) as ArrayRef)], rows.num_rows());
-        files.push(SegmentFile { kind: FileKind::Vector(column.field), bytes: write_file(&batch).into() });
+    let key = &segment.schema().primary_key().name;
+    let wide =
+        |(field, array): &(Field, ArrayRef)| field.name() != key && column_bytes(array) > NARROW_BYTES * array.len();
+    let (wide, narrow): (Vec<_>, Vec<_>) = columns.partition(wide);
+    let rows = batch_of(narrow.into_iter().chain(segment.versions().to_arrow()), segment.len());
+    let mut parts = vec![write_columns(FileKind::Rows, &rows, codec)];
+    for (field, array) in wide {
+        let kind = FileKind::Column(field.name().clone());
+        parts.push(write_columns(kind, &batch_of([(field, array)], segment.len()), codec));
     }
-    files.extend(encode_indexes(segment));
+    parts.extend(segment.vector_columns().iter().map(write_vectors));
     if !segment.deletes.is_empty() {
-        let bytes = write_file(&encode_tombstones(segment.schema(), &segment.deletes));
-        files.push(SegmentFile { kind: FileKind::Deletes, bytes: bytes.into() });
+        parts.push(write_columns(FileKind::Deletes, &encode_tombstones(segment.schema(), &segment.deletes), codec));
     }
+    let (mut files, groups): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    files.push(SegmentFile { kind: FileKind::Layout, bytes: layout::encode(&groups).into() });
+    files.extend(encode_indexes(segment));
     files
 }
 
@@ -66,7 +140,38 @@ pub fn encode_indexes(segment: &Segment) -> Vec<SegmentFile> {
         .collect()
 }
 
-/// The segment in `files`, which `name` names in errors.
+/// The files that a layout, the bytes of `name`, describes, each under its name in `names`.
+///
+/// # Errors
+/// `Corrupt` when it is none, or describes a file that is not named or columns that the schema does not have.
+pub fn groups(
+    schema: &Arc<Schema>,
+    name: &str,
+    bytes: &[u8],
+    names: &BTreeMap<FileKind, String>,
+) -> Result<Vec<Group>> {
+    let empty = Batch::empty(schema);
+    let mut known: Vec<Field> =
+        empty.scalars().schema_ref().fields().iter().map(|field| field.as_ref().clone()).collect();
+    known.extend(empty.vectors().iter().map(vector_field));
+    known.extend(Versions::default().to_arrow().map(|(field, _)| field));
+    let mut groups = layout::decode(bytes).map_err(|error| error.context(name))?;
+    // A repair leaves deletes out that it could not read.
+    groups.retain(|group| group.kind != FileKind::Deletes || names.contains_key(&group.kind));
+    for group in &mut groups {
+        let missing = || Error::corrupt(format!("{name}: the manifest names no file for its {:?}", group.kind));
+        let file = names.get(&group.kind).ok_or_else(missing)?;
+        let column = |column: &String| {
+            let unknown = || Error::corrupt(format!("{name}: column {column:?}, which the schema does not have"));
+            known.iter().find(|field| field.name() == column).cloned().ok_or_else(unknown)
+        };
+        let fields = group.columns.iter().map(column).collect::<Result<Vec<Field>>>()?;
+        group.place(file, &arrow_schema::Schema::new(fields));
+    }
+    Ok(groups)
+}
+
+/// The segment in `files`; columns of files without bytes stay in storage.
 ///
 /// # Errors
 /// `Corrupt` when a file is missing, is not what it should be, or does not fit the others or the schema.
@@ -74,47 +179,92 @@ pub fn decode(
     id: SegmentId,
     schema: &Arc<Schema>,
     indexes: &BTreeMap<String, IndexSpec>,
-    files: &BTreeMap<FileKind, (String, Bytes)>,
+    groups: Vec<Group>,
+    files: &BTreeMap<FileKind, StoredFile>,
 ) -> Result<Segment> {
-    let file = |kind: &FileKind| {
-        files
-            .get(kind)
-            .ok_or_else(|| Error::corrupt(format!("segment {id}: no {kind:?} file is named in the manifest")))
-    };
-    let (name, bytes) = file(&FileKind::Rows)?;
-    let (scalars, versions) =
-        read_file(bytes).and_then(|batch| Versions::split(&batch)).map_err(|error| error.context(name))?;
-    let empty = Batch::empty(schema);
-    let expected = empty.scalars().schema();
-    let same = scalars.num_columns() == expected.fields().len()
-        && scalars
-            .schema_ref()
-            .fields()
-            .iter()
-            .zip(expected.fields())
-            .all(|(found, expected)| (found.name(), found.data_type()) == (expected.name(), expected.data_type()));
-    if !same {
-        return Err(Error::corrupt(format!("{name}: columns {}; expected {expected}", scalars.schema_ref())));
+    let missing = |what: &str| Error::corrupt(format!("segment {id}: no file has its {what}"));
+    let bytes = |kind: &FileKind| files.get(kind).and_then(|file| file.bytes.as_ref());
+    let mut columns: BTreeMap<String, ArrayRef> = BTreeMap::new();
+    let mut versions = Versions::default();
+    let mut vectors = BTreeMap::new();
+    let mut deletes = Vec::new();
+    for group in &groups {
+        let Some(bytes) = bytes(&group.kind) else { continue };
+        let parts = group.read_all(bytes)?;
+        match &group.kind {
+            FileKind::Vector(field) => {
+                vectors.insert(field.clone(), parts);
+            }
+            FileKind::Deletes => {
+                for part in &parts {
+                    deletes.extend(decode_tombstones(schema, part).map_err(|error| error.context(&group.name))?);
+                }
+            }
+            kind => {
+                let mut rest = Vec::new();
+                for part in parts {
+                    if *kind == FileKind::Rows {
+                        let (columns, of_part) = Versions::split(&part).map_err(|error| error.context(&group.name))?;
+                        versions.append(&of_part);
+                        rest.push(columns);
+                    } else {
+                        rest.push(part);
+                    }
+                }
+                let Some(first) = rest.first() else { continue };
+                let joined = gather::concat(first.schema_ref(), &rest.iter().collect::<Vec<_>>());
+                let names = joined.schema();
+                columns.extend(
+                    names.fields().iter().map(|field| field.name().clone()).zip(joined.columns().iter().cloned()),
+                );
+            }
+        }
     }
-    // The columns as the schema says them: metadata and nullability flags of the file do not travel into memory.
-    let scalars = RecordBatch::try_new_with_options(
-        expected,
-        scalars.columns().to_vec(),
-        &arrow_array::RecordBatchOptions::new().with_row_count(Some(scalars.num_rows())),
-    )
-    .map_err(|error| Error::corrupt(format!("{name}: {error}")))?;
-    let rows = scalars.num_rows();
-    let mut vectors = Vec::new();
+    let rows = versions.len();
+    let group_of = |column: &str| groups.iter().find(|group| group.columns.iter().any(|name| name == column));
+    if let Some(group) = groups.iter().find(|group| group.kind != FileKind::Deletes && group.rows() != rows) {
+        return Err(Error::corrupt(format!("{}: {} rows; the segment has {rows}", group.name, group.rows())));
+    }
+    let empty = Batch::empty(schema);
+    let mut scalars = Vec::new();
+    for field in empty.scalars().schema_ref().fields() {
+        match columns.remove(field.name()) {
+            // As the schema says it: metadata and nullability flags of the file do not travel into memory.
+            Some(array) if array.data_type() == field.data_type() => scalars.push((field.as_ref().clone(), array)),
+            Some(array) => {
+                return Err(missing(&format!(
+                    "{:?} as {}, but as {}",
+                    field.name(),
+                    field.data_type(),
+                    array.data_type()
+                )));
+            }
+            None if group_of(field.name()).is_some() => {}
+            None => return Err(missing(&format!("column {:?}", field.name()))),
+        }
+    }
+    if let Some((field, _)) = scalars.iter().find(|(field, array)| !field.is_nullable() && array.null_count() > 0) {
+        return Err(missing(&format!("column {:?} without nulls", field.name())));
+    }
     let mut graphs = BTreeMap::new();
+    let mut vector_columns = Vec::new();
     for column in empty.vectors() {
-        let (name, bytes) = file(&FileKind::Vector(column.field.clone()))?;
-        let column = decode_vectors(column, rows, bytes).map_err(|error| error.context(name))?;
-        if let Some((name, bytes)) = files.get(&FileKind::Index(column.field.clone())) {
-            let graph = Hnsw::from_bytes(bytes).map_err(|error| error.context(name))?;
+        let group = group_of(&column.field).ok_or_else(|| missing(&format!("vectors {:?}", column.field)))?;
+        let mut data = Vec::new();
+        if let Some(parts) = vectors.remove(&column.field) {
+            data.reserve_exact(rows * column.dim);
+            for part in &parts {
+                data.extend_from_slice(floats(part, column).map_err(|error| error.context(&group.name))?);
+            }
+        }
+        if let Some((file, bytes)) =
+            files.get(&FileKind::Index(column.field.clone())).and_then(|file| Some((&file.name, file.bytes.as_ref()?)))
+        {
+            let graph = Hnsw::from_bytes(bytes).map_err(|error| error.context(file))?;
             let spec = indexes.get(&column.field).map(|spec| spec.metric);
             if graph.len() > rows || graph.dim() != column.dim || Some(graph.metric()) != spec {
                 return Err(Error::corrupt(format!(
-                    "{name}: a graph of {} rows of {} dimensions by {:?}, over {rows} rows of {} by {spec:?}",
+                    "{file}: a graph of {} rows of {} dimensions by {:?}, over {rows} rows of {} by {spec:?}",
                     graph.len(),
                     graph.dim(),
                     graph.metric(),
@@ -123,35 +273,26 @@ pub fn decode(
             }
             graphs.insert(column.field.clone(), graph);
         }
-        vectors.push(column);
+        vector_columns.push(VectorColumn { data, ..column.clone() });
     }
-    let deletes = match files.get(&FileKind::Deletes) {
-        Some((name, bytes)) => {
-            read_file(bytes).and_then(|batch| decode_tombstones(schema, &batch)).map_err(|error| error.context(name))?
-        }
-        None => Vec::new(),
-    };
-    let batch = Batch::from_parts(schema.clone(), scalars, vectors);
-    Ok(Segment::from_parts(id, indexes, batch, versions, graphs, deletes))
+    let scalars = batch_of(scalars, rows);
+    let segment = Segment::from_parts(id, schema, indexes, scalars, vector_columns, versions, graphs, deletes);
+    segment.store(groups);
+    Ok(segment)
 }
 
-fn decode_vectors(expected: &VectorColumn, rows: usize, bytes: &[u8]) -> Result<VectorColumn> {
-    let batch = read_file(bytes)?;
-    let list =
-        batch.column_by_name(&expected.field).and_then(|array| array.as_any().downcast_ref::<FixedSizeListArray>());
-    let values = list
-        .filter(|list| list.value_length() as usize == expected.dim && list.len() == rows)
+/// The numbers of a block of vectors of `column`'s field.
+pub(super) fn floats<'a>(block: &'a RecordBatch, column: &VectorColumn) -> Result<&'a [f32]> {
+    block
+        .column_by_name(&column.field)
+        .and_then(|array| array.as_any().downcast_ref::<FixedSizeListArray>())
+        .filter(|list| list.value_length() as usize == column.dim && list.offset() == 0)
         .and_then(|list| list.values().as_any().downcast_ref::<Float32Array>())
+        .map(|values| &**values.values())
+        .filter(|values| values.len() == block.num_rows() * column.dim)
         .ok_or_else(|| {
-            Error::corrupt(format!(
-                "{} rows of {}; expected {rows} rows of {} as {} 32-bit floats",
-                batch.num_rows(),
-                batch.schema_ref(),
-                expected.field,
-                expected.dim
-            ))
-        })?;
-    Ok(VectorColumn { field: expected.field.clone(), dim: expected.dim, data: values.values().to_vec() })
+            Error::corrupt(format!("{}; expected {} as {} 32-bit floats", block.schema_ref(), column.field, column.dim))
+        })
 }
 
 /// Tombstones as Arrow: the key under the primary key's name, and the version columns.

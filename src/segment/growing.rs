@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
 
-use super::Versions;
+use super::files::floats;
+use super::{BlockRef, Blocks, FileKind, Group, Versions};
 use crate::base::{Lsn, SegmentId, Version};
 use crate::index::{Hnsw, IndexKind, IndexSpec, Vectors};
 use crate::model::gather;
-use crate::model::{Batch, Key, Row, Schema, VectorColumn};
+use crate::model::{Batch, Key, META_COLUMN, Row, Schema, VectorColumn};
 
 /// A segment of fewer rows than this is always scanned: a scan of a thousand int8 or float rows is as fast as a graph's first
 /// hops, and small segments come and go too often to be worth building for.
@@ -46,6 +47,8 @@ pub struct Segment {
     vectors: Vec<VectorColumn>,
     versions: Versions,
     indexes: Vec<FieldIndex>,
+    /// Where its columns lie in storage, once they do.
+    stored: OnceLock<Vec<Arc<Group>>>,
     /// Deletes that were applied while this segment was the growing one.
     pub deletes: Vec<Tombstone>,
 }
@@ -68,25 +71,29 @@ impl Segment {
             vectors,
             versions: Versions::default(),
             indexes,
+            stored: OnceLock::new(),
             deletes: Vec::new(),
         }
     }
 
-    /// A segment of rows read or merged, with the graphs that were read with them (by field).
-    pub fn from_parts(
+    /// A segment of rows read or merged, with the graphs that were read with them (by field). Columns that are only in storage
+    /// are missing in `scalars`, or have no data.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a segment, named where they are made")]
+    pub(crate) fn from_parts(
         id: SegmentId,
+        schema: &Arc<Schema>,
         indexes: &BTreeMap<String, IndexSpec>,
-        rows: Batch,
+        scalars: RecordBatch,
+        vectors: Vec<VectorColumn>,
         versions: Versions,
         mut graphs: BTreeMap<String, Hnsw>,
         deletes: Vec<Tombstone>,
     ) -> Self {
-        assert_eq!(rows.len(), versions.len(), "a version for each row");
-        let mut segment = Self::new(id, &rows.schema().clone(), indexes);
+        assert_eq!(scalars.num_rows(), versions.len(), "a version for each row");
+        let mut segment = Self::new(id, schema, indexes);
         for index in &mut segment.indexes {
             index.graph = graphs.remove(&index.field);
         }
-        let (scalars, vectors) = rows.into_parts();
         if scalars.num_rows() > 0 {
             segment.chunks.push((0, scalars));
         }
@@ -94,6 +101,17 @@ impl Segment {
         segment.versions = versions;
         segment.deletes = deletes;
         segment
+    }
+
+    /// Says where its columns lie in storage.
+    pub fn store(&self, groups: Vec<Group>) {
+        // The first to say so has said it all: a segment never changes.
+        let _ = self.stored.set(groups.into_iter().map(Arc::new).collect());
+    }
+
+    /// Where its columns lie in storage; nowhere before it is flushed.
+    pub fn stored(&self) -> &[Arc<Group>] {
+        self.stored.get().map_or(&[], Vec::as_slice)
     }
 
     /// Its id.
@@ -147,9 +165,160 @@ impl Segment {
         &self.versions
     }
 
-    /// The vectors of a field.
+    /// The vectors of a field, when they are in memory.
     pub fn vectors(&self, field: &str) -> Option<Vectors<'_>> {
-        self.vectors.iter().find(|column| column.field == field).map(|column| Vectors::new(&column.data, column.dim))
+        let column = self.vectors.iter().find(|column| column.field == field)?;
+        self.has_vectors(column).then(|| Vectors::new(&column.data, column.dim))
+    }
+
+    /// The vector fields, without data where they are only in storage.
+    pub(super) fn vector_columns(&self) -> &[VectorColumn] {
+        &self.vectors
+    }
+
+    fn has_vectors(&self, column: &VectorColumn) -> bool {
+        column.data.len() == self.len() * column.dim
+    }
+
+    /// Whether the column is in memory.
+    pub fn has(&self, column: &str) -> bool {
+        match self.vectors.iter().find(|vectors| vectors.field == column) {
+            Some(vectors) => self.has_vectors(vectors),
+            None => self.chunks.first().is_none_or(|(_, chunk)| chunk.column_by_name(column).is_some()),
+        }
+    }
+
+    /// The blocks in storage without which those columns of `rows`, which ascend, cannot be told, but for those in `have`.
+    pub fn needs(&self, rows: &[u32], wanted: &dyn Fn(&str) -> bool, have: &Blocks) -> Vec<BlockRef> {
+        let mut needs = Vec::new();
+        for group in self.stored() {
+            let cold = matches!(group.kind, FileKind::Column(_) | FileKind::Vector(_))
+                && group.columns.iter().any(|column| wanted(column) && !self.has(column));
+            if !cold {
+                continue;
+            }
+            let mut last = None;
+            for index in rows.iter().map(|&row| group.block_of(row)) {
+                if last.replace(index) != Some(index) && have.get(group, index).is_none() {
+                    needs.push(BlockRef { group: group.clone(), index });
+                }
+            }
+        }
+        needs
+    }
+
+    /// The columns of `rows`, which ascend: those wanted, and perhaps others; what is neither in memory nor in `blocks` and not
+    /// wanted is null, or a vector without data. Panics when a block that [`Self::needs`] names is not there.
+    pub fn pick(&self, rows: &[u32], wanted: &dyn Fn(&str) -> bool, blocks: &Blocks) -> Batch {
+        let mut parts = Vec::new();
+        let mut rest = rows;
+        for (start, chunk) in &self.chunks {
+            let end = start + chunk.num_rows();
+            let (here, after) = rest.split_at(rest.partition_point(|&row| (row as usize) < end));
+            if !here.is_empty() {
+                let local: Vec<u32> = here.iter().map(|&row| row - *start as u32).collect();
+                parts.push(gather::take(chunk, &local));
+            }
+            rest = after;
+        }
+        assert!(rest.is_empty(), "row {:?} of a segment of {}", rest.first(), self.len());
+        let empty = Batch::empty(&self.schema);
+        let all = empty.scalars().schema();
+        let hot = parts.first().map_or_else(|| all.clone(), |part| part.schema());
+        let hot = gather::concat(&hot, &parts.iter().collect::<Vec<_>>());
+        let column = |field: &Arc<arrow_schema::Field>| {
+            let field = field.as_ref().clone();
+            match hot.column_by_name(field.name()) {
+                Some(array) => (field, array.clone()),
+                None if wanted(field.name()) => {
+                    let array = self.gather_cold(field.name(), rows, blocks).column(0).clone();
+                    (field, array)
+                }
+                None => {
+                    let array = arrow_array::new_null_array(field.data_type(), rows.len());
+                    (field.with_nullable(true), array)
+                }
+            }
+        };
+        let scalars = if hot.num_columns() == all.fields().len() {
+            hot
+        } else {
+            super::batch_of(all.fields().iter().map(column), rows.len())
+        };
+        let of_column = |column: &VectorColumn| {
+            let mut data = Vec::new();
+            if self.has_vectors(column) {
+                data.reserve_exact(rows.len() * column.dim);
+                for &row in rows {
+                    data.extend_from_slice(&column.data[row as usize * column.dim..][..column.dim]);
+                }
+            } else if wanted(&column.field) {
+                self.gather_vectors(column, rows, blocks, &mut data);
+            }
+            VectorColumn { field: column.field.clone(), dim: column.dim, data }
+        };
+        let vectors = self.vectors.iter().map(of_column).collect();
+        Batch::from_parts(self.schema.clone(), scalars, vectors)
+    }
+
+    fn group_of(&self, column: &str) -> &Group {
+        let group = self.stored().iter().find(|group| group.columns.iter().any(|name| name == column));
+        group.expect("a column is in memory or in storage")
+    }
+
+    fn gather_cold(&self, column: &str, rows: &[u32], blocks: &Blocks) -> RecordBatch {
+        let group = self.group_of(column);
+        let mut parts: Vec<&RecordBatch> = Vec::new();
+        let mut picks = Vec::with_capacity(rows.len());
+        let mut last = None;
+        for &row in rows {
+            let index = group.block_of(row);
+            if last.replace(index) != Some(index) {
+                parts.push(blocks.get(group, index).expect("the caller has read what is needed"));
+            }
+            picks.push((parts.len() as u32 - 1, row - group.start(index)));
+        }
+        gather::gather(parts[0].schema(), &parts, &picks)
+    }
+
+    fn gather_vectors(&self, column: &VectorColumn, rows: &[u32], blocks: &Blocks, data: &mut Vec<f32>) {
+        let group = self.group_of(&column.field);
+        for &row in rows {
+            let index = group.block_of(row);
+            let block = blocks.get(group, index).expect("the caller has read what is needed");
+            let numbers = floats(block, column).expect("blocks are checked when they are read");
+            data.extend_from_slice(&numbers[(row - group.start(index)) as usize * column.dim..][..column.dim]);
+        }
+    }
+
+    /// The vectors of `rows`, which ascend, one after the other. Panics as [`Self::pick`] does.
+    pub fn gather(&self, field: &str, rows: &[u32], blocks: &Blocks) -> Vec<f32> {
+        let mut data = Vec::new();
+        if let Some(column) = self.vectors.iter().find(|column| column.field == field) {
+            self.gather_vectors(column, rows, blocks, &mut data);
+        }
+        data
+    }
+
+    /// Forgets what is in storage of these files; tells how many bytes that was.
+    pub fn unload(&mut self, kind: &FileKind) -> usize {
+        let before = self.memory_bytes();
+        match kind {
+            FileKind::Vector(field) => {
+                if let Some(column) = self.vectors.iter_mut().find(|column| column.field == *field) {
+                    column.data = Vec::new();
+                }
+            }
+            FileKind::Column(field) => {
+                for (_, chunk) in &mut self.chunks {
+                    if let Ok(index) = chunk.schema_ref().index_of(field) {
+                        chunk.remove_column(index);
+                    }
+                }
+            }
+            _ => {}
+        }
+        before - self.memory_bytes()
     }
 
     /// The index of a field.
@@ -174,8 +343,16 @@ impl Segment {
         batch.key(row)
     }
 
-    /// The fields of `row` that `fields` names; every scalar field, and the dynamic ones, with `None`. Panics past the end.
-    pub fn row(&self, row: usize, fields: Option<&[String]>) -> Row {
+    /// The fields of `row` that `fields` names; every scalar field, and the dynamic ones, with `None`. Panics past the end, and
+    /// as [`Self::pick`] does.
+    pub fn row(&self, row: usize, fields: Option<&[String]>, blocks: &Blocks) -> Row {
+        let wanted = self.wanted(fields);
+        let cold = |column: &&Arc<Group>| column.columns.iter().any(|column| wanted(column) && !self.has(column));
+        if self.chunks.first().is_some_and(|(_, chunk)| chunk.num_columns() < self.scalar_count())
+            || self.stored().iter().filter(|group| matches!(group.kind, FileKind::Vector(_))).any(|group| cold(&group))
+        {
+            return self.pick(&[row as u32], &wanted, blocks).row(0, fields);
+        }
         let (batch, at) = self.chunk_of(row);
         let mut out = batch.row(at, fields);
         for column in &self.vectors {
@@ -187,29 +364,23 @@ impl Segment {
         out
     }
 
-    /// These rows, which ascend.
-    pub fn take(&self, rows: &[u32]) -> (Batch, Vec<Version>) {
-        let mut parts = Vec::new();
-        let mut rest = rows;
-        for (start, chunk) in &self.chunks {
-            let end = start + chunk.num_rows();
-            let (here, after) = rest.split_at(rest.partition_point(|&row| (row as usize) < end));
-            if !here.is_empty() {
-                let local: Vec<u32> = here.iter().map(|&row| row - *start as u32).collect();
-                parts.push(gather::take(chunk, &local));
-            }
-            rest = after;
+    fn scalar_count(&self) -> usize {
+        self.schema.fields().len() - self.vectors.len() + usize::from(self.schema.dynamic())
+    }
+
+    /// Which columns output fields call for.
+    pub fn wanted(&self, fields: Option<&[String]>) -> impl Fn(&str) -> bool {
+        move |column: &str| match fields {
+            None => !self.vectors.iter().any(|vectors| vectors.field == column),
+            Some(fields) if column == META_COLUMN => fields.iter().any(|field| self.schema.field(field).is_none()),
+            Some(fields) => fields.iter().any(|field| field == column),
         }
-        assert!(rest.is_empty(), "row {:?} of a segment of {}", rest.first(), self.len());
-        let scalars = self.join(parts.iter());
-        let gather = |column: &VectorColumn| {
-            let row = |row: u32| &column.data[row as usize * column.dim..(row as usize + 1) * column.dim];
-            let data = rows.iter().flat_map(|&at| row(at).iter().copied()).collect();
-            VectorColumn { field: column.field.clone(), dim: column.dim, data }
-        };
-        let vectors = self.vectors.iter().map(gather).collect();
+    }
+
+    /// These rows, which ascend. Panics as [`Self::pick`] does.
+    pub fn take(&self, rows: &[u32], blocks: &Blocks) -> (Batch, Vec<Version>) {
         let versions = rows.iter().map(|&row| self.versions.version(row as usize)).collect();
-        (Batch::from_parts(self.schema.clone(), scalars, vectors), versions)
+        (self.pick(rows, &|_| true, blocks), versions)
     }
 
     fn join<'a>(&self, parts: impl Iterator<Item = &'a RecordBatch>) -> RecordBatch {
@@ -230,10 +401,9 @@ impl Segment {
         vectors + narrow / self.len().max(1) + 32
     }
 
-    /// All rows as one batch.
-    pub fn to_batch(&self) -> Batch {
-        let scalars = self.join(self.chunks.iter().map(|(_, chunk)| chunk));
-        Batch::from_parts(self.schema.clone(), scalars, self.vectors.clone())
+    /// The scalar columns that are in memory, as one batch.
+    pub(super) fn scalars(&self) -> RecordBatch {
+        self.join(self.chunks.iter().map(|(_, chunk)| chunk))
     }
 
     /// Rows that their index does not cover yet, over all indexes.
@@ -254,6 +424,9 @@ impl Segment {
         let mut done = 0;
         for (index, column) in self.indexes.iter_mut().zip(&self.vectors) {
             let IndexKind::Hnsw { m, ef_construction } = index.spec.kind else { continue };
+            if column.data.len() < len * column.dim {
+                continue;
+            }
             let graph = index.graph.get_or_insert_with(|| Hnsw::new(column.dim, index.spec.metric, m, ef_construction));
             let vectors = Vectors::new(&column.data, column.dim);
             while graph.len() < len && done < rows_max {

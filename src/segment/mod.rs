@@ -1,18 +1,26 @@
 //! A run of rows with their versions and indexes: growing while it takes rows, then immutable.
 //!
-//! In files (byte table in `src/docs/formats.md`): `rows` (narrow columns and versions, Arrow IPC), one `vector` file for each
-//! vector field (Arrow IPC), one `index` file for each index, `deletes` (Arrow IPC). The segment makes and reads those bytes
-//! and never sees a file: names, lengths and checksums are the manifest's. Which rows are still alive is not the segment's
-//! business either: it follows from the versions of all segments together.
+//! In files (byte tables in `src/docs/formats.md`): narrow columns and versions together, each wide column and each vector field
+//! alone, as Arrow IPC files of many record batches, the blocks, so that some rows can be read without the others; `layout`, which
+//! tells where each block lies, with its checksum and statistics; a file for each index; `deletes`. The segment makes and reads
+//! those bytes and says which blocks it needs; it never sees a file. Columns may be left in storage: then rows are put together
+//! from blocks that the caller has read. Which rows are still alive is not the segment's business either: it follows from the
+//! versions of all segments together.
 
 mod arrow;
 mod files;
 mod growing;
+mod layout;
+mod statistics;
+#[cfg(test)]
+mod tests;
 mod versions;
 
 pub(crate) use arrow::batch_of;
-pub use arrow::{read_stream, write_stream};
-pub use files::{FileKind, SegmentFile, decode, encode, encode_indexes};
+pub use arrow::{Block, read_stream, write_stream};
+pub use files::{FileKind, SegmentFile, StoredFile, decode, encode, encode_indexes, groups};
 pub(crate) use files::{decode_tombstones, encode_tombstones};
 pub use growing::{FieldIndex, Segment, Tombstone};
+pub use layout::{BlockRef, Blocks, Group};
+pub use statistics::{Range, Statistics};
 pub use versions::Versions;

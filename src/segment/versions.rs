@@ -99,6 +99,13 @@ impl Versions {
         Ok((rest, versions))
     }
 
+    /// Adds the rows of `other`.
+    pub fn append(&mut self, other: &Self) {
+        for row in 0..other.len() {
+            self.push(other.version(row), other.lsn(row));
+        }
+    }
+
     /// The bytes held in memory.
     pub fn memory_bytes(&self) -> usize {
         self.columns.iter().map(|column| column.capacity() * 8).sum()

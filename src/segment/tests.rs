@@ -1,0 +1,292 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::compress::Codec;
+use crate::base::{ErrorKind, Lsn, ReplicaId, Result, SegmentId, Sequence, Timestamp, Version};
+use crate::distance::Metric;
+use crate::index::{IndexKind, IndexSpec};
+use crate::model::{Batch, Key, Row, Schema, Value};
+
+const SPEC: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
+    {"name":"kind","type":"varchar","maxLength":20},
+    {"name":"text","type":"varchar"},
+    {"name":"price","type":"double","nullable":true},
+    {"name":"sold","type":"bool","nullable":true},
+    {"name":"facts","type":"json","nullable":true},
+    {"name":"embedding","type":"float_vector","dim":24},
+    {"name":"small","type":"float_vector","dim":2}],
+    "dynamic":true}"#;
+
+struct Spec {
+    schema: Arc<Schema>,
+    indexes: BTreeMap<String, IndexSpec>,
+}
+
+fn spec() -> Spec {
+    let index = |kind| IndexSpec { metric: Metric::L2, kind };
+    let indexes = [("embedding", index(IndexKind::HNSW)), ("small", index(IndexKind::Flat))];
+    let indexes = indexes.map(|(field, index)| (field.to_owned(), index)).into();
+    Spec { schema: Arc::new(serde_json::from_str(SPEC).unwrap()), indexes }
+}
+
+fn row(id: i64) -> Row {
+    let words = ["amber", "birch", "cedar", "dune", "ember"];
+    let text: Vec<&str> = (0..30).map(|at| words[(id as usize * 7 + at * at) % words.len()]).collect();
+    let mut row = Row::from([
+        ("id".to_owned(), Value::Int(id)),
+        ("kind".to_owned(), Value::String(words[id as usize % 3].to_owned())),
+        ("text".to_owned(), Value::String(format!("{id}: {}", text.join(" ")))),
+        ("price".to_owned(), if id % 5 == 0 { Value::Null } else { Value::Double(id as f64 / 4.0) }),
+        ("sold".to_owned(), Value::Bool(id % 2 == 0)),
+        ("facts".to_owned(), Value::Json(serde_json::json!({ "id": id, "tags": [words[id as usize % 5]] }))),
+        ("embedding".to_owned(), Value::Vector((0..24).map(|at| (id * 24 + at) as f32 / 8.0).collect())),
+        ("small".to_owned(), Value::Vector(vec![id as f32, -1.0])),
+    ]);
+    if id % 3 == 0 {
+        row.insert("extra".to_owned(), Value::Int(id * 10));
+    }
+    row
+}
+
+fn segment(rows: i64) -> Segment {
+    let spec = spec();
+    let mut segment = Segment::new(SegmentId(7), &spec.schema, &spec.indexes);
+    let version = |sequence| Version {
+        timestamp: Timestamp(1_700_000_000_000 << 18),
+        origin: ReplicaId(99),
+        sequence: Sequence(sequence),
+    };
+    for (index, ids) in (0..rows).collect::<Vec<_>>().chunks(1000).enumerate() {
+        let batch = Batch::from_rows(&spec.schema, ids.iter().map(|&id| row(id)).collect()).unwrap();
+        let versions = vec![version(index as u64 + 1); batch.len()];
+        segment.push(&batch, &versions, Lsn(index as u64 + 1));
+    }
+    segment.deletes.push(Tombstone { key: Key::Int(-5), version: version(900), lsn: Lsn(900) });
+    segment
+}
+
+/// Opens files as a store would, leaving those in storage that `cold` names.
+fn open(files: &[SegmentFile], cold: impl Fn(&FileKind) -> bool) -> Result<Segment> {
+    let spec = spec();
+    let name = |kind: &FileKind| format!("s/{kind:?}").to_lowercase();
+    let names = files.iter().map(|file| (file.kind.clone(), name(&file.kind))).collect();
+    let layout = files.iter().find(|file| file.kind == FileKind::Layout).unwrap();
+    let groups = groups(&spec.schema, "s/layout", &layout.bytes, &names)?;
+    let stored = |file: &SegmentFile| StoredFile {
+        name: name(&file.kind),
+        bytes: (!cold(&file.kind)).then(|| file.bytes.clone()),
+    };
+    let files = files.iter().map(|file| (file.kind.clone(), stored(file))).collect();
+    decode(SegmentId(7), &spec.schema, &spec.indexes, groups, &files)
+}
+
+/// Reads what is needed out of `files`.
+fn fetch(files: &[SegmentFile], needs: &[BlockRef]) -> Blocks {
+    let mut blocks = Blocks::default();
+    for need in needs {
+        let block = &need.group.blocks[need.index];
+        let file = files.iter().find(|file| file.kind == need.group.kind).unwrap();
+        let bytes = &file.bytes[block.offset as usize..][..block.len as usize];
+        blocks.insert(need, Arc::new(need.group.read(need.index, bytes).unwrap()));
+    }
+    blocks
+}
+
+fn all_fields() -> Vec<String> {
+    let mut fields: Vec<String> = spec().schema.fields().iter().map(|field| field.name.clone()).collect();
+    fields.push("extra".to_owned());
+    fields
+}
+
+#[test]
+fn what_is_written_is_read_with_every_codec() {
+    for (rows, codec) in
+        [(0, Codec::Zstd), (1, Codec::Zstd), (9_000, Codec::Zstd), (3_000, Codec::Lz4), (100, Codec::None)]
+    {
+        let written = segment(rows);
+        let files = encode(&written, codec);
+        let read = open(&files, |_| false).unwrap();
+        assert_eq!(read.len(), rows as usize);
+        assert_eq!(read.deletes, written.deletes);
+        let fields = all_fields();
+        let blocks = Blocks::default();
+        for at in (0..rows as usize).step_by(7) {
+            assert_eq!(read.row(at, Some(&fields), &blocks), written.row(at, Some(&fields), &blocks), "row {at}");
+            assert_eq!(read.versions().version(at), written.versions().version(at));
+            assert_eq!(read.versions().lsn(at), written.versions().lsn(at));
+        }
+    }
+}
+
+#[test]
+fn wide_columns_and_vectors_have_files_of_their_own_in_blocks() {
+    let files = encode(&segment(9_000), Codec::Zstd);
+    let kinds: Vec<&FileKind> = files.iter().map(|file| &file.kind).collect();
+    assert!(kinds.contains(&&FileKind::Column("text".to_owned())), "{kinds:?}");
+    assert!(!kinds.contains(&&FileKind::Column("kind".to_owned())), "{kinds:?}");
+    let segment = open(&files, |_| false).unwrap();
+    for group in segment.stored() {
+        let large =
+            matches!(&group.kind, FileKind::Column(_)) || group.kind == FileKind::Vector("embedding".to_owned());
+        assert!(!large || group.blocks.len() > 3, "{:?} in {} blocks", group.kind, group.blocks.len());
+    }
+    let bytes = |kind: &FileKind| files.iter().find(|file| file.kind == *kind).unwrap().bytes.len();
+    let plain = encode(&self::segment(9_000), Codec::None);
+    let plain = |kind: &FileKind| plain.iter().find(|file| file.kind == *kind).unwrap().bytes.len();
+    for kind in [FileKind::Rows, FileKind::Column("text".to_owned())] {
+        assert!(bytes(&kind) * 2 < plain(&kind), "{kind:?}: {} of {} bytes", bytes(&kind), plain(&kind));
+    }
+}
+
+#[test]
+fn rows_are_put_together_from_the_blocks_that_they_need() {
+    let written = segment(9_000);
+    let files = encode(&written, Codec::Zstd);
+    let cold = |kind: &FileKind| matches!(kind, FileKind::Column(_) | FileKind::Vector(_));
+    let mut read = open(&files, cold).unwrap();
+    assert!(read.vectors("embedding").is_none());
+    assert!(!read.has("text") && read.has("kind"));
+    let warm = open(&files, |_| false).unwrap();
+    assert!(read.memory_bytes() * 2 < warm.memory_bytes(), "{} of {}", read.memory_bytes(), warm.memory_bytes());
+
+    let rows = [0, 1, 4_000, 8_999];
+    let some = ["id".to_owned(), "text".to_owned()];
+    let wanted = read.wanted(Some(&some));
+    let needs = read.needs(&rows, &wanted, &Blocks::default());
+    assert!(needs.len() <= 3 && needs.iter().all(|need| need.group.kind == FileKind::Column("text".to_owned())));
+    let blocks = fetch(&files, &needs);
+    assert_eq!(read.needs(&rows, &wanted, &blocks).len(), 0);
+    for row in rows {
+        let row = row as usize;
+        assert_eq!(read.row(row, Some(&some), &blocks), written.row(row, Some(&some), &Blocks::default()));
+    }
+    drop(wanted);
+
+    let blocks = fetch(&files, &read.needs(&rows, &|_| true, &Blocks::default()));
+    let (batch, versions) = read.take(&rows, &blocks);
+    let (expected, expected_versions) = written.take(&rows, &Blocks::default());
+    assert_eq!((batch.to_arrow(), versions), (expected.to_arrow(), expected_versions));
+    assert_eq!(
+        read.gather("small", &[3, 5], &fetch(&files, &read.needs(&[3, 5], &|_| true, &Blocks::default()))),
+        [3.0, -1.0, 5.0, -1.0]
+    );
+
+    // And the other way round: what was in memory is left to storage.
+    let mut warm = warm;
+    let held = warm.memory_bytes();
+    let freed: usize = files.iter().map(|file| warm.unload(&file.kind)).sum();
+    assert_eq!(warm.memory_bytes(), held - freed);
+    assert!(warm.memory_bytes() <= read.memory_bytes() + 4096, "{} {}", warm.memory_bytes(), read.memory_bytes());
+    assert_eq!(warm.take(&rows, &blocks).0.to_arrow(), expected.to_arrow());
+    read.unload(&FileKind::Rows);
+    assert_eq!(read.key(8_999), Key::Int(8_999));
+}
+
+#[test]
+fn statistics_tell_the_bounds_of_each_block() {
+    let segment = open(&encode(&segment(9_000), Codec::Zstd), |_| false).unwrap();
+    let rows = segment.stored().iter().find(|group| group.kind == FileKind::Rows).unwrap();
+    let column = |name: &str| rows.columns.iter().position(|column| column == name).unwrap();
+    for (block, statistics) in rows.statistics.iter().enumerate() {
+        let (start, end) = (i64::from(rows.start(block)), i64::from(rows.start(block) + rows.blocks[block].rows));
+        assert_eq!(statistics[column("id")], Statistics { nulls: 0, range: Range::Int(start, end - 1) });
+        assert!(statistics[column("price")].nulls > 0);
+        let Range::Text(least, most) = &statistics[column("kind")].range else { panic!("{statistics:?}") };
+        assert_eq!((least.as_slice(), most.as_slice()), (b"amber".as_slice(), b"cedar".as_slice()));
+    }
+}
+
+fn golden(name: &str) -> std::path::PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/golden/segment-v1", name].iter().collect()
+}
+
+/// Compressed bytes may become smaller ones; what they hold may not change.
+#[test]
+#[cfg(native)]
+#[expect(clippy::disallowed_methods, reason = "the test reads golden files")]
+fn golden_files_are_read() {
+    for codec in [Codec::Zstd, Codec::Lz4] {
+        let written = segment(500);
+        let name = |kind: &FileKind| {
+            let name = format!("{}-{kind:?}.arrow", codec.as_str()).to_lowercase();
+            name.replace(['"', ')'], "").replace('(', "-")
+        };
+        let mut files = encode(&written, codec);
+        for file in &mut files {
+            if std::env::var_os("EDDY_WRITE_GOLDEN").is_some() {
+                std::fs::create_dir_all(golden("")).unwrap();
+                std::fs::write(golden(&name(&file.kind)), &file.bytes).unwrap();
+            }
+            file.bytes = std::fs::read(golden(&name(&file.kind))).unwrap().into();
+        }
+        let read = open(&files, |_| false).unwrap();
+        let rows: Vec<u32> = (0..500).collect();
+        let blocks = Blocks::default();
+        assert_eq!(read.take(&rows, &blocks).0.to_arrow(), written.take(&rows, &blocks).0.to_arrow());
+        assert_eq!(read.take(&rows, &blocks).1, written.take(&rows, &blocks).1);
+        assert_eq!(read.deletes, written.deletes);
+    }
+}
+
+#[test]
+fn a_later_layout_is_refused_as_such() {
+    let mut files = encode(&segment(1), Codec::None);
+    for file in files.iter_mut().filter(|file| file.kind == FileKind::Layout) {
+        let mut bytes = file.bytes.to_vec();
+        bytes[8] = 2;
+        file.bytes = bytes.into();
+    }
+    assert_eq!(open(&files, |_| false).unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Bytes that are wrong in spite of their checksums, as an attacker makes them, are an error or other values.
+    #[test]
+    fn damage_never_panics(
+        which in any::<prop::sample::Index>(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut files = encode(&segment(40), Codec::Zstd);
+        let which = which.index(files.len());
+        let mut bytes = files[which].bytes.to_vec();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        files[which].bytes = bytes.into();
+        match open(&files, |_| false) {
+            Ok(read) => {
+                let rows: Vec<u32> = (0..read.len() as u32).collect();
+                read.take(&rows, &Blocks::default());
+            }
+            Err(error) => {
+                prop_assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{}", error);
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_block_is_found_and_named(at in any::<prop::sample::Index>(), flip in 1u8..) {
+        let files = encode(&segment(40), Codec::Zstd);
+        let read = open(&files, |_| false).unwrap();
+        for group in read.stored() {
+            let block = &group.blocks[0];
+            let file = files.iter().find(|file| file.kind == group.kind).unwrap();
+            let mut bytes = file.bytes[block.offset as usize..][..block.len as usize].to_vec();
+            prop_assert!(group.read(0, &bytes).is_ok());
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            let error = group.read(0, &bytes).unwrap_err();
+            prop_assert!(error.message().contains(&*group.name), "{}", error);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+// Segment files are Arrow IPC files: other implementations open them, compressed or not.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { CompressionType, compressionRegistry, tableFromIPC } from 'apache-arrow';
+import { decompress as unzstd } from 'fzstd';
+import lz4 from 'lz4js';
+
+import { pythonWith } from '../../scripts/python.mjs';
+
+const golden = fileURLToPath(new URL('../golden/segment-v1/', import.meta.url));
+const words = ['amber', 'birch', 'cedar', 'dune', 'ember'];
+const rows = 500;
+
+// Copied, for typed arrays must begin at a multiple of their width.
+compressionRegistry.set(CompressionType.ZSTD, { decode: (bytes) => unzstd(bytes).slice() });
+compressionRegistry.set(CompressionType.LZ4_FRAME, { decode: (bytes) => lz4.decompress(bytes) });
+
+const text = (id) => `${id}: ${Array.from({ length: 30 }, (_, at) => words[(id * 7 + at * at) % 5]).join(' ')}`;
+
+for (const codec of ['zstd', 'lz4']) {
+  test(`apache-arrow opens the files of a segment, ${codec}`, () => {
+    const open = (name) => tableFromIPC(readFileSync(join(golden, `${codec}-${name}.arrow`)));
+    const narrow = open('rows');
+    assert.deepEqual(narrow.schema.fields.map((field) => field.name), [
+      'id', 'kind', 'price', 'sold', 'facts', '$meta', '$timestamp', '$origin', '$sequence', '$lsn',
+    ]);
+    assert.equal(narrow.numRows, rows);
+    const [column, vectors, small, deletes] = ['column-text', 'vector-embedding', 'vector-small', 'deletes'].map(open);
+    for (let id = 0; id < rows; id++) {
+      const row = narrow.get(id).toJSON();
+      assert.equal(row.id, BigInt(id));
+      assert.equal(row.kind, words[id % 3]);
+      assert.equal(row.price, id % 5 === 0 ? null : id / 4);
+      assert.equal(row.sold, id % 2 === 0);
+      assert.deepEqual(JSON.parse(row.facts), { id, tags: [words[id % 5]] });
+      assert.deepEqual(JSON.parse(row.$meta), id % 3 === 0 ? { extra: id * 10 } : null);
+      assert.equal(row.$timestamp, 1_700_000_000_000n << 18n);
+      assert.equal(row.$origin, 99n);
+      assert.equal(column.get(id).text, text(id));
+      assert.deepEqual([...vectors.get(id).embedding], Array.from({ length: 24 }, (_, at) => (id * 24 + at) / 8));
+      assert.deepEqual([...small.get(id).small], [id, -1]);
+    }
+    assert.equal(deletes.numRows, 1);
+    assert.equal(deletes.get(0).id, -5n);
+  });
+}
+
+test('pyarrow opens the files of a segment', async (t) => {
+  const { python, problem } = await pythonWith('pyarrow');
+  if (!python) {
+    // Without Python or its registry there is nothing to compare with; apache-arrow above has read the same files.
+    t.diagnostic(`pyarrow could not be had: ${problem}`);
+    return;
+  }
+  const program = `
+import json, sys
+import pyarrow as pa
+golden, words = sys.argv[1], ${JSON.stringify(words)}
+for codec in ["zstd", "lz4"]:
+    table = lambda name: pa.ipc.open_file(f"{golden}/{codec}-{name}.arrow").read_all()
+    rows, column, vectors, deletes = (table(name) for name in ["rows", "column-text", "vector-embedding", "deletes"])
+    rows.validate(full=True); column.validate(full=True); vectors.validate(full=True)
+    assert rows.num_rows == ${rows}, rows.num_rows
+    for id, row in enumerate(rows.to_pylist()):
+        assert row["id"] == id and row["kind"] == words[id % 3] and row["sold"] == (id % 2 == 0), row
+        assert row["price"] == (None if id % 5 == 0 else id / 4), row
+        assert json.loads(row["facts"])["id"] == id and row["$origin"] == 99, row
+    for id, row in enumerate(column.to_pylist()):
+        assert row["text"] == f"{id}: " + " ".join(words[(id * 7 + at * at) % 5] for at in range(30)), row
+    for id, row in enumerate(vectors.to_pylist()):
+        assert row["embedding"] == [(id * 24 + at) / 8 for at in range(24)], row
+    assert deletes.to_pylist()[0]["id"] == -5
+print("read")
+`;
+  const { status, stdout, stderr } = spawnSync(python, ['-c', program, golden], { encoding: 'utf8', timeout: 120_000 });
+  assert.equal(stderr, '');
+  assert.equal(stdout.trim(), 'read');
+  assert.equal(status, 0);
+});
+
+test('every golden file is one that a test opens', () => {
+  const names = ['column-text', 'deletes', 'layout', 'rows', 'vector-embedding', 'vector-small'];
+  assert.deepEqual(readdirSync(golden).sort(), ['lz4', 'zstd'].flatMap((codec) => names.map((name) => `${codec}-${name}.arrow`)));
+});
