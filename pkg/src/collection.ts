@@ -4,7 +4,9 @@ import { type CollectionStats, required } from './database.js';
 import type { AnySchema, InputRow, Key, KeyInput, OutputField, OutputRow, QueryInput, Schema, VectorField } from './schema.js';
 
 /** What was written. */
-export interface WriteResponse {
+export interface WriteResponse<K = unknown> {
+  /** With `autoId`: the primary keys of the rows, in their order. */
+  keys?: K[];
   /** Rows inserted, replaced or deleted. */
   count: number;
   /** The hybrid time of the write: milliseconds since 1970 above 18 bits of counter. */
@@ -99,12 +101,12 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   }
 
   /** Adds rows, all or none; `already_exists` when a primary key is there. */
-  async insert(rows: readonly InputRow<S>[]): Promise<WriteResponse> {
+  async insert(rows: readonly InputRow<S>[]): Promise<WriteResponse<Key<S, B>>> {
     return this.#write('insert', encodeRows(rows));
   }
 
   /** Adds or replaces rows, all or none. */
-  async upsert(rows: readonly InputRow<S>[]): Promise<WriteResponse> {
+  async upsert(rows: readonly InputRow<S>[]): Promise<WriteResponse<Key<S, B>>> {
     return this.#write('upsert', encodeRows(rows));
   }
 
@@ -173,12 +175,16 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     };
   }
 
-  async #write(op: 'insert' | 'upsert' | 'delete', body: ReturnType<typeof encode>): Promise<WriteResponse> {
+  async #write(op: 'insert' | 'upsert' | 'delete', body: ReturnType<typeof encode>): Promise<WriteResponse<Key<S, B>>> {
     const response = decode(required(await this.#client.request(op, this.name, body)), true) as {
       count: number;
       timestamp: bigint | number;
       lsn: number;
+      keys?: (string | number | bigint)[];
     };
-    return { count: response.count, timestamp: BigInt(response.timestamp), lsn: response.lsn };
+    const written: WriteResponse<Key<S, B>> = { count: response.count, timestamp: BigInt(response.timestamp), lsn: response.lsn };
+    const bigint = (key: string | number | bigint) => (this.#bigint && typeof key === 'number' ? BigInt(key) : key);
+    if (response.keys) written.keys = response.keys.map(bigint) as Key<S, B>[];
+    return written;
   }
 }

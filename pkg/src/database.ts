@@ -107,7 +107,27 @@ export class Database<B extends boolean = false> {
     return decode(required(await this.#client.request('collections'))) as string[];
   }
 
-  /** Removes a collection with its rows, durably. */
+  /** Gives a collection another name, durably: wherever a collection's name is taken, an alias of it will do. */
+  async createAlias(alias: string, collection: string): Promise<void> {
+    await this.#client.request('setAlias', alias, encode({ collection, there: false }));
+  }
+
+  /** Has an alias name another collection from now on, durably. */
+  async alterAlias(alias: string, collection: string): Promise<void> {
+    await this.#client.request('setAlias', alias, encode({ collection, there: true }));
+  }
+
+  /** Removes an alias, durably. */
+  async dropAlias(alias: string): Promise<void> {
+    await this.#client.request('dropAlias', alias);
+  }
+
+  /** The aliases and the names of their collections. */
+  async aliases(): Promise<{ [alias: string]: string }> {
+    return Object.fromEntries(decode(required(await this.#client.request('aliases'))) as [string, string][]);
+  }
+
+  /** Removes a collection with its rows and aliases, durably. */
   async dropCollection(name: string): Promise<void> {
     await this.#client.request('dropCollection', name);
   }

@@ -128,10 +128,25 @@ export class Engine {
         this.#keep(target!, await this.#db.createCollection(target!, schema, ifNotExists));
         return undefined;
       }
-      case 'dropCollection':
+      case 'dropCollection': {
+        const aliases = decode(this.#db.aliases()) as [string, string][];
         await this.#db.dropCollection(target!);
         this.#forgetCollection(target!);
+        for (const [alias, collection] of aliases) if (collection === target) this.#forgetCollection(alias);
         return undefined;
+      }
+      case 'setAlias': {
+        const { collection, there } = decode(body!) as { collection: string; there: boolean };
+        await this.#db.setAlias(target!, collection, there);
+        this.#forgetCollection(target!);
+        return undefined;
+      }
+      case 'dropAlias':
+        await this.#db.dropAlias(target!);
+        this.#forgetCollection(target!);
+        return undefined;
+      case 'aliases':
+        return this.#db.aliases();
       case 'loadDataset':
         this.#keep(target!, await this.#db.loadDataset(target!, body!));
         this.#wake();

@@ -8,6 +8,9 @@ export type Op =
   | 'collections'
   | 'createCollection'
   | 'dropCollection'
+  | 'setAlias'
+  | 'dropAlias'
+  | 'aliases'
   | 'loadDataset'
   | 'databaseStats'
   | 'describe'
@@ -30,7 +33,7 @@ export type Op =
 
 /** Operations that leave the store as it is, so that asking twice is the same as asking once. @internal */
 export const reads: ReadonlySet<Op> = new Set<Op>([
-  'collections', 'databaseStats', 'describe', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'databaseStats', 'describe', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */

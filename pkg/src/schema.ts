@@ -45,6 +45,8 @@ export interface Int64Field extends Scalar {
   readonly type: 'int64';
   /** Whether this field identifies a row. Exactly one field of a schema does. */
   readonly primaryKey?: boolean;
+  /** Of the primary key: whether rows that lack it get one, which no other row has. */
+  readonly autoId?: boolean;
   /** What a row that lacks it gets. */
   readonly default?: number | bigint;
 }
@@ -75,6 +77,8 @@ export interface VarcharField extends Scalar {
   readonly type: 'varchar';
   /** Whether this field identifies a row. Exactly one field of a schema does. */
   readonly primaryKey?: boolean;
+  /** Of the primary key: whether rows that lack it get one, which no other row has. */
+  readonly autoId?: boolean;
   /** The longest text, in bytes of UTF-8: 1 to 65,535, the default. */
   readonly maxLength?: number;
   /** What a row that lacks it gets. */
@@ -265,7 +269,7 @@ type Read<F extends Field, B extends boolean> = ReadTypes<F, B>[F['type']];
 type Written<F extends Field> = WrittenTypes<F>[F['type']];
 
 type IsNullable<F> = F extends { readonly nullable: true } ? true : false;
-type IsOptional<F> = F extends { readonly nullable: true } ? true : F extends { readonly default: {} } ? true : false;
+type IsOptional<F> = F extends { readonly nullable: true } | { readonly autoId: true } ? true : F extends { readonly default: {} } ? true : false;
 
 type Flat<T> = { [K in keyof T]: T[K] };
 type Names<S extends Schema> = keyof S['fields'] & string;

@@ -38,6 +38,9 @@ export interface WasmDatabase {
   collection(name: string): WasmCollection;
   collections(): string[];
   dropCollection(name: string): Promise<void>;
+  setAlias(alias: string, collection: string, there: boolean): Promise<void>;
+  dropAlias(alias: string): Promise<void>;
+  aliases(): Uint8Array<ArrayBuffer>;
   loadDataset(name: string, bytes: Uint8Array): Promise<WasmCollection>;
   stats(): Promise<Uint8Array<ArrayBuffer>>;
   sync(request: Uint8Array, listener: (status: Uint8Array<ArrayBuffer>) => void): WasmSyncSession;

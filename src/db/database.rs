@@ -41,7 +41,8 @@ pub struct Db {
 /// What all handles of a store share.
 pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
-    collections: RwLock<BTreeMap<String, Collection>>,
+    /// By name, and by alias.
+    pub(super) collections: RwLock<BTreeMap<String, Collection>>,
     /// One flush, merge, creation or drop at a time.
     pub(super) maintenance: async_lock::Mutex<()>,
 }
@@ -139,7 +140,12 @@ impl Db {
     /// `Corrupt` when bytes are not what was written (file and offset named), `Unsupported` for files of another version,
     /// and whatever the storage says.
     pub async fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Self> {
-        let (shared, collections) = super::recovery::open(storage, options).await?;
+        let (shared, mut collections) = super::recovery::open(storage, options).await?;
+        for (alias, id) in &shared.manifest.lock().await.aliases {
+            if let Some(collection) = collections.values().find(|collection| collection.id() == *id).cloned() {
+                collections.insert(alias.clone(), collection);
+            }
+        }
         let inner = Inner {
             shared: shared.clone(),
             collections: RwLock::new(collections),
@@ -196,7 +202,7 @@ impl Db {
         .await
     }
 
-    /// The collection of that name; `NotFound` lists those that exist.
+    /// The collection of that name or alias; `NotFound` lists those that exist.
     pub fn collection(&self, name: &str) -> Result<Collection> {
         self.inner.shared.check_open()?;
         let collections = self.inner.collections.read().expect("no panic while held");
@@ -208,12 +214,17 @@ impl Db {
 
     /// All collections, by name.
     pub fn collections(&self) -> Vec<Collection> {
-        self.inner.collections.read().expect("no panic while held").values().cloned().collect()
+        let collections = self.inner.collections.read().expect("no panic while held");
+        let named = collections.iter().filter(|(name, collection)| *name == collection.name());
+        named.map(|(_, collection)| collection.clone()).collect()
     }
 
-    /// Removes a collection with its rows, durably. `NotFound` when it does not exist.
+    /// Removes a collection with its rows and aliases, durably. `NotFound` when it does not exist, `InvalidArgument` for an alias.
     pub async fn drop_collection(&self, name: &str) -> Result<()> {
         let collection = self.collection(name)?;
+        if collection.name() != name {
+            return Err(Error::invalid(format!("{name:?} is an alias of collection {:?}", collection.name())));
+        }
         let db = self.clone();
         platform::run_to_end(async move {
             let _one = db.inner.maintenance.lock().await;
@@ -222,10 +233,12 @@ impl Db {
                 .shared
                 .swap_manifest(|manifest| {
                     manifest.collections.retain(|collection| collection.id != id);
+                    manifest.aliases.retain(|_, named| *named != id);
                     Ok(())
                 })
                 .await?;
-            db.inner.collections.write().expect("no panic while held").remove(collection.name());
+            let is_another = |_: &String, other: &mut Collection| other.id() != id;
+            db.inner.collections.write().expect("no panic while held").retain(is_another);
             collection.end().await;
             // The manifest no longer names them: files that stay after a crash here are swept at the next open.
             let storage = &db.inner.shared.storage;
@@ -265,7 +278,7 @@ impl Db {
     }
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) {
         return Err(Error::invalid(format!(

@@ -4,10 +4,12 @@
 //! append and one sync. Reads look at memory under a shared lock. Background work (indexing, flushing, merging) is done in
 //! bounded steps that the host asks for, so that a page, a worker and a server each decide when.
 
+mod alias;
 mod collection;
 mod commit;
 mod database;
 mod dataset;
+mod key;
 mod log;
 mod maintenance;
 mod recovery;

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{CollectionSpec, Progress};
@@ -35,6 +37,9 @@ pub struct Manifest {
     pub next_collection: CollectionId,
     /// The collections.
     pub collections: Vec<CollectionManifest>,
+    /// Other names of collections.
+    #[serde(default)]
+    pub aliases: BTreeMap<String, CollectionId>,
 }
 
 /// One collection of a manifest.
@@ -91,6 +96,7 @@ impl Manifest {
             next_segment: SegmentId(1),
             next_collection: CollectionId(1),
             collections: Vec::new(),
+            aliases: BTreeMap::new(),
         }
     }
 

@@ -19,6 +19,8 @@ const DIM_MAX: u32 = 32_768;
 const BITS_MAX: u32 = 262_144;
 /// Bytes of a `varchar`.
 const LENGTH_MAX: u32 = 65_535;
+/// Bytes of a primary key that is made: two numbers of 64 bits in base 32.
+const AUTO_ID_LENGTH: u32 = 26;
 /// Values of an `array`.
 const CAPACITY_MAX: u32 = 4_096;
 
@@ -257,7 +259,8 @@ impl Field {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// An array names the type of its values: `{"name": "tags", "type": "array", "elementType": "varchar", "maxLength": 40,
+/// `"autoId": true` on the primary key has the collection make the keys of rows that lack theirs. An array names the type of its
+/// values: `{"name": "tags", "type": "array", "elementType": "varchar", "maxLength": 40,
 /// "maxCapacity": 16}`. `primaryKey`, `nullable` and `dynamic` may be left out when false, `maxLength` and `maxCapacity` when
 /// they are the most that there is.
 /// Keys that are not in this list are refused.
@@ -266,6 +269,7 @@ pub struct Schema {
     fields: Vec<Field>,
     primary_key: usize,
     dynamic: bool,
+    auto_id: bool,
 }
 
 impl Schema {
@@ -309,7 +313,29 @@ impl Schema {
         if key.default.is_some() {
             return refused("cannot have a default");
         }
-        Ok(Self { fields, primary_key: at, dynamic })
+        Ok(Self { fields, primary_key: at, dynamic, auto_id: false })
+    }
+
+    /// The same, where a row that lacks its primary key gets one from the collection that takes it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a `varchar` key that is too short for one: 26 bytes.
+    pub fn with_auto_id(mut self) -> Result<Self> {
+        match self.primary_key().data_type {
+            DataType::Varchar { max_length } if max_length < AUTO_ID_LENGTH => Err(Error::invalid(format!(
+                "field {:?}: maxLength is {max_length}, but autoId makes keys of {AUTO_ID_LENGTH} bytes",
+                self.primary_key().name
+            ))),
+            _ => {
+                self.auto_id = true;
+                Ok(self)
+            }
+        }
+    }
+
+    /// Whether a row may lack its primary key.
+    pub fn auto_id(&self) -> bool {
+        self.auto_id
     }
 
     /// The fields in order.
@@ -390,8 +416,12 @@ pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
 impl Serialize for Schema {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Maps by hand, because compact MessagePack writes structs as arrays, in which nothing can be left out.
-        let fields: Vec<FieldForm<'_>> =
-            self.fields.iter().enumerate().map(|(at, field)| FieldForm(field, at == self.primary_key)).collect();
+        let fields: Vec<FieldForm<'_>> = self
+            .fields
+            .iter()
+            .enumerate()
+            .map(|(at, field)| FieldForm(field, at == self.primary_key, self.auto_id))
+            .collect();
         let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("fields", &fields)?;
         map.serialize_entry("dynamic", &self.dynamic)?;
@@ -399,15 +429,18 @@ impl Serialize for Schema {
     }
 }
 
-struct FieldForm<'a>(&'a Field, bool);
+/// A field, whether it is the primary key, and whether that is made where it lacks.
+struct FieldForm<'a>(&'a Field, bool, bool);
 
 impl Serialize for FieldForm<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(field, primary_key) = *self;
+        let Self(field, primary_key, auto_id) = *self;
+        let auto_id = primary_key && auto_id;
         let parts = TypeParts::from(field.data_type);
         let sizes = [("maxLength", parts.max_length), ("maxCapacity", parts.max_capacity), ("dim", parts.dim)];
         let entries = 2
             + usize::from(primary_key)
+            + usize::from(auto_id)
             + usize::from(parts.element_type.is_some())
             + sizes.iter().filter(|(_, size)| size.is_some()).count()
             + usize::from(field.nullable)
@@ -417,6 +450,9 @@ impl Serialize for FieldForm<'_> {
         map.serialize_entry("type", field.data_type.name())?;
         if primary_key {
             map.serialize_entry("primaryKey", &true)?;
+        }
+        if auto_id {
+            map.serialize_entry("autoId", &true)?;
         }
         if let Some(element) = &parts.element_type {
             map.serialize_entry("elementType", element)?;
@@ -452,6 +488,8 @@ struct FieldText {
     type_name: String,
     #[serde(default)]
     primary_key: bool,
+    #[serde(default)]
+    auto_id: bool,
     element_type: Option<String>,
     max_length: Option<u32>,
     max_capacity: Option<u32>,
@@ -463,8 +501,7 @@ struct FieldText {
 
 impl FieldText {
     fn into_field(self) -> Result<Field, String> {
-        let Self { name, type_name, primary_key: _, element_type, max_length, max_capacity, dim, nullable, default } =
-            self;
+        let Self { name, type_name, element_type, max_length, max_capacity, dim, nullable, default, .. } = self;
         let data_type = TypeParts { type_name, element_type, max_length, max_capacity, dim }.into_type()?;
         Ok(Field { name, data_type, nullable, default })
     }
@@ -589,6 +626,10 @@ impl<'de> Deserialize<'de> for Schema {
                 "{key:?} and {second:?} are primary keys, but there can be one only"
             )));
         }
+        let auto_id = text.fields.iter().any(|field| field.primary_key && field.auto_id);
+        if let Some(other) = text.fields.iter().find(|field| !field.primary_key && field.auto_id) {
+            return Err(D::Error::custom(format!("field {:?}: autoId is for the primary key", other.name)));
+        }
         let fields = text
             .fields
             .into_iter()
@@ -597,7 +638,8 @@ impl<'de> Deserialize<'de> for Schema {
                 field.into_field().map_err(|what| D::Error::custom(format!("field {name:?}: {what}")))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Self::new(fields, &key, text.dynamic).map_err(D::Error::custom)
+        let schema = Self::new(fields, &key, text.dynamic).map_err(D::Error::custom)?;
+        if auto_id { schema.with_auto_id().map_err(D::Error::custom) } else { Ok(schema) }
     }
 }
 

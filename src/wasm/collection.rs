@@ -6,8 +6,8 @@ use super::message::{
     StatsMessage, WriteMessage,
 };
 use crate::base::Lsn;
-use crate::db::Db;
-use crate::model::Batch;
+use crate::db::{Db, WriteResponse};
+use crate::model::{Batch, Key};
 
 #[wasm_bindgen]
 extern "C" {
@@ -29,7 +29,13 @@ impl Collection {
 
     fn batch(&self, rows: &[u8]) -> Thrown<Batch> {
         let schema = &self.collection.spec().schema;
-        message::decode_rows(schema, rows).and_then(|rows| Batch::from_rows(schema, rows)).or_throw()
+        message::decode_rows(schema, rows).and_then(|rows| self.collection.to_batch(rows)).or_throw()
+    }
+
+    /// What was written, with the keys of rows that may have got theirs here.
+    fn written(&self, written: WriteResponse, keys: Vec<Key>) -> Vec<u8> {
+        let keys = self.collection.spec().schema.auto_id().then_some(keys);
+        message::encode(&WriteMessage::new(&written, keys))
     }
 }
 
@@ -42,14 +48,16 @@ impl Collection {
 
     /// Adds rows, all or none.
     pub async fn insert(&self, rows: Vec<u8>) -> Thrown<Vec<u8>> {
-        let written = self.collection.insert(self.batch(&rows)?).await.or_throw()?;
-        Ok(message::encode(&WriteMessage::from(written)))
+        let batch = self.batch(&rows)?;
+        let keys = batch.keys();
+        Ok(self.written(self.collection.insert(batch).await.or_throw()?, keys))
     }
 
     /// Adds or replaces rows, all or none.
     pub async fn upsert(&self, rows: Vec<u8>) -> Thrown<Vec<u8>> {
-        let written = self.collection.upsert(self.batch(&rows)?).await.or_throw()?;
-        Ok(message::encode(&WriteMessage::from(written)))
+        let batch = self.batch(&rows)?;
+        let keys = batch.keys();
+        Ok(self.written(self.collection.upsert(batch).await.or_throw()?, keys))
     }
 
     /// Deletes rows by key or filter.
@@ -58,7 +66,7 @@ impl Collection {
             .and_then(|request| request.into_target(&self.collection.spec().schema))
             .or_throw()?;
         let written = self.collection.delete(target).await.or_throw()?;
-        Ok(message::encode(&WriteMessage::from(written)))
+        Ok(message::encode(&WriteMessage::new(&written, None)))
     }
 
     /// Rows by key.

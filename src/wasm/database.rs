@@ -87,6 +87,28 @@ impl Database {
         self.db.drop_collection(&name).await.or_throw()
     }
 
+    /// Gives a collection another name; with `there`, an alias that is there.
+    #[wasm_bindgen(js_name = setAlias)]
+    pub async fn set_alias(&self, alias: String, collection: String, there: bool) -> Thrown<()> {
+        let set = if there {
+            self.db.alter_alias(&alias, &collection).await
+        } else {
+            self.db.create_alias(&alias, &collection).await
+        };
+        set.or_throw()
+    }
+
+    /// Removes an alias.
+    #[wasm_bindgen(js_name = dropAlias)]
+    pub async fn drop_alias(&self, alias: String) -> Thrown<()> {
+        self.db.drop_alias(&alias).await.or_throw()
+    }
+
+    /// All aliases, as an array of pairs with their collections.
+    pub fn aliases(&self) -> Vec<u8> {
+        message::encode(&self.db.aliases())
+    }
+
     /// What the store holds.
     pub async fn stats(&self) -> Thrown<Vec<u8>> {
         let mut stats = DatabaseStatsMessage { replica_id: self.db.replica_id().0 as f64, collections: Vec::new() };

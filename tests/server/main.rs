@@ -14,6 +14,7 @@ mod console;
 mod crash;
 mod guard;
 mod stop;
+mod types;
 
 use serde_json::{Value, json};
 

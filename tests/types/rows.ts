@@ -160,9 +160,16 @@ await points.insert([{ id: 1, byte: [1, 2], bits: new Float32Array(2), terms: {}
 await points.search({ field: 'terms', vector: { 4: 1 } });
 await points.search({ field: 'bits', vector: new Uint8Array(2) });
 
+// Keys that are made.
+const made = db.collection('made', { fields: { id: { type: 'varchar', primaryKey: true, autoId: true }, n: { type: 'int8' } } });
+const { keys } = await made.insert([{ n: 1 }, { id: 'own', n: 2 }]);
+expectType<string[] | undefined>()(keys);
+await db.createAlias('other', 'made');
+expectType<{ [alias: string]: string }>()(await db.aliases());
+
 // Results, events, errors.
 const written = await notes.upsert([]);
-expectType<{ count: number; timestamp: bigint; lsn: number }>()({ ...written });
+expectType<{ count: number; timestamp: bigint; lsn: number; keys?: number[] }>()({ ...written });
 const stop: () => void = notes.onChange(({ lsn, collection }) => void (lsn satisfies number, collection satisfies string));
 stop();
 const sync = db.sync({ url: 'wss://example.com/sync', collections: ['notes'] });

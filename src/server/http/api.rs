@@ -18,7 +18,7 @@ use crate::base::{Error, Result};
 use crate::db::{Collection, CollectionStats, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse};
 use crate::engine::CollectionSpec;
 use crate::index::IndexSpec;
-use crate::model::{Batch, Key, Row, Schema, Value};
+use crate::model::{Key, Row, Schema, Value};
 use crate::server::{store, words};
 
 type Answer = Result<Json<JsonValue>, Failure>;
@@ -29,6 +29,8 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/health", get(health))
         .route("/api/collections", get(list).post(create))
         .route("/api/collections/{name}", get(describe).delete(drop_collection))
+        .route("/api/aliases", get(aliases))
+        .route("/api/aliases/{alias}", axum::routing::put(set_alias).delete(drop_alias))
         .route("/api/collections/{name}/search", post(search))
         .route("/api/collections/{name}/query", post(query))
         .route("/api/collections/{name}/count", post(count))
@@ -86,6 +88,34 @@ async fn create(State(app): State<Arc<App>>, body: Body) -> Answer {
 
 async fn drop_collection(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
     app.db.drop_collection(&name).await?;
+    Ok(Json(json!({})))
+}
+
+async fn aliases(State(app): State<Arc<App>>) -> Answer {
+    let aliases =
+        app.db.aliases().into_iter().map(|(alias, collection)| json!({"alias": alias, "collection": collection}));
+    Ok(Json(json!({ "aliases": aliases.collect::<Vec<_>>() })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AliasBody {
+    collection: String,
+}
+
+/// Creates an alias, or has one that is there name another collection.
+async fn set_alias(State(app): State<Arc<App>>, Path(alias): Path<String>, body: Body) -> Answer {
+    let AliasBody { collection } = parse(body)?;
+    if app.db.aliases().iter().any(|(there, _)| *there == alias) {
+        app.db.alter_alias(&alias, &collection).await?;
+    } else {
+        app.db.create_alias(&alias, &collection).await?;
+    }
+    Ok(Json(json!({})))
+}
+
+async fn drop_alias(State(app): State<Arc<App>>, Path(alias): Path<String>) -> Answer {
+    app.db.drop_alias(&alias).await?;
     Ok(Json(json!({})))
 }
 
@@ -192,20 +222,24 @@ async fn insert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
     let collection = app.db.collection(&name)?;
     let RowsBody { rows } = parse(body)?;
     let response = compute(&app, async move {
-        let batch = Batch::from_rows(&collection.spec().schema, rows)?;
-        collection.insert(batch).await
+        let batch = collection.to_batch(rows)?;
+        let keys = collection.spec().schema.auto_id().then(|| batch.keys());
+        Ok((collection.insert(batch).await?, keys))
     });
-    Ok(written(&response.await?))
+    let (response, keys) = response.await?;
+    Ok(written(&response, keys))
 }
 
 async fn upsert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
     let collection = app.db.collection(&name)?;
     let RowsBody { rows } = parse(body)?;
     let response = compute(&app, async move {
-        let batch = Batch::from_rows(&collection.spec().schema, rows)?;
-        collection.upsert(batch).await
+        let batch = collection.to_batch(rows)?;
+        let keys = collection.spec().schema.auto_id().then(|| batch.keys());
+        Ok((collection.upsert(batch).await?, keys))
     });
-    Ok(written(&response.await?))
+    let (response, keys) = response.await?;
+    Ok(written(&response, keys))
 }
 
 #[derive(Deserialize)]
@@ -223,7 +257,7 @@ async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         _ => return Err(Error::invalid("a delete needs either \"keys\" or \"filter\"").into()),
     };
     let response = compute(&app, async move { collection.delete(target).await }).await?;
-    Ok(written(&response))
+    Ok(written(&response, None))
 }
 
 /// Runs `task` to its end off the threads that answer requests, a few at a time.
@@ -270,7 +304,12 @@ fn shortest(score: f32) -> f64 {
     score.to_string().parse().unwrap_or_else(|_| f64::from(score))
 }
 
-fn written(response: &WriteResponse) -> Json<JsonValue> {
+fn written(response: &WriteResponse, keys: Option<Vec<Key>>) -> Json<JsonValue> {
     // A hybrid timestamp has more digits than JavaScript's numbers hold.
-    Json(json!({"count": response.count, "timestamp": response.timestamp.0.to_string(), "lsn": response.lsn}))
+    let mut answer =
+        json!({"count": response.count, "timestamp": response.timestamp.0.to_string(), "lsn": response.lsn});
+    if let Some(keys) = keys {
+        answer["keys"] = json!(keys);
+    }
+    Json(answer)
 }

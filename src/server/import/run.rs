@@ -367,6 +367,12 @@ async fn write(
     let rows = chunk.len();
     match chunk {
         Chunk::Rows { rows, lines } => {
+            let mut rows = rows;
+            if schema.auto_id() {
+                for row in &mut rows {
+                    row.entry(schema.primary_key().name.clone()).or_insert_with(|| collection.make_key());
+                }
+            }
             let rows = last_of_each_key(schema, rows.into_iter().zip(lines).collect());
             from_rows(schema, path, &rows, &mut batches)?;
         }

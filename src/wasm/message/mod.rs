@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
 use crate::db::{CollectionStats, SyncOptions, SyncStatus, WriteResponse};
+use crate::model::Key;
 
 /// The message in `bytes`; `what` names it in the error.
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
@@ -35,11 +36,14 @@ pub(super) struct WriteMessage {
     /// Past 2^53: a `bigint` in JavaScript.
     timestamp: u64,
     lsn: f64,
+    /// Of the rows, where the collection may have made them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<Vec<Key>>,
 }
 
-impl From<WriteResponse> for WriteMessage {
-    fn from(response: WriteResponse) -> Self {
-        Self { count: response.count as f64, timestamp: response.timestamp.0, lsn: response.lsn.0 as f64 }
+impl WriteMessage {
+    pub(super) fn new(response: &WriteResponse, keys: Option<Vec<Key>>) -> Self {
+        Self { count: response.count as f64, timestamp: response.timestamp.0, lsn: response.lsn.0 as f64, keys }
     }
 }
 

@@ -30,6 +30,8 @@ struct FieldMessage {
     #[serde(default, skip_serializing_if = "is_false")]
     primary_key: bool,
     #[serde(default, skip_serializing_if = "is_false")]
+    auto_id: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
     nullable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "serialize_default")]
     default: Option<DefaultMessage>,
@@ -96,6 +98,10 @@ impl SchemaMessage {
                 "one field can be the primary key, got {primary_key:?} and {second:?}"
             )));
         }
+        let auto_id = self.fields.iter().any(|field| field.primary_key && field.auto_id);
+        if let Some(other) = self.fields.iter().find(|field| !field.primary_key && field.auto_id) {
+            return Err(Error::invalid(format!("field {:?}: autoId is for the primary key", other.name)));
+        }
         let mut indexes = BTreeMap::new();
         let mut fields = Vec::with_capacity(self.fields.len());
         for field in self.fields {
@@ -106,7 +112,9 @@ impl SchemaMessage {
             }
             fields.push(field);
         }
-        Ok(CollectionSpec { schema: Arc::new(Schema::new(fields, &primary_key, self.dynamic)?), indexes })
+        let schema = Schema::new(fields, &primary_key, self.dynamic)?;
+        let schema = if auto_id { schema.with_auto_id()? } else { schema };
+        Ok(CollectionSpec { schema: Arc::new(schema), indexes })
     }
 }
 
@@ -166,6 +174,7 @@ impl From<&CollectionSpec> for SchemaMessage {
                 max_capacity: parts.max_capacity,
                 dim: parts.dim,
                 primary_key: field.name == spec.schema.primary_key().name,
+                auto_id: spec.schema.auto_id() && field.name == spec.schema.primary_key().name,
                 nullable: field.nullable,
                 default: field.default.clone().map(DefaultMessage::Out),
                 metric: index.map(|index| index.metric),

@@ -1,0 +1,96 @@
+// What is done to collections as a whole, and to keys: aliases, made keys.
+
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'node:test';
+
+import { open } from 'eddydb';
+
+async function directory(t) {
+  const path = await mkdtemp(join(tmpdir(), 'eddy-manage-'));
+  t.after(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+const schema = { fields: { id: { type: 'int64', primaryKey: true }, word: { type: 'varchar' } } };
+
+test('aliases name collections, survive a restart, and move', async (t) => {
+  const path = await directory(t);
+  let db = await open({ name: 'aliases', path });
+  const blue = await db.createCollection('blue', schema);
+  const green = await db.createCollection('green', schema);
+  await blue.insert([{ id: 1, word: 'blue' }]);
+  await green.insert([{ id: 1, word: 'green' }]);
+  await db.createAlias('live', 'blue');
+  const live = db.collection('live');
+  assert.deepEqual(await live.get([1]), [{ id: 1, word: 'blue' }]);
+  assert.deepEqual(await db.aliases(), { live: 'blue' });
+  assert.deepEqual(await db.collections(), ['blue', 'green']);
+  await db.close();
+
+  db = await open({ name: 'aliases', path });
+  const again = db.collection('live');
+  assert.equal((await again.get([1]))[0].word, 'blue');
+  await db.alterAlias('live', 'green');
+  assert.equal((await again.get([1]))[0].word, 'green');
+  await again.insert([{ id: 2, word: 'more' }]);
+  assert.equal(await db.collection('green').count(), 2);
+  for (const [what, kind, message] of [
+    [() => db.createAlias('live', 'blue'), 'already_exists', /live/],
+    [() => db.createAlias('blue', 'green'), 'already_exists', /is a collection/],
+    [() => db.createAlias('a b', 'green'), 'invalid_argument', /a b/],
+    [() => db.createAlias('other', 'red'), 'not_found', /red/],
+    [() => db.alterAlias('other', 'green'), 'not_found', /other/],
+    [() => db.alterAlias('blue', 'green'), 'already_exists', /is a collection/],
+    [() => db.dropAlias('other'), 'not_found', /other/],
+    [() => db.dropAlias('blue'), 'already_exists', /is a collection/],
+    [() => db.dropCollection('live'), 'invalid_argument', /alias of collection "green"/],
+    [() => db.createCollection('live', schema), 'already_exists', /live/],
+  ]) {
+    await assert.rejects(what, (error) => error.kind === kind && message.test(error.message) || assert.fail(`${error.kind}: ${error.message}`));
+  }
+  await db.createAlias('second', 'green');
+  await db.dropCollection('green');
+  assert.deepEqual(await db.aliases(), {});
+  await assert.rejects(again.count(), { kind: 'not_found' });
+  await db.createAlias('live', 'blue');
+  await db.dropAlias('live');
+  await assert.rejects(again.count(), { kind: 'not_found' });
+  await db.close();
+});
+
+test('keys are made for rows that lack them', async (t) => {
+  const db = await open({ name: 'keys', storage: 'memory' });
+  t.after(() => db.close());
+  const words = await db.createCollection('words', {
+    fields: { id: { type: 'varchar', maxLength: 26, primaryKey: true, autoId: true }, word: { type: 'varchar' } },
+  });
+  const { keys } = await words.insert([{ word: 'a' }, { word: 'b' }, { id: 'own', word: 'c' }]);
+  assert.match(keys[0], /^[0-9A-Z]{26}$/);
+  assert.ok(keys[0] < keys[1] && keys[2] === 'own');
+  assert.deepEqual((await words.get(keys)).map((row) => row.word), ['a', 'b', 'c']);
+  const { keys: later } = await words.insert(Array.from({ length: 500 }, () => ({ word: 'x' })));
+  assert.equal(new Set([...keys, ...later]).size, 503);
+  assert.equal((await words.schema()).fields.id.autoId, true);
+
+  const big = await open({ name: 'big', storage: 'memory', bigint: true });
+  t.after(() => big.close());
+  const numbers = await big.createCollection('numbers', { fields: { id: { type: 'int64', primaryKey: true, autoId: true }, n: { type: 'int8' } } });
+  const written = await numbers.insert([{ n: 1 }, { n: 2 }, { id: 3n, n: 3 }]);
+  assert.ok(written.keys.every((key) => typeof key === 'bigint' && key > 0n));
+  assert.deepEqual((await numbers.get(written.keys)).map((row) => row.n), [1, 2, 3]);
+  assert.equal((await numbers.upsert([{ id: written.keys[0], n: 7 }])).count, 1);
+  assert.equal(await numbers.count(), 3);
+  const plain = await big.createCollection('plain', { fields: { id: { type: 'int64', primaryKey: true } } });
+  assert.equal((await plain.insert([{ id: 1n }])).keys, undefined);
+  await assert.rejects(plain.insert([{}]), { kind: 'invalid_argument', message: /row 0.*id.*missing/ });
+
+  for (const [fields, message] of [
+    [{ id: { type: 'varchar', maxLength: 25, primaryKey: true, autoId: true } }, /maxLength is 25.*26/],
+    [{ id: { type: 'int64', primaryKey: true }, n: { type: 'int64', autoId: true } }, /"n".*primary key/],
+  ]) {
+    await assert.rejects(big.createCollection('bad', { fields }), { kind: 'invalid_argument', message });
+  }
+});
