@@ -125,11 +125,33 @@ async function docs() {
   ]);
 }
 
+/** Installs the S3-compatible server that the tests start into `target`; tells its program, or why there is none. */
+async function s3Server() {
+  const directory = join(root, 'target', 's3-server');
+  const program = join(directory, 'bin', 'moto_server');
+  if (existsSync(program)) return { program };
+  const made = await run('python3', ['-m', 'venv', directory], { capture: true, limitSeconds: 300 }).catch((error) => ({ code: 1, output: error.message }));
+  if (made.code !== 0) return { reason: `no Python 3 with venv: ${made.output.trim().split('\n').at(-1)}` };
+  const installed = await run(join(directory, 'bin', 'pip'), ['install', '--quiet', 'moto[server]==5.2.*'], { capture: true, limitSeconds: 600 });
+  if (installed.code !== 0) return { reason: `moto cannot be installed: ${installed.output.trim().split('\n').at(-1)}` };
+  return { program };
+}
+
+/** What needs a service that the tests start themselves; where that cannot be had they are not run, and said to be so. */
+async function services() {
+  const { program, reason } = await s3Server();
+  const args = ['test', '--features', 'object-store', '--lib', '--test', 'object_storage'];
+  if (program) return counted('cargo', args, cargoCounts, { env: { EDDY_TEST_S3_SERVER: program } });
+  const result = await counted('cargo', [...args, '--', '--skip', 's3', '--skip', 'bucket'], cargoCounts);
+  return { ...result, notRun: `the tests against a real S3 server: ${reason}` };
+}
+
 const phases = {
   repository: () => nodeTests('repository', { concurrency: 4 }),
   format: () => check('cargo', ['fmt', '--check']),
   clippy,
   rust: () => counted('cargo', ['test', '--no-fail-fast'], cargoCounts),
+  services,
   build,
   types,
   node: () => nodeTests('node', { concurrency: 2 }),
@@ -146,6 +168,7 @@ const needs = {
   format: ['rust', 'rust-tools'],
   clippy: ['rust', 'rust-tools', 'wasm-std'],
   rust: ['rust'],
+  services: ['rust'],
   build: toBuild,
   types: ['packages'],
 };
@@ -168,6 +191,7 @@ async function runPhase(name) {
     result.output += '\nno test was run, which counts as a failure\n';
   }
   if (result.failed) console.log(result.output);
+  if (result.notRun) console.log(`  NOT RUN: ${result.notRun}`);
   console.log(`${name}: ${result.passed} passed, ${result.failed} failed, ${seconds()} s`);
   return result;
 }

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::select_all;
@@ -7,27 +7,65 @@ use tokio::sync::watch;
 use crate::base::{Error, ErrorKind, Lsn, Result};
 use crate::db::{Db, Options};
 use crate::platform;
-use crate::storage::FileStorage;
+use crate::storage::{FileStorage, Storage};
 
 /// How long the background work waits for a write before it looks whether there are new collections.
 const LOOK_AGAIN_MS: u64 = 1_000;
 
-/// Opens the store in `directory`; with `create`, makes it when it is not there.
-pub(super) async fn open(directory: &Path, create: bool) -> Result<Db> {
-    if !create && !directory.is_dir() {
-        return Err(Error::not_found(format!(
-            "there is no store in {}; `eddy import` and `eddy serve` create one",
-            directory.display()
-        )));
+/// Where a store is.
+pub(super) enum Place {
+    /// A directory.
+    Directory(PathBuf),
+    /// A bucket, by its URL.
+    Bucket(String),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory(directory) => write!(f, "{}", directory.display()),
+            Self::Bucket(url) => f.write_str(url),
+        }
     }
-    let storage = FileStorage::open(directory).map_err(|error| match error.kind() {
+}
+
+/// Opens the storage of a store; with `create`, makes it when it is not there.
+pub(super) async fn open_storage(place: &Place, create: bool) -> Result<Arc<dyn Storage>> {
+    let opened = match place {
+        Place::Directory(directory) if !create && !directory.is_dir() => {
+            return Err(Error::not_found(format!(
+                "there is no store in {place}; `eddy import` and `eddy serve` create one"
+            )));
+        }
+        Place::Directory(directory) => {
+            FileStorage::open(directory).map(|storage| Arc::new(storage) as Arc<dyn Storage>)
+        }
+        Place::Bucket(url) => open_bucket(url).await,
+    };
+    opened.map_err(|error| match error.kind() {
         ErrorKind::Locked => Error::new(
             ErrorKind::Locked,
             format!("{}. A server on it answers at /api, and takes writes of clients while it runs", error.message()),
         ),
         _ => error,
-    })?;
-    Db::open(Arc::new(storage), Options::default()).await.map_err(|error| match error.kind() {
+    })
+}
+
+#[cfg(feature = "object-store")]
+async fn open_bucket(url: &str) -> Result<Arc<dyn Storage>> {
+    Ok(Arc::new(crate::storage::ObjectStorage::open_url(url).await?))
+}
+
+#[cfg(not(feature = "object-store"))]
+async fn open_bucket(url: &str) -> Result<Arc<dyn Storage>> {
+    let message = format!("{url}: this build has no object storage; build it with `--features object-store`");
+    Err(Error::new(ErrorKind::Unsupported, message))
+}
+
+/// Opens the store at `place`; with `create`, makes it when it is not there.
+pub(super) async fn open(place: &Place, create: bool) -> Result<Db> {
+    let storage = open_storage(place, create).await?;
+    Db::open(storage, Options::default()).await.map_err(|error| match error.kind() {
         ErrorKind::Corrupt => {
             let message = format!("{}; `eddy repair` says what can be saved", error.message());
             Error::new(ErrorKind::Corrupt, message)

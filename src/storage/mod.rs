@@ -12,6 +12,8 @@ use bytes::Bytes;
 
 #[cfg(native)]
 pub use backend::FileStorage;
+#[cfg(all(native, feature = "object-store"))]
+pub use backend::ObjectStorage;
 #[cfg(browser)]
 pub use backend::{DirectoryStorage, ForeignStorage};
 pub use backend::{FaultStorage, MemoryDisk, MemoryStorage, Operation};

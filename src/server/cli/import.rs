@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use super::{DataDirectory, output};
-use crate::base::Result;
+use crate::base::{Error, ErrorKind, Result};
 use crate::db::Db;
 use crate::distance::Metric;
 use crate::server::http::Stop;
@@ -102,8 +102,13 @@ pub(super) async fn run(command: Import) -> Result<()> {
         batch_rows: command.batch_rows as usize,
         restart: command.restart,
     };
+    let db = store::open(&command.directory.place(), true).await?;
     let directory = command.directory.data;
-    let db = store::open(&directory, true).await?;
+    if command.directory.storage.is_some() {
+        // What has been read of the files is noted on this machine, beside a store or not.
+        let io = |error| Error::new(ErrorKind::Io, format!("create {}: {error}", directory.display()));
+        tokio::fs::create_dir_all(&directory).await.map_err(io)?;
+    }
     let (mut stopper, stop) = Stop::new();
     let background = tokio::spawn(store::maintain(db.clone(), stop.receiver()));
     let mut progress = Progress::new();

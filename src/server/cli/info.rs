@@ -23,7 +23,7 @@ pub(super) struct Info {
 }
 
 pub(super) async fn run(command: Info) -> Result<()> {
-    let db = store::open(&command.directory.data, false).await?;
+    let db = store::open(&command.directory.place(), false).await?;
     let mut collections = Vec::new();
     for collection in db.collections() {
         let stats = collection.stats().await?;
@@ -35,17 +35,13 @@ pub(super) async fn run(command: Info) -> Result<()> {
             collections.iter().map(|(collection, stats)| http::description(collection, stats)).collect();
         let info = json!({
             "version": version,
-            "data": command.directory.data,
+            "data": command.directory.place().to_string(),
             "replica": db.replica_id(),
             "collections": described,
         });
         output::line(&serde_json::to_string_pretty(&info).expect("JSON values are written"))?;
     } else {
-        output::line(&format!(
-            "Eddy {version}, store in {}, replica {}",
-            command.directory.data.display(),
-            db.replica_id()
-        ))?;
+        output::line(&format!("Eddy {version}, store in {}, replica {}", command.directory.place(), db.replica_id()))?;
         if collections.is_empty() {
             output::line("No collection yet; `eddy import` makes one from a file.")?;
         } else {

@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::base::Result;
+use crate::server::store::Place;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +57,20 @@ struct DataDirectory {
     /// The directory of the store. One process at a time has it open.
     #[arg(long, env = "EDDY_DATA", value_name = "DIR", default_value = "./eddy-data", hide_env_values = true)]
     data: PathBuf,
+
+    /// A bucket in place of a directory, such as s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX. Keys and endpoints
+    /// come from the environment, as the provider's own tools name them.
+    #[arg(long, env = "EDDY_STORAGE", value_name = "URL", hide_env_values = true)]
+    storage: Option<String>,
+}
+
+impl DataDirectory {
+    fn place(&self) -> Place {
+        match &self.storage {
+            Some(url) => Place::Bucket(url.clone()),
+            None => Place::Directory(self.data.clone()),
+        }
+    }
 }
 
 /// Runs the command that the process was started with.

@@ -77,7 +77,7 @@ pub(super) struct Search {
 }
 
 pub(super) async fn run(command: Search) -> Result<()> {
-    let db = store::open(&command.directory.data, false).await?;
+    let db = store::open(&command.directory.place(), false).await?;
     let found = search(&db, &command).await;
     let closed = db.close().await;
     found.and(closed)

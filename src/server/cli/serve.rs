@@ -27,6 +27,7 @@ Addresses:
 Examples:
   eddy serve --data ./eddy-data --console www/dist
   eddy serve --sample www/sample/symbols.arrow --sample www/sample/words.arrow
+  eddy serve --storage s3://bucket/store
   eddy serve --listen 0.0.0.0:7700 --allow-origin https://notes.example
   curl -s localhost:7700/api/collections/symbols/search -d '{\"text\": \"rain and storm\", \"limit\": 3}'")]
 pub(super) struct Serve {
@@ -61,7 +62,7 @@ pub(super) async fn run(command: Serve) -> Result<()> {
         allow_origins: command.allow_origins,
         body_limit_bytes: usize::from(command.body_limit) << 20,
     };
-    let db = store::open(&command.directory.data, true).await?;
+    let db = store::open(&command.directory.place(), true).await?;
     if db.collections().is_empty() {
         for sample in &command.samples {
             load(&db, sample).await?;
@@ -77,7 +78,7 @@ pub(super) async fn run(command: Serve) -> Result<()> {
         std::process::exit(1);
     });
     let served = serve(db.clone(), &settings, stop, |address| {
-        tracing::info!(%address, data = %command.directory.data.display(), "serving");
+        tracing::info!(%address, data = %command.directory.place(), "serving");
         // Nobody may be reading: the server serves all the same.
         let _ = output::line(&format!("listening on http://{address}"));
     });

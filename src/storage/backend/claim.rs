@@ -27,13 +27,13 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Claimant {
     pub(super) pid: u32,
-    started: u64,
-    boot: u64,
-    token: u64,
+    pub(super) started: u64,
+    pub(super) boot: u64,
+    pub(super) token: u64,
 }
 
 impl Claimant {
-    fn this_process() -> Self {
+    pub(super) fn this_process() -> Self {
         let pid = std::process::id();
         Self { pid, started: started(pid).unwrap_or(0), boot: boot().unwrap_or(0), token: random_u64() }
     }
@@ -52,7 +52,7 @@ impl Claimant {
     }
 
     /// Whether the process may still be there. An id alone may be another process's by now, so start and machine count too.
-    fn is_alive(self) -> bool {
+    pub(super) fn is_alive(self) -> bool {
         let differs = |then: u64, now: Option<u64>| then != 0 && now.is_some_and(|now| now != then);
         process_exists(self.pid) && !differs(self.boot, boot()) && !differs(self.started, started(self.pid))
     }

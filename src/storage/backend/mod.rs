@@ -10,6 +10,8 @@ mod file;
 #[cfg(browser)]
 mod foreign;
 mod memory;
+#[cfg(all(native, feature = "object-store"))]
+mod object;
 
 #[cfg(browser)]
 pub use directory::DirectoryStorage;
@@ -19,3 +21,5 @@ pub use file::FileStorage;
 #[cfg(browser)]
 pub use foreign::ForeignStorage;
 pub use memory::{MemoryDisk, MemoryStorage};
+#[cfg(all(native, feature = "object-store"))]
+pub use object::ObjectStorage;
