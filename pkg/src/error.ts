@@ -3,6 +3,8 @@
  *
  * - `invalid_argument`: the request is wrong; fix it.
  * - `not_found`, `already_exists`: what was named is not there, or is there already.
+ * - `conflict`: what a write was conditional on is not so; read again, then decide again. Nothing was written.
+ * - `gone`: a time before those that are kept; ask for a later one.
  * - `locked`: another process owns the store; close it there.
  * - `storage_full`: the disk or the browser's quota is full; free some room and retry. Nothing was half written.
  * - `corrupt`: stored bytes are not what was written; restore them from a replica or a backup.
@@ -16,6 +18,8 @@ export type ErrorKind =
   | 'invalid_argument'
   | 'not_found'
   | 'already_exists'
+  | 'conflict'
+  | 'gone'
   | 'locked'
   | 'storage_full'
   | 'corrupt'
@@ -26,7 +30,7 @@ export type ErrorKind =
   | 'internal';
 
 const kinds: ReadonlySet<string> = new Set<ErrorKind>([
-  'invalid_argument', 'not_found', 'already_exists', 'locked', 'storage_full', 'corrupt', 'unsupported', 'unavailable', 'closed', 'io', 'internal',
+  'invalid_argument', 'not_found', 'already_exists', 'conflict', 'gone', 'locked', 'storage_full', 'corrupt', 'unsupported', 'unavailable', 'closed', 'io', 'internal',
 ]);
 
 /** Every error of this package: a `kind` that says what to do, and a message that says what was got, what was expected and where. */

@@ -13,6 +13,10 @@ pub enum ErrorKind {
     NotFound,
     /// What should be created exists already: a collection of that name, a row of that primary key.
     AlreadyExists,
+    /// What a write was conditional on is not so: read again, then decide again. Nothing was written.
+    Conflict,
+    /// What was asked for is no longer kept: ask for something newer.
+    Gone,
     /// Another process or tab owns the store: close it there, or wait for it.
     Locked,
     /// The disk or the browser's quota is full: free some room, then retry. Nothing was half written.
@@ -38,6 +42,8 @@ impl ErrorKind {
             Self::InvalidArgument => "invalid_argument",
             Self::NotFound => "not_found",
             Self::AlreadyExists => "already_exists",
+            Self::Conflict => "conflict",
+            Self::Gone => "gone",
             Self::Locked => "locked",
             Self::StorageFull => "storage_full",
             Self::Corrupt => "corrupt",
@@ -55,6 +61,8 @@ impl ErrorKind {
             Self::InvalidArgument,
             Self::NotFound,
             Self::AlreadyExists,
+            Self::Conflict,
+            Self::Gone,
             Self::Locked,
             Self::StorageFull,
             Self::Corrupt,

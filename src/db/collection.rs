@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use futures_channel::oneshot;
 
-use super::commit::{Pending, Request};
+use super::commit::{Pending, Request, Step};
 use super::database::Shared;
 use super::log::Log;
-use super::{CollectionStats, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse};
+use super::{
+    CollectionStats, Operation, QueryRequest, SearchRequest, SearchResponse, Target, WriteOptions, WriteResponse,
+};
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
-use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Merge, SyncPosition, name};
+use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Merge, SyncPosition, View, name};
 use crate::model::{Batch, DataType, Key, Row};
 use crate::query::Filter;
 
@@ -34,7 +36,8 @@ pub(super) struct Inner {
 }
 
 impl Collection {
-    pub(super) fn new(shared: Arc<Shared>, id: CollectionId, name: &str, state: CollectionState, log: Log) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, id: CollectionId, name: &str, mut state: CollectionState, log: Log) -> Self {
+        state.retain(shared.options.retention_ms);
         let inner = Inner {
             shared,
             id,
@@ -77,14 +80,48 @@ impl Collection {
 
     /// Adds rows, all or none; `AlreadyExists` when a key is there. See [`Batch::from_rows`] for what is refused.
     pub async fn insert(&self, batch: Batch) -> Result<WriteResponse> {
-        self.check_batch(&batch)?;
-        self.write(Request::Insert(batch), None).await
+        self.batch(vec![Operation::Insert(batch)], WriteOptions::default()).await
     }
 
     /// Adds or replaces rows, all or none.
     pub async fn upsert(&self, batch: Batch) -> Result<WriteResponse> {
-        self.check_batch(&batch)?;
-        self.write(Request::Upsert(batch), None).await
+        self.batch(vec![Operation::Upsert(batch)], WriteOptions::default()).await
+    }
+
+    /// Deletes rows; keys that are not there count for nothing.
+    pub async fn delete(&self, target: Target) -> Result<WriteResponse> {
+        self.batch(vec![Operation::Delete(target)], WriteOptions::default()).await
+    }
+
+    /// Does all of `operations`, in order, or none of them, whatever fails or dies: they are one frame of the log, and readers see
+    /// them together. A filter looks at the collection as it was before the first of them.
+    ///
+    /// There is no batch over several collections: each has a log of its own, and no write that is in both or in neither.
+    ///
+    /// # Errors
+    /// `Conflict` when a condition of `options` does not hold, `AlreadyExists` for an insert of a key that is there, by then or by an
+    /// operation before; `InvalidArgument` for rows of another schema, and for more than [`Batch::BYTES_MAX`] of them together.
+    pub async fn batch(&self, operations: Vec<Operation>, options: WriteOptions) -> Result<WriteResponse> {
+        let step = |operation| {
+            Ok(match operation {
+                Operation::Insert(batch) => Step::Insert(self.checked(batch)?),
+                Operation::Upsert(batch) => Step::Upsert(self.checked(batch)?),
+                Operation::Delete(Target::Keys(keys)) => {
+                    keys.iter().try_for_each(|key| self.check_key(key))?;
+                    Step::DeleteKeys(keys)
+                }
+                Operation::Delete(Target::Filter(text)) => {
+                    Step::DeleteWhere(Box::new(Filter::parse(&text, &self.inner.spec.schema)?))
+                }
+            })
+        };
+        let steps = operations.into_iter().map(step).collect::<Result<Vec<Step>>>()?;
+        options.conditions.iter().try_for_each(|condition| self.check_key(&condition.key))?;
+        self.write(Request::Write { steps, conditions: options.conditions }, options.durability).await
+    }
+
+    fn checked(&self, batch: Batch) -> Result<Batch> {
+        self.check_batch(&batch).map(|()| batch)
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<()> {
@@ -104,38 +141,24 @@ impl Collection {
         }
     }
 
-    /// Deletes rows; keys that are not there count for nothing.
-    pub async fn delete(&self, target: Target) -> Result<WriteResponse> {
-        match target {
-            Target::Keys(keys) => {
-                keys.iter().try_for_each(|key| self.check_key(key))?;
-                self.write(Request::DeleteKeys(keys), None).await
-            }
-            Target::Filter(text) => {
-                let filter = Filter::parse(&text, &self.inner.spec.schema)?;
-                self.write(Request::DeleteWhere(filter), None).await
-            }
-        }
-    }
-
     /// The rows with these keys, in this order; keys that are not there are left out. Fields as in [`QueryRequest`].
     pub async fn get(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
-        self.read_keys(keys, output_fields)
+        self.read_keys(keys, output_fields, &View::NOW)
     }
 
     /// The rows that a filter selects, by ascending primary key.
     pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
-        self.read_query(request)
+        self.read_query(request, &View::NOW)
     }
 
     /// How many rows a filter selects.
     pub async fn count(&self, filter: Option<&str>) -> Result<usize> {
-        self.read_count(filter)
+        self.read_count(filter, &View::NOW)
     }
 
     /// The nearest rows.
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
-        self.read_nearest(request)
+        self.read_nearest(request, &View::NOW)
     }
 
     /// What it holds.

@@ -4,11 +4,12 @@ use futures_channel::oneshot;
 
 use super::collection::Collection;
 use super::log::{GROUP_FRAMES_MAX, Log};
-use super::{Durability, WriteResponse};
-use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp, Version};
+use super::{Condition, Durability, WriteResponse};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version};
 use crate::engine::{ChangeSet, Record, SyncPosition};
 use crate::model::{Batch, Key};
 use crate::platform;
+use crate::query::Filter;
 use crate::wal;
 
 /// A group is written when it reaches this size, and the rest waits for the next one.
@@ -16,10 +17,10 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// What a caller wants written.
 pub(super) enum Request {
-    Insert(Batch),
-    Upsert(Batch),
-    DeleteKeys(Vec<Key>),
-    DeleteWhere(crate::query::Filter),
+    Write {
+        steps: Vec<Step>,
+        conditions: Vec<Condition>,
+    },
     Apply {
         changes: ChangeSet,
         from: Option<(ReplicaId, Lsn)>,
@@ -30,6 +31,14 @@ pub(super) enum Request {
     },
     /// Seals the growing segment, so that everything before it can be flushed.
     Seal,
+}
+
+/// One operation of a write, checked against the schema.
+pub(super) enum Step {
+    Insert(Batch),
+    Upsert(Batch),
+    DeleteKeys(Vec<Key>),
+    DeleteWhere(Box<Filter>),
 }
 
 /// A request that waits for the next commit.
@@ -43,7 +52,8 @@ pub(super) struct Pending {
 struct Staged {
     lsn: Lsn,
     record: Record,
-    timestamp: Timestamp,
+    /// The newest of its changes.
+    version: Version,
     /// Every batch that came with the record, those included that lose to what is here: known once the record is durable.
     seen: Vec<(ReplicaId, Sequence)>,
 }
@@ -53,8 +63,8 @@ struct Staged {
 struct Group {
     bytes: Vec<u8>,
     staged: Vec<(Staged, oneshot::Sender<Result<WriteResponse>>)>,
-    /// Keys that this group writes (true) or deletes (false): later requests of the group see them.
-    keys: HashMap<Key, bool>,
+    /// Keys that this group writes, with their version, or deletes: later requests of the group see them.
+    keys: HashMap<Key, Option<Version>>,
     sequence: Option<Sequence>,
     changes: bool,
     /// Whether somebody waits for the sync.
@@ -102,7 +112,11 @@ impl Collection {
             let mut group = Group::default();
             for Pending { request, durability, reply } in requests {
                 // These look at the state as it is after all requests before them.
-                let alone = matches!(request, Request::DeleteWhere(_) | Request::Seal | Request::MarkPushed { .. });
+                let alone = match &request {
+                    Request::Write { steps, .. } => steps.iter().any(|step| matches!(step, Step::DeleteWhere(_))),
+                    Request::Apply { .. } => false,
+                    Request::MarkPushed { .. } | Request::Seal => true,
+                };
                 if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
                     self.commit_group(&mut log, std::mem::take(&mut group)).await;
                 }
@@ -131,18 +145,10 @@ impl Collection {
         let shared = &self.inner.shared;
         let mut seen = Vec::new();
         let record = match request {
-            Request::Insert(batch) => {
-                self.check_absent(group, &batch)?;
-                self.stage_local(group, batch, Vec::new())
-            }
-            Request::Upsert(batch) => self.stage_local(group, batch, Vec::new()),
-            Request::DeleteKeys(keys) => {
-                let keys = self.present(group, keys);
-                self.stage_local(group, Batch::empty(&self.spec().schema), keys)
-            }
-            Request::DeleteWhere(filter) => {
-                let keys = self.matching_keys(&filter);
-                self.stage_local(group, Batch::empty(&self.spec().schema), keys)
+            Request::Write { steps, conditions } => {
+                self.check_conditions(group, &conditions)?;
+                let (puts, deletes) = self.fold(group, steps)?;
+                self.stage_local(group, puts, deletes)
             }
             Request::Apply { changes, from } => {
                 {
@@ -190,11 +196,9 @@ impl Collection {
             Some((last, _)) => last.lsn.next(),
             None => self.inner.state.read().expect("no panic while held").progress().frame.next(),
         };
-        let timestamp = match &record {
-            Record::Changes { changes, .. } => {
-                changes.versions().map(|version| version.timestamp).max().unwrap_or_default()
-            }
-            Record::Position { .. } | Record::Lost { .. } => Timestamp::default(),
+        let version = match &record {
+            Record::Changes { changes, .. } => changes.versions().max().unwrap_or_default(),
+            Record::Position { .. } | Record::Lost { .. } => Version::default(),
         };
         if group.staged.is_empty() {
             self.roll_when_full(log).await?;
@@ -213,10 +217,11 @@ impl Collection {
         let place = log.place(group.staged.len());
         wal::encode_frame(&mut group.bytes, lsn, place, record.kind(), &payload);
         if let Record::Changes { changes, .. } = &record {
-            group.keys.extend(changes.puts.keys().into_iter().map(|key| (key, true)));
-            group.keys.extend(changes.deletes.iter().map(|(key, _)| (key.clone(), false)));
+            let versions = changes.put_versions.iter().copied().map(Some);
+            group.keys.extend(changes.puts.keys().into_iter().zip(versions));
+            group.keys.extend(changes.deletes.iter().map(|(key, _)| (key.clone(), None)));
         }
-        Ok(Some(Staged { lsn, record, timestamp, seen }))
+        Ok(Some(Staged { lsn, record, version, seen }))
     }
 
     fn stage_local(&self, group: &mut Group, puts: Batch, deletes: Vec<Key>) -> Option<Record> {
@@ -238,30 +243,86 @@ impl Collection {
         Some(Record::Changes { from: None, changes: ChangeSet { puts, put_versions, deletes } })
     }
 
-    fn check_absent(&self, group: &Group, batch: &Batch) -> Result<()> {
-        let state = self.inner.state.read().expect("no panic while held");
-        if group.keys.is_empty() {
-            return state.check_absent(batch);
-        }
-        for row in 0..batch.len() {
-            let key = batch.key(row);
-            let there = group.keys.get(&key).copied().unwrap_or_else(|| state.find(&key).is_some());
-            if there {
-                return Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    format!("row {row}: primary key {key} exists already; upsert replaces rows"),
-                ));
+    /// The version of the row with that key, as later requests of the group see it.
+    fn version_of(&self, group: &Group, key: &Key) -> Option<Version> {
+        group.keys.get(key).copied().unwrap_or_else(|| {
+            let state = self.inner.state.read().expect("no panic while held");
+            state.find(key).map(|(segment, row)| segment.versions().version(row as usize))
+        })
+    }
+
+    fn check_conditions(&self, group: &Group, conditions: &[Condition]) -> Result<()> {
+        let text =
+            |version: Option<Version>| version.map_or_else(|| "no row".to_owned(), |version| version.to_string());
+        for Condition { key, version } in conditions {
+            let found = self.version_of(group, key);
+            if found != *version {
+                let (found, expected) = (text(found), text(*version));
+                let message = format!("primary key {key}: version {found}, expected {expected}");
+                return Err(Error::new(ErrorKind::Conflict, message));
             }
         }
         Ok(())
     }
 
-    fn present(&self, group: &Group, mut keys: Vec<Key>) -> Vec<Key> {
-        let state = self.inner.state.read().expect("no panic while held");
-        keys.sort_unstable();
-        keys.dedup();
-        keys.retain(|key| group.keys.get(key).copied().unwrap_or_else(|| state.find(key).is_some()));
-        keys
+    /// What remains of operations done one after the other: at most one change a key.
+    fn fold(&self, group: &Group, mut steps: Vec<Step>) -> Result<(Batch, Vec<Key>)> {
+        if let [Step::Upsert(batch)] = &mut steps[..] {
+            let empty = Batch::empty(batch.schema());
+            return Ok((std::mem::replace(batch, empty), Vec::new()));
+        }
+        // Where the row of each key is, or that it is deleted.
+        let mut changed: HashMap<Key, Option<(usize, usize)>> = HashMap::new();
+        let mut batches = Vec::new();
+        for step in steps {
+            match step {
+                Step::Insert(batch) => {
+                    for row in 0..batch.len() {
+                        let key = batch.key(row);
+                        let place = changed.get(&key).map(Option::is_some);
+                        if place.unwrap_or_else(|| self.version_of(group, &key).is_some()) {
+                            return Err(Error::new(
+                                ErrorKind::AlreadyExists,
+                                format!("row {row}: primary key {key} exists already; upsert replaces rows"),
+                            ));
+                        }
+                        changed.insert(key, Some((batches.len(), row)));
+                    }
+                    batches.push(batch);
+                }
+                Step::Upsert(batch) => {
+                    let at = batches.len();
+                    changed.extend(batch.keys().into_iter().enumerate().map(|(row, key)| (key, Some((at, row)))));
+                    batches.push(batch);
+                }
+                Step::DeleteKeys(keys) => changed.extend(keys.into_iter().map(|key| (key, None))),
+                Step::DeleteWhere(filter) => {
+                    changed.extend(self.matching_keys(&filter).into_iter().map(|key| (key, None)));
+                }
+            }
+        }
+        let mut rows: Vec<Vec<u32>> = vec![Vec::new(); batches.len()];
+        let mut deletes = Vec::new();
+        for (key, place) in changed {
+            match place {
+                Some((batch, row)) => rows[batch].push(row as u32),
+                None if self.version_of(group, &key).is_some() => deletes.push(key),
+                None => {}
+            }
+        }
+        deletes.sort_unstable();
+        let schema = &self.spec().schema;
+        let puts = match batches.len() {
+            0 => Batch::empty(schema),
+            1 if rows[0].len() == batches[0].len() => batches.remove(0),
+            _ => {
+                rows.iter_mut().for_each(|rows| rows.sort_unstable());
+                let parts: Vec<Batch> = batches.iter().zip(&rows).map(|(batch, rows)| batch.take(rows)).collect();
+                // Checked like rows from outside: the log must not take more of them together than it gives back.
+                Batch::from_arrow(schema, &Batch::concat(&parts).to_arrow())?
+            }
+        };
+        Ok((puts, deletes))
     }
 
     /// Appends and syncs a group, applies it, and answers; when that fails, cuts the log back to where it was.
@@ -278,7 +339,7 @@ impl Collection {
         let mut answers = Vec::with_capacity(group.staged.len());
         {
             let mut state = self.inner.state.write().expect("no panic while held");
-            for (Staged { lsn, record, timestamp, seen }, reply) in group.staged {
+            for (Staged { lsn, record, version, seen }, reply) in group.staged {
                 state.note_seen(&seen);
                 let count = match record {
                     Record::Changes { from, changes } => state.apply(lsn, &changes, from),
@@ -291,7 +352,7 @@ impl Collection {
                         0
                     }
                 };
-                answers.push((reply, WriteResponse { count, timestamp, lsn }));
+                answers.push((reply, WriteResponse { count, timestamp: version.timestamp, version, lsn }));
             }
         }
         if group.changes {

@@ -23,12 +23,15 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// How columns of segments are compressed; vectors never are.
     pub codec: Codec,
+    /// How long rows that were replaced or deleted can still be read by [`Collection::snapshot_at`], in milliseconds. With 0, the
+    /// default, only snapshots that are held keep them.
+    pub retention_ms: u64,
 }
 
 impl Default for Options {
     /// Synced writes, and a checkpoint every 64 MiB: replayed in about half a second, and worth a segment of its own.
     fn default() -> Self {
-        Self { durability: Durability::default(), checkpoint_bytes: 64 << 20, codec: Codec::default() }
+        Self { durability: Durability::default(), checkpoint_bytes: 64 << 20, codec: Codec::default(), retention_ms: 0 }
     }
 }
 

@@ -1,7 +1,7 @@
 use super::recovery::file_entry;
 use super::{Collection, Db};
 use crate::base::{ErrorKind, Result};
-use crate::engine::{FileEntry, Merge, SegmentManifest, choose_merge, name, should_seal};
+use crate::engine::{FileEntry, Merge, Progress, SegmentManifest, choose_merge, name, should_seal};
 use crate::platform;
 use crate::segment::{self, FileKind, Segment, SegmentFile};
 use crate::storage::Storage;
@@ -29,8 +29,12 @@ impl Db {
     }
 
     async fn step(&self, collection: &Collection) -> Result<bool> {
-        if collection.inner.state.write().expect("no panic while held").index_some(INDEX_ROWS) > 0 {
-            return Ok(true);
+        {
+            let mut state = collection.inner.state.write().expect("no panic while held");
+            state.forget(platform::now_ms());
+            if state.index_some(INDEX_ROWS) > 0 {
+                return Ok(true);
+            }
         }
         if self.flush_next(collection).await?
             || self.save_index(collection).await?
@@ -86,7 +90,9 @@ impl Db {
             .shared
             .swap_manifest(|manifest| {
                 if let Some(collection) = manifest.collection_mut(id) {
-                    collection.progress = progress;
+                    // A merge since the segment was sealed may have forgotten more.
+                    let history = collection.progress.history.max(progress.history);
+                    collection.progress = Progress { history, ..progress };
                     collection.log_start = log_start;
                     collection.segments.push(described);
                 }
@@ -197,6 +203,8 @@ impl Db {
         }
         let described = self.write_segment(collection, &merge.segment).await?;
         let (id, inputs) = (collection.id(), merge.inputs.clone());
+        // What the merge left out was forgotten before it began.
+        let history = collection.inner.state.read().expect("no panic while held").progress().history;
         let old: Vec<SegmentManifest> = self
             .inner
             .shared
@@ -206,6 +214,7 @@ impl Db {
                 let (old, kept): (Vec<_>, Vec<_>) = collection.segments.drain(..).partition(is_input);
                 collection.segments = kept;
                 collection.segments.push(described);
+                collection.progress.history = collection.progress.history.max(history);
                 Ok(old)
             })
             .await?;

@@ -17,6 +17,7 @@ mod recovery;
 mod repair;
 mod request;
 mod search;
+mod snapshot;
 #[cfg(hosted)]
 mod sync;
 
@@ -25,8 +26,10 @@ pub use database::{Db, Options};
 #[cfg(native)]
 pub use repair::{Finding, Loss, RepairReport, repair};
 pub use request::{
-    CollectionStats, Durability, Hit, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse,
+    CollectionStats, Condition, Durability, Hit, Operation, QueryRequest, SearchRequest, SearchResponse, Target,
+    WriteOptions, WriteResponse,
 };
+pub use snapshot::Snapshot;
 #[cfg(all(test, native, hosted))]
 pub(crate) use sync::testing as sync_testing;
 #[cfg(hosted)]

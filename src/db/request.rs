@@ -1,5 +1,5 @@
-use crate::base::{Lsn, Timestamp};
-use crate::model::{Key, Row, Value};
+use crate::base::{Lsn, Timestamp, Version};
+use crate::model::{Batch, Key, Row, Value};
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +13,35 @@ pub enum Durability {
     Buffered,
 }
 
+/// One of the operations of [`Collection::batch`](super::Collection::batch).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operation {
+    /// Adds rows whose keys must not be there.
+    Insert(Batch),
+    /// Adds or replaces rows.
+    Upsert(Batch),
+    /// Deletes rows.
+    Delete(Target),
+}
+
+/// How a write is done.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct WriteOptions {
+    /// When it is acknowledged; as [`Options::durability`](super::Options::durability) says with `None`.
+    pub durability: Option<Durability>,
+    /// What must be so at the moment of the write, or nothing is written. Other replicas are not asked.
+    pub conditions: Vec<Condition>,
+}
+
+/// What must be so for a write to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// Of the row with this key …
+    pub key: Key,
+    /// … the version must be this one, as a write or a read has told; with `None`, there must be no such row.
+    pub version: Option<Version>,
+}
+
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct WriteResponse {
@@ -20,6 +49,8 @@ pub struct WriteResponse {
     pub count: usize,
     /// Their timestamp.
     pub timestamp: Timestamp,
+    /// The version that all of them have, for a [`Condition`].
+    pub version: Version,
     /// Their position in the local log.
     pub lsn: Lsn,
 }
@@ -38,7 +69,8 @@ pub enum Target {
 pub struct QueryRequest {
     /// Rows for which this is true; all with `None`.
     pub filter: Option<String>,
-    /// Fields to return; every scalar field with `None`, vectors only when named, `*` for all.
+    /// Fields to return; every scalar field with `None`, vectors only when named, `*` for all; `$version` is the row's version as
+    /// text, for a [`Condition`].
     pub output_fields: Option<Vec<String>>,
     /// At most this many; all with `None`.
     pub limit: Option<usize>,

@@ -1,13 +1,15 @@
 use super::{Collection, Hit, QueryRequest, SearchRequest, SearchResponse};
 use crate::base::{Error, Result, RowMask};
-use crate::engine::{CollectionState, Slot};
+use crate::engine::{CollectionState, Slot, View};
 use crate::index::{flat, stored};
 use crate::model::{DataType, Field, Key, META_COLUMN, Row, Value, column};
 use crate::query::{Access, Filter, SegmentSearch};
-use crate::segment::Blocks;
+use crate::segment::{Blocks, Segment};
 
 /// The most hits of one search, as in Milvus; `limit + offset` counts.
 const LIMIT_MAX: usize = 16_384;
+/// The output field that tells a row's version; no field can have that name, for field names hold no `$`.
+const VERSION_FIELD: &str = "$version";
 /// Candidates that a graph search keeps when the request does not say.
 const EF_MIN: usize = 64;
 
@@ -31,37 +33,37 @@ impl Collection {
     pub(super) fn matching_keys(&self, filter: &Filter) -> Vec<Key> {
         let state = self.state();
         let keys = state.slots().flat_map(|slot| {
-            let admitted = admitted(slot, Some(filter));
+            let admitted = admitted(slot, Some(filter), &View::NOW);
             admitted.iter().map(|row| slot.segment.key(row)).collect::<Vec<_>>()
         });
         keys.collect()
     }
 
-    pub(super) fn read_count(&self, filter: Option<&str>) -> Result<usize> {
+    pub(super) fn read_count(&self, filter: Option<&str>, view: &View) -> Result<usize> {
         let filter = self.filter(filter)?;
         let state = self.state();
         Ok(match &filter {
-            None => state.rows(),
-            Some(_) => state.slots().map(|slot| admitted(slot, filter.as_ref()).count()).sum(),
+            None if *view == View::NOW => state.rows(),
+            _ => state.slots().map(|slot| admitted(slot, filter.as_ref(), view).count()).sum(),
         })
     }
 
-    pub(super) fn read_keys(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
+    pub(super) fn read_keys(&self, keys: &[Key], output_fields: Option<&[String]>, view: &View) -> Result<Vec<Row>> {
         self.inner.shared.check_open()?;
         keys.iter().try_for_each(|key| self.check_key(key))?;
         let fields = self.output_fields(output_fields)?;
         let state = self.state();
-        let rows = keys.iter().filter_map(|key| state.find(key));
-        Ok(rows.map(|(segment, row)| segment.row(row as usize, fields.as_deref(), &Blocks::default())).collect())
+        let rows = state.find_all(keys, view).into_iter();
+        Ok(rows.map(|(segment, row)| row_of(segment, row as usize, fields.as_deref())).collect())
     }
 
-    pub(super) fn read_query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
+    pub(super) fn read_query(&self, request: &QueryRequest, view: &View) -> Result<Vec<Row>> {
         let filter = self.filter(request.filter.as_deref())?;
         let fields = self.output_fields(request.output_fields.as_deref())?;
         let state = self.state();
         let mut found: Vec<Found<'_>> = Vec::new();
         for slot in state.slots() {
-            let admitted = admitted(slot, filter.as_ref());
+            let admitted = admitted(slot, filter.as_ref(), view);
             found.extend(admitted.iter().map(|row| Found { key: slot.segment.key(row), slot, row }));
         }
         let end = request.limit.map_or(found.len(), |limit| limit.saturating_add(request.offset)).min(found.len());
@@ -71,10 +73,10 @@ impl Collection {
         found.truncate(end);
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let rows = found.iter().skip(request.offset);
-        Ok(rows.map(|found| found.slot.segment.row(found.row, fields.as_deref(), &Blocks::default())).collect())
+        Ok(rows.map(|found| row_of(&found.slot.segment, found.row, fields.as_deref())).collect())
     }
 
-    pub(super) fn read_nearest(&self, request: &SearchRequest) -> Result<SearchResponse> {
+    pub(super) fn read_nearest(&self, request: &SearchRequest, view: &View) -> Result<SearchResponse> {
         let filter = self.filter(request.filter.as_deref())?;
         let fields = self.output_fields(request.output_fields.as_deref())?;
         let field = self.vector_field(request.field.as_deref())?;
@@ -96,7 +98,7 @@ impl Collection {
         let mut response = SearchResponse::default();
         let mut nearest: Vec<(f32, Found<'_>)> = Vec::new();
         for slot in state.slots().filter(|slot| !slot.segment.is_empty()) {
-            let admitted = admitted(slot, filter.as_ref());
+            let admitted = admitted(slot, filter.as_ref(), view);
             let count = admitted.count();
             if count == 0 {
                 continue;
@@ -150,7 +152,7 @@ impl Collection {
         nearest.sort_by(|(a, left), (b, right)| a.total_cmp(b).then_with(|| left.key.cmp(&right.key)));
         let hits = nearest.into_iter().skip(request.offset).take(request.limit).map(|(distance, found)| Hit {
             score: metric.score(distance),
-            row: found.slot.segment.row(found.row, fields.as_deref(), &Blocks::default()),
+            row: row_of(&found.slot.segment, found.row, fields.as_deref()),
             key: found.key,
         });
         response.hits = hits.collect();
@@ -181,7 +183,9 @@ impl Collection {
                 scalars.map(|field| field.name.clone()).chain([META_COLUMN.to_owned()]).collect()
             }));
         };
-        if let Some(name) = wanted.iter().find(|name| *name != "*" && !schema.dynamic() && schema.field(name).is_none())
+        let special = |name: &str| name == "*" || name == VERSION_FIELD;
+        if let Some(name) =
+            wanted.iter().find(|name| !special(name) && !schema.dynamic() && schema.field(name).is_none())
         {
             let names: Vec<&str> = schema.fields().iter().map(|field| field.name.as_str()).collect();
             return Err(Error::invalid(format!("no output field {name:?}; there are: {}", names.join(", "))));
@@ -193,16 +197,26 @@ impl Collection {
     }
 }
 
-/// The living rows of a segment that the filter admits.
-fn admitted(slot: &Slot, filter: Option<&Filter>) -> RowMask {
-    let Some(filter) = filter else { return slot.live.clone() };
+/// The output fields of a row.
+fn row_of(segment: &Segment, row: usize, fields: Option<&[String]>) -> Row {
+    let mut out = segment.row(row, fields, &Blocks::default());
+    if fields.is_some_and(|fields| fields.iter().any(|field| field == VERSION_FIELD)) {
+        out.insert(VERSION_FIELD.to_owned(), Value::String(segment.versions().version(row).to_string()));
+    }
+    out
+}
+
+/// The rows of a segment that the view sees and the filter admits.
+fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> RowMask {
+    let visible = slot.visible(view);
+    let Some(filter) = filter else { return visible };
     let mut admitted = RowMask::none(slot.segment.len());
     for (start, chunk) in slot.segment.chunks() {
         for row in filter.evaluate(chunk).iter() {
             admitted.insert(start + row);
         }
     }
-    admitted.intersect(&slot.live);
+    admitted.intersect(&visible);
     admitted
 }
 

@@ -657,3 +657,205 @@ fn without_any_manifest_a_repair_says_so_and_an_empty_store_is_whole() {
         assert_eq!(repair(&FaultStorage::new(0), true).await.unwrap(), RepairReport::default());
     });
 }
+
+#[test]
+fn snapshots_do_not_move_whatever_is_written_flushed_and_merged() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let mut held = Vec::new();
+        for round in 0..8 {
+            let name = format!("round {round}");
+            notes.upsert(rows(&notes, (0..40).map(|id| row(id, &name)))).await.unwrap();
+            notes.delete(Target::Keys((round..round + 3).map(Key::Int).collect())).await.unwrap();
+            held.push((notes.snapshot().unwrap(), names(&notes.query(&QueryRequest::default()).await.unwrap())));
+            db.flush("notes").await.unwrap();
+            db.maintain().await.unwrap();
+        }
+        let check = async |held: &[(Snapshot, Vec<(i64, String)>)]| {
+            for (snapshot, expected) in held {
+                assert_eq!(names(&snapshot.query(&QueryRequest::default()).await.unwrap()), *expected);
+                assert_eq!(snapshot.count(None).await.unwrap(), expected.len());
+                let filter = format!("name == \"{}\"", expected[5].1);
+                assert_eq!(snapshot.count(Some(&filter)).await.unwrap(), expected.len());
+                let keys: Vec<Key> = (0..50).map(Key::Int).collect();
+                assert_eq!(names(&snapshot.get(&keys, None).await.unwrap()), *expected);
+                let request = SearchRequest { vector: vector(7).into(), limit: 100, ..Default::default() };
+                let found = snapshot.search(&request).await.unwrap().hits;
+                let mut found = names(&found.into_iter().map(|hit| hit.row).collect::<Vec<_>>());
+                found.sort();
+                assert_eq!(found, *expected);
+            }
+        };
+        check(&held).await;
+        settle(&db).await;
+        check(&held).await;
+        let kept = notes.stats().await.unwrap().rows_dead;
+        assert!(kept >= 7 * 37, "{kept} dead rows are kept for snapshots");
+        held.truncate(1);
+        notes.upsert(rows(&notes, (0..200).map(|id| row(id, "late")))).await.unwrap();
+        db.flush("notes").await.unwrap();
+        settle(&db).await;
+        check(&held).await;
+        drop(held);
+        db.flush("notes").await.unwrap();
+        settle(&db).await;
+        assert_eq!(notes.stats().await.unwrap().rows_dead, 0, "nobody reads them any more");
+        let gone = notes.snapshot_at(Timestamp::new(1_000, 0)).err().expect("an error");
+        assert_eq!(gone.kind(), ErrorKind::Gone);
+        assert!(gone.message().contains("option retention"), "{gone}");
+    });
+}
+
+#[test]
+fn the_past_can_be_read_inside_the_retention_window_and_after_restarts() {
+    block_on(async {
+        let storage = FaultStorage::new(1);
+        let options = || Options { retention_ms: 3_600_000, ..Options::default() };
+        let mut db = Db::open(Arc::new(storage.clone()), options()).await.unwrap();
+        let mut notes = db.create_collection("notes", spec()).await.unwrap();
+        let mut past = Vec::new();
+        for round in 0..9 {
+            let name = format!("round {round}");
+            notes.upsert(rows(&notes, (0..10).map(|id| row(id + round % 3, &name)))).await.unwrap();
+            let written = notes.delete(Target::Keys(vec![(round % 12).into()])).await.unwrap();
+            past.push((written.timestamp, names(&notes.query(&QueryRequest::default()).await.unwrap())));
+            if round % 2 == 0 {
+                db.flush("notes").await.unwrap();
+            }
+            if round % 3 == 1 {
+                drop((notes, db));
+                db = Db::open(Arc::new(storage.reopen()), options()).await.unwrap();
+                notes = db.collection("notes").unwrap();
+            }
+            settle(&db).await;
+            for (timestamp, expected) in &past {
+                let then = notes.snapshot_at(*timestamp).unwrap();
+                assert_eq!(names(&then.query(&QueryRequest::default()).await.unwrap()), *expected, "round {round}");
+                let keys: Vec<Key> = (0..12).map(Key::Int).collect();
+                assert_eq!(names(&then.get(&keys, None).await.unwrap()), *expected, "round {round}");
+            }
+        }
+        // A session without retention lets the past go for good; a later one with it says so.
+        drop((notes, db));
+        let db = Db::open(Arc::new(storage.reopen()), Options::default()).await.unwrap();
+        settle(&db).await;
+        assert_eq!(db.collection("notes").unwrap().stats().await.unwrap().rows_dead, 0);
+        db.close().await.unwrap();
+        let db = Db::open(Arc::new(storage.open_again().unwrap()), options()).await.unwrap();
+        let notes = db.collection("notes").unwrap();
+        assert_eq!(kind(notes.snapshot_at(past[3].0)), ErrorKind::Gone);
+        let (newest, expected) = past.pop().unwrap();
+        let then = notes.snapshot_at(newest).unwrap();
+        assert_eq!(names(&then.query(&QueryRequest::default()).await.unwrap()), expected);
+    });
+}
+
+#[test]
+fn a_batch_is_done_in_order_and_wholly_or_not_at_all() {
+    block_on(async {
+        let storage = FaultStorage::new(1);
+        let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let some = |ids: &[i64], name: &str| rows(&notes, ids.iter().map(|id| row(*id, name)));
+        notes.insert(some(&[1, 2, 3], "first")).await.unwrap();
+        let written = notes
+            .batch(
+                vec![
+                    Operation::Delete(Target::Keys(vec![1.into(), 50.into()])),
+                    Operation::Insert(some(&[1, 4, 5], "second")),
+                    Operation::Delete(Target::Filter("name == \"first\"".to_owned())),
+                    Operation::Upsert(some(&[2, 6], "third")),
+                    Operation::Delete(Target::Keys(vec![5.into(), 6.into()])),
+                ],
+                WriteOptions::default(),
+            )
+            .await
+            .unwrap();
+        // The filter looks at the rows before the batch, so it deletes the new row 1 too.
+        let expected = [(2, "third".to_owned()), (4, "second".to_owned())];
+        assert_eq!(names(&notes.query(&QueryRequest::default()).await.unwrap()), expected);
+        assert_eq!((written.count, written.lsn), (4, Lsn(2)));
+        let refused = [
+            vec![Operation::Upsert(some(&[9], "x")), Operation::Insert(some(&[8, 4], "x"))],
+            vec![Operation::Insert(some(&[9], "x")), Operation::Insert(some(&[9], "y"))],
+        ];
+        for operations in refused {
+            assert_eq!(kind(notes.batch(operations, WriteOptions::default()).await), ErrorKind::AlreadyExists);
+        }
+        let nothing = notes.batch(Vec::new(), WriteOptions::default()).await.unwrap();
+        assert_eq!((nothing.count, notes.stats().await.unwrap().lsn), (0, Lsn(2)));
+        let db = Db::open(Arc::new(storage.reopen()), Options::default()).await.unwrap();
+        let notes = db.collection("notes").unwrap();
+        assert_eq!(names(&notes.query(&QueryRequest::default()).await.unwrap()), expected);
+    });
+}
+
+#[test]
+fn a_conditional_write_is_refused_when_somebody_else_was_first() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let write = async |name: &str, version: Option<Version>| {
+            let condition = Condition { key: 1.into(), version };
+            let options = WriteOptions { conditions: vec![condition], ..Default::default() };
+            notes.batch(vec![Operation::Upsert(rows(&notes, [row(1, name)]))], options).await
+        };
+        let first = write("first", None).await.unwrap();
+        let fields = ["$version".to_owned(), "name".to_owned()];
+        let read = notes.get(&[1.into()], Some(&fields)).await.unwrap().remove(0);
+        assert_eq!(read["$version"], Value::String(first.version.to_string()));
+        let error = write("again", None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.message().contains(&format!("key 1: version {}, expected no row", first.version)), "{error}");
+        let second = write("second", Some(first.version)).await.unwrap();
+        assert_eq!(kind(write("late", Some(first.version)).await), ErrorKind::Conflict);
+        db.flush("notes").await.unwrap();
+        let third = write("third", Some(second.version)).await.unwrap();
+        notes.delete(Target::Keys(vec![1.into()])).await.unwrap();
+        assert_eq!(kind(write("late", Some(third.version)).await), ErrorKind::Conflict);
+        write("new", None).await.unwrap();
+        assert_eq!(notes.stats().await.unwrap().lsn, Lsn(5), "what was refused is not in the log");
+    });
+}
+
+#[test]
+fn of_writers_that_count_up_together_none_is_lost() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    runtime.block_on(async {
+        let db = Db::open(Arc::new(FaultStorage::new(3)), Options::default()).await.unwrap();
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let count = async |notes: Collection, times: usize| {
+            let fields = ["$version".to_owned(), "name".to_owned()];
+            let mut conflicts = 0;
+            for _ in 0..times {
+                loop {
+                    let read = notes.get(&[1.into()], Some(&fields)).await.unwrap().pop();
+                    let text = |field: &str| match read.as_ref().map(|row| &row[field]) {
+                        Some(Value::String(text)) => Some(text.clone()),
+                        _ => None,
+                    };
+                    let version = text("$version").map(|version| version.parse().unwrap());
+                    let next = text("name").map_or(0, |name| name.parse::<usize>().unwrap()) + 1;
+                    let options = WriteOptions {
+                        durability: Some(if next % 2 == 0 { Durability::Buffered } else { Durability::Synced }),
+                        conditions: vec![Condition { key: 1.into(), version }],
+                    };
+                    let operations = vec![Operation::Upsert(rows(&notes, [row(1, &next.to_string())]))];
+                    match notes.batch(operations, options).await {
+                        Ok(_) => break,
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+                    }
+                    conflicts += 1;
+                }
+            }
+            conflicts
+        };
+        let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(count(notes.clone(), 25))).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let rows = notes.query(&QueryRequest::default()).await.unwrap();
+        assert_eq!(names(&rows), [(1, "200".to_owned())]);
+    });
+}

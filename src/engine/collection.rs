@@ -4,7 +4,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::{ChangeSet, CollectionSpec, Merge, SyncPosition};
+use super::{ChangeSet, CollectionSpec, Death, Merge, SyncPosition, View};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version};
 use crate::model::{Batch, Key};
 use crate::segment::{Blocks, Segment, Tombstone};
@@ -22,6 +22,8 @@ pub struct Progress {
     pub seen: BTreeMap<ReplicaId, Sequence>,
     /// By hub.
     pub positions: BTreeMap<ReplicaId, SyncPosition>,
+    /// Rows that were replaced or deleted up to this time may be gone: reads at times before it are refused.
+    pub history: Timestamp,
 }
 
 /// A segment and which of its rows are the newest of their key.
@@ -31,6 +33,14 @@ pub struct Slot {
     pub segment: Arc<Segment>,
     /// The living ones.
     pub live: RowMask,
+    /// Dead ones that somebody may still read.
+    pub deaths: Vec<Death>,
+}
+
+impl Slot {
+    fn new(segment: Segment) -> Self {
+        Self { live: RowMask::none(segment.len()), segment: Arc::new(segment), deaths: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,13 +65,18 @@ pub struct CollectionState {
     unflushed: BTreeMap<SegmentId, (Progress, u64)>,
     /// Segments whose graph has grown since it was written.
     stale: BTreeSet<SegmentId>,
+    /// What is being read of the past, and by how many.
+    holds: BTreeMap<View, usize>,
+    /// How long the past is kept when nobody reads it; `None` until everything is loaded.
+    retention_ms: Option<u64>,
+    /// When it was looked at last what may be forgotten.
+    forgotten_ms: u64,
 }
 
 impl CollectionState {
     /// An empty collection whose first growing segment is `growing`.
     pub fn new(spec: CollectionSpec, growing: SegmentId, progress: Progress) -> Self {
-        let segment = Segment::new(growing, &spec.schema, &spec.indexes);
-        let slot = Slot { segment: Arc::new(segment), live: RowMask::none(0) };
+        let slot = Slot::new(Segment::new(growing, &spec.schema, &spec.indexes));
         Self {
             spec,
             slots: BTreeMap::from([(growing, slot)]),
@@ -71,6 +86,9 @@ impl CollectionState {
             progress,
             unflushed: BTreeMap::new(),
             stale: BTreeSet::new(),
+            holds: BTreeMap::new(),
+            retention_ms: None,
+            forgotten_ms: 0,
         }
     }
 
@@ -79,7 +97,7 @@ impl CollectionState {
         let id = segment.id();
         let len = segment.len();
         let segment = Arc::new(segment);
-        self.slots.insert(id, Slot { segment: segment.clone(), live: RowMask::none(len) });
+        self.slots.insert(id, Slot { segment: segment.clone(), live: RowMask::none(len), deaths: Vec::new() });
         self.places.reserve(len);
         let keys = segment.keys();
         for (row, key) in keys.into_iter().enumerate() {
@@ -147,20 +165,6 @@ impl CollectionState {
         }
         let put_versions = rows.iter().map(|&row| changes.put_versions[row as usize]).collect();
         ChangeSet { puts: changes.puts.take(&rows), put_versions, deletes }
-    }
-
-    /// Refuses rows whose key is there already.
-    ///
-    /// # Errors
-    /// `AlreadyExists` that names the first such row and key.
-    pub fn check_absent(&self, batch: &Batch) -> Result<()> {
-        match (0..batch.len()).map(|row| (row, batch.key(row))).find(|(_, key)| self.places.contains_key(key)) {
-            Some((row, key)) => Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("row {row}: primary key {key} exists already; upsert replaces rows"),
-            )),
-            None => Ok(()),
-        }
     }
 
     /// Applies frame `lsn`: rows and deletes that are newer than what is here, and the position of the hub that sent them.
@@ -240,6 +244,8 @@ impl CollectionState {
                 return false;
             }
             slot.live.remove(old.row as usize);
+            let lsn = self.slots[&place.segment].segment.versions().lsn(place.row as usize);
+            self.record_death(old, lsn, version.timestamp);
         }
         self.slots.get_mut(&place.segment).expect("rows are placed in living segments").live.insert(place.row as usize);
         self.places.insert(key, place);
@@ -254,9 +260,155 @@ impl CollectionState {
         if let Some(old) = self.places.remove(&delete.key) {
             let slot = self.slots.get_mut(&old.segment).expect("places name living segments");
             slot.live.remove(old.row as usize);
+            self.record_death(old, delete.lsn, delete.version.timestamp);
         }
         self.tombstones.insert(delete.key.clone(), (delete.version, delete.lsn));
         true
+    }
+
+    fn record_death(&mut self, place: Place, lsn: Lsn, timestamp: Timestamp) {
+        match self.retention_ms {
+            None => return,
+            Some(0) if self.holds.is_empty() => {
+                self.progress.history = self.progress.history.max(timestamp);
+                return;
+            }
+            Some(_) => {}
+        }
+        let slot = self.slots.get_mut(&place.segment).expect("places name living segments");
+        slot.deaths.push(Death { row: place.row, lsn, timestamp });
+    }
+
+    /// Keeps what is replaced or deleted from now on for `retention_ms`; of what was before, as much as the segments hold. Called
+    /// once, after everything was loaded.
+    pub fn retain(&mut self, retention_ms: u64) {
+        self.retention_ms = Some(retention_ms);
+        if retention_ms == 0 {
+            self.progress.history = self.progress.history.max(self.progress.timestamp);
+            return;
+        }
+        // All changes of the keys of dead rows: each row died by the next one.
+        let mut changes: HashMap<Key, Vec<(Version, Lsn, Option<Place>)>> = HashMap::new();
+        for (id, slot) in &self.slots {
+            let versions = slot.segment.versions();
+            for row in slot.live.complement().iter() {
+                let place = Place { segment: *id, row: row as u32 };
+                let change = (versions.version(row), versions.lsn(row), Some(place));
+                changes.entry(slot.segment.key(row)).or_default().push(change);
+            }
+        }
+        for slot in self.slots.values() {
+            for delete in &slot.segment.deletes {
+                if let Some(changes) = changes.get_mut(&delete.key) {
+                    changes.push((delete.version, delete.lsn, None));
+                }
+            }
+        }
+        for (key, mut changes) in changes {
+            if let Some(place) = self.places.get(&key) {
+                let versions = self.slots[&place.segment].segment.versions();
+                changes.push((versions.version(place.row as usize), versions.lsn(place.row as usize), None));
+            }
+            changes.sort_by_key(|(version, ..)| *version);
+            for (at, (_, _, place)) in changes.iter().enumerate() {
+                match (place, changes.get(at + 1)) {
+                    (Some(place), Some((version, lsn, _))) => self.record_death(*place, *lsn, version.timestamp),
+                    // Nobody knows any more by what it died.
+                    (Some(_), None) => self.progress.history = self.progress.timestamp,
+                    (None, _) => {}
+                }
+            }
+        }
+    }
+
+    /// Keeps what `view` sees until it is released as often as it was held.
+    pub fn hold(&mut self, view: View) {
+        *self.holds.entry(view).or_default() += 1;
+    }
+
+    /// Ends a [`Self::hold`].
+    pub fn release(&mut self, view: View) {
+        if let Some(count) = self.holds.get_mut(&view) {
+            *count -= 1;
+            if *count == 0 {
+                self.holds.remove(&view);
+                self.forgotten_ms = 0;
+            }
+        }
+    }
+
+    /// The view of `timestamp` by what is here now.
+    ///
+    /// # Errors
+    /// `Gone` for a time before those that are kept.
+    pub fn view_at(&self, timestamp: Timestamp, now_ms: u64) -> Result<View> {
+        let start =
+            Timestamp::new(now_ms.saturating_sub(self.retention_ms.unwrap_or_default()), 0).max(self.progress.history);
+        if timestamp < start {
+            return Err(Error::new(
+                ErrorKind::Gone,
+                format!(
+                    "timestamp {timestamp} is before {start}, from which on the past is kept: see the option retention"
+                ),
+            ));
+        }
+        Ok(View { lsn: self.progress.lsn, timestamp })
+    }
+
+    /// Gives up rows that died before everything that anybody may read. Looks once a second at most.
+    pub fn forget(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.forgotten_ms) < 1_000 {
+            return;
+        }
+        self.forgotten_ms = now_ms;
+        let mut oldest = View::NOW;
+        for view in self.holds.keys() {
+            oldest.lsn = oldest.lsn.min(view.lsn);
+            oldest.timestamp = oldest.timestamp.min(view.timestamp);
+        }
+        if let Some(retention_ms @ 1..) = self.retention_ms {
+            oldest.timestamp = oldest.timestamp.min(Timestamp::new(now_ms.saturating_sub(retention_ms), 0));
+        }
+        for slot in self.slots.values_mut() {
+            slot.deaths.retain(|death| {
+                let kept = !oldest.sees(death.lsn, death.timestamp);
+                if !kept {
+                    self.progress.history = self.progress.history.max(death.timestamp);
+                }
+                kept
+            });
+        }
+    }
+
+    /// The rows of `keys` that a view sees, in that order.
+    pub fn find_all(&self, keys: &[Key], view: &View) -> Vec<(&Segment, u32)> {
+        let mut past: Option<HashMap<Key, (&Segment, u32)>> = None;
+        let find = |key: &Key| {
+            if let Some(place) = self.places.get(key) {
+                let slot = &self.slots[&place.segment];
+                if *view == View::NOW || slot.is_born(place.row as usize, view) {
+                    return Some((&*slot.segment, place.row));
+                }
+            }
+            if *view == View::NOW {
+                return None;
+            }
+            past.get_or_insert_with(|| self.past(view)).get(key).copied()
+        };
+        keys.iter().filter_map(find).collect()
+    }
+
+    /// The dead rows that a view sees.
+    fn past(&self, view: &View) -> HashMap<Key, (&Segment, u32)> {
+        let mut past = HashMap::new();
+        for slot in self.slots.values() {
+            for death in slot.deaths.iter().filter(|death| !view.sees(death.lsn, death.timestamp)) {
+                if slot.is_born(death.row as usize, view) {
+                    past.insert(slot.segment.key(death.row as usize), (&*slot.segment, death.row));
+                }
+            }
+        }
+        past
     }
 
     /// Changes after `lsn` without those in `known`, until `bytes_max` is exceeded, and the position that they reach.
@@ -371,8 +523,7 @@ impl CollectionState {
             return false;
         }
         self.unflushed.insert(self.growing, (self.progress.clone(), log_start));
-        let segment = Segment::new(next, &self.spec.schema, &self.spec.indexes);
-        self.slots.insert(next, Slot { segment: Arc::new(segment), live: RowMask::none(0) });
+        self.slots.insert(next, Slot::new(Segment::new(next, &self.spec.schema, &self.spec.indexes)));
         self.growing = next;
         true
     }
@@ -410,12 +561,12 @@ impl CollectionState {
         self.slots.get(&id).map(|slot| slot.segment.clone())
     }
 
-    /// Id, rows and living rows of the segments that a manifest names.
+    /// Id, rows, and rows that somebody may read, of the segments that a manifest names.
     pub fn flushed_segments(&self) -> Vec<(SegmentId, usize, usize)> {
         self.slots
             .iter()
             .filter(|(id, _)| **id != self.growing && !self.unflushed.contains_key(id))
-            .map(|(id, slot)| (*id, slot.segment.len(), slot.live.count()))
+            .map(|(id, slot)| (*id, slot.segment.len(), slot.live.count() + slot.deaths.len()))
             .collect()
     }
 
@@ -423,9 +574,16 @@ impl CollectionState {
     pub fn replace_merged(&mut self, merge: Merge) {
         let id = merge.segment.id();
         let mut live = RowMask::none(merge.segment.len());
-        for (row, (source, source_row)) in merge.sources.iter().enumerate() {
-            if self.slots[source].live.contains(*source_row as usize) {
+        let mut deaths = Vec::new();
+        let mut died: HashMap<(SegmentId, u32), Death> = HashMap::new();
+        for input in &merge.inputs {
+            died.extend(self.slots[input].deaths.iter().map(|death| ((*input, death.row), *death)));
+        }
+        for (row, source) in merge.sources.iter().enumerate() {
+            if self.slots[&source.0].live.contains(source.1 as usize) {
                 live.insert(row);
+            } else if let Some(death) = died.get(source) {
+                deaths.push(Death { row: row as u32, ..*death });
             }
         }
         for row in live.iter() {
@@ -436,7 +594,7 @@ impl CollectionState {
             self.slots.remove(input);
             self.stale.remove(input);
         }
-        self.slots.insert(id, Slot { segment: Arc::new(merge.segment), live });
+        self.slots.insert(id, Slot { segment: Arc::new(merge.segment), live, deaths });
     }
 
     /// The bytes held in memory, keys estimated.

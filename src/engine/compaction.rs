@@ -19,7 +19,7 @@ pub fn should_seal(rows: usize, log_bytes: u64) -> bool {
     rows >= SEAL_ROWS || log_bytes >= SEAL_LOG_BYTES
 }
 
-/// Which segments to merge into one, from id, rows and living rows of the flushed ones; none when all is well.
+/// Which segments to merge into one, from id, rows and rows that somebody may read of the flushed ones; none when all is well.
 pub fn choose_merge(segments: &[(SegmentId, usize, usize)]) -> Vec<SegmentId> {
     let wasteful = segments.iter().find(|(_, rows, live)| (rows - live) as f64 > DEAD_SHARE * *rows as f64);
     if let Some((id, ..)) = wasteful {
@@ -40,7 +40,7 @@ pub fn choose_merge(segments: &[(SegmentId, usize, usize)]) -> Vec<SegmentId> {
         .collect()
 }
 
-/// The living rows of several segments, on their way into one.
+/// The rows of several segments that somebody may read, on their way into one.
 #[derive(Debug)]
 pub struct Merge {
     /// The segments that it replaces.
@@ -52,7 +52,7 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// Gathers the living rows of `slots` into a new segment. The deletes of the inputs move along: they still have to win
+    /// Gathers the rows of `slots` that live, and the dead ones that readers of the past may ask for, into a new segment. The deletes of the inputs move along: they still have to win
     /// over older writes.
     pub fn new(
         id: SegmentId,
@@ -64,7 +64,7 @@ impl Merge {
         let mut versions = Versions::default();
         let mut deletes = Vec::new();
         for slot in slots {
-            let rows: Vec<u32> = slot.live.iter().map(|row| row as u32).collect();
+            let rows: Vec<u32> = slot.kept().iter().map(|row| row as u32).collect();
             let (batch, taken): (Batch, Vec<Version>) = slot.segment.take(&rows, &Blocks::default());
             for (&row, version) in rows.iter().zip(taken) {
                 versions.push(version, slot.segment.versions().lsn(row as usize));

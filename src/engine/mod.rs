@@ -9,6 +9,7 @@
 mod changes;
 mod collection;
 mod compaction;
+mod history;
 mod manifest;
 pub mod name;
 mod record;
@@ -17,6 +18,7 @@ mod spec;
 pub use changes::{ChangeSet, SyncPosition};
 pub use collection::{CollectionState, Progress, Slot};
 pub use compaction::{Merge, choose_merge, should_seal};
+pub use history::{Death, View};
 pub use manifest::{CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use record::Record;
 pub use spec::CollectionSpec;

@@ -1,0 +1,70 @@
+use super::{Collection, QueryRequest, SearchRequest, SearchResponse};
+use crate::base::{Lsn, Result, Timestamp};
+use crate::engine::View;
+use crate::model::{Key, Row};
+use crate::platform;
+
+/// A collection as it was at one moment, whatever is written, flushed and merged meanwhile. What it sees is kept until it is dropped;
+/// it does not outlive the store's being open.
+pub struct Snapshot {
+    collection: Collection,
+    view: View,
+}
+
+impl Collection {
+    /// The collection as it is now: exactly what was acknowledged before, of all batches wholly or not at all.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.hold(|state| Ok(View { lsn: state.progress().lsn, ..View::NOW }))
+    }
+
+    /// The collection as it was at `timestamp`, such as that of an earlier write: of every key the newest change up to then that has
+    /// reached this replica by now. Changes from other replicas count by the time of their write.
+    ///
+    /// # Errors
+    /// `Gone` for a time before [`Options::retention_ms`](super::Options::retention_ms) ago, or before the store began to keep the past.
+    pub fn snapshot_at(&self, timestamp: Timestamp) -> Result<Snapshot> {
+        self.hold(|state| state.view_at(timestamp, platform::now_ms()))
+    }
+
+    fn hold(&self, view: impl FnOnce(&crate::engine::CollectionState) -> Result<View>) -> Result<Snapshot> {
+        self.inner.shared.check_open()?;
+        let mut state = self.inner.state.write().expect("no panic while held");
+        let view = view(&state)?;
+        state.hold(view);
+        drop(state);
+        Ok(Snapshot { collection: self.clone(), view })
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.collection.inner.state.write().expect("no panic while held").release(self.view);
+    }
+}
+
+impl Snapshot {
+    /// The position in the local log up to which it sees.
+    pub fn lsn(&self) -> Lsn {
+        self.view.lsn
+    }
+
+    /// As [`Collection::get`].
+    pub async fn get(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
+        self.collection.read_keys(keys, output_fields, &self.view)
+    }
+
+    /// As [`Collection::query`].
+    pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
+        self.collection.read_query(request, &self.view)
+    }
+
+    /// As [`Collection::count`].
+    pub async fn count(&self, filter: Option<&str>) -> Result<usize> {
+        self.collection.read_count(filter, &self.view)
+    }
+
+    /// As [`Collection::search`].
+    pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
+        self.collection.read_nearest(request, &self.view)
+    }
+}
