@@ -1,7 +1,7 @@
 import type { Client } from './client.js';
 import { decode, decodeRows, decodeSearch, encode, encodeRows, fromSchemaMessage, toQuery } from './codec.js';
 import { type CollectionStats, required } from './database.js';
-import type { AnySchema, InputRow, Key, KeyInput, OutputField, OutputRow, QueryInput, Schema, VectorField } from './schema.js';
+import type { AnySchema, Field, InputRow, Key, KeyInput, OutputField, OutputRow, QueryInput, Schema, VectorField, WithField } from './schema.js';
 
 /** What was written. */
 export interface WriteResponse<K = unknown> {
@@ -98,6 +98,16 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   /** Its schema, as it is stored. */
   async schema(): Promise<Schema> {
     return fromSchemaMessage(decode(required(await this.#client.request('describe', this.name))));
+  }
+
+  /**
+   * Adds a field, durably: one that is nullable or has a default, which the rows that are there then have; a vector is nullable.
+   *
+   * @returns The same collection with rows of the new type.
+   */
+  async addField<const N extends string, const F extends Field>(name: N, field: F): Promise<Collection<WithField<S, N, F>, B>> {
+    await this.#client.request('addField', this.name, encode({ name, ...field }));
+    return this as unknown as Collection<WithField<S, N, F>, B>;
   }
 
   /** Adds rows, all or none; `already_exists` when a primary key is there. */

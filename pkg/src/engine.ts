@@ -157,6 +157,9 @@ export class Engine {
       }
       case 'describe':
         return this.#collection(target!).describe();
+      case 'addField':
+        await this.#collection(target!).addField(body!);
+        return undefined;
       case 'insert':
       case 'upsert':
       case 'delete': {

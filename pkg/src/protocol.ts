@@ -14,6 +14,7 @@ export type Op =
   | 'loadDataset'
   | 'databaseStats'
   | 'describe'
+  | 'addField'
   | 'insert'
   | 'upsert'
   | 'delete'

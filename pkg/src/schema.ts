@@ -184,6 +184,11 @@ export interface Schema {
   readonly dynamic?: boolean;
 }
 
+/** `S` with one more field. */
+export type WithField<S extends Schema, N extends string, F extends Field> = {
+  readonly fields: S['fields'] & { readonly [K in N]: F };
+} & (S extends { readonly dynamic: true } ? { readonly dynamic: true } : unknown);
+
 /** A schema that is not known at compile time. */
 export type AnySchema = Schema;
 

@@ -10,6 +10,7 @@ import type { ForeignStorage } from './storage.js';
 
 /** @internal */
 export interface WasmCollection {
+  addField(field: Uint8Array): Promise<void>;
   describe(): Uint8Array<ArrayBuffer>;
   insert(rows: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   upsert(rows: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;

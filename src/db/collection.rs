@@ -4,9 +4,11 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use futures_channel::oneshot;
 
+use super::alter::has_grown_from;
 use super::commit::{Pending, Request, Step};
 use super::database::Shared;
 use super::log::Log;
+use super::specs::Specs;
 use super::{
     CollectionStats, Operation, QueryRequest, SearchRequest, SearchResponse, Target, WriteOptions, WriteResponse,
 };
@@ -25,7 +27,7 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     id: CollectionId,
     name: String,
-    spec: CollectionSpec,
+    pub(super) specs: Specs,
     pub(super) state: RwLock<CollectionState>,
     pub(super) pending: Mutex<Vec<Pending>>,
     pub(super) log: async_lock::Mutex<Log>,
@@ -42,7 +44,7 @@ impl Collection {
             shared,
             id,
             name: name.to_owned(),
-            spec: state.spec().clone(),
+            specs: Specs::new(state.spec().clone()),
             state: RwLock::new(state),
             pending: Mutex::default(),
             log_bytes: AtomicU64::new(log.bytes()),
@@ -75,7 +77,7 @@ impl Collection {
 
     /// Its schema and indexes.
     pub fn spec(&self) -> &CollectionSpec {
-        &self.inner.spec
+        self.inner.specs.newest()
     }
 
     /// Adds rows, all or none; `AlreadyExists` when a key is there. See [`Batch::from_rows`] for what is refused.
@@ -111,7 +113,7 @@ impl Collection {
                     Step::DeleteKeys(keys)
                 }
                 Operation::Delete(Target::Filter(text)) => {
-                    Step::DeleteWhere(Box::new(Filter::parse(&text, &self.inner.spec.schema)?))
+                    Step::DeleteWhere(Box::new(Filter::parse(&text, &self.spec().schema)?))
                 }
             })
         };
@@ -120,19 +122,20 @@ impl Collection {
         self.write(Request::Write { steps, conditions: options.conditions }, options.durability).await
     }
 
-    fn checked(&self, batch: Batch) -> Result<Batch> {
-        self.check_batch(&batch).map(|()| batch)
-    }
-
-    fn check_batch(&self, batch: &Batch) -> Result<()> {
-        if **batch.schema() != *self.inner.spec.schema {
-            return Err(Error::invalid(format!("rows of another schema than collection {:?} has", self.inner.name)));
+    /// `batch` as rows of the collection as it is now: they may have been made before fields were added.
+    pub(super) fn checked(&self, batch: Batch) -> Result<Batch> {
+        let schema = &self.spec().schema;
+        if *batch.schema() == *schema {
+            Ok(batch)
+        } else if has_grown_from(schema, batch.schema()) {
+            Ok(batch.grown(schema))
+        } else {
+            Err(Error::invalid(format!("rows of another schema than collection {:?} has", self.inner.name)))
         }
-        Ok(())
     }
 
     pub(super) fn check_key(&self, key: &Key) -> Result<()> {
-        let field = self.inner.spec.schema.primary_key();
+        let field = self.spec().schema.primary_key();
         match (field.data_type, key) {
             (DataType::Int64, Key::Int(_)) | (DataType::Varchar { .. }, Key::String(_)) => Ok(()),
             (data_type, key) => {
@@ -236,7 +239,7 @@ impl Collection {
     /// # Errors
     /// `InvalidArgument` for a timestamp more than a day ahead of this replica's clock: nothing is applied then.
     pub async fn apply(&self, changes: ChangeSet, from: Option<(ReplicaId, Lsn)>) -> Result<usize> {
-        self.check_batch(&changes.puts)?;
+        let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
         changes.deletes.iter().try_for_each(|(key, _)| self.check_key(key))?;
         Ok(self.write(Request::Apply { changes, from }, None).await?.count)
     }

@@ -147,6 +147,13 @@ impl Collection {
         let record = match request {
             Request::Write { steps, conditions } => {
                 self.check_conditions(group, &conditions)?;
+                // A field may have been added while they waited.
+                let checked = |step| match step {
+                    Step::Insert(batch) => self.checked(batch).map(Step::Insert),
+                    Step::Upsert(batch) => self.checked(batch).map(Step::Upsert),
+                    other => Ok(other),
+                };
+                let steps = steps.into_iter().map(checked).collect::<Result<_>>()?;
                 let (puts, deletes) = self.fold(group, steps)?;
                 self.stage_local(group, puts, deletes)
             }
@@ -159,6 +166,7 @@ impl Collection {
                     changes.versions().try_for_each(|version| probe.observe(version.timestamp, now))?;
                     *clock = probe;
                 }
+                let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
                 let state = self.inner.state.read().expect("no panic while held");
                 seen = changes.versions().map(|version| (version.origin, version.sequence)).collect();
                 seen.sort_unstable();

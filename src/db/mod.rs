@@ -5,6 +5,7 @@
 //! bounded steps that the host asks for, so that a page, a worker and a server each decide when.
 
 mod alias;
+mod alter;
 mod collection;
 mod commit;
 mod database;
@@ -18,6 +19,7 @@ mod repair;
 mod request;
 mod search;
 mod snapshot;
+mod specs;
 #[cfg(hosted)]
 mod sync;
 

@@ -113,6 +113,15 @@ impl CollectionState {
         &self.spec
     }
 
+    /// Is made of `spec` from now on, whose schema has grown by fields that rows may lack.
+    pub fn grow(&mut self, spec: CollectionSpec) {
+        for slot in self.slots.values_mut() {
+            // Whoever still reads a segment as it was goes on doing so.
+            Arc::make_mut(&mut slot.segment).grow(&spec.schema);
+        }
+        self.spec = spec;
+    }
+
     /// How far everything has got.
     pub fn progress(&self) -> &Progress {
         &self.progress

@@ -99,6 +99,12 @@ impl Batch {
         Ok(Builder::new(schema, batch.num_rows()).read(batch)?.finish())
     }
 
+    /// The same rows in a schema that has grown since by fields that rows may lack: see [`Schema::with_field`].
+    pub(crate) fn grown(self, schema: &Arc<Schema>) -> Self {
+        let scalars = grow(&self.scalars, &self.schema, schema);
+        Self { schema: Arc::clone(schema), scalars, vectors: self.vectors }
+    }
+
     /// Rows from columns that were checked before, as they are; without vectors, for reading the others only.
     pub(crate) fn from_parts(schema: Arc<Schema>, scalars: RecordBatch, vectors: Vec<VectorColumn>) -> Self {
         Self { schema, scalars, vectors }
@@ -303,6 +309,18 @@ fn check_unique<K: std::hash::Hash + Eq + Copy>(
 fn record_batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(schema, columns, &options).expect("columns are built by their schema")
+}
+
+/// `scalars`, some or all of the columns of rows of `earlier`, with those that fields of `schema` have which `earlier` lacks.
+pub(crate) fn grow(scalars: &RecordBatch, earlier: &Schema, schema: &Arc<Schema>) -> RecordBatch {
+    let whole = Batch::empty(schema).scalars.schema();
+    let columns = whole.fields().iter().filter_map(|field| {
+        let added = || schema.field(field.name()).filter(|added| earlier.field(&added.name).is_none());
+        let array = scalars.column_by_name(field.name()).cloned();
+        Some((Arc::clone(field), array.or_else(|| added().map(|added| column::absent(added, scalars.num_rows())))?))
+    });
+    let (fields, columns): (Vec<_>, Vec<_>) = columns.unzip();
+    record_batch(Arc::new(ArrowSchema::new(fields)), columns, scalars.num_rows())
 }
 
 /// Columns while rows are added.

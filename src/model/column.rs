@@ -13,7 +13,7 @@ use arrow_data::ArrayData;
 use arrow_schema::{DataType as ArrowType, Field as ArrowField, TimeUnit};
 use serde_json::Value as Json;
 
-use super::{DataType, Value, time};
+use super::{DataType, Field, Value, time};
 use crate::base::codec::widen_f16;
 
 /// JSON nested deeper is refused: well inside what every reader of JSON text can take back.
@@ -470,6 +470,21 @@ impl Column {
             Finished::Scalar(array) => scalar(array.as_ref(), data_type, 0),
             Finished::Vector { .. } => unreachable!("nothing is kept apart here"),
         })
+    }
+}
+
+/// A column of `rows` rows that lack `field`. Not for fields that are kept apart, or that rows must have.
+pub(crate) fn absent(field: &Field, rows: usize) -> ArrayRef {
+    let mut column = Column::new(field.data_type, false, rows);
+    for _ in 0..rows {
+        match &field.default {
+            Some(default) => drop(column.push(Cell::from(default)).expect("a default fits its field")),
+            None => column.push_null(),
+        }
+    }
+    match column.finish() {
+        Finished::Scalar(array) => array,
+        Finished::Vector { .. } => unreachable!("nothing is kept apart here"),
     }
 }
 

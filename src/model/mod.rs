@@ -3,7 +3,7 @@
 //! Validation happens here and once: a [`Batch`] that exists fits its schema, so no room below this one checks again.
 //! Deliberately absent: where rows are stored, their versions, how they are found.
 
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod column;
 pub(crate) mod gather;
 mod ipc;

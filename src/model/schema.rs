@@ -333,6 +333,24 @@ impl Schema {
         }
     }
 
+    /// The same with one more field, which rows may lack: those that are there already read as if they had been written without
+    /// it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` as of [`Schema::new`], for a field that is neither nullable nor has a default, and for a vector that is
+    /// not nullable.
+    pub fn with_field(&self, field: Field) -> Result<Self> {
+        if !field.nullable && (field.default.is_none() || field.data_type.is_vector()) {
+            let what = if field.data_type.is_vector() { "nullable" } else { "nullable or has a default" };
+            return Err(Error::invalid(format!(
+                "field {:?}: rows that are there lack it, so a {} that is added is {what}",
+                field.name, field.data_type
+            )));
+        }
+        let fields = self.fields.iter().cloned().chain([field]).collect();
+        Ok(Self { auto_id: self.auto_id, ..Self::new(fields, &self.primary_key().name, self.dynamic)? })
+    }
+
     /// Whether a row may lack its primary key.
     pub fn auto_id(&self) -> bool {
         self.auto_id
@@ -614,6 +632,17 @@ fn scalar(name: &str, max_length: u32) -> Option<Element> {
     })
 }
 
+impl<'de> Deserialize<'de> for Field {
+    /// As it is written in a schema; not the primary key.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let field = FieldText::deserialize(deserializer)?;
+        if field.primary_key || field.auto_id {
+            return Err(D::Error::custom(format!("field {:?}: a collection has its primary key already", field.name)));
+        }
+        field.into_field().map_err(D::Error::custom)
+    }
+}
+
 impl<'de> Deserialize<'de> for Schema {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = SchemaText::deserialize(deserializer)?;
@@ -735,6 +764,24 @@ mod tests {
         ] {
             let error = serde_json::from_str::<Schema>(text).unwrap_err().to_string();
             assert!(error.contains(words), "{words:?} not in {error}");
+        }
+    }
+
+    #[test]
+    fn what_rows_may_lack_can_be_added() {
+        let schema = Schema::new(vec![id()], "id", true).unwrap().with_auto_id().unwrap();
+        let more = schema.with_field(Field::new("n", DataType::Int8).with_default(3)).unwrap();
+        let more = more.with_field(Field::new("v", DataType::FloatVector { dim: 2 }).nullable()).unwrap();
+        assert_eq!(more.fields().iter().map(|field| field.name.as_str()).collect::<Vec<_>>(), ["id", "n", "v"]);
+        assert!(more.dynamic() && more.auto_id() && more.primary_key().name == "id");
+        for (field, words) in [
+            (Field::new("x", DataType::Int8), "nullable or has a default"),
+            (Field::new("x", DataType::FloatVector { dim: 1 }).with_default(vec![1.0]), "that is added is nullable"),
+            (id().nullable(), "\"id\" occurs twice"),
+            (Field::new("x", DataType::Int8).with_default(300), "300 is out of range"),
+        ] {
+            let error = more.with_field(field).unwrap_err();
+            assert!(error.message().contains(words), "{words:?} not in {error}");
         }
     }
 

@@ -13,6 +13,7 @@ use super::{Segment, Tombstone, Versions};
 use crate::base::compress::Codec;
 use crate::base::{Error, Result, SegmentId};
 use crate::index::{Hnsw, IndexSpec};
+use crate::model::column::absent;
 use crate::model::{Batch, Key, Schema, VectorColumn, gather};
 
 /// What one of a segment's files holds.
@@ -240,7 +241,11 @@ pub fn decode(
                 )));
             }
             None if group_of(field.name()).is_some() => {}
-            None => return Err(missing(&format!("column {:?}", field.name()))),
+            // Written before the field was added.
+            None => match schema.field(field.name()).filter(|field| field.nullable || field.default.is_some()) {
+                Some(added) => scalars.push((field.as_ref().clone(), absent(added, rows))),
+                None => return Err(missing(&format!("column {:?}", field.name()))),
+            },
         }
     }
     if let Some((field, _)) = scalars.iter().find(|(field, array)| !field.is_nullable() && array.null_count() > 0) {

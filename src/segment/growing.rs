@@ -7,6 +7,7 @@ use super::files::floats;
 use super::{BlockRef, Blocks, FileKind, Group, Versions};
 use crate::base::{Lsn, SegmentId, Version};
 use crate::index::{Hnsw, IndexKind, IndexSpec, Vectors};
+use crate::model::batch::grow;
 use crate::model::gather;
 use crate::model::{Batch, Key, META_COLUMN, Row, Schema, VectorColumn};
 
@@ -26,7 +27,7 @@ pub struct Tombstone {
 }
 
 /// The index of one vector field of a segment: a graph over its first rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FieldIndex {
     /// The vector field.
     pub field: String,
@@ -37,7 +38,7 @@ pub struct FieldIndex {
 }
 
 /// Rows with their versions and indexes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Segment {
     id: SegmentId,
     schema: Arc<Schema>,
@@ -132,6 +133,14 @@ impl Segment {
     /// The schema of its rows.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
+    }
+
+    /// Takes on fields that its rows may lack: see [`Schema::with_field`].
+    pub fn grow(&mut self, schema: &Arc<Schema>) {
+        for (_, chunk) in &mut self.chunks {
+            *chunk = grow(chunk, &self.schema, schema);
+        }
+        self.schema = schema.clone();
     }
 
     /// Adds all rows of `batch`, with a version each; they get the numbers from [`Self::len`] on.

@@ -2,8 +2,8 @@ use wasm_bindgen::prelude::*;
 
 use super::error::{OrThrow, Thrown};
 use super::message::{
-    self, DeleteMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage, SearchResponseMessage,
-    StatsMessage, WriteMessage,
+    self, DeleteMessage, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage,
+    SearchResponseMessage, StatsMessage, WriteMessage,
 };
 use crate::base::Lsn;
 use crate::db::{Db, WriteResponse};
@@ -44,6 +44,14 @@ impl Collection {
     /// Its schema, in the form that `createCollection` takes.
     pub fn describe(&self) -> Vec<u8> {
         message::encode(&SchemaMessage::from(self.collection.spec()))
+    }
+
+    /// Adds a field that rows may lack.
+    #[wasm_bindgen(js_name = addField)]
+    pub async fn add_field(&self, field: Vec<u8>) -> Thrown<()> {
+        let field =
+            message::decode::<FieldMessage>("the field", &field).and_then(FieldMessage::into_added).or_throw()?;
+        self.db.add_field(self.collection.name(), field.0, field.1).await.or_throw()
     }
 
     /// Adds rows, all or none.

@@ -1,4 +1,4 @@
-// What is done to collections as a whole, and to keys: aliases, made keys.
+// What is done to collections as a whole, and to keys: aliases, made keys, added fields.
 
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -93,4 +93,63 @@ test('keys are made for rows that lack them', async (t) => {
   ]) {
     await assert.rejects(big.createCollection('bad', { fields }), { kind: 'invalid_argument', message });
   }
+});
+
+test('fields are added to a collection that lives', async (t) => {
+  const path = await directory(t);
+  let db = await open({ name: 'fields', path });
+  let words = await db.createCollection('words', schema);
+  await words.insert([{ id: 1, word: 'flushed' }]);
+  await words.flush();
+  await words.insert([{ id: 2, word: 'logged' }]);
+  const wide = await words.addField('rank', { type: 'int32', default: 7 });
+  await words.addField('tags', { type: 'array', elementType: 'varchar', nullable: true });
+  await words.addField('v', { type: 'float_vector', dim: 2, metric: 'L2', nullable: true });
+  await wide.insert([{ id: 3, word: 'new', rank: 1, tags: ['a'], v: [1, 1] }, { id: 4, word: 'newer' }]);
+  const expected = [
+    { id: 1, word: 'flushed', rank: 7, tags: null, v: null },
+    { id: 2, word: 'logged', rank: 7, tags: null, v: null },
+    { id: 3, word: 'new', rank: 1, tags: ['a'], v: new Float32Array([1, 1]) },
+    { id: 4, word: 'newer', rank: 7, tags: null, v: null },
+  ];
+  const check = async () => {
+    assert.deepEqual(await words.query({ outputFields: ['*'] }), expected);
+    assert.deepEqual((await words.query({ filter: 'rank == 7 and tags is null', outputFields: ['id'] })).map((row) => row.id), [1, 2, 4]);
+    assert.deepEqual((await words.search({ vector: [1, 2] })).hits.map(({ key, score }) => [key, score]), [[3, 1]]);
+    assert.deepEqual(Object.keys((await words.schema()).fields), ['id', 'word', 'rank', 'tags', 'v']);
+  };
+  await check();
+  // The first time from a segment without them, a log of both kinds; then from segments of both kinds.
+  for (const flush of [false, true, true]) {
+    await db.close();
+    db = await open({ name: 'fields', path });
+    words = db.collection('words');
+    await check();
+    if (flush) await words.flush();
+  }
+  for (const [name, field, message] of [
+    ['rank', { type: 'int8', nullable: true }, /"rank" occurs twice/],
+    ['more', { type: 'int8' }, /"more".*nullable or has a default/],
+    ['more', { type: 'float_vector', dim: 2, default: [1, 2] }, /"more".*is nullable/],
+    ['more', { type: 'int8', default: 300 }, /300 is out of range/],
+    ['more', { type: 'int64', primaryKey: true }, /primary key already/],
+    ['no spaces', { type: 'int8', nullable: true }, /no spaces/],
+  ]) {
+    await assert.rejects(words.addField(name, field), (error) => error.kind === 'invalid_argument' && message.test(error.message) || assert.fail(`${error.kind}: ${error.message}`));
+  }
+  await check();
+  await db.close();
+});
+
+test('writers go on while fields are added', async (t) => {
+  const db = await open({ name: 'writers', storage: 'memory' });
+  t.after(() => db.close());
+  const words = await db.createCollection('words', schema);
+  const writes = [];
+  for (let id = 0; id < 60; id++) {
+    writes.push(words.insert([{ id, word: `word ${id}` }]));
+    if (id % 20 === 10) writes.push(words.addField(`n${id}`, { type: 'int8', default: 1 }));
+  }
+  await Promise.all(writes);
+  assert.equal(await words.count({ filter: 'n10 == 1 and n30 == 1 and n50 == 1' }), 60);
 });

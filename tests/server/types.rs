@@ -70,3 +70,20 @@ fn aliases_over_http() {
     assert_eq!(delete(), 404);
     assert_eq!(server.post("/api/collections/live/count", &json!({})).0, 404);
 }
+
+#[test]
+fn fields_are_added_over_http() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    let fields = json!([{"name": "id", "type": "int64", "primaryKey": true}]);
+    server.post_well("/api/collections", &json!({"name": "rows", "fields": fields}));
+    server.post_well("/api/collections/rows/insert", &json!({"rows": [{"id": 1}]}));
+    let add = |field| server.post("/api/collections/rows/fields", &json!({ "field": field }));
+    let (status, described) = add(json!({"name": "n", "type": "int16", "default": -3}));
+    assert_eq!((status, &described["schema"]["fields"][1]["type"]), (200, &json!("int16")));
+    let rows = server.post_well("/api/collections/rows/query", &json!({"filter": "n < 0"}));
+    assert_eq!(rows, json!({"rows": [{"id": 1, "n": -3}]}));
+    let (status, answer) = add(json!({"name": "m", "type": "int16"}));
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(status == 400 && message.contains("nullable or has a default"), "{status} {message}");
+}

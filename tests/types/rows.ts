@@ -167,6 +167,13 @@ expectType<string[] | undefined>()(keys);
 await db.createAlias('other', 'made');
 expectType<{ [alias: string]: string }>()(await db.aliases());
 
+// Fields that are added.
+const grown = await made.addField('rank', { type: 'int32', default: 0 });
+await grown.insert([{ n: 1, rank: 2 }, { n: 1 }]);
+const [grownRow] = await grown.query();
+expectType<number>()(grownRow!.rank);
+expectType<string>()(grownRow!.id);
+
 // Results, events, errors.
 const written = await notes.upsert([]);
 expectType<{ count: number; timestamp: bigint; lsn: number; keys?: number[] }>()({ ...written });

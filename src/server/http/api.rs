@@ -18,7 +18,7 @@ use crate::base::{Error, Result};
 use crate::db::{Collection, CollectionStats, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse};
 use crate::engine::CollectionSpec;
 use crate::index::IndexSpec;
-use crate::model::{Key, Row, Schema, Value};
+use crate::model::{Field, Key, Row, Schema, Value};
 use crate::server::{store, words};
 
 type Answer = Result<Json<JsonValue>, Failure>;
@@ -31,6 +31,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/collections/{name}", get(describe).delete(drop_collection))
         .route("/api/aliases", get(aliases))
         .route("/api/aliases/{alias}", axum::routing::put(set_alias).delete(drop_alias))
+        .route("/api/collections/{name}/fields", post(add_field))
         .route("/api/collections/{name}/search", post(search))
         .route("/api/collections/{name}/query", post(query))
         .route("/api/collections/{name}/count", post(count))
@@ -89,6 +90,19 @@ async fn create(State(app): State<Arc<App>>, body: Body) -> Answer {
 async fn drop_collection(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
     app.db.drop_collection(&name).await?;
     Ok(Json(json!({})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FieldBody {
+    field: Field,
+    index: Option<IndexSpec>,
+}
+
+async fn add_field(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let FieldBody { field, index } = parse(body)?;
+    app.db.add_field(&name, field, index).await?;
+    describe(State(app), Path(name)).await
 }
 
 async fn aliases(State(app): State<Arc<App>>) -> Answer {

@@ -11,7 +11,7 @@ mod schema;
 
 pub(super) use request::{DeleteMessage, GetMessage, QueryMessage, SearchMessage};
 pub(super) use rows::{RowsMessage, SearchResponseMessage, decode_rows};
-pub(super) use schema::SchemaMessage;
+pub(super) use schema::{FieldMessage, SchemaMessage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

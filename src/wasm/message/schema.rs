@@ -21,9 +21,10 @@ pub(in super::super) struct SchemaMessage {
     dynamic: bool,
 }
 
+/// One field.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct FieldMessage {
+pub(in super::super) struct FieldMessage {
     name: String,
     #[serde(rename = "type")]
     type_name: String,
@@ -119,6 +120,14 @@ impl SchemaMessage {
 }
 
 impl FieldMessage {
+    /// The field that it describes, to add to a collection.
+    pub(in super::super) fn into_added(self) -> Result<(Field, Option<IndexSpec>)> {
+        if self.primary_key || self.auto_id {
+            return Err(Error::invalid("a collection has its primary key already"));
+        }
+        self.into_field()
+    }
+
     fn into_field(self) -> Result<(Field, Option<IndexSpec>)> {
         let data_type = TypeParts {
             type_name: self.type_name,
