@@ -146,22 +146,22 @@ impl Collection {
 
     /// The rows with these keys, in this order; keys that are not there are left out. Fields as in [`QueryRequest`].
     pub async fn get(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
-        self.read_keys(keys, output_fields, &View::NOW)
+        self.read_keys(keys, output_fields, &View::NOW).await
     }
 
     /// The rows that a filter selects, by ascending primary key.
     pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
-        self.read_query(request, &View::NOW)
+        self.read_query(request, &View::NOW).await
     }
 
     /// How many rows a filter selects.
     pub async fn count(&self, filter: Option<&str>) -> Result<usize> {
-        self.read_count(filter, &View::NOW)
+        self.read_count(filter, &View::NOW).await
     }
 
     /// The nearest rows.
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
-        self.read_nearest(request, &View::NOW)
+        self.read_nearest(request, &View::NOW).await
     }
 
     /// What it holds.
@@ -175,7 +175,7 @@ impl Collection {
             rows_dead: rows_held - state.rows(),
             segments: state.slots().filter(|slot| !slot.segment.is_empty()).count(),
             rows_unindexed: state.slots().map(|slot| slot.segment.rows_unindexed()).sum(),
-            memory_bytes: state.memory_bytes(),
+            memory_bytes: state.memory().total(),
             storage_bytes: entries.iter().map(|entry| entry.len).sum(),
             lsn: state.progress().lsn,
         })
@@ -216,14 +216,14 @@ impl Collection {
         bytes_max: usize,
     ) -> Result<(ChangeSet, Lsn)> {
         self.inner.shared.check_open()?;
-        Ok(self.inner.state.read().expect("no panic while held").changes_after(lsn, known, bytes_max))
+        self.with_blocks(|state, blocks| state.changes_after(lsn, known, bytes_max, blocks)).await
     }
 
     /// This replica's own changes after `sequence`, and the sequence that they reach.
     pub async fn own_changes_after(&self, sequence: Sequence, bytes_max: usize) -> Result<(ChangeSet, Sequence)> {
         self.inner.shared.check_open()?;
         let replica = self.inner.shared.replica;
-        Ok(self.inner.state.read().expect("no panic while held").origin_changes_after(replica, sequence, bytes_max))
+        self.with_blocks(|state, blocks| state.origin_changes_after(replica, sequence, bytes_max, blocks)).await
     }
 
     /// How many rows this replica has written or deleted after `sequence`.

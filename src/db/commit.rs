@@ -154,7 +154,7 @@ impl Collection {
                     other => Ok(other),
                 };
                 let steps = steps.into_iter().map(checked).collect::<Result<_>>()?;
-                let (puts, deletes) = self.fold(group, steps)?;
+                let (puts, deletes) = self.fold(group, steps).await?;
                 self.stage_local(group, puts, deletes)
             }
             Request::Apply { changes, from } => {
@@ -274,7 +274,7 @@ impl Collection {
     }
 
     /// What remains of operations done one after the other: at most one change a key.
-    fn fold(&self, group: &Group, mut steps: Vec<Step>) -> Result<(Batch, Vec<Key>)> {
+    async fn fold(&self, group: &Group, mut steps: Vec<Step>) -> Result<(Batch, Vec<Key>)> {
         if let [Step::Upsert(batch)] = &mut steps[..] {
             let empty = Batch::empty(batch.schema());
             return Ok((std::mem::replace(batch, empty), Vec::new()));
@@ -305,7 +305,7 @@ impl Collection {
                 }
                 Step::DeleteKeys(keys) => changed.extend(keys.into_iter().map(|key| (key, None))),
                 Step::DeleteWhere(filter) => {
-                    changed.extend(self.matching_keys(&filter).into_iter().map(|key| (key, None)));
+                    changed.extend(self.matching_keys(&filter).await?.into_iter().map(|key| (key, None)));
                 }
             }
         }

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
+use super::blocks::Cache;
 use super::log::Log;
 use super::{Collection, Durability};
 use crate::base::compress::Codec;
@@ -26,12 +27,21 @@ pub struct Options {
     /// How long rows that were replaced or deleted can still be read by [`Collection::snapshot_at`], in milliseconds. With 0, the
     /// default, only snapshots that are held keep them.
     pub retention_ms: u64,
+    /// How much memory collections may take, about; no limit with `None`. Keys, narrow columns, versions and graphs are always in
+    /// memory; wide columns and vectors of flushed segments are as far as there is room, and are read by the block otherwise.
+    pub memory_limit_bytes: Option<usize>,
 }
 
 impl Default for Options {
     /// Synced writes, and a checkpoint every 64 MiB: replayed in about half a second, and worth a segment of its own.
     fn default() -> Self {
-        Self { durability: Durability::default(), checkpoint_bytes: 64 << 20, codec: Codec::default(), retention_ms: 0 }
+        Self {
+            durability: Durability::default(),
+            checkpoint_bytes: 64 << 20,
+            codec: Codec::default(),
+            retention_ms: 0,
+            memory_limit_bytes: None,
+        }
     }
 }
 
@@ -60,12 +70,20 @@ pub(super) struct Shared {
     manifest: async_lock::Mutex<Manifest>,
     next_segment: AtomicU64,
     closed: AtomicBool,
+    /// Blocks that were read.
+    pub(super) cache: Mutex<Cache>,
+    /// What of the limit the cache may take.
+    cache_capacity: AtomicUsize,
     /// The store whose part this is, once it is open.
     db: OnceLock<Weak<Inner>>,
 }
 
 impl Shared {
-    pub(super) fn new(storage: Arc<dyn Storage>, options: Options, manifest: Manifest, clock: HybridClock) -> Self {
+    pub(super) fn new(storage: Arc<dyn Storage>, mut options: Options, manifest: Manifest, clock: HybridClock) -> Self {
+        if let Some(limit) = options.memory_limit_bytes {
+            // The growing segment is all in memory, and so is what a flush and a merge hold for a while.
+            options.checkpoint_bytes = options.checkpoint_bytes.min(limit as u64 / 8).max(1 << 16);
+        }
         Self {
             storage,
             options,
@@ -74,6 +92,8 @@ impl Shared {
             next_segment: AtomicU64::new(manifest.next_segment.0),
             manifest: async_lock::Mutex::new(manifest),
             closed: AtomicBool::new(false),
+            cache: Mutex::default(),
+            cache_capacity: AtomicUsize::new(0),
             db: OnceLock::new(),
         }
     }
@@ -88,6 +108,15 @@ impl Shared {
             return Err(Error::new(ErrorKind::Closed, "the store was closed; open it again"));
         }
         Ok(())
+    }
+
+    pub(super) fn cache_capacity(&self) -> usize {
+        self.cache_capacity.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_cache_capacity(&self, bytes: usize) {
+        self.cache_capacity.store(bytes, Ordering::Relaxed);
+        self.cache.lock().expect("no panic while held").shrink(bytes);
     }
 
     pub(super) fn next_segment(&self) -> SegmentId {
@@ -156,7 +185,10 @@ impl Db {
         };
         let inner = Arc::new(inner);
         shared.db.set(Arc::downgrade(&inner)).expect("a store is opened once");
-        Ok(Self { inner })
+        let db = Self { inner };
+        // What there is room for is in memory from the start.
+        while db.balance().await? {}
+        Ok(db)
     }
 
     /// This replica's id.

@@ -25,7 +25,7 @@ impl Db {
                 return Ok(true);
             }
         }
-        Ok(false)
+        self.balance().await
     }
 
     async fn step(&self, collection: &Collection) -> Result<bool> {
@@ -189,14 +189,17 @@ impl Db {
     async fn merge_some(&self, collection: &Collection) -> Result<bool> {
         let mut merging = collection.inner.merge.lock().await;
         let Some(merge) = &mut *merging else {
-            let state = collection.inner.state.read().expect("no panic while held");
-            let inputs = choose_merge(&state.flushed_segments());
-            if inputs.is_empty() {
-                return Ok(false);
-            }
-            let slots: Vec<_> = inputs.iter().filter_map(|id| state.slot(*id)).collect();
-            *merging = Some(Merge::new(self.inner.shared.next_segment(), &slots, &collection.spec().indexes));
-            return Ok(true);
+            let bytes_max = self.inner.shared.options.memory_limit_bytes.map_or(usize::MAX, |limit| limit / 2);
+            let begun = collection.with_blocks(|state, blocks| {
+                let inputs = choose_merge(&state.flushed_segments(), bytes_max);
+                let slots: Vec<_> = inputs.iter().filter_map(|id| state.slot(*id)).collect();
+                if slots.is_empty() {
+                    return Ok(None);
+                }
+                Merge::new(self.inner.shared.next_segment(), &slots, &collection.spec().indexes, blocks).map(Some)
+            });
+            *merging = begun.await?;
+            return Ok(merging.is_some());
         };
         if merge.segment.index_some(INDEX_ROWS) > 0 {
             return Ok(true);

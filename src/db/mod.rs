@@ -6,6 +6,7 @@
 
 mod alias;
 mod alter;
+mod blocks;
 mod collection;
 mod commit;
 mod database;
@@ -23,6 +24,7 @@ mod specs;
 #[cfg(hosted)]
 mod sync;
 
+pub use crate::engine::Memory;
 pub use collection::Collection;
 pub use database::{Db, Options};
 #[cfg(native)]
@@ -39,5 +41,7 @@ pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncS
 
 #[cfg(all(test, native))]
 mod fencing;
+#[cfg(all(test, feature = "server"))]
+mod memory_tests;
 #[cfg(all(test, feature = "server"))]
 mod tests;

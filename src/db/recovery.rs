@@ -31,7 +31,8 @@ pub(super) async fn open(
     let mut next_segment = manifest.next_segment;
     for described in &manifest.collections {
         let fence = fenced.then_some(manifest.fence);
-        let opened = open_collection(&*storage, described, &entries, next_segment, fence).await?;
+        let limited = options.memory_limit_bytes.is_some();
+        let opened = open_collection(&*storage, described, &entries, next_segment, fence, limited).await?;
         clock = clock.max(opened.state.progress().timestamp);
         next_segment = next_segment.next();
         states.push((described, opened));
@@ -135,12 +136,17 @@ async fn open_collection(
     entries: &[Entry],
     growing: SegmentId,
     fence: Option<u64>,
+    limited: bool,
 ) -> Result<Opened> {
     let spec = described.spec.clone().completed()?;
     let schema = spec.schema.clone();
     let mut state = CollectionState::new(spec, growing, described.progress.clone());
     for segment in &described.segments {
-        state.add_flushed(read_segment(storage, state.spec(), segment).await?);
+        if let Some(file) = segment.files.iter().find(|file| !is_there(entries, file)) {
+            let found = entries.iter().find(|entry| entry.name == file.name).map_or(0, |entry| entry.len);
+            return Err(Error::corrupt(format!("{}: {found} bytes; expected {}", file.name, file.len)));
+        }
+        state.add_flushed(read_segment(storage, state.spec(), segment, limited).await?);
     }
     let prefix = name::logs(described.id);
     let mut logs: Vec<(u64, &str)> = entries
@@ -234,16 +240,19 @@ pub(super) async fn read_checked(storage: &dyn Storage, file: &FileEntry) -> Res
     Ok(bytes)
 }
 
-/// A segment that a manifest names.
+/// A segment that a manifest names; `limited`, without what can be read when it is asked for.
 pub(super) async fn read_segment(
     storage: &dyn Storage,
     spec: &CollectionSpec,
     described: &SegmentManifest,
+    limited: bool,
 ) -> Result<Segment> {
     let mut files = BTreeMap::new();
     for file in &described.files {
-        let bytes = Some(read_checked(storage, file).await?);
-        files.insert(file_kind(file)?, StoredFile { name: file.name.clone(), bytes });
+        let kind = file_kind(file)?;
+        let stays = limited && matches!(kind, FileKind::Column(_) | FileKind::Vector(_));
+        let bytes = if stays { None } else { Some(read_checked(storage, file).await?) };
+        files.insert(kind, StoredFile { name: file.name.clone(), bytes });
     }
     let names = files.iter().map(|(kind, file)| (kind.clone(), file.name.clone())).collect();
     let layout = files.get(&FileKind::Layout).and_then(|file| Some((&file.name, file.bytes.as_ref()?)));
@@ -251,6 +260,11 @@ pub(super) async fn read_segment(
         layout.ok_or_else(|| Error::corrupt(format!("segment {}: the manifest names no layout", described.id)))?;
     let groups = segment::groups(&spec.schema, layout, bytes, &names)?;
     segment::decode(described.id, &spec.schema, &spec.indexes, groups, &files)
+}
+
+fn is_there(entries: &[Entry], file: &FileEntry) -> bool {
+    let at = entries.binary_search_by(|entry| entry.name.as_str().cmp(&file.name));
+    at.is_ok_and(|at| entries[at].len == file.len)
 }
 
 fn file_kind(file: &FileEntry) -> Result<FileKind> {

@@ -50,21 +50,21 @@ impl Snapshot {
 
     /// As [`Collection::get`].
     pub async fn get(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
-        self.collection.read_keys(keys, output_fields, &self.view)
+        self.collection.read_keys(keys, output_fields, &self.view).await
     }
 
     /// As [`Collection::query`].
     pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
-        self.collection.read_query(request, &self.view)
+        self.collection.read_query(request, &self.view).await
     }
 
     /// As [`Collection::count`].
     pub async fn count(&self, filter: Option<&str>) -> Result<usize> {
-        self.collection.read_count(filter, &self.view)
+        self.collection.read_count(filter, &self.view).await
     }
 
     /// As [`Collection::search`].
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
-        self.collection.read_nearest(request, &self.view)
+        self.collection.read_nearest(request, &self.view).await
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::{ChangeSet, CollectionSpec, Death, Merge, SyncPosition, View};
+use super::{Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, SyncPosition, View};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version};
 use crate::model::{Batch, Key};
-use crate::segment::{Blocks, Segment, Tombstone};
+use crate::segment::{BlockRef, Blocks, FileKind, Group, Segment, Tombstone};
 
 /// How far a collection's log, its writers and its hubs have got.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -420,29 +420,38 @@ impl CollectionState {
         past
     }
 
-    /// Changes after `lsn` without those in `known`, until `bytes_max` is exceeded, and the position that they reach.
-    pub fn changes_after(&self, lsn: Lsn, known: &BTreeMap<ReplicaId, Sequence>, bytes_max: usize) -> (ChangeSet, Lsn) {
+    /// Changes after `lsn` without those in `known`, until `bytes_max` is exceeded, and the position that they reach; the blocks
+    /// that it needs besides `blocks` when there are any.
+    pub fn changes_after(
+        &self,
+        lsn: Lsn,
+        known: &BTreeMap<ReplicaId, Sequence>,
+        bytes_max: usize,
+        blocks: &Blocks,
+    ) -> Result<(ChangeSet, Lsn), Vec<BlockRef>> {
         let wanted = |version: Version, at: Lsn| {
             let new = at > lsn && known.get(&version.origin).is_none_or(|known| version.sequence > *known);
             new.then_some(at.0)
         };
-        let (changes, reached) = self.select(|segment| segment.versions().lsn_max() > lsn, wanted, bytes_max);
-        (changes, reached.map_or(self.progress.lsn, Lsn))
+        let (changes, reached) =
+            self.select(|segment| segment.versions().lsn_max() > lsn, wanted, bytes_max, blocks)?;
+        Ok((changes, reached.map_or(self.progress.lsn, Lsn)))
     }
 
-    /// Changes of `origin` after `sequence`, until `bytes_max` is exceeded, and the sequence that they reach.
+    /// Changes of `origin` after `sequence`, until `bytes_max` is exceeded, and the sequence that they reach; or blocks, as above.
     pub fn origin_changes_after(
         &self,
         origin: ReplicaId,
         sequence: Sequence,
         bytes_max: usize,
-    ) -> (ChangeSet, Sequence) {
+        blocks: &Blocks,
+    ) -> Result<(ChangeSet, Sequence), Vec<BlockRef>> {
         let wanted = |version: Version, _| {
             (version.origin == origin && version.sequence > sequence).then_some(version.sequence.0)
         };
         let (changes, reached) =
-            self.select(|segment| segment.versions().sequence_max(origin) > sequence, wanted, bytes_max);
-        (changes, reached.map_or_else(|| self.seen(origin), Sequence))
+            self.select(|segment| segment.versions().sequence_max(origin) > sequence, wanted, bytes_max, blocks)?;
+        Ok((changes, reached.map_or_else(|| self.seen(origin), Sequence)))
     }
 
     /// How many living rows and deletes `origin` wrote after `sequence`.
@@ -468,7 +477,8 @@ impl CollectionState {
         relevant: impl Fn(&Segment) -> bool,
         order: impl Fn(Version, Lsn) -> Option<u64>,
         bytes_max: usize,
-    ) -> (ChangeSet, Option<u64>) {
+        blocks: &Blocks,
+    ) -> Result<(ChangeSet, Option<u64>), Vec<BlockRef>> {
         enum Item<'a> {
             Row(SegmentId, u32),
             Delete(&'a Key, Version),
@@ -514,14 +524,19 @@ impl CollectionState {
         }
         let mut batches = Vec::new();
         let mut put_versions = Vec::new();
-        for (segment, mut rows) in rows {
-            rows.sort_unstable();
-            let (batch, versions) = self.slots[&segment].segment.take(&rows, &Blocks::default());
+        rows.values_mut().for_each(|rows| rows.sort_unstable());
+        let needs = rows.iter().flat_map(|(segment, rows)| self.slots[segment].segment.needs(rows, &|_| true, blocks));
+        let needs: Vec<BlockRef> = needs.collect();
+        if !needs.is_empty() {
+            return Err(needs);
+        }
+        for (segment, rows) in rows {
+            let (batch, versions) = self.slots[&segment].segment.take(&rows, blocks);
             batches.push(batch);
             put_versions.extend(versions);
         }
         let puts = if batches.is_empty() { Batch::empty(&self.spec.schema) } else { Batch::concat(&batches) };
-        (ChangeSet { puts, put_versions, deletes }, if cut { last } else { None })
+        Ok((ChangeSet { puts, put_versions, deletes }, if cut { last } else { None }))
     }
 
     /// Seals the growing segment and opens `next`; the log continues in file `log_start`. False, and nothing done, when the
@@ -552,7 +567,7 @@ impl CollectionState {
     /// Adds at most `rows_max` rows to indexes that lag behind; tells how many.
     pub fn index_some(&mut self, rows_max: usize) -> usize {
         for (id, slot) in &mut self.slots {
-            if slot.segment.rows_unindexed() > 0
+            if slot.segment.can_index()
                 && let Some(segment) = Arc::get_mut(&mut slot.segment)
             {
                 if *id != self.growing && !self.unflushed.contains_key(id) {
@@ -570,13 +585,14 @@ impl CollectionState {
         self.slots.get(&id).map(|slot| slot.segment.clone())
     }
 
-    /// Id, rows, and rows that somebody may read, of the segments that a manifest names.
-    pub fn flushed_segments(&self) -> Vec<(SegmentId, usize, usize)> {
-        self.slots
-            .iter()
-            .filter(|(id, _)| **id != self.growing && !self.unflushed.contains_key(id))
-            .map(|(id, slot)| (*id, slot.segment.len(), slot.live.count() + slot.deaths.len()))
-            .collect()
+    /// The segments that a manifest names.
+    pub fn flushed_segments(&self) -> Vec<Candidate> {
+        let flushed = self.slots.iter().filter(|(id, _)| **id != self.growing && !self.unflushed.contains_key(id));
+        let candidate = |(id, slot): (&SegmentId, &Slot)| {
+            let live = slot.live.count() + slot.deaths.len();
+            Candidate { id: *id, rows: slot.segment.len(), live, bytes: live * slot.segment.row_bytes() }
+        };
+        flushed.map(candidate).collect()
     }
 
     /// Puts the merged segment in the place of its inputs. Rows that were replaced or deleted since the merge began stay dead.
@@ -606,9 +622,48 @@ impl CollectionState {
         self.slots.insert(id, Slot { segment: Arc::new(merge.segment), live, deaths });
     }
 
-    /// The bytes held in memory, keys estimated.
-    pub fn memory_bytes(&self) -> usize {
-        let segments: usize = self.slots.values().map(|slot| slot.segment.memory_bytes()).sum();
-        segments + (self.places.capacity() + self.tombstones.capacity()) * 48
+    /// What is held in memory.
+    pub fn memory(&self) -> Memory {
+        let mut memory =
+            Memory { keys: (self.places.capacity() + self.tombstones.capacity()) * 48, ..Memory::default() };
+        for slot in self.slots.values() {
+            let [rows, columns, vectors, indexes] = slot.segment.memory();
+            memory += Memory { rows, columns, vectors, indexes, ..Memory::default() };
+        }
+        memory
+    }
+
+    /// The files of flushed segments whose columns can be in memory or only in storage.
+    pub fn movables(&self) -> Vec<Movable> {
+        let of_slot = |slot: &Slot| {
+            let segment = slot.segment.clone();
+            let groups = segment.stored().iter().filter(|group| group.is_movable());
+            let movable = |group: &Arc<Group>| {
+                let loaded = group.columns.iter().all(|column| segment.has(column));
+                let needed = matches!(group.kind, FileKind::Vector(_)) && segment.rows_unindexed() > 0;
+                Movable { segment: segment.id(), kind: group.kind.clone(), bytes: group.memory_bytes(), loaded, needed }
+            };
+            groups.map(movable).collect::<Vec<_>>()
+        };
+        let flushed = self.slots.iter().filter(|(id, _)| **id != self.growing && !self.unflushed.contains_key(id));
+        flushed.flat_map(|(_, slot)| of_slot(slot)).collect()
+    }
+
+    /// Takes a file into memory from all its blocks, or, without them, leaves it to storage. Does nothing while somebody reads the
+    /// segment.
+    pub fn move_file(&mut self, file: &Movable, blocks: Option<&Blocks>) -> bool {
+        let Some(segment) = self.slots.get_mut(&file.segment).and_then(|slot| Arc::get_mut(&mut slot.segment)) else {
+            return false;
+        };
+        match blocks {
+            None => {
+                segment.unload(&file.kind);
+            }
+            Some(blocks) => {
+                let group = segment.stored().iter().find(|group| group.kind == file.kind).cloned();
+                group.iter().for_each(|group| segment.load(group, blocks));
+            }
+        }
+        true
     }
 }

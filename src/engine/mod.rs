@@ -11,15 +11,17 @@ mod collection;
 mod compaction;
 mod history;
 mod manifest;
+mod memory;
 pub mod name;
 mod record;
 mod spec;
 
 pub use changes::{ChangeSet, SyncPosition};
 pub use collection::{CollectionState, Progress, Slot};
-pub use compaction::{Merge, choose_merge, should_seal};
+pub use compaction::{Candidate, Merge, choose_merge, should_seal};
 pub use history::{Death, View};
 pub use manifest::{CollectionManifest, FileEntry, Manifest, SegmentManifest};
+pub use memory::{Memory, Movable, choose_move};
 pub use record::Record;
 pub use spec::CollectionSpec;
 

@@ -1,7 +1,8 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow_data::ArrayData;
 use arrow_ipc::convert::IpcSchemaEncoder;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
@@ -23,6 +24,20 @@ pub(crate) fn batch_of(columns: impl IntoIterator<Item = (Field, ArrayRef)>, row
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
         .expect("columns made here have their fields' types and one length")
+}
+
+/// The bytes of the values of a column: what it holds alone, even where it is a part of what was read at once.
+pub(crate) fn column_bytes(array: &dyn Array) -> usize {
+    fn bytes(data: &ArrayData) -> usize {
+        let buffers: usize = data.buffers().iter().map(|buffer| buffer.len()).sum();
+        buffers + data.nulls().map_or(0, |nulls| nulls.len() / 8) + data.child_data().iter().map(bytes).sum::<usize>()
+    }
+    bytes(&array.to_data())
+}
+
+/// The same of all columns.
+pub(crate) fn batch_bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| column_bytes(column)).sum()
 }
 
 const MAGIC: &[u8; 8] = b"ARROW1\0\0";

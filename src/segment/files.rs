@@ -6,7 +6,7 @@ use arrow_buffer::ScalarBuffer;
 use arrow_schema::{DataType, Field};
 use bytes::Bytes;
 
-use super::arrow::{batch_of, write_file};
+use super::arrow::{batch_bytes, batch_of, column_bytes, write_file};
 use super::layout::{self, Group};
 use super::statistics::Statistics;
 use super::{Segment, Tombstone, Versions};
@@ -66,16 +66,8 @@ fn ranges(rows: usize, bytes: usize, block_bytes: usize) -> impl Iterator<Item =
     (0..rows.max(1)).step_by(step).map(move |start| start..rows.min(start + step))
 }
 
-/// The bytes of a column's values.
-fn column_bytes(array: &dyn Array) -> usize {
-    match array.as_any().downcast_ref::<StringArray>() {
-        Some(text) => text.value_data().len() + 4 * text.len(),
-        None => array.get_buffer_memory_size(),
-    }
-}
-
 fn write_columns(kind: FileKind, batch: &RecordBatch, codec: Codec) -> (SegmentFile, Group) {
-    let bytes: usize = batch.columns().iter().map(|column| column_bytes(column)).sum();
+    let bytes = batch_bytes(batch);
     let of_range = |range: std::ops::Range<usize>| batch.slice(range.start, range.len());
     let parts: Vec<RecordBatch> = ranges(batch.num_rows(), bytes, COLUMN_BLOCK_BYTES).map(of_range).collect();
     let statistics = parts.iter().map(|part| part.columns().iter().map(Statistics::of).collect()).collect();
@@ -213,7 +205,10 @@ pub fn decode(
                     }
                 }
                 let Some(first) = rest.first() else { continue };
-                let joined = gather::concat(first.schema_ref(), &rest.iter().collect::<Vec<_>>());
+                // Copied even when it is one part, of which a single column would keep all others in memory.
+                let row = |(part, batch): (u32, &RecordBatch)| (0..batch.num_rows() as u32).map(move |row| (part, row));
+                let picks: Vec<(u32, u32)> = (0u32..).zip(&rest).flat_map(row).collect();
+                let joined = gather::gather(first.schema(), &rest.iter().collect::<Vec<_>>(), &picks);
                 let names = joined.schema();
                 columns.extend(
                     names.fields().iter().map(|field| field.name().clone()).zip(joined.columns().iter().cloned()),

@@ -3,6 +3,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
 
+use super::arrow::{batch_bytes, column_bytes};
 use super::files::floats;
 use super::{BlockRef, Blocks, FileKind, Group, Versions};
 use crate::base::{Lsn, SegmentId, Version};
@@ -201,8 +202,7 @@ impl Segment {
     pub fn needs(&self, rows: &[u32], wanted: &dyn Fn(&str) -> bool, have: &Blocks) -> Vec<BlockRef> {
         let mut needs = Vec::new();
         for group in self.stored() {
-            let cold = matches!(group.kind, FileKind::Column(_) | FileKind::Vector(_))
-                && group.columns.iter().any(|column| wanted(column) && !self.has(column));
+            let cold = group.is_movable() && group.columns.iter().any(|column| wanted(column) && !self.has(column));
             if !cold {
                 continue;
             }
@@ -309,6 +309,39 @@ impl Segment {
         data
     }
 
+    /// Takes the columns of a file into memory, from all its blocks. Panics when one is missing.
+    pub fn load(&mut self, group: &Group, blocks: &Blocks) {
+        let parts: Vec<&RecordBatch> = (0..group.blocks.len())
+            .map(|index| blocks.get(group, index).expect("the caller has read the whole file").as_ref())
+            .collect();
+        match &group.kind {
+            FileKind::Vector(field) => {
+                let rows = self.len();
+                let Some(column) = self.vectors.iter_mut().find(|column| column.field == *field) else { return };
+                let mut data = Vec::with_capacity(rows * column.dim);
+                for part in parts {
+                    data.extend_from_slice(floats(part, column).expect("blocks are checked when they are read"));
+                }
+                column.data = data;
+            }
+            FileKind::Column(field) if !self.has(field) => {
+                let added = gather::concat(parts[0].schema_ref(), &parts);
+                let all = Batch::empty(&self.schema).scalars().schema();
+                // A segment that was read is one chunk.
+                for (_, chunk) in &mut self.chunks {
+                    let column = |field: &Arc<arrow_schema::Field>| {
+                        let array =
+                            chunk.column_by_name(field.name()).or_else(|| added.column_by_name(field.name()))?;
+                        Some((field.as_ref().clone(), array.clone()))
+                    };
+                    let columns: Vec<_> = all.fields().iter().filter_map(column).collect();
+                    *chunk = super::batch_of(columns, chunk.num_rows());
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Forgets what is in storage of these files; tells how many bytes that was.
     pub fn unload(&mut self, kind: &FileKind) -> usize {
         let before = self.memory_bytes();
@@ -406,8 +439,12 @@ impl Segment {
     /// About how many bytes a row is on the wire.
     pub fn row_bytes(&self) -> usize {
         let vectors: usize = self.vectors.iter().map(|column| column.dim * 4).sum();
-        let narrow: usize = self.chunks.iter().map(|(_, chunk)| chunk.get_array_memory_size()).sum();
-        vectors + narrow / self.len().max(1) + 32
+        let here: usize = self.chunks.iter().map(|(_, chunk)| batch_bytes(chunk)).sum();
+        let left = self.stored().iter().filter(|group| {
+            matches!(group.kind, FileKind::Column(_)) && !group.columns.iter().all(|column| self.has(column))
+        });
+        let left: usize = left.map(|group| group.memory_bytes()).sum();
+        vectors + (here + left) / self.len().max(1) + 32
     }
 
     /// The scalar columns that are in memory, as one batch.
@@ -422,6 +459,11 @@ impl Segment {
         }
         let graphs = self.indexes.iter().filter(|index| matches!(index.spec.kind, IndexKind::Hnsw { .. }));
         graphs.map(|index| self.len() - index.graph.as_ref().map_or(0, Hnsw::len)).sum()
+    }
+
+    /// Whether a step of indexing has something to do: rows that no index covers, and vectors in memory.
+    pub fn can_index(&self) -> bool {
+        self.rows_unindexed() > 0 && self.vectors.iter().all(|column| self.has_vectors(column))
     }
 
     /// Adds at most `rows_max` rows to the indexes; tells how many.
@@ -446,11 +488,24 @@ impl Segment {
         done
     }
 
-    /// The bytes held in memory.
+    /// The bytes held in memory: rows with their versions, wide columns, vectors, indexes.
+    pub fn memory(&self) -> [usize; 4] {
+        let wide = |name: &str| {
+            self.stored().iter().any(|group| matches!(&group.kind, FileKind::Column(column) if column == name))
+        };
+        let (mut rows, mut columns) = (self.versions.memory_bytes(), 0);
+        for (_, chunk) in &self.chunks {
+            for (field, array) in chunk.schema_ref().fields().iter().zip(chunk.columns()) {
+                *if wide(field.name()) { &mut columns } else { &mut rows } += column_bytes(array);
+            }
+        }
+        let vectors = self.vectors.iter().map(|column| column.data.capacity() * 4).sum();
+        let indexes = self.indexes.iter().filter_map(|index| index.graph.as_ref()).map(Hnsw::memory_bytes).sum();
+        [rows, columns, vectors, indexes]
+    }
+
+    /// All bytes held in memory.
     pub fn memory_bytes(&self) -> usize {
-        let chunks: usize = self.chunks.iter().map(|(_, chunk)| chunk.get_array_memory_size()).sum();
-        let vectors: usize = self.vectors.iter().map(|column| column.data.capacity() * 4).sum();
-        let graphs: usize = self.indexes.iter().filter_map(|index| index.graph.as_ref()).map(Hnsw::memory_bytes).sum();
-        chunks + vectors + graphs + self.versions.memory_bytes()
+        self.memory().iter().sum()
     }
 }

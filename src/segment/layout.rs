@@ -58,6 +58,16 @@ impl Group {
         self.reader = Some(BlockReader::new(schema));
     }
 
+    /// All its blocks.
+    pub fn all(self: &Arc<Self>) -> Vec<BlockRef> {
+        (0..self.blocks.len()).map(|index| BlockRef { group: self.clone(), index }).collect()
+    }
+
+    /// Whether its columns may stay in storage.
+    pub fn is_movable(&self) -> bool {
+        matches!(self.kind, FileKind::Column(_) | FileKind::Vector(_))
+    }
+
     /// The number of its rows.
     pub fn rows(&self) -> usize {
         self.blocks.iter().map(|block| block.rows as usize).sum()
@@ -109,6 +119,18 @@ pub struct BlockRef {
     pub group: Arc<Group>,
     /// Which of its blocks.
     pub index: usize,
+}
+
+impl BlockRef {
+    /// Where it lies.
+    pub fn place(&self) -> &Block {
+        &self.group.blocks[self.index]
+    }
+
+    /// Whether it is compressed.
+    pub fn is_packed(&self) -> bool {
+        self.group.codec != Codec::None
+    }
 }
 
 /// Blocks that were read, by file and number.

@@ -16,8 +16,8 @@ mod statistics;
 mod tests;
 mod versions;
 
-pub(crate) use arrow::batch_of;
 pub use arrow::{Block, read_stream, write_stream};
+pub(crate) use arrow::{batch_bytes, batch_of};
 pub use files::{FileKind, SegmentFile, StoredFile, decode, encode, encode_indexes, groups};
 pub(crate) use files::{decode_tombstones, encode_tombstones};
 pub use growing::{FieldIndex, Segment, Tombstone};

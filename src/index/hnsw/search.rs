@@ -27,11 +27,21 @@ impl Hnsw {
         mask: Option<&RowMask>,
         vectors: Vectors<'_>,
     ) -> Vec<Neighbor> {
-        assert_eq!(query.len(), self.dim, "a query of another dimension");
         assert_eq!(vectors.dim, self.dim, "vectors of another dimension");
         assert!(vectors.len() >= self.len(), "{} vectors for {} indexed rows", vectors.len(), self.len());
+        match self.candidates(query, k, ef, mask) {
+            Some(found) => self.rerank(query, k, found, vectors),
+            None => flat::search(vectors, 0..self.len() as u32, self.metric, query, k, mask),
+        }
+    }
+
+    /// The rows whose codes are closest to `query`, in no order: those among which [`Self::search`] takes the `k` closest by their
+    /// vectors, for a caller who must read these first. `None` when so few rows are admitted that all of them should be
+    /// compared.
+    pub fn candidates(&self, query: &[f32], k: usize, ef: usize, mask: Option<&RowMask>) -> Option<Vec<u32>> {
+        assert_eq!(query.len(), self.dim, "a query of another dimension");
         if k == 0 {
-            return Vec::new();
+            return Some(Vec::new());
         }
         let ef = ef.max(k);
         // Among twice as many candidates by code were all true neighbours that were among the candidates at all (measured on real
@@ -40,7 +50,7 @@ impl Hnsw {
         let len = self.len();
         let admitted = mask.map_or(len, |mask| mask.iter().take_while(|&row| row < len).take(ef + 1).count());
         if admitted <= ef {
-            return flat::search(vectors, 0..len as u32, self.metric, query, k, mask);
+            return None;
         }
         self.scratch.with(|scratch| {
             let mut encoded = std::mem::take(&mut scratch.query);
@@ -60,7 +70,7 @@ impl Hnsw {
             }
             self.add_zeros(mask, k, &mut found);
             scratch.query = encoded;
-            self.rerank(query, k, found, vectors)
+            Some(found)
         })
     }
 

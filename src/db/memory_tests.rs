@@ -1,0 +1,221 @@
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by its panic")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::base::{ErrorKind, Lsn};
+use crate::engine::CollectionSpec;
+use crate::model::{Batch, Key, Row, Value};
+use crate::platform::block_on;
+use crate::storage::{FaultStorage, MemoryDisk, Storage};
+
+const SPEC: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
+    {"name":"kind","type":"varchar","maxLength":20},
+    {"name":"text","type":"varchar"},
+    {"name":"facts","type":"json","nullable":true},
+    {"name":"embedding","type":"float_vector","dim":32},
+    {"name":"codes","type":"int8_vector","dim":96}],
+    "dynamic":true,"indexes":{"embedding":{"metric":"L2","kind":{"HNSW":{"m":8,"ef_construction":40}}}}}"#;
+
+fn random(seed: u64) -> impl Iterator<Item = u64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state >> 8
+    })
+}
+
+fn vector(seed: u64) -> Vec<f32> {
+    random(seed).take(32).map(|number| (number % 1000) as f32 / 1000.0).collect()
+}
+
+fn row(id: i64) -> Row {
+    let text: Vec<String> = random(id as u64 + 7).take(90).map(|number| format!("{:x}", number % 0xf_ffff)).collect();
+    let codes = random(id as u64 + 3).take(96).map(|number| (number % 200) as f32 - 100.0).collect();
+    Row::from([
+        ("id".to_owned(), Value::Int(id)),
+        ("kind".to_owned(), Value::String(["a", "b", "c"][id as usize % 3].to_owned())),
+        ("text".to_owned(), Value::String(format!("{id} {}", text.join(" ")))),
+        ("facts".to_owned(), Value::Json(serde_json::json!({ "group": id % 10, "padding": text[..20].concat() }))),
+        ("embedding".to_owned(), Value::Vector(vector(id as u64))),
+        ("codes".to_owned(), Value::Vector(codes)),
+        ("extra".to_owned(), Value::Int(id * 2)),
+    ])
+}
+
+async fn open(storage: impl Storage + 'static, memory_limit_bytes: Option<usize>) -> Db {
+    Db::open(Arc::new(storage), Options { memory_limit_bytes, ..Options::default() }).await.unwrap()
+}
+
+async fn settle(db: &Db) {
+    while db.maintain().await.unwrap() {}
+}
+
+async fn fill(db: &Db, rows: i64) -> Collection {
+    let spec: CollectionSpec = serde_json::from_str(SPEC).unwrap();
+    let notes = db.create_collection("notes", spec).await.unwrap();
+    for ids in (0..rows).collect::<Vec<_>>().chunks(500) {
+        let rows = ids.iter().map(|&id| row(id)).collect();
+        notes.insert(Batch::from_rows(&notes.spec().schema, rows).unwrap()).await.unwrap();
+        if ids[0] % 1500 == 0 {
+            settle(db).await;
+            db.flush("notes").await.unwrap();
+        }
+    }
+    settle(db).await;
+    db.flush("notes").await.unwrap();
+    settle(db).await;
+    notes
+}
+
+fn search(seed: u64, filter: Option<&str>, exact: bool) -> SearchRequest {
+    SearchRequest {
+        vector: Value::Vector(vector(seed)),
+        field: Some("embedding".to_owned()),
+        limit: 10,
+        filter: filter.map(str::to_owned),
+        output_fields: Some(vec!["id".to_owned(), "text".to_owned(), "extra".to_owned()]),
+        exact,
+        ..SearchRequest::default()
+    }
+}
+
+/// Everything that can be asked, answered.
+async fn answers(notes: &Collection) -> Vec<String> {
+    let mut answers = Vec::new();
+    let filters = [None, Some("kind == 'b'"), Some("facts['group'] == 3"), Some("text like '12%' and extra < 3000")];
+    for (seed, filter) in filters.into_iter().enumerate() {
+        for exact in [false, true] {
+            let response = notes.search(&search(seed as u64 + 50_000, filter, exact)).await.unwrap();
+            answers.push(format!("{:?} {}", response.hits, response.rows_scanned));
+        }
+        answers.push(notes.count(filter).await.unwrap().to_string());
+        for output_fields in [None, Some(vec!["*".to_owned()]), Some(vec!["facts".to_owned()])] {
+            let request = QueryRequest { filter: filter.map(str::to_owned), output_fields, limit: Some(40), offset: 5 };
+            answers.push(format!("{:?}", notes.query(&request).await.unwrap()));
+        }
+    }
+    let codes = SearchRequest {
+        field: Some("codes".to_owned()),
+        vector: row(77)["codes"].clone(),
+        ..search(0, Some("id > 10"), false)
+    };
+    answers.push(format!("{:?}", notes.search(&codes).await.unwrap().hits));
+    let keys: Vec<Key> = [2999, 5, 1500, 10_000].map(Key::Int).into();
+    answers.push(format!("{:?}", notes.get(&keys, Some(&["text".to_owned(), "embedding".to_owned()])).await.unwrap()));
+    let (mut changes, lsn) = notes.changes_after(Lsn(0), &BTreeMap::new(), usize::MAX).await.unwrap();
+    changes.deletes.sort_by(|(left, _), (right, _)| left.cmp(right));
+    answers.push(format!("{lsn} {:?}", changes.encode()));
+    answers
+}
+
+#[test]
+fn a_collection_three_times_the_limit_answers_the_same() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(disk.open().unwrap(), None).await;
+        let notes = fill(&db, 3_000).await;
+        let expected = answers(&notes).await;
+        let whole = db.memory();
+        drop(notes);
+        db.close().await.unwrap();
+
+        let limit = whole.total() / 3;
+        let db = open(disk.open().unwrap(), Some(limit)).await;
+        let notes = db.collection("notes").unwrap();
+        for (answer, expected) in answers(&notes).await.iter().zip(&expected) {
+            assert!(answer == expected, "{answer}\nexpected {expected}");
+        }
+        let held = db.memory();
+        assert!(held.total() <= limit, "{held:?} of at most {limit}; {whole:?} without a limit");
+        assert!(held.cache > 0 && held.columns + held.vectors < (whole.columns + whole.vectors) / 2, "{held:?}");
+
+        // Writes go on, by filters on what is not in memory, and are merged and flushed.
+        let deleted = notes.delete(Target::Filter("facts['group'] == 4".to_owned())).await.unwrap();
+        assert_eq!(deleted.count, 300);
+        notes.delete(Target::Filter("kind == 'c'".to_owned())).await.unwrap();
+        settle(&db).await;
+        db.flush("notes").await.unwrap();
+        settle(&db).await;
+        let stats = notes.stats().await.unwrap();
+        assert_eq!(stats.rows, 1_800, "{stats:?}");
+        assert!(db.memory().total() <= limit, "{:?} of at most {limit}", db.memory());
+        let after = answers(&notes).await;
+        drop(notes);
+        db.close().await.unwrap();
+        let db = open(disk.open().unwrap(), None).await;
+        let notes = db.collection("notes").unwrap();
+        for (answer, expected) in after.iter().zip(answers(&notes).await) {
+            assert!(*answer == expected, "{answer}\nexpected {expected}");
+        }
+    });
+}
+
+#[test]
+fn an_index_is_built_though_the_vectors_do_not_fit_together() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(disk.open().unwrap(), None).await;
+        let spec: CollectionSpec = serde_json::from_str(SPEC).unwrap();
+        let notes = db.create_collection("notes", spec).await.unwrap();
+        for start in [0, 1_500] {
+            let rows = (start..start + 1_500).map(row).collect();
+            notes.insert(Batch::from_rows(&notes.spec().schema, rows).unwrap()).await.unwrap();
+            db.flush("notes").await.unwrap();
+        }
+        drop(notes);
+        db.close().await.unwrap();
+
+        let limit = 850_000;
+        let db = open(disk.open().unwrap(), Some(limit)).await;
+        let notes = db.collection("notes").unwrap();
+        assert_eq!(notes.stats().await.unwrap().rows_unindexed, 3_000);
+        assert_eq!(db.memory().vectors, 1_500 * 32 * 4, "the vectors of one segment: {:?}", db.memory());
+        settle(&db).await;
+        assert_eq!(notes.stats().await.unwrap().rows_unindexed, 0, "{:?}", db.memory());
+        assert_eq!(db.memory().vectors, 0, "the graphs alone exceed the limit: {:?}", db.memory());
+        let response = notes.search(&search(9, None, false)).await.unwrap();
+        assert!(response.segments_by_index > 0, "{response:?}");
+    });
+}
+
+#[test]
+fn dead_rows_are_given_up_within_the_limit() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let limit = 3_000_000;
+        let db = open(disk.open().unwrap(), Some(limit)).await;
+        let notes = fill(&db, 2_000).await;
+        notes.delete(Target::Filter("facts['group'] < 6".to_owned())).await.unwrap();
+        settle(&db).await;
+        db.flush("notes").await.unwrap();
+        settle(&db).await;
+        let stats = notes.stats().await.unwrap();
+        assert_eq!((stats.rows, stats.rows_dead), (800, 0), "{stats:?}");
+        assert!(db.memory().total() <= limit, "{:?} of at most {limit}", db.memory());
+        assert_eq!(notes.count(Some("text like '% %' and facts['group'] > 5")).await.unwrap(), 800);
+    });
+}
+
+#[test]
+fn damage_of_what_stays_in_storage_is_found_when_it_is_read() {
+    block_on(async {
+        let storage = FaultStorage::new(1);
+        let db = open(storage.clone(), None).await;
+        drop(fill(&db, 600).await);
+        db.close().await.unwrap();
+        let entries = Storage::list(&storage.reopen(), "").await.unwrap();
+        let column = entries.iter().find(|entry| entry.name.contains("/column-2")).unwrap();
+        let storage = storage.reopen();
+        assert!(storage.tamper(&column.name, |bytes| bytes[5_000] ^= 1));
+        let db = open(storage, Some(1)).await;
+        let notes = db.collection("notes").unwrap();
+        assert_eq!(notes.count(Some("kind == 'a'")).await.unwrap(), 200);
+        let error = notes.count(Some("text like '1%'")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.message().contains(&column.name), "{error}");
+    });
+}
