@@ -1,5 +1,5 @@
 //! What every room stands on: errors, ids, hybrid timestamps, the little-endian codec, zstd and lz4 frames, row
-//! masks and bounded top-k.
+//! masks, bounded top-k and a seeded generator.
 //!
 //! Nothing here knows what a collection is. Everything is a value: no IO, no clock, no randomness, no global state.
 
@@ -8,6 +8,7 @@ pub mod compress;
 mod error;
 mod id;
 mod mask;
+mod random;
 mod time;
 mod topk;
 mod version;
@@ -15,6 +16,7 @@ mod version;
 pub use error::{Error, ErrorKind, Result};
 pub use id::{CollectionId, Lsn, ReplicaId, SegmentId, Sequence};
 pub use mask::RowMask;
+pub use random::Random;
 pub use time::{HybridClock, Timestamp};
 pub use topk::{Neighbor, TopK};
 pub use version::Version;

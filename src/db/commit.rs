@@ -159,7 +159,7 @@ impl Collection {
             }
             Request::Apply { changes, from } => {
                 {
-                    let now = platform::now_ms();
+                    let now = shared.options.environment.now_ms();
                     let mut clock = shared.clock.lock().expect("no panic while held");
                     // All or none: a set with one refused timestamp leaves no trace.
                     let mut probe = *clock;
@@ -237,7 +237,7 @@ impl Collection {
             return None;
         }
         let shared = &self.inner.shared;
-        let timestamp = shared.clock.lock().expect("no panic while held").tick(platform::now_ms());
+        let timestamp = shared.clock.lock().expect("no panic while held").tick(shared.options.environment.now_ms());
         let sequence = group
             .sequence
             .unwrap_or_else(|| self.inner.state.read().expect("no panic while held").seen(shared.replica));

@@ -1,3 +1,4 @@
+use std::cmp::Ordering as CmpOrdering;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
@@ -10,6 +11,9 @@ use crate::base::{Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
 use crate::engine::{CollectionManifest, CollectionSpec, CollectionState, Manifest, Progress, name};
 use crate::platform;
 use crate::storage::Storage;
+
+/// How often removing older manifests is tried again: once that failed, nothing can be acknowledged.
+const REMOVALS_MAX: usize = 2;
 
 /// The longest name of a collection, in bytes, as in Milvus.
 const NAME_BYTES_MAX: usize = 255;
@@ -30,6 +34,8 @@ pub struct Options {
     /// How much memory collections may take, about; no limit with `None`. Keys, narrow columns, versions and graphs are always in
     /// memory; wide columns and vectors of flushed segments are as far as there is room, and are read by the block otherwise.
     pub memory_limit_bytes: Option<usize>,
+    /// Where the time and random numbers come from.
+    pub environment: platform::Environment,
 }
 
 impl Default for Options {
@@ -41,6 +47,7 @@ impl Default for Options {
             codec: Codec::default(),
             retention_ms: 0,
             memory_limit_bytes: None,
+            environment: platform::Environment::default(),
         }
     }
 }
@@ -147,21 +154,44 @@ impl Shared {
             }
             return Err(error);
         }
-        // A new owner begins with the manifest that it finds: it has found this one, or has written a newer one.
-        let newest = self.storage.list(name::MANIFESTS).await?.pop();
-        if let Some(newest) = newest.filter(|newest| name::number(&newest.name) > Some(next.version)) {
-            self.storage.remove(&path).await?;
-            return Err(lost(&newest.name));
-        }
+        // From here on it counts, whatever fails: the files that it names must not be written again.
         let old = std::mem::replace(&mut *current, next);
-        // While the older manifest is there, a newer one counts as not acknowledged: see recovery.
-        self.storage.remove(&name::manifest(old.version)).await?;
+        let mut tries = 0;
+        let newer = loop {
+            match self.remove_manifests_before(current.version).await {
+                Ok(newer) => break newer,
+                Err(error) if tries == REMOVALS_MAX => {
+                    // Nothing more may be acknowledged: behind a damaged manifest the older one would count.
+                    self.closed.store(true, Ordering::Release);
+                    return Err(error.context("manifests before the newest cannot be removed; open the store again"));
+                }
+                Err(_) => tries += 1,
+            }
+        };
+        if let Some(newer) = newer {
+            self.storage.remove(&path).await?;
+            return Err(lost(&newer));
+        }
         let copy = self.storage.put(&name::copy(current.version), current.encode().into()).await;
         if let Err(error) = copy.and(self.storage.remove(&name::copy(old.version)).await) {
             // The store is as good without it, and the next open makes it anew.
             tracing::warn!("no copy of manifest {} was made: {error}", current.version);
         }
         Ok(value)
+    }
+
+    /// Removes the manifests before `version`; tells one after it, which another owner has written.
+    async fn remove_manifests_before(&self, version: u64) -> Result<Option<String>> {
+        let mut newer = None;
+        for entry in self.storage.list(name::MANIFESTS).await? {
+            match name::number(&entry.name).cmp(&Some(version)) {
+                CmpOrdering::Less => self.storage.remove(&entry.name).await?,
+                CmpOrdering::Equal => {}
+                // A new owner begins with the manifest that it finds: it has found this one, or has written a newer one.
+                CmpOrdering::Greater => newer = Some(entry.name),
+            }
+        }
+        Ok(newer)
     }
 }
 

@@ -1,7 +1,6 @@
 use super::Collection;
 use crate::base::{ReplicaId, Result, Timestamp};
 use crate::model::{Batch, DataType, Row, Value};
-use crate::platform;
 
 /// Where the milliseconds of made integers begin: 2024-01-01. They have 41 bits, and end in 2093.
 const EPOCH_MS: u64 = 1_704_067_200_000;
@@ -36,7 +35,7 @@ impl Collection {
     /// four million. Such integers are past what JavaScript's numbers hold.
     pub fn make_key(&self) -> Value {
         let shared = &self.inner.shared;
-        let time = shared.clock.lock().expect("no panic while held").tick(platform::now_ms());
+        let time = shared.clock.lock().expect("no panic while held").tick(shared.options.environment.now_ms());
         match self.spec().schema.primary_key().data_type {
             DataType::Varchar { .. } => Value::String(text(time, shared.replica)),
             _ => Value::Int(integer(time, shared.replica)),

@@ -107,7 +107,7 @@ impl Collection {
             }
             return Err(error.context(path));
         }
-        let (since, before) = log.unsynced.unwrap_or_else(|| (platform::now_ms(), 0));
+        let (since, before) = log.unsynced.unwrap_or_else(|| (self.inner.shared.options.environment.now_ms(), 0));
         log.unsynced = Some((since, before + len));
         log.unsynced_frames += frames;
         if synced || log.unsynced_frames >= GROUP_FRAMES_MAX || before + len >= UNSYNCED_BYTES_MAX {
@@ -173,7 +173,7 @@ impl Collection {
     /// Syncs what was acknowledged without a sync and has waited long enough; tells whether there was something to do.
     pub(super) async fn sync_when_due(&self) -> Result<bool> {
         let mut log = self.inner.log.lock().await;
-        let due = log.broken.is_none() && log.sync_is_due(platform::now_ms());
+        let due = log.broken.is_none() && log.sync_is_due(self.inner.shared.options.environment.now_ms());
         if due {
             self.sync_log(&mut log).await?;
         }

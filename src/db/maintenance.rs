@@ -31,7 +31,7 @@ impl Db {
     async fn step(&self, collection: &Collection) -> Result<bool> {
         {
             let mut state = collection.inner.state.write().expect("no panic while held");
-            state.forget(platform::now_ms());
+            state.forget(self.inner.shared.options.environment.now_ms());
             if state.index_some(INDEX_ROWS) > 0 {
                 return Ok(true);
             }

@@ -11,7 +11,7 @@ use crate::base::{Error, ErrorKind, HybridClock, Lsn, ReplicaId, Result, Segment
 use crate::engine::{
     CollectionManifest, CollectionSpec, CollectionState, FileEntry, Manifest, Record, SegmentManifest, name,
 };
-use crate::platform;
+use crate::platform::Environment;
 use crate::segment::{self, FileKind, Segment, StoredFile};
 use crate::storage::{Entry, Storage};
 use crate::wal;
@@ -24,7 +24,7 @@ pub(super) async fn open(
     storage: Arc<dyn Storage>,
     options: Options,
 ) -> Result<(Arc<Shared>, BTreeMap<String, Collection>)> {
-    let (manifest, fenced) = take_over(&*storage).await?;
+    let (manifest, fenced) = take_over(&*storage, &options.environment).await?;
     let entries = storage.list("").await?;
     let mut states = Vec::new();
     let mut clock = manifest.clock;
@@ -53,11 +53,11 @@ pub(super) async fn open(
 /// still be there (a machine that slept, a network file system that forgot a lock), cannot write a manifest: see
 /// [`Shared::swap_manifest`]. What it may still append to a log is told apart when that is replayed. False when the disk is too full
 /// for that: then the storage's own lock has to do, and the store can at least be read.
-async fn take_over(storage: &dyn Storage) -> Result<(Manifest, bool)> {
+async fn take_over(storage: &dyn Storage, environment: &Environment) -> Result<(Manifest, bool)> {
     let mut tries = 0;
     loop {
         let entries = storage.list("").await?;
-        let current = newest_manifest(storage, &entries).await?;
+        let current = newest_manifest(storage, &entries, environment).await?;
         let mut next = current.clone();
         next.version += 1;
         next.fence += 1;
@@ -88,11 +88,11 @@ async fn take_over(storage: &dyn Storage) -> Result<(Manifest, bool)> {
 /// The newest whole manifest. One that a crash cut short counts only as long as no older one is there: the older one is
 /// removed before the newer is acknowledged, and everything that it names after that. Of a new store it has version 0, and is
 /// nowhere yet.
-async fn newest_manifest(storage: &dyn Storage, entries: &[Entry]) -> Result<Manifest> {
+async fn newest_manifest(storage: &dyn Storage, entries: &[Entry], environment: &Environment) -> Result<Manifest> {
     let names: Vec<&str> =
         entries.iter().map(|entry| entry.name.as_str()).filter(|name| name.starts_with(name::MANIFESTS)).collect();
     let mut torn = Vec::new();
-    let mut found = None;
+    let (mut found, mut damage) = (None, None);
     for (index, path) in names.iter().enumerate().rev() {
         let bytes = storage.read_all(path).await?;
         match Manifest::decode(&bytes) {
@@ -101,28 +101,35 @@ async fn newest_manifest(storage: &dyn Storage, entries: &[Entry]) -> Result<Man
                 break;
             }
             Ok(None) => torn.push(*path),
-            Err(error) if index > 0 && error.kind() == ErrorKind::Corrupt => torn.push(*path),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                torn.push(*path);
+                damage = Some(error.context(path));
+            }
             Err(error) => return Err(error.context(path)),
         }
     }
-    for path in &torn {
-        storage.remove(path).await?;
-    }
     if let Some((index, manifest)) = found {
-        for path in &names[..index] {
+        for path in torn.iter().chain(&names[..index]) {
             storage.remove(path).await?;
         }
         return Ok(manifest);
     }
-    if let Some(entry) = entries.iter().find(|entry| !entry.name.starts_with(name::MANIFESTS)) {
-        return Err(Error::corrupt(format!(
-            "{}: there is {} but no whole manifest; repair the store, or restore it from a replica or a backup",
-            name::MANIFESTS,
-            entry.name
-        )));
+    // A first start that crashed leaves at most a part of the first manifest.
+    let first = name::manifest(1);
+    if let Some(entry) = entries.iter().find(|entry| entry.name != first) {
+        return Err(damage.unwrap_or_else(|| {
+            Error::corrupt(format!(
+                "{}: there is {} but no whole manifest; repair the store, or restore it from a replica or a backup",
+                name::MANIFESTS,
+                entry.name
+            ))
+        }));
+    }
+    for path in torn {
+        storage.remove(path).await?;
     }
     // 53 bits, so that JavaScript can hold it; never 0, which is nobody.
-    Ok(Manifest::new(ReplicaId((platform::random_u64() >> 11).max(1))))
+    Ok(Manifest::new(ReplicaId((environment.random_u64() >> 11).max(1))))
 }
 
 struct Opened {

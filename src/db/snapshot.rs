@@ -2,7 +2,6 @@ use super::{Collection, QueryRequest, SearchRequest, SearchResponse};
 use crate::base::{Lsn, Result, Timestamp};
 use crate::engine::View;
 use crate::model::{Key, Row};
-use crate::platform;
 
 /// A collection as it was at one moment, whatever is written, flushed and merged meanwhile. What it sees is kept until it is dropped;
 /// it does not outlive the store's being open.
@@ -23,7 +22,7 @@ impl Collection {
     /// # Errors
     /// `Gone` for a time before [`Options::retention_ms`](super::Options::retention_ms) ago, or before the store began to keep the past.
     pub fn snapshot_at(&self, timestamp: Timestamp) -> Result<Snapshot> {
-        self.hold(|state| state.view_at(timestamp, platform::now_ms()))
+        self.hold(|state| state.view_at(timestamp, self.inner.shared.options.environment.now_ms()))
     }
 
     fn hold(&self, view: impl FnOnce(&crate::engine::CollectionState) -> Result<View>) -> Result<Snapshot> {

@@ -5,11 +5,13 @@
 #[cfg_attr(native, path = "native.rs")]
 mod host;
 
+mod environment;
 pub mod socket;
 
 use std::future::Future;
 use std::pin::Pin;
 
+pub use environment::Environment;
 pub use host::{MaybeSend, MaybeSync, now_ms, random_u64, run_to_end};
 #[cfg(native)]
 pub use host::{block_on, blocking};

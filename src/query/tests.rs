@@ -414,20 +414,12 @@ fn like(pattern: &[char], text: &[char]) -> bool {
     }
 }
 
-/// SplitMix64: proptest draws and shrinks the seed.
-struct Random(u64);
+/// proptest draws and shrinks the seed.
+struct Random(crate::base::Random);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        self.0.below(bound as u64) as usize
     }
 
     fn pick<T: Clone>(&mut self, values: &[T]) -> T {
@@ -681,7 +673,7 @@ proptest! {
 
     #[test]
     fn agrees_with_the_oracle(seed in any::<u64>()) {
-        let mut random = Random(seed);
+        let mut random = Random(crate::base::Random::new(seed));
         let rows: Vec<Row> = (0..random.pick(&[1, 3, 70, 130])).map(|id| random.row(id)).collect();
         let batch = Batch::from_rows(&schema(true), rows.clone()).unwrap();
         for _ in 0..4 {
@@ -724,7 +716,7 @@ proptest! {
 
     #[test]
     fn no_change_of_a_valid_text_makes_it_panic(seed in any::<u64>()) {
-        let mut random = Random(seed);
+        let mut random = Random(crate::base::Random::new(seed));
         let node = random.condition(3);
         let mut text = String::new();
         node.write(&mut text, &mut random, 0);

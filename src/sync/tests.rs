@@ -4,32 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::base::{Error, ErrorKind, HybridClock, Lsn, ReplicaId, Result, Sequence, Timestamp};
+use crate::base::{Error, ErrorKind, HybridClock, Lsn, Random, ReplicaId, Result, Sequence, Timestamp};
 
 /// What a change counts for `bytes_max`: a chunk is about five.
 const CHANGE_BYTES: usize = 100 << 10;
 const START_MS: u64 = 1_700_000_000_000;
-
-/// Vigna's splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// (timestamp, origin, sequence) in the order of last writer wins.
 type Stamp = (u64, u64, u64);
@@ -182,7 +161,7 @@ const NAMES: [&str; 2] = ["notes", "tags"];
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let clients = (0..2 + random.below(2)).map(|index| {
             // Some client lacks some collection at first, and so may the hub.
             let names: Vec<&str> = NAMES.into_iter().filter(|_| index == 0 || random.one_in(2)).collect();

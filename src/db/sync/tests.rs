@@ -9,8 +9,8 @@ use crate::base::{Error, ErrorKind, Result};
 use crate::db::sync::testing::{Device, PATIENCE, converged, delete, put, row, rows, spec, status_where};
 use crate::engine::CollectionSpec;
 use crate::model::{DataType, Field, Schema};
-use crate::platform::Task;
 use crate::platform::socket::{Connect, Connection, Cut, duplex};
+use crate::platform::{Task, now_ms};
 use crate::sync::HubOptions;
 
 /// Connects to a hub in this process, and breaks the connection on request.
@@ -107,8 +107,11 @@ async fn edits_while_apart_are_counted_and_the_last_writer_wins() {
     let status = status_where(&at_a, "3 pending", |status| status.pending == 3).await;
     assert_eq!(status.state, SyncState::Offline);
     // b writes later, so b wins; hybrid clocks tell, even within one millisecond, once they have met. Here they have not, so
-    // time must pass.
-    tokio::time::sleep(Duration::from_millis(3)).await;
+    // b writes in a later millisecond.
+    let written = now_ms();
+    while now_ms() == written {
+        tokio::task::yield_now().await;
+    }
     put(&b.notes(), [(1, "one by b, later"), (8, "eight")]).await;
     // a is closed and opened again while it is offline: what is pending is still known.
     at_a.stop();

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Random, Result};
 use crate::platform::Task;
 use crate::storage::name::{already_exists, check_range, closed, must_cut, not_found, too_short};
 use crate::storage::{Entry, Storage, check_name};
@@ -107,7 +107,7 @@ impl FaultStorage {
         let closed = Arc::new(AtomicBool::new(false));
         let disk = Disk {
             seed,
-            random: Random(seed),
+            random: Random::new(seed),
             objects: BTreeMap::new(),
             removed: BTreeMap::new(),
             owner: Arc::downgrade(&closed),
@@ -336,7 +336,7 @@ fn lose_unsynced(bytes: &mut Vec<u8>, durable_len: usize, random: &mut Random) {
                 match random.below(3) {
                     0 => {}
                     1 => sector.fill(0),
-                    _ => sector.fill_with(|| random.next() as u8),
+                    _ => sector.fill_with(|| random.next_u64() as u8),
                 }
             }
         }
@@ -559,25 +559,6 @@ impl FaultStorage {
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
         }
         Ok(bytes.into())
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// 0 to `bound - 1`; the bias of the remainder does not matter here.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
     }
 }
 

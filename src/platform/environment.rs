@@ -1,0 +1,48 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::host;
+use crate::base::Random;
+
+/// Where a store has the time and its random numbers from: the host, or a simulation that a seed repeats exactly.
+#[derive(Clone, Default)]
+pub struct Environment(Option<Arc<Mutex<Simulated>>>);
+
+struct Simulated {
+    now_ms: u64,
+    random: Random,
+}
+
+impl Environment {
+    /// A clock that starts at `now_ms` and goes on by up to 3 ms each time that it is read, and the numbers of `seed`.
+    pub fn simulated(seed: u64, now_ms: u64) -> Self {
+        Self(Some(Arc::new(Mutex::new(Simulated { now_ms, random: Random::new(seed) }))))
+    }
+
+    /// Lets the simulated clock go on; the host's does so by itself.
+    pub fn advance_ms(&self, ms: u64) {
+        if let Some(simulated) = &self.0 {
+            simulated.lock().unwrap_or_else(PoisonError::into_inner).now_ms += ms;
+        }
+    }
+
+    /// Milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        let Some(simulated) = &self.0 else { return host::now_ms() };
+        let mut simulated = simulated.lock().unwrap_or_else(PoisonError::into_inner);
+        simulated.now_ms += simulated.random.below(4);
+        simulated.now_ms
+    }
+
+    /// 64 random bits.
+    pub fn random_u64(&self) -> u64 {
+        let Some(simulated) = &self.0 else { return host::random_u64() };
+        simulated.lock().unwrap_or_else(PoisonError::into_inner).random.next_u64()
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Environment(simulated)" } else { "Environment(host)" })
+    }
+}

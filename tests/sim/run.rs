@@ -1,0 +1,439 @@
+//! One seed: a disk, a clock of its own, some lives of one store, writers and readers side by side in each.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use eddydb::base::{Error, ErrorKind, Random};
+use eddydb::db::{Collection, Db, Options, QueryRequest, SearchRequest, Target};
+use eddydb::engine::{CollectionSpec, Manifest};
+use eddydb::model::{Batch, Key, Row, Schema, Value};
+use eddydb::platform::Environment;
+use eddydb::storage::{FaultStorage, MemoryStorage, Operation, Storage};
+use futures_util::future::join_all;
+
+use crate::oracle::{Oracle, Rows};
+use crate::planted::{Fault, Planted};
+
+const DIM: usize = 4;
+const LIVES: u64 = 5;
+/// A key belongs to the writer that its remainder names: so each knows what its keys hold, whatever the others do.
+const WRITERS: i64 = 3;
+const KEYS: i64 = 36;
+
+fn spec() -> CollectionSpec {
+    let json = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"text","type":"varchar","maxLength":4000},
+        {"name":"embedding","type":"float_vector","dim":4}],"dynamic":true,
+        "indexes":{"embedding":{"metric":"L2","kind":{"HNSW":{"m":4,"ef_construction":16}}}}}"#;
+    serde_json::from_str(json).unwrap()
+}
+
+fn batch(schema: &Arc<Schema>, rows: &Rows) -> Batch {
+    let rows = rows.iter().map(|(key, (text, vector))| {
+        Row::from([
+            ("id".to_owned(), Value::Int(*key)),
+            ("text".to_owned(), Value::String(text.clone())),
+            ("embedding".to_owned(), Value::Vector(vector.iter().map(|&x| x as f32).collect())),
+        ])
+    });
+    Batch::from_rows(schema, rows.collect()).unwrap()
+}
+
+/// The rows of one writer as the store has them; `None` when the storage failed.
+async fn read(collection: &Collection, writer: i64) -> Result<Rows, Error> {
+    let request = QueryRequest {
+        filter: Some(format!("id % {WRITERS} == {writer}")),
+        output_fields: Some(vec!["*".to_owned()]),
+        ..Default::default()
+    };
+    let rows = collection.query(&request).await?.into_iter().map(|row| {
+        let (Value::Int(key), Value::String(text), Value::Vector(vector)) =
+            (&row["id"], &row["text"], &row["embedding"])
+        else {
+            panic!("a row of other types: {row:?}")
+        };
+        (*key, (text.clone(), vector.iter().map(|&x| x as u32).collect()))
+    });
+    Ok(rows.collect())
+}
+
+struct World {
+    storage: FaultStorage,
+    environment: Environment,
+    random: Random,
+    oracles: Vec<Oracle>,
+    /// Whether the collection's creation was acknowledged.
+    created: bool,
+    /// Numbers every version of every row, so that no two are alike.
+    version: u64,
+}
+
+/// Runs a seed; panics when anything promised does not hold.
+pub async fn run(seed: u64, fault: Option<Fault>) {
+    let mut world = World {
+        storage: FaultStorage::new(seed),
+        environment: Environment::simulated(seed, 1_700_000_000_000),
+        random: Random::new(seed ^ 0x51_3ed),
+        oracles: vec![Oracle::new(); WRITERS as usize],
+        created: false,
+        version: 0,
+    };
+    for life in 0..LIVES {
+        let last = life + 1 == LIVES;
+        world.plan(last);
+        let storage = Planted::new(world.storage.clone(), fault);
+        match Db::open(storage, world.options()).await {
+            Ok(db) => world.live(&db, last).await,
+            Err(error) => {
+                let excused = world.storage.crashed() || matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull);
+                assert!(excused && !last, "life {life}: the store does not open: {error}");
+            }
+        }
+        if std::env::var_os("EDDY_SIM_SEED").is_some() {
+            println!("life {life}: {:#?}", world.storage.history());
+        }
+        world.storage = world.storage.reopen();
+        world.storage.set_room(None);
+        if !last {
+            world.flip(fault).await;
+        }
+    }
+}
+
+impl World {
+    /// Small limits, so that little data goes all ways.
+    fn options(&self) -> Options {
+        Options { checkpoint_bytes: 20_000, environment: self.environment.clone(), ..Options::default() }
+    }
+
+    /// What will go wrong in the next life; nothing in the last.
+    fn plan(&mut self, last: bool) {
+        if last {
+            return;
+        }
+        let random = &mut self.random;
+        if !random.one_in(4) {
+            // Early ones hit the recovery itself.
+            let reach = if random.one_in(3) { 12 } else { 150 };
+            self.storage.crash_after(1 + random.below(reach));
+        }
+        for _ in 0..random.below(3) {
+            let kind = if random.one_in(3) { ErrorKind::StorageFull } else { ErrorKind::Io };
+            self.storage.fail_at(random.below(120), kind);
+        }
+        if random.one_in(6) {
+            self.storage.set_room(Some(random.below(20_000)));
+        }
+        if random.one_in(8) {
+            self.storage.fail_next(*random.pick(&[Operation::Sync, Operation::Put, Operation::Remove]), ErrorKind::Io);
+        }
+    }
+
+    async fn live(&mut self, db: &Db, last: bool) {
+        let collection = match db.collection("notes") {
+            Ok(collection) => collection,
+            Err(error) => {
+                assert!(
+                    error.kind() == ErrorKind::NotFound && !self.created,
+                    "an acknowledged collection is gone: {error}"
+                );
+                match db.create_collection("notes", spec()).await {
+                    Ok(collection) => collection,
+                    Err(_) => return,
+                }
+            }
+        };
+        self.created = true;
+        for (writer, oracle) in self.oracles.iter_mut().enumerate() {
+            let Ok(found) = read(&collection, writer as i64).await else { return };
+            oracle.check(&found, "after opening");
+            oracle.settle(found);
+        }
+        if last {
+            self.rest(db, &collection).await;
+            return;
+        }
+        let steps = 4 + self.random.below(12);
+        let seeds: Vec<u64> = (0..=self.oracles.len()).map(|_| self.random.next_u64()).collect();
+        let version = self.version;
+        self.version += 10_000;
+        let writers = self.oracles.iter_mut().enumerate().map(|(writer, oracle)| Writer {
+            db,
+            collection: &collection,
+            oracle,
+            writer: writer as i64,
+            random: Random::new(seeds[writer]),
+            version: version + writer as u64 * 3_000,
+        });
+        let writers: Vec<_> = writers.map(|writer| writer.work(steps)).collect();
+        let housekeeper =
+            keep_house(db, &collection, Random::new(*seeds.last().expect("one more than writers")), steps);
+        futures_util::join!(join_all(writers), housekeeper);
+        for (writer, oracle) in self.oracles.iter().enumerate() {
+            if let Ok(found) = read(&collection, writer as i64).await {
+                oracle.check(&found, "at the end of a life");
+            }
+        }
+        if self.random.one_in(2) {
+            // What cannot be flushed is still in the log.
+            let _ = db.close().await;
+        }
+    }
+
+    /// Nothing fails any more: the store comes to rest, answers, and leaves no file that no manifest names.
+    async fn rest(&mut self, db: &Db, collection: &Collection) {
+        db.flush("notes").await.expect("nothing fails any more");
+        while db.maintain().await.expect("nothing fails any more") {}
+        let mut all = Rows::new();
+        for (writer, oracle) in self.oracles.iter().enumerate() {
+            let found = read(collection, writer as i64).await.expect("nothing fails any more");
+            oracle.check(&found, "after all work is done");
+            all.extend(found);
+        }
+        assert_eq!(collection.count(None).await.expect("nothing fails any more"), all.len());
+        for (key, (_, vector)) in all.iter().take(3) {
+            let vector: Vec<f32> = vector.iter().map(|&x| x as f32).collect();
+            for exact in [true, false] {
+                let request =
+                    SearchRequest { vector: vector.clone().into(), limit: 1_000, exact, ..Default::default() };
+                let hits = collection.search(&request).await.expect("nothing fails any more").hits;
+                assert_eq!(hits.len(), all.len(), "a search for everything, exact: {exact}");
+                let own = hits.iter().any(|hit| hit.key == Key::Int(*key) && hit.score == 0.0);
+                assert!(own, "row {key} is not at distance 0 from itself, exact: {exact}");
+            }
+        }
+        db.close().await.expect("nothing fails any more");
+        self.no_orphans().await;
+    }
+
+    /// Every object is named by the manifest, or is the manifest.
+    async fn no_orphans(&self) {
+        let storage = self.storage.open_again().expect("the store was closed");
+        let names: BTreeSet<String> =
+            storage.list("").await.expect("it lists").into_iter().map(|entry| entry.name).collect();
+        let newest = names.iter().rfind(|name| name.starts_with("manifest/")).expect("there is a manifest");
+        let bytes = storage.read_all(newest).await.expect("it is read");
+        let manifest = Manifest::decode(&bytes).expect("it is right").expect("it is whole");
+        let mut expected = BTreeSet::from([newest.clone(), newest.replace("manifest/", "manifest-copy/")]);
+        let mut logs = Vec::new();
+        for collection in &manifest.collections {
+            expected
+                .extend(collection.segments.iter().flat_map(|segment| &segment.files).map(|file| file.name.clone()));
+            logs.push((format!("c{:06}/log/", collection.id.0), collection.log_start));
+        }
+        let known = |name: &String| {
+            expected.contains(name)
+                || name == "fence"
+                || logs.iter().any(|(prefix, start)| {
+                    name.strip_prefix(prefix)
+                        .is_some_and(|number| number.parse::<u64>().is_ok_and(|number| number >= *start))
+                })
+        };
+        let orphans: Vec<_> = names.iter().filter(|name| !known(name)).collect();
+        assert!(orphans.is_empty(), "nobody names {orphans:?}; the manifest names {expected:?}");
+        storage.close().await.expect("it closes");
+    }
+
+    /// A byte goes wrong on a copy of the disk: the store refuses to open and says where, or does not need that byte.
+    async fn flip(&mut self, fault: Option<Fault>) {
+        if fault.is_some() || !self.random.one_in(3) {
+            return;
+        }
+        let mut objects = Vec::new();
+        for entry in self.storage.list("").await.expect("nothing fails between lives") {
+            objects.push((entry.name.clone(), self.storage.read_all(&entry.name).await.expect("it is there")));
+        }
+        // Damage at the very end of a log cannot be told from what a crash left there; nor can that of a manifest while another is
+        // still there, which is before the newer one is acknowledged.
+        let mut unclear: Vec<&str> = Vec::new();
+        const HEADER: usize = 32;
+        let mut begun = 0;
+        for (name, bytes) in objects.iter().rev().filter(|(name, _)| name.contains("/log/")) {
+            unclear.push(name);
+            begun += usize::from(bytes.len() > HEADER);
+            // The last may have been appended to and never synced; then the end of the one before is the end of the log.
+            if begun == 2 {
+                break;
+            }
+        }
+        let manifests = || objects.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("manifest/"));
+        if manifests().count() > 1 {
+            unclear.extend(manifests());
+        }
+        let clear: Vec<usize> = (0..objects.len())
+            .filter(|&at| !objects[at].1.is_empty() && !unclear.contains(&objects[at].0.as_str()))
+            .collect();
+        if clear.is_empty() {
+            return;
+        }
+        let wrong = *self.random.pick(&clear);
+        let name = objects[wrong].0.clone();
+        let at = self.random.below(objects[wrong].1.len() as u64) as usize;
+        if std::env::var_os("EDDY_SIM_SEED").is_some() {
+            let lengths: Vec<_> = objects.iter().map(|(name, bytes)| (name, bytes.len())).collect();
+            println!("byte {at} of {name} goes wrong on a copy of {lengths:?}");
+        }
+        let disk = MemoryStorage::new();
+        for (index, (name, bytes)) in objects.into_iter().enumerate() {
+            let mut bytes = bytes.to_vec();
+            if index == wrong {
+                bytes[at] ^= 0x10;
+            }
+            disk.put(&name, bytes.into()).await.expect("memory takes it");
+        }
+        match Db::open(Arc::new(disk), self.options()).await {
+            Ok(db) => {
+                let Ok(collection) = db.collection("notes") else {
+                    assert!(!self.created, "a wrong byte at {at} of {name} made a collection vanish");
+                    return;
+                };
+                for (writer, oracle) in self.oracles.iter().enumerate() {
+                    let found = read(&collection, writer as i64).await.expect("memory does not fail");
+                    oracle.check(&found, &format!("with a wrong byte at {at} of {name}"));
+                }
+            }
+            Err(error) => {
+                let told = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported);
+                assert!(told, "a wrong byte at {at} of {name} is told as {:?}: {error}", error.kind());
+            }
+        }
+    }
+}
+
+/// One of several that write at the same time.
+struct Writer<'a> {
+    db: &'a Db,
+    collection: &'a Collection,
+    oracle: &'a mut Oracle,
+    writer: i64,
+    random: Random,
+    version: u64,
+}
+
+impl Writer<'_> {
+    async fn work(mut self, steps: u64) {
+        for _ in 0..steps {
+            let done = match self.random.below(20) {
+                0..=9 => self.upsert().await,
+                10..=11 => self.insert().await,
+                12..=14 => self.delete_keys().await,
+                15 => self.delete_where().await,
+                16 => self.db.flush("notes").await,
+                _ => self.look().await,
+            };
+            match done {
+                Ok(()) => {}
+                // A full disk may get room again, a failed call may have been the only one.
+                Err(error) if error.kind() == ErrorKind::StorageFull || self.random.one_in(2) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn key(&mut self) -> i64 {
+        self.random.below((KEYS / WRITERS) as u64) as i64 * WRITERS + self.writer
+    }
+
+    fn rows(&mut self) -> Rows {
+        (0..1 + self.random.below(5))
+            .map(|_| {
+                self.version += 1;
+                let vector = (0..DIM).map(|_| self.random.below(1000) as u32).collect();
+                // Long ones pack well, short ones do not.
+                let padding = if self.random.one_in(4) { " padding".repeat(20) } else { String::new() };
+                (self.key(), (format!("version {}{padding}", self.version), vector))
+            })
+            .collect()
+    }
+
+    fn note(&mut self, done: Result<(), Error>, change: impl Fn(&mut Rows)) -> Result<(), Error> {
+        match &done {
+            Ok(()) => self.oracle.acknowledged(change),
+            Err(_) => self.oracle.uncertain(change),
+        }
+        done
+    }
+
+    async fn upsert(&mut self) -> Result<(), Error> {
+        let rows = self.rows();
+        let done = self.collection.upsert(batch(&self.collection.spec().schema, &rows)).await.map(drop);
+        self.note(done, |all| all.extend(rows.clone()))
+    }
+
+    async fn insert(&mut self) -> Result<(), Error> {
+        let rows = self.rows();
+        let done = self.collection.insert(batch(&self.collection.spec().schema, &rows)).await.map(drop);
+        if let Err(error) = &done
+            && error.kind() == ErrorKind::AlreadyExists
+        {
+            if let Some(certain) = self.oracle.certain() {
+                assert!(rows.keys().any(|key| certain.contains_key(key)), "none of {:?} exists", rows.keys());
+            }
+            return Ok(());
+        }
+        if done.is_ok()
+            && let Some(certain) = self.oracle.certain()
+        {
+            assert!(!rows.keys().any(|key| certain.contains_key(key)), "one of {:?} exists", rows.keys());
+        }
+        self.note(done, |all| all.extend(rows.clone()))
+    }
+
+    async fn delete_keys(&mut self) -> Result<(), Error> {
+        let keys: BTreeSet<i64> = (0..1 + self.random.below(3)).map(|_| self.key()).collect();
+        let target = Target::Keys(keys.iter().copied().map(Key::Int).collect());
+        let done = self.collection.delete(target).await.map(drop);
+        self.note(done, |all| all.retain(|key, _| !keys.contains(key)))
+    }
+
+    async fn delete_where(&mut self) -> Result<(), Error> {
+        let below = self.random.below(KEYS as u64) as i64;
+        let own = self.writer;
+        let filter = format!("id < {below} and id % {WRITERS} == {own}");
+        let done = self.collection.delete(Target::Filter(filter)).await.map(drop);
+        self.note(done, |all| all.retain(|key, _| *key >= below))
+    }
+
+    /// What was acknowledged can be read at once.
+    async fn look(&mut self) -> Result<(), Error> {
+        let found = read(self.collection, self.writer).await?;
+        self.oracle.check(&found, "while writing");
+        Ok(())
+    }
+}
+
+/// Indexes, flushes and merges beside the writers, and holds snapshots, which show to the end what they showed first.
+async fn keep_house(db: &Db, collection: &Collection, mut random: Random, steps: u64) {
+    let request = QueryRequest { output_fields: Some(vec!["*".to_owned()]), ..Default::default() };
+    let mut held = Vec::new();
+    for _ in 0..steps * 4 {
+        if random.one_in(8) {
+            let Ok(snapshot) = collection.snapshot() else { continue };
+            let Ok(rows) = snapshot.query(&request).await else { continue };
+            held.push((snapshot, rows));
+        }
+        if random.one_in(12) && !held.is_empty() {
+            held.swap_remove(random.below(held.len() as u64) as usize);
+        }
+        let done = if random.one_in(6) { db.flush("notes").await } else { db.maintain().await.map(drop) };
+        if done.is_err() && random.one_in(3) {
+            break;
+        }
+    }
+    for (snapshot, rows) in held {
+        if let Ok(now) = snapshot.query(&request).await {
+            assert!(sorted(now) == sorted(rows), "a snapshot shows other rows than at first");
+        }
+    }
+}
+
+fn sorted(rows: Vec<Row>) -> Vec<(i64, Row)> {
+    let mut rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| {
+            let Value::Int(key) = row["id"] else { panic!("a key of another type: {row:?}") };
+            (key, row)
+        })
+        .collect();
+    rows.sort_by_key(|(key, _)| *key);
+    rows
+}
