@@ -1,6 +1,7 @@
 import type { Client } from './client.js';
-import { decode, decodeRows, decodeSearch, encode, encodeRows, fromSchemaMessage, toQuery } from './codec.js';
+import { type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeRows, fromSchemaMessage, toQuery } from './codec.js';
 import { type CollectionStats, required } from './database.js';
+import { EddyError } from './error.js';
 import type { AnySchema, Field, InputRow, Key, KeyInput, OutputField, OutputRow, QueryInput, Schema, VectorField, WithField } from './schema.js';
 
 /** What was written. */
@@ -11,13 +12,45 @@ export interface WriteResponse<K = unknown> {
   count: number;
   /** The hybrid time of the write: milliseconds since 1970 above 18 bits of counter. */
   timestamp: bigint;
+  /** The version of all rows that it wrote, for `ifVersion`. */
+  version: string;
   /** Its position in the local log. */
   lsn: number;
 }
 
+/** How a write is done. */
+export interface WriteOptions {
+  /** When this write is acknowledged; as the database was opened when left out. */
+  durability?: 'synced' | 'buffered';
+}
+
+/** What must be so at the moment of a write, or it fails with `conflict` and nothing is written. Other replicas are not asked. */
+export interface Conditions {
+  /** None of its keys is there. */
+  ifAbsent?: boolean;
+  /**
+   * The version of each row that is there: of a write's response, or read as the output field `$version`. One for all rows, or one for
+   * each in their order, `null` for a row that must not be there.
+   */
+  ifVersion?: string | readonly (string | null)[];
+}
+
+/** Rows to delete. */
+export type DeleteTarget<S extends Schema> = { keys: readonly KeyInput<S>[] } | { filter: string };
+
+/** One of the operations of a batch. */
+export type Operation<S extends Schema> = Conditions &
+  ({ insert: readonly InputRow<S>[] } | { upsert: readonly InputRow<S>[] } | { delete: DeleteTarget<S> });
+
+/** What is read: what is there now, or was at a time inside the retention window. */
+export interface TimeOptions {
+  /** The `timestamp` of a write, or a time: what was there then. `gone` when that is no longer kept; see `retention`. */
+  at?: bigint | Date;
+}
+
 /** Which fields to return. */
-export interface OutputOptions<S extends Schema, F extends readonly string[] | undefined> {
-  /** Every field but the vectors when left out; `['*']` for all; a vector when named. */
+export interface OutputOptions<S extends Schema, F extends readonly string[] | undefined> extends TimeOptions {
+  /** Every field but the vectors when left out; `['*']` for all; a vector when named; `'$version'` for the version of each row. */
   outputFields?: F & (readonly OutputField<S>[] | undefined);
 }
 
@@ -87,12 +120,15 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   readonly name: string;
   readonly #client: Client;
   readonly #bigint: boolean;
+  /** What reads ask: the collection, or a snapshot of it. */
+  readonly #target: string;
 
   /** @internal */
-  constructor(client: Client, name: string, bigint: boolean) {
+  constructor(client: Client, name: string, bigint: boolean, target = name) {
     this.#client = client;
     this.name = name;
     this.#bigint = bigint;
+    this.#target = target;
   }
 
   /** Its schema, as it is stored. */
@@ -111,18 +147,43 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   }
 
   /** Adds rows, all or none; `already_exists` when a primary key is there. */
-  async insert(rows: readonly InputRow<S>[]): Promise<WriteResponse<Key<S, B>>> {
-    return this.#write('insert', encodeRows(rows));
+  async insert(rows: readonly InputRow<S>[], options: WriteOptions = {}): Promise<WriteResponse<Key<S, B>>> {
+    return this.batch([{ insert: rows }], options);
   }
 
   /** Adds or replaces rows, all or none. */
-  async upsert(rows: readonly InputRow<S>[]): Promise<WriteResponse<Key<S, B>>> {
-    return this.#write('upsert', encodeRows(rows));
+  async upsert(rows: readonly InputRow<S>[], options: WriteOptions & Conditions = {}): Promise<WriteResponse<Key<S, B>>> {
+    const { durability, ...conditions } = options;
+    return this.batch([{ upsert: rows, ...conditions }], { durability });
   }
 
   /** Deletes rows by key or by filter; keys that are not there count for nothing. */
-  async delete(target: { keys: readonly KeyInput<S>[] } | { filter: string }): Promise<WriteResponse> {
-    return this.#write('delete', encode(target));
+  async delete(target: DeleteTarget<S>, options: WriteOptions & Pick<Conditions, 'ifVersion'> = {}): Promise<WriteResponse> {
+    const { durability, ...conditions } = options;
+    return this.batch([{ delete: target, ...conditions }], { durability });
+  }
+
+  /**
+   * Does all operations, in order, or none of them, whatever fails or dies; readers see them together. A filter looks at the collection as
+   * it was before the first of them. There is no batch over several collections.
+   */
+  async batch(operations: readonly Operation<S>[], options: { durability?: WriteOptions['durability'] | undefined } = {}): Promise<WriteResponse<Key<S, B>>> {
+    if (!Array.isArray(operations)) {
+      throw new EddyError('invalid_argument', `an array of operations expected, got ${describe(operations)}`);
+    }
+    const body = encode({ ...options, operations: operations.map(toOperation) });
+    const response = decode(required(await this.#client.request('write', this.name, body)), true) as {
+      count: number;
+      timestamp: bigint | number;
+      version: string;
+      lsn: number;
+      keys?: (string | number | bigint)[];
+    };
+    const { count, timestamp, version, lsn } = response;
+    const written: WriteResponse<Key<S, B>> = { count, timestamp: BigInt(timestamp), version, lsn };
+    const bigint = (key: string | number | bigint) => (this.#bigint && typeof key === 'number' ? BigInt(key) : key);
+    if (response.keys) written.keys = response.keys.map(bigint) as Key<S, B>[];
+    return written;
   }
 
   /** The rows with these keys, in this order; keys that are not there are left out. */
@@ -130,28 +191,59 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     keys: readonly KeyInput<S>[],
     options: OutputOptions<S, F> = {},
   ): Promise<OutputRow<S, B, F>[]> {
-    const body = encode({ ...options, keys, bigint: this.#bigint });
-    return decodeRows(required(await this.#client.request('get', this.name, body)), this.#bigint) as OutputRow<S, B, F>[];
+    const { at, ...rest } = options;
+    const body = encode({ ...rest, keys, bigint: this.#bigint });
+    return decodeRows(await this.#read('get', body, at), this.#bigint) as OutputRow<S, B, F>[];
   }
 
   /** The rows that a filter selects, by ascending primary key. */
   async query<const F extends readonly string[] | undefined = undefined>(request: QueryRequest<S, F> = {}): Promise<OutputRow<S, B, F>[]> {
-    const body = encode({ ...request, bigint: this.#bigint });
-    return decodeRows(required(await this.#client.request('query', this.name, body)), this.#bigint) as OutputRow<S, B, F>[];
+    const { at, ...rest } = request;
+    const body = encode({ ...rest, bigint: this.#bigint });
+    return decodeRows(await this.#read('query', body, at), this.#bigint) as OutputRow<S, B, F>[];
   }
 
   /** How many rows a filter selects; all of them without one. */
-  async count(options: { filter?: string } = {}): Promise<number> {
-    return decode(required(await this.#client.request('count', this.name, encode(options)))) as number;
+  async count(options: { filter?: string } & TimeOptions = {}): Promise<number> {
+    const { at, ...rest } = options;
+    return decode(await this.#read('count', encode(rest), at)) as number;
   }
 
   /** The nearest rows, best first. */
   async search<const F extends readonly string[] | undefined = undefined>(
     request: SearchRequest<S, F>,
   ): Promise<SearchResponse<Key<S, B>, OutputRow<S, B, F>>> {
-    const body = encode({ ...request, vector: toQuery(request.vector), bigint: this.#bigint });
-    const response = required(await this.#client.request('search', this.name, body));
+    const { at, ...rest } = request;
+    const body = encode({ ...rest, vector: toQuery(request.vector), bigint: this.#bigint });
+    const response = await this.#read('search', body, at);
     return decodeSearch(response, this.#bigint) as unknown as SearchResponse<Key<S, B>, OutputRow<S, B, F>>;
+  }
+
+  /**
+   * The collection as it is now, or as it was at a time inside the retention window, whatever is written meanwhile. Release it: until then
+   * rows that it sees are kept, also when they are replaced or deleted.
+   */
+  async snapshot(options: TimeOptions = {}): Promise<Snapshot<S, B>> {
+    const target = await this.#hold(options.at);
+    const release = async () => {
+      await this.#client.request('releaseSnapshot', target);
+    };
+    return new Snapshot<S, B>(new Collection<S, B>(this.#client, this.name, this.#bigint, target), release);
+  }
+
+  async #hold(at: bigint | Date | undefined): Promise<string> {
+    const body = encode(at === undefined ? {} : { at: toTimestamp(at) });
+    return decode(required(await this.#client.request('snapshot', this.#target, body))) as string;
+  }
+
+  async #read(op: 'get' | 'query' | 'count' | 'search', body: Bytes, at: bigint | Date | undefined): Promise<Bytes> {
+    if (at === undefined) return required(await this.#client.request(op, this.#target, body));
+    const target = await this.#hold(at);
+    try {
+      return required(await this.#client.request(op, target, body));
+    } finally {
+      await this.#client.request('releaseSnapshot', target);
+    }
   }
 
   /** Writes the growing segment and its index to storage, so that the next open reads instead of replaying. */
@@ -184,17 +276,55 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
       client.release('watch', this.name).catch(() => {});
     };
   }
+}
 
-  async #write(op: 'insert' | 'upsert' | 'delete', body: ReturnType<typeof encode>): Promise<WriteResponse<Key<S, B>>> {
-    const response = decode(required(await this.#client.request(op, this.name, body)), true) as {
-      count: number;
-      timestamp: bigint | number;
-      lsn: number;
-      keys?: (string | number | bigint)[];
-    };
-    const written: WriteResponse<Key<S, B>> = { count: response.count, timestamp: BigInt(response.timestamp), lsn: response.lsn };
-    const bigint = (key: string | number | bigint) => (this.#bigint && typeof key === 'number' ? BigInt(key) : key);
-    if (response.keys) written.keys = response.keys.map(bigint) as Key<S, B>[];
-    return written;
+/** A collection as it was at one moment. It ends with {@link Snapshot.release}, and with the database. */
+export class Snapshot<S extends Schema = AnySchema, B extends boolean = false> {
+  /** As of the collection, at that moment. */
+  readonly get: Collection<S, B>['get'];
+  /** As of the collection, at that moment. */
+  readonly query: Collection<S, B>['query'];
+  /** As of the collection, at that moment. */
+  readonly count: Collection<S, B>['count'];
+  /** As of the collection, at that moment. */
+  readonly search: Collection<S, B>['search'];
+  readonly #release: () => Promise<void>;
+  #released: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(then: Collection<S, B>, release: () => Promise<void>) {
+    this.get = then.get.bind(then) as Collection<S, B>['get'];
+    this.query = then.query.bind(then) as Collection<S, B>['query'];
+    this.count = then.count.bind(then);
+    this.search = then.search.bind(then) as Collection<S, B>['search'];
+    this.#release = release;
   }
+
+  /** Lets go of what it sees; later reads fail with `gone`. Safe to call again. */
+  release(): Promise<void> {
+    this.#released ??= this.#release();
+    return this.#released;
+  }
+
+  /** The same as {@link Snapshot.release}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
+  }
+}
+
+/** A time of the last change that counts: the end of its millisecond. */
+function toTimestamp(at: unknown): bigint {
+  const timestamp = at instanceof Date && !Number.isNaN(at.getTime()) ? ((BigInt(at.getTime()) + 1n) << 18n) - 1n : at;
+  if (typeof timestamp === 'bigint' && timestamp >= 0n && timestamp < 2n ** 64n) return timestamp;
+  throw new EddyError('invalid_argument', `at: a timestamp (bigint) or a Date expected, got ${describe(at)}`);
+}
+
+function toOperation(operation: unknown): unknown {
+  const { insert, upsert, ifVersion, ...rest } = operation as { insert?: unknown[]; upsert?: unknown[]; ifVersion?: string | string[] };
+  return {
+    ...rest,
+    insert: insert && encodeRows(insert),
+    upsert: upsert && encodeRows(upsert),
+    ifVersion: typeof ifVersion === 'string' ? [ifVersion] : ifVersion,
+  };
 }

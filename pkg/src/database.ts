@@ -24,6 +24,11 @@ export interface OpenOptions<B extends boolean = boolean> {
    * follows within about half a second or 8 MiB of writes; a crash of the machine may lose what was written since.
    */
   durability?: 'synced' | 'buffered';
+  /**
+   * How many milliseconds rows that were replaced or deleted can still be read by the option `at`, from now on and, as far as they are
+   * still there, from before. Default 0: only snapshots keep them. It costs their space.
+   */
+  retention?: number;
   /** Read `int64` as `bigint`. By default it is a number, and one that a number cannot hold exactly is an error. */
   bigint?: B;
 }
@@ -171,7 +176,7 @@ export function required(body: Bytes | undefined): Bytes {
 
 /** Checks the options that JavaScript callers may get wrong. @internal */
 export function checkOptions(options: OpenOptions, hosts: readonly string[]): void {
-  const { name, storage = 'auto', durability = 'synced', path } = options;
+  const { name, storage = 'auto', durability = 'synced', retention = 0, path } = options;
   if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
     const got = typeof name === 'string' ? JSON.stringify(name) : typeof name;
     throw new EddyError('invalid_argument', `name: 1 to 128 letters, digits, '.', '_' or '-' expected, starting with a letter or digit; got ${got}`);
@@ -181,6 +186,9 @@ export function checkOptions(options: OpenOptions, hosts: readonly string[]): vo
   }
   if (!['synced', 'buffered'].includes(durability)) {
     throw new EddyError('invalid_argument', `durability: synced or buffered expected, got ${String(durability)}`);
+  }
+  if (typeof retention !== 'number' || !(retention >= 0)) {
+    throw new EddyError('invalid_argument', `retention: a number of milliseconds expected, got ${String(retention)}`);
   }
   if (path !== undefined && storage !== 'files' && storage !== 'auto') {
     throw new EddyError('invalid_argument', `path belongs to storage 'files', got storage '${storage}'`);

@@ -21,6 +21,8 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
   /** As for `open`. */
   durability?: 'synced' | 'buffered';
   /** As for `open`. */
+  retention?: number;
+  /** As for `open`. */
   bigint?: B;
 }
 
@@ -29,16 +31,16 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
  * bring their WebAssembly compiled. In a page it would block: use `open` of the package's main entry there.
  */
 export async function openEmbedded<const B extends boolean = false>(options: EmbeddedOptions<B>): Promise<Database<B>> {
-  const { name, wasm, build = 'relaxed', directory, durability = 'synced', bigint = false } = options;
+  const { name, wasm, build = 'relaxed', directory, durability = 'synced', retention = 0, bigint = false } = options;
   const port = inProcessPort(async (_open, send, onDeath) => {
     const classes = await start(async () => wasm, build);
     const engine = await Engine.open(
       classes,
-      (database) => (directory ? database.openDirectory(directory, durability === 'synced') : database.openMemory()),
+      (database) => (directory ? database.openDirectory(directory, durability === 'synced', retention) : database.openMemory(retention)),
       { pause: () => new Promise((resolve) => setTimeout(resolve, 0)), onDeath, onUncaught: () => {} },
     );
     const session = engine.connect(send);
     return { request: (op, target, body) => session.request(op, target, body), close: () => engine.close() };
   });
-  return Database.open<B>(port, { name, storage: 'memory', durability }, bigint);
+  return Database.open<B>(port, { name, storage: 'memory', durability, retention }, bigint);
 }

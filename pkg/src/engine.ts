@@ -16,6 +16,9 @@ export interface EngineHooks {
 /** A little more than the half second after which the engine syncs what was written with durability `buffered`. */
 const syncedAfterMs = 550;
 
+/** What no collection's name starts with. */
+const snapshotPrefix = 'snapshot:';
+
 /** A sync that one or more sessions share. */
 interface SharedSync {
   session: WasmSyncSession;
@@ -38,6 +41,8 @@ export class Engine {
   readonly #collections = new Map<string, WasmCollection>();
   readonly #sessions = new Set<EngineSession>();
   readonly #running = new Set<(error: EddyError) => void>();
+  readonly #snapshots = new Map<string, WasmCollection>();
+  #nextSnapshot = 1;
   readonly #watches = new Map<string, number>();
   readonly #syncs = new Map<string, SharedSync>();
   #online = true;
@@ -160,14 +165,22 @@ export class Engine {
       case 'addField':
         await this.#collection(target!).addField(body!);
         return undefined;
-      case 'insert':
-      case 'upsert':
-      case 'delete': {
-        const written = await this.#collection(target!)[op](body!);
+      case 'write': {
+        const written = await this.#collection(target!).write(body!);
         this.#wake();
         this.#wakeLater();
         return written;
       }
+      case 'snapshot': {
+        const { at } = decode(body!, true) as { at?: bigint | number };
+        const snapshot = this.#collection(target!).snapshot(at === undefined ? undefined : BigInt(at));
+        const key = `${snapshotPrefix}${this.#nextSnapshot++}`;
+        this.#snapshots.set(key, snapshot);
+        return encode(key);
+      }
+      case 'releaseSnapshot':
+        this.releaseSnapshot(target!);
+        return undefined;
       case 'get':
       case 'query':
       case 'search':
@@ -189,7 +202,18 @@ export class Engine {
     }
   }
 
+  /** Lets go of what a snapshot sees, once what runs on it has ended. @internal */
+  releaseSnapshot(key: string): void {
+    this.#snapshots.get(key)?.release();
+    this.#snapshots.delete(key);
+  }
+
   #collection(name: string): WasmCollection {
+    if (name.startsWith(snapshotPrefix)) {
+      const snapshot = this.#snapshots.get(name);
+      if (!snapshot) throw new EddyError('gone', 'the snapshot was released, or the tab that kept it is gone: take another one');
+      return snapshot;
+    }
     let collection = this.#collections.get(name);
     if (!collection) {
       collection = this.#db.collection(name);
@@ -324,6 +348,7 @@ class EngineSession implements Session {
   /** Takes the events that this client asked for. */
   readonly send: (event: EngineEvent) => void;
   readonly #watched = new Set<string>();
+  readonly #snapshots = new Set<string>();
   readonly #syncs = new Set<string>();
 
   constructor(engine: Engine, send: (event: EngineEvent) => void) {
@@ -353,6 +378,14 @@ class EngineSession implements Session {
       case 'syncResume':
         this.#engine.pauseSync(target!, op === 'syncPause');
         return undefined;
+      case 'snapshot': {
+        const key = (await this.#engine.run(op, target, body))!;
+        this.#snapshots.add(decode(key) as string);
+        return key;
+      }
+      case 'releaseSnapshot':
+        this.#snapshots.delete(target!);
+        return this.#engine.run(op, target, body);
       case 'network':
         this.#engine.setOnline(target === 'online');
         return undefined;
@@ -367,6 +400,7 @@ class EngineSession implements Session {
 
   async close(): Promise<void> {
     for (const key of this.#syncs) this.#engine.stopSync(key, this);
+    for (const key of this.#snapshots) this.#engine.releaseSnapshot(key);
     this.#engine.forget(this);
   }
 }

@@ -17,7 +17,7 @@ export function browserOpener(onUncaught: EngineHooks['onUncaught']): Opener {
       return Engine.open(await wasm, openStore, { pause, onDeath: died, onUncaught });
     };
     if (open.storage === 'memory') {
-      const engine = await openEngine((database) => database.openMemory(), onDeath);
+      const engine = await openEngine((database) => database.openMemory(open.retention), onDeath);
       const session = engine.connect(send);
       return { request: (op, target, body) => session.request(op, target, body), close: () => engine.close() };
     }
@@ -26,8 +26,8 @@ export function browserOpener(onUncaught: EngineHooks['onUncaught']): Opener {
       name: storage === 'indexeddb' ? `indexeddb:${open.name}` : open.name,
       openEngine: (died) =>
         openEngine(async (database) => {
-          if (storage !== 'indexeddb') return database.openOpfs(open.name, synced);
-          return database.openForeign(await IndexedDbStorage.open(open.name, synced), synced);
+          if (storage !== 'indexeddb') return database.openOpfs(open.name, synced, open.retention);
+          return database.openForeign(await IndexedDbStorage.open(open.name, synced), synced, open.retention);
         }, died),
       send,
       onDeath,

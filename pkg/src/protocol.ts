@@ -15,9 +15,9 @@ export type Op =
   | 'databaseStats'
   | 'describe'
   | 'addField'
-  | 'insert'
-  | 'upsert'
-  | 'delete'
+  | 'write'
+  | 'snapshot'
+  | 'releaseSnapshot'
   | 'get'
   | 'query'
   | 'count'
@@ -34,7 +34,7 @@ export type Op =
 
 /** Operations that leave the store as it is, so that asking twice is the same as asking once. @internal */
 export const reads: ReadonlySet<Op> = new Set<Op>([
-  'collections', 'aliases', 'databaseStats', 'describe', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'databaseStats', 'describe', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */
@@ -44,6 +44,7 @@ export interface OpenMessage {
     storage: 'auto' | 'opfs' | 'indexeddb' | 'memory' | 'files';
     path?: string | undefined;
     durability: 'synced' | 'buffered';
+    retention: number;
   };
 }
 

@@ -300,16 +300,19 @@ type Dynamic<S extends Schema> = S extends { readonly dynamic: true } ? { [name:
 /** Names that `outputFields` takes: the schema's, `'*'` for all with vectors, and for a dynamic collection any other. */
 export type OutputField<S extends Schema> = IsKnown<S> extends true
   ? S extends { readonly dynamic: true }
-    ? Names<S> | '*' | (string & {})
-    : Names<S> | '*'
+    ? Names<S> | '*' | '$version' | (string & {})
+    : Names<S> | '*' | '$version'
   : string;
 
 /** The row that `outputFields: F` gives. */
 export type OutputRow<S extends Schema, B extends boolean, F> = IsKnown<S> extends true
   ? F extends readonly string[]
-    ? '*' extends F[number]
-      ? Row<S, B>
-      : Flat<{ [K in F[number] & Names<S>]: FieldValue<S, K, B> } & { [K in Exclude<F[number], Names<S>>]?: Json }>
+    ? ('*' extends F[number]
+        ? Row<S, B>
+        : Flat<
+            { [K in F[number] & Names<S>]: FieldValue<S, K, B> } & { [K in Exclude<F[number], Names<S> | '$version'>]?: Json }
+          >) &
+        ('$version' extends F[number] ? { $version: string } : unknown)
     : ScalarRow<S, B>
   : { [name: string]: any };
 

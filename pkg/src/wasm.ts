@@ -12,9 +12,9 @@ import type { ForeignStorage } from './storage.js';
 export interface WasmCollection {
   addField(field: Uint8Array): Promise<void>;
   describe(): Uint8Array<ArrayBuffer>;
-  insert(rows: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
-  upsert(rows: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
-  delete(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  write(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  snapshot(at?: bigint | null): WasmCollection;
+  release(): void;
   get(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   query(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   count(filter?: string | null): Promise<number>;
@@ -53,10 +53,10 @@ export interface WasmDatabase {
 /** @internal */
 export interface Wasm {
   Database: {
-    openMemory(): Promise<WasmDatabase>;
-    openOpfs(name: string, synced: boolean): Promise<WasmDatabase>;
-    openDirectory(directory: DirectoryHandle, synced: boolean): Promise<WasmDatabase>;
-    openForeign(storage: ForeignStorage, synced: boolean): Promise<WasmDatabase>;
+    openMemory(retentionMs: number): Promise<WasmDatabase>;
+    openOpfs(name: string, synced: boolean, retentionMs: number): Promise<WasmDatabase>;
+    openDirectory(directory: DirectoryHandle, synced: boolean, retentionMs: number): Promise<WasmDatabase>;
+    openForeign(storage: ForeignStorage, synced: boolean, retentionMs: number): Promise<WasmDatabase>;
   };
   onPanic(listener: (message: string) => void): void;
 }

@@ -36,7 +36,10 @@ serve(
     try {
       engine = await Engine.open(
         wasm,
-        (database) => (directory ? database.openDirectory(directory, open.durability === 'synced') : database.openMemory()),
+        (database) => {
+          if (!directory) return database.openMemory(open.retention);
+          return database.openDirectory(directory, open.durability === 'synced', open.retention);
+        },
         hooks,
       );
     } catch (error) {

@@ -1,8 +1,11 @@
-use crate::base::{Lsn, Timestamp, Version};
+use serde::Deserialize;
+
+use crate::base::{Error, Lsn, Result, Timestamp, Version};
 use crate::model::{Batch, Key, Row, Value};
 
 /// When a write is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// After the log is synced: an acknowledged write survives a crash.
     #[default]
@@ -22,6 +25,44 @@ pub enum Operation {
     Upsert(Batch),
     /// Deletes rows.
     Delete(Target),
+}
+
+impl Operation {
+    /// That each of its rows or keys, in their order, has the version at the same place; `None`, that it is not there.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for another number of versions, and for a delete by filter.
+    pub fn conditions(&self, versions: Vec<Option<Version>>) -> Result<Vec<Condition>> {
+        let keys = match self {
+            Self::Insert(batch) | Self::Upsert(batch) => batch.keys(),
+            Self::Delete(Target::Keys(keys)) => keys.clone(),
+            Self::Delete(Target::Filter(_)) => return Err(Error::invalid("a delete by filter takes no versions")),
+        };
+        if keys.len() != versions.len() {
+            return Err(Error::invalid(format!("{} versions for {} rows", versions.len(), keys.len())));
+        }
+        Ok(keys.into_iter().zip(versions).map(|(key, version)| Condition { key, version }).collect())
+    }
+
+    /// The same from texts, as the outside hands versions in: one of all rows, or one of each; with `if_absent`, none may be there.
+    ///
+    /// # Errors
+    /// As of [`Self::conditions`], and for texts that are no versions.
+    pub fn conditions_of(&self, if_absent: bool, if_version: Option<&[Option<String>]>) -> Result<Vec<Condition>> {
+        let len = match self {
+            Self::Insert(batch) | Self::Upsert(batch) => batch.len(),
+            Self::Delete(Target::Keys(keys)) => keys.len(),
+            Self::Delete(Target::Filter(_)) => 0,
+        };
+        let version = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
+        match (if_absent, if_version) {
+            (false, None) => Ok(Vec::new()),
+            (true, None) => self.conditions(vec![None; len]),
+            (false, Some([one])) => self.conditions(vec![version(one)?; len]),
+            (false, Some(each)) => self.conditions(each.iter().map(version).collect::<Result<_>>()?),
+            (true, Some(_)) => Err(Error::invalid("a write takes ifAbsent or ifVersion, got both")),
+        }
+    }
 }
 
 /// How a write is done.

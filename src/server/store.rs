@@ -64,8 +64,13 @@ async fn open_bucket(url: &str) -> Result<Arc<dyn Storage>> {
 
 /// Opens the store at `place`; with `create`, makes it when it is not there.
 pub(super) async fn open(place: &Place, create: bool) -> Result<Db> {
+    open_with(place, create, Options::default()).await
+}
+
+/// The same, to behave as `options` say.
+pub(super) async fn open_with(place: &Place, create: bool, options: Options) -> Result<Db> {
     let storage = open_storage(place, create).await?;
-    Db::open(storage, Options::default()).await.map_err(|error| match error.kind() {
+    Db::open(storage, options).await.map_err(|error| match error.kind() {
         ErrorKind::Corrupt => {
             let message = format!("{}; `eddy repair` says what can be saved", error.message());
             Error::new(ErrorKind::Corrupt, message)

@@ -1,13 +1,15 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use wasm_bindgen::prelude::*;
 
 use super::error::{OrThrow, Thrown};
 use super::message::{
-    self, DeleteMessage, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage,
-    SearchResponseMessage, StatsMessage, WriteMessage,
+    self, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage, SearchResponseMessage,
+    StatsMessage, WriteMessage, WriteRequestMessage,
 };
-use crate::base::Lsn;
-use crate::db::{Db, WriteResponse};
-use crate::model::{Batch, Key};
+use crate::base::{Error, ErrorKind, Lsn, Timestamp};
+use crate::db::{Db, Snapshot};
 
 #[wasm_bindgen]
 extern "C" {
@@ -20,22 +22,30 @@ extern "C" {
 pub struct Collection {
     db: Db,
     collection: crate::db::Collection,
+    view: RefCell<Reads>,
+}
+
+/// What reads see.
+enum Reads {
+    Now,
+    Snapshot(Rc<Snapshot>),
+    Nothing,
 }
 
 impl Collection {
     pub(super) fn new(db: &Db, collection: crate::db::Collection) -> Self {
-        Self { db: db.clone(), collection }
+        Self { db: db.clone(), collection, view: RefCell::new(Reads::Now) }
     }
 
-    fn batch(&self, rows: &[u8]) -> Thrown<Batch> {
-        let schema = &self.collection.spec().schema;
-        message::decode_rows(schema, rows).and_then(|rows| self.collection.to_batch(rows)).or_throw()
-    }
-
-    /// What was written, with the keys of rows that may have got theirs here.
-    fn written(&self, written: WriteResponse, keys: Vec<Key>) -> Vec<u8> {
-        let keys = self.collection.spec().schema.auto_id().then_some(keys);
-        message::encode(&WriteMessage::new(&written, keys))
+    /// The snapshot that is read; `None` for what is there now.
+    fn snapshot_read(&self) -> Thrown<Option<Rc<Snapshot>>> {
+        match &*self.view.borrow() {
+            Reads::Now => Ok(None),
+            Reads::Snapshot(snapshot) => Ok(Some(snapshot.clone())),
+            Reads::Nothing => {
+                Err(Error::new(ErrorKind::Gone, "the snapshot was released; take another one")).or_throw()
+            }
+        }
     }
 }
 
@@ -54,27 +64,29 @@ impl Collection {
         self.db.add_field(self.collection.name(), field.0, field.1).await.or_throw()
     }
 
-    /// Adds rows, all or none.
-    pub async fn insert(&self, rows: Vec<u8>) -> Thrown<Vec<u8>> {
-        let batch = self.batch(&rows)?;
-        let keys = batch.keys();
-        Ok(self.written(self.collection.insert(batch).await.or_throw()?, keys))
+    /// Does all of the operations, in order, or none.
+    pub async fn write(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
+        let request = message::decode::<WriteRequestMessage>("the request", &request).or_throw()?;
+        let (operations, options) = request.into_operations(&self.collection).or_throw()?;
+        let auto_id = self.collection.spec().schema.auto_id();
+        let keys = auto_id.then(|| message::keys_written(&operations));
+        let written = self.collection.batch(operations, options).await.or_throw()?;
+        Ok(message::encode(&WriteMessage::new(&written, keys)))
     }
 
-    /// Adds or replaces rows, all or none.
-    pub async fn upsert(&self, rows: Vec<u8>) -> Thrown<Vec<u8>> {
-        let batch = self.batch(&rows)?;
-        let keys = batch.keys();
-        Ok(self.written(self.collection.upsert(batch).await.or_throw()?, keys))
+    /// The same collection as it is now, or was at that hybrid time, for reading only.
+    pub fn snapshot(&self, at: Option<u64>) -> Thrown<Self> {
+        let snapshot = match at {
+            Some(at) => self.collection.snapshot_at(Timestamp(at)),
+            None => self.collection.snapshot(),
+        };
+        let view = RefCell::new(Reads::Snapshot(Rc::new(snapshot.or_throw()?)));
+        Ok(Self { db: self.db.clone(), collection: self.collection.clone(), view })
     }
 
-    /// Deletes rows by key or filter.
-    pub async fn delete(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
-        let target = message::decode::<DeleteMessage>("the request", &request)
-            .and_then(|request| request.into_target(&self.collection.spec().schema))
-            .or_throw()?;
-        let written = self.collection.delete(target).await.or_throw()?;
-        Ok(message::encode(&WriteMessage::new(&written, None)))
+    /// Ends a snapshot, after what runs on it.
+    pub fn release(&self) {
+        self.view.replace(Reads::Nothing);
     }
 
     /// Rows by key.
@@ -83,7 +95,11 @@ impl Collection {
         let bigint = request.bigint;
         let schema = &self.collection.spec().schema;
         let (keys, fields) = request.into_keys(schema).or_throw()?;
-        let rows = self.collection.get(&keys, fields.as_deref()).await.or_throw()?;
+        let rows = match self.snapshot_read()? {
+            Some(snapshot) => snapshot.get(&keys, fields.as_deref()).await,
+            None => self.collection.get(&keys, fields.as_deref()).await,
+        };
+        let rows = rows.or_throw()?;
         RowsMessage::new(schema, &rows, bigint).and_then(|rows| rows.encode()).or_throw()
     }
 
@@ -91,13 +107,21 @@ impl Collection {
     pub async fn query(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
         let request = message::decode::<QueryMessage>("the request", &request).or_throw()?;
         let bigint = request.bigint;
-        let rows = self.collection.query(&request.into()).await.or_throw()?;
+        let rows = match self.snapshot_read()? {
+            Some(snapshot) => snapshot.query(&request.into()).await,
+            None => self.collection.query(&request.into()).await,
+        };
+        let rows = rows.or_throw()?;
         RowsMessage::new(&self.collection.spec().schema, &rows, bigint).and_then(|rows| rows.encode()).or_throw()
     }
 
     /// How many rows a filter selects.
     pub async fn count(&self, filter: Option<String>) -> Thrown<f64> {
-        Ok(self.collection.count(filter.as_deref()).await.or_throw()? as f64)
+        let count = match self.snapshot_read()? {
+            Some(snapshot) => snapshot.count(filter.as_deref()).await,
+            None => self.collection.count(filter.as_deref()).await,
+        };
+        Ok(count.or_throw()? as f64)
     }
 
     /// The nearest rows.
@@ -106,7 +130,11 @@ impl Collection {
         let bigint = request.bigint;
         let request = request.into_request(&self.collection.spec().schema).or_throw()?;
         let started = performance_now();
-        let response = self.collection.search(&request).await.or_throw()?;
+        let response = match self.snapshot_read()? {
+            Some(snapshot) => snapshot.search(&request).await,
+            None => self.collection.search(&request).await,
+        };
+        let response = response.or_throw()?;
         let ms = performance_now() - started;
         SearchResponseMessage::new(&self.collection.spec().schema, &response, ms, bigint)
             .and_then(|response| response.encode())

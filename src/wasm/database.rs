@@ -15,9 +15,10 @@ pub struct Database {
     db: Db,
 }
 
-async fn open(storage: Arc<dyn Storage>, synced: bool) -> Thrown<Database> {
+async fn open(storage: Arc<dyn Storage>, synced: bool, retention_ms: f64) -> Thrown<Database> {
     let durability = if synced { Durability::Synced } else { Durability::Buffered };
-    let db = Db::open(storage, Options { durability, ..Default::default() }).await.or_throw()?;
+    let options = Options { durability, retention_ms: retention_ms as u64, ..Default::default() };
+    let db = Db::open(storage, options).await.or_throw()?;
     Ok(Database { db })
 }
 
@@ -25,26 +26,26 @@ async fn open(storage: Arc<dyn Storage>, synced: bool) -> Thrown<Database> {
 impl Database {
     /// A store in memory, gone when it is closed.
     #[wasm_bindgen(js_name = openMemory)]
-    pub async fn open_memory() -> Thrown<Self> {
-        open(Arc::new(MemoryStorage::new()), false).await
+    pub async fn open_memory(retention_ms: f64) -> Thrown<Self> {
+        open(Arc::new(MemoryStorage::new()), false, retention_ms).await
     }
 
     /// The store of that name in the origin's private file system.
     #[wasm_bindgen(js_name = openOpfs)]
-    pub async fn open_opfs(name: String, synced: bool) -> Thrown<Self> {
-        open(Arc::new(DirectoryStorage::open_opfs(&name).await.or_throw()?), synced).await
+    pub async fn open_opfs(name: String, synced: bool, retention_ms: f64) -> Thrown<Self> {
+        open(Arc::new(DirectoryStorage::open_opfs(&name).await.or_throw()?), synced, retention_ms).await
     }
 
     /// The store in a directory: an object with the shape of a `FileSystemDirectoryHandle`.
     #[wasm_bindgen(js_name = openDirectory)]
-    pub async fn open_directory(directory: JsValue, synced: bool) -> Thrown<Self> {
-        open(Arc::new(DirectoryStorage::open_directory(directory).await.or_throw()?), synced).await
+    pub async fn open_directory(directory: JsValue, synced: bool, retention_ms: f64) -> Thrown<Self> {
+        open(Arc::new(DirectoryStorage::open_directory(directory).await.or_throw()?), synced, retention_ms).await
     }
 
     /// The store that JavaScript keeps: see `storage.ts` of the package.
     #[wasm_bindgen(js_name = openForeign)]
-    pub async fn open_foreign(storage: JsValue, synced: bool) -> Thrown<Self> {
-        open(Arc::new(ForeignStorage::new(storage)), synced).await
+    pub async fn open_foreign(storage: JsValue, synced: bool, retention_ms: f64) -> Thrown<Self> {
+        open(Arc::new(ForeignStorage::new(storage)), synced, retention_ms).await
     }
 
     /// This replica's id.

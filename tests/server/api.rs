@@ -121,3 +121,52 @@ fn the_index_is_built_while_the_server_is_idle() {
     let found = server.post_well("/api/collections/notes/search", &json!({"vector": [1, 0, 0], "limit": 1}));
     assert_eq!(found["hits"][0]["key"], 499);
 }
+
+#[test]
+fn batches_conditions_and_the_past() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &["--retention", "3600", "--buffered"]);
+    server.post_well("/api/collections", &notes());
+    let at = |what: &str| format!("/api/collections/notes/{what}");
+    let row = |id: i64, title: &str| json!({"id": id, "title": title, "v": [id, 1, 0]});
+    let first = server.post_well(&at("upsert"), &json!({"rows": [row(1, "a"), row(2, "a")], "ifAbsent": true}));
+    let (version, then) = (&first["version"], &first["timestamp"]);
+    let read = server.post_well(&at("get"), &json!({"keys": [1], "outputFields": ["title", "$version"]}));
+    assert_eq!(read["rows"], json!([{"title": "a", "$version": version}]));
+    let (status, answer) = server.post(&at("upsert"), &json!({"rows": [row(2, "b"), row(3, "b")], "ifAbsent": true}));
+    assert_eq!((status, &answer["error"]["kind"]), (409, &json!("conflict")), "{answer}");
+    let operations = json!([
+        {"upsert": [row(1, "b")], "ifVersion": version},
+        {"delete": {"keys": [2]}, "ifVersion": [version]},
+        {"insert": [row(4, "b")]},
+    ]);
+    let written = server.post_well(&at("batch"), &json!({"operations": operations, "durability": "synced"}));
+    assert_eq!(written["count"], 3);
+    let (status, answer) = server.post(&at("batch"), &json!({"operations": operations}));
+    assert_eq!((status, &answer["error"]["kind"]), (409, &json!("conflict")), "{answer}");
+    for (body, what) in [
+        (json!({"operations": [{}]}), "one of"),
+        (json!({"operations": [{"delete": {"filter": "id > 0"}, "ifVersion": [version]}]}), "takes no versions"),
+        (json!({"operations": [{"upsert": [row(1, "c")], "ifVersion": "x"}]}), "is no version"),
+        (json!({"operations": [{"upsert": [row(1, "c")], "ifVersion": [version, version]}]}), "2 versions for 1 rows"),
+        (json!({"operations": [], "durability": "perhaps"}), "perhaps"),
+    ] {
+        let (status, answer) = server.post(&at("batch"), &body);
+        assert_eq!((status, &answer["error"]["kind"]), (400, &json!("invalid_argument")), "{body}: {answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(what), "{answer}");
+    }
+    let titles = |body: Value| server.post_well(&at("query"), &body)["rows"].clone();
+    let fields = json!(["id", "title"]);
+    assert_eq!(titles(json!({"outputFields": fields})), json!([{"id": 1, "title": "b"}, {"id": 4, "title": "b"}]));
+    let past = json!([{"id": 1, "title": "a"}, {"id": 2, "title": "a"}]);
+    assert_eq!(titles(json!({"outputFields": fields, "at": then})), past);
+    assert_eq!(server.post_well(&at("count"), &json!({"at": then})), json!({"count": 2}));
+    assert_eq!(
+        server.post_well(&at("get"), &json!({"keys": [2], "outputFields": ["id"], "at": then}))["rows"][0]["id"],
+        2
+    );
+    let found = server.post_well(&at("search"), &json!({"vector": [4, 1, 0], "at": then}));
+    assert_eq!(found["hits"].as_array().unwrap().len(), 2);
+    let (status, answer) = server.post(&at("count"), &json!({"at": 1}));
+    assert_eq!((status, &answer["error"]["kind"]), (410, &json!("gone")), "{answer}");
+}

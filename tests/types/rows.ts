@@ -176,7 +176,16 @@ expectType<string>()(grownRow!.id);
 
 // Results, events, errors.
 const written = await notes.upsert([]);
-expectType<{ count: number; timestamp: bigint; lsn: number; keys?: number[] }>()({ ...written });
+expectType<{ count: number; timestamp: bigint; version: string; lsn: number; keys?: number[] }>()({ ...written });
+const [versioned] = await notes.get([1], { outputFields: ['title', '$version'] });
+expectType<string>()(versioned!.$version);
+await notes.batch([{ upsert: [], ifVersion: written.version }, { delete: { keys: [1] } }, { delete: { filter: 'done' } }], { durability: 'synced' });
+// @ts-expect-error a misspelt condition
+await notes.upsert([], { ifVersoin: written.version });
+await using snapshot = await notes.snapshot({ at: written.timestamp });
+const [then] = await snapshot.query({ outputFields: ['title'] });
+expectType<string>()(then!.title);
+await notes.search({ vector: [], at: new Date() });
 const stop: () => void = notes.onChange(({ lsn, collection }) => void (lsn satisfies number, collection satisfies string));
 stop();
 const sync = db.sync({ url: 'wss://example.com/sync', collections: ['notes'] });

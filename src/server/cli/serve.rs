@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::{DataDirectory, output};
 use crate::base::{Error, ErrorKind, Result};
-use crate::db::Db;
+use crate::db::{Db, Durability, Options};
 use crate::server::http::{Origin, Settings, Stop, serve};
 use crate::server::store;
 
@@ -22,7 +22,7 @@ Addresses:
   /                       the console
   /health                 status, version, replica, collections
   /sync                   sync over WebSocket
-  /api/collections        collections; /api/collections/NAME/{search,query,count,get,insert,upsert,delete} take JSON
+  /api/collections        collections; /api/collections/NAME/{search,query,count,get,insert,upsert,delete,batch} take JSON
 
 Examples:
   eddy serve --data ./eddy-data --console www/dist
@@ -50,6 +50,14 @@ pub(super) struct Serve {
     #[arg(long = "sample", value_name = "FILE")]
     samples: Vec<PathBuf>,
 
+    /// Acknowledge writes before they are synced, which follows within half a second: a crash of the machine may lose the last ones.
+    #[arg(long, env = "EDDY_BUFFERED")]
+    buffered: bool,
+
+    /// How long rows that were replaced or deleted can still be read by the option `at` of requests, in seconds.
+    #[arg(long, env = "EDDY_RETENTION", default_value_t = 0, value_name = "SECONDS")]
+    retention: u32,
+
     /// The largest request, in MiB.
     #[arg(long, env = "EDDY_BODY_LIMIT", default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u16).range(1..=1024))]
     body_limit: u16,
@@ -62,7 +70,12 @@ pub(super) async fn run(command: Serve) -> Result<()> {
         allow_origins: command.allow_origins,
         body_limit_bytes: usize::from(command.body_limit) << 20,
     };
-    let db = store::open(&command.directory.place(), true).await?;
+    let options = Options {
+        durability: if command.buffered { Durability::Buffered } else { Durability::Synced },
+        retention_ms: u64::from(command.retention) * 1_000,
+        ..Options::default()
+    };
+    let db = store::open_with(&command.directory.place(), true, options).await?;
     if db.collections().is_empty() {
         for sample in &command.samples {
             load(&db, sample).await?;

@@ -14,8 +14,11 @@ use serde_json::{Value as JsonValue, json};
 
 use super::App;
 use super::reply::Failure;
-use crate::base::{Error, Result};
-use crate::db::{Collection, CollectionStats, QueryRequest, SearchRequest, SearchResponse, Target, WriteResponse};
+use crate::base::{Error, Result, Timestamp};
+use crate::db::{
+    Collection, CollectionStats, Condition, Durability, Operation, QueryRequest, SearchRequest, SearchResponse,
+    Snapshot, Target, WriteOptions, WriteResponse,
+};
 use crate::engine::CollectionSpec;
 use crate::index::IndexSpec;
 use crate::model::{Field, Key, Row, Schema, Value};
@@ -39,6 +42,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/collections/{name}/insert", post(insert))
         .route("/api/collections/{name}/upsert", post(upsert))
         .route("/api/collections/{name}/delete", post(delete))
+        .route("/api/collections/{name}/batch", post(batch))
         .method_not_allowed_fallback(method_not_allowed)
 }
 
@@ -148,10 +152,10 @@ struct SearchBody {
     ef: Option<usize>,
     #[serde(default)]
     exact: bool,
+    at: Option<At>,
 }
 
 async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let collection = app.db.collection(&name)?;
     let body: SearchBody = parse(body)?;
     let started = tokio::time::Instant::now();
     let (vector, unknown) = match (body.vector, body.text) {
@@ -172,7 +176,14 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         ef: body.ef,
         exact: body.exact,
     };
-    let response = compute(&app, async move { collection.search(&request).await }).await?;
+    let reader = reader(&app, &name, body.at)?;
+    let response = compute(&app, async move {
+        match reader {
+            Reader::Now(collection) => collection.search(&request).await,
+            Reader::Then(snapshot) => snapshot.search(&request).await,
+        }
+    })
+    .await?;
     let mut answer = hits(&response);
     answer["ms"] = json!(started.elapsed().as_secs_f64() * 1e3);
     if let Some(unknown) = unknown {
@@ -189,13 +200,20 @@ struct QueryBody {
     limit: Option<usize>,
     #[serde(default)]
     offset: usize,
+    at: Option<At>,
 }
 
 async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let collection = app.db.collection(&name)?;
-    let QueryBody { filter, output_fields, limit, offset } = parse(body)?;
+    let QueryBody { filter, output_fields, limit, offset, at } = parse(body)?;
     let request = QueryRequest { filter, output_fields, limit, offset };
-    let rows = compute(&app, async move { collection.query(&request).await }).await?;
+    let reader = reader(&app, &name, at)?;
+    let rows = compute(&app, async move {
+        match reader {
+            Reader::Now(collection) => collection.query(&request).await,
+            Reader::Then(snapshot) => snapshot.query(&request).await,
+        }
+    })
+    .await?;
     Ok(Json(json!({ "rows": rows })))
 }
 
@@ -203,12 +221,19 @@ async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body
 #[serde(deny_unknown_fields)]
 struct CountBody {
     filter: Option<String>,
+    at: Option<At>,
 }
 
 async fn count(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let collection = app.db.collection(&name)?;
-    let CountBody { filter } = parse(body)?;
-    let count = compute(&app, async move { collection.count(filter.as_deref()).await }).await?;
+    let CountBody { filter, at } = parse(body)?;
+    let reader = reader(&app, &name, at)?;
+    let count = compute(&app, async move {
+        match reader {
+            Reader::Now(collection) => collection.count(filter.as_deref()).await,
+            Reader::Then(snapshot) => snapshot.count(filter.as_deref()).await,
+        }
+    })
+    .await?;
     Ok(Json(json!({ "count": count })))
 }
 
@@ -217,61 +242,161 @@ async fn count(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body
 struct GetBody {
     keys: Vec<Key>,
     output_fields: Option<Vec<String>>,
+    at: Option<At>,
 }
 
 async fn get_rows(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let collection = app.db.collection(&name)?;
-    let GetBody { keys, output_fields } = parse(body)?;
-    let rows = compute(&app, async move { collection.get(&keys, output_fields.as_deref()).await }).await?;
+    let GetBody { keys, output_fields, at } = parse(body)?;
+    let reader = reader(&app, &name, at)?;
+    let rows = compute(&app, async move {
+        match reader {
+            Reader::Now(collection) => collection.get(&keys, output_fields.as_deref()).await,
+            Reader::Then(snapshot) => snapshot.get(&keys, output_fields.as_deref()).await,
+        }
+    })
+    .await?;
     Ok(Json(json!({ "rows": rows })))
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RowsBody {
     rows: Vec<Row>,
+    #[serde(default)]
+    if_absent: bool,
+    if_version: Option<Versions>,
+    durability: Option<Durability>,
+}
+
+/// One for all rows, or one for each; null where there must be none.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Versions {
+    One(String),
+    Each(Vec<Option<String>>),
 }
 
 async fn insert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let collection = app.db.collection(&name)?;
-    let RowsBody { rows } = parse(body)?;
-    let response = compute(&app, async move {
-        let batch = collection.to_batch(rows)?;
-        let keys = collection.spec().schema.auto_id().then(|| batch.keys());
-        Ok((collection.insert(batch).await?, keys))
-    });
-    let (response, keys) = response.await?;
-    Ok(written(&response, keys))
+    let RowsBody { rows, if_absent, if_version, durability } = parse(body)?;
+    let operation = OperationBody { insert: Some(rows), if_absent, if_version, ..Default::default() };
+    write(&app, &name, BatchBody { operations: vec![operation], durability }).await
 }
 
 async fn upsert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let collection = app.db.collection(&name)?;
-    let RowsBody { rows } = parse(body)?;
-    let response = compute(&app, async move {
-        let batch = collection.to_batch(rows)?;
-        let keys = collection.spec().schema.auto_id().then(|| batch.keys());
-        Ok((collection.upsert(batch).await?, keys))
-    });
-    let (response, keys) = response.await?;
-    Ok(written(&response, keys))
+    let RowsBody { rows, if_absent, if_version, durability } = parse(body)?;
+    let operation = OperationBody { upsert: Some(rows), if_absent, if_version, ..Default::default() };
+    write(&app, &name, BatchBody { operations: vec![operation], durability }).await
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DeleteBody {
+    keys: Option<Vec<Key>>,
+    filter: Option<String>,
+    if_version: Option<Versions>,
+    durability: Option<Durability>,
+}
+
+async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let DeleteBody { keys, filter, if_version, durability } = parse(body)?;
+    let operation = OperationBody { delete: Some(TargetBody { keys, filter }), if_version, ..Default::default() };
+    write(&app, &name, BatchBody { operations: vec![operation], durability }).await
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DeleteBody {
+struct BatchBody {
+    operations: Vec<OperationBody>,
+    durability: Option<Durability>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OperationBody {
+    insert: Option<Vec<Row>>,
+    upsert: Option<Vec<Row>>,
+    delete: Option<TargetBody>,
+    #[serde(default)]
+    if_absent: bool,
+    if_version: Option<Versions>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetBody {
     keys: Option<Vec<Key>>,
     filter: Option<String>,
 }
 
-async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let collection = app.db.collection(&name)?;
-    let target = match parse(body)? {
-        DeleteBody { keys: Some(keys), filter: None } => Target::Keys(keys),
-        DeleteBody { keys: None, filter: Some(filter) } => Target::Filter(filter),
-        _ => return Err(Error::invalid("a delete needs either \"keys\" or \"filter\"").into()),
+impl OperationBody {
+    fn into_operation(self, collection: &Collection) -> Result<(Operation, Vec<Condition>)> {
+        let operation = match (self.insert, self.upsert, self.delete) {
+            (Some(rows), None, None) => Operation::Insert(collection.to_batch(rows)?),
+            (None, Some(rows), None) => Operation::Upsert(collection.to_batch(rows)?),
+            (None, None, Some(TargetBody { keys: Some(keys), filter: None })) => Operation::Delete(Target::Keys(keys)),
+            (None, None, Some(TargetBody { keys: None, filter: Some(filter) })) => {
+                Operation::Delete(Target::Filter(filter))
+            }
+            (None, None, Some(_)) => return Err(Error::invalid("a delete needs either \"keys\" or \"filter\"")),
+            _ => return Err(Error::invalid("an operation is one of \"insert\", \"upsert\" and \"delete\"")),
+        };
+        let versions = self.if_version.map(|versions| match versions {
+            Versions::One(version) => vec![Some(version)],
+            Versions::Each(versions) => versions,
+        });
+        let conditions = operation.conditions_of(self.if_absent, versions.as_deref())?;
+        Ok((operation, conditions))
+    }
+}
+
+async fn batch(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    write(&app, &name, parse(body)?).await
+}
+
+async fn write(app: &App, name: &str, body: BatchBody) -> Answer {
+    let collection = app.db.collection(name)?;
+    let response = compute(app, async move {
+        let mut options = WriteOptions { durability: body.durability, ..Default::default() };
+        let (mut operations, mut keys) = (Vec::new(), Vec::new());
+        for operation in body.operations {
+            let (operation, conditions) = operation.into_operation(&collection)?;
+            if let Operation::Insert(batch) | Operation::Upsert(batch) = &operation {
+                keys.extend(batch.keys());
+            }
+            options.conditions.extend(conditions);
+            operations.push(operation);
+        }
+        let keys = collection.spec().schema.auto_id().then_some(keys);
+        Ok((collection.batch(operations, options).await?, keys))
+    });
+    let (response, keys) = response.await?;
+    Ok(written(&response, keys))
+}
+
+/// A hybrid timestamp as answers tell it: a decimal string, or a number that JSON holds exactly.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum At {
+    Number(u64),
+    Text(String),
+}
+
+/// The collection as it is now, or was at a time.
+fn reader(app: &App, name: &str, at: Option<At>) -> Result<Reader> {
+    let collection = app.db.collection(name)?;
+    let timestamp = match at {
+        None => return Ok(Reader::Now(collection)),
+        Some(At::Number(number)) => number,
+        Some(At::Text(text)) => text
+            .parse()
+            .map_err(|_| Error::invalid(format!("\"at\" is {text:?}; expected the timestamp of a write")))?,
     };
-    let response = compute(&app, async move { collection.delete(target).await }).await?;
-    Ok(written(&response, None))
+    collection.snapshot_at(Timestamp(timestamp)).map(Reader::Then)
+}
+
+enum Reader {
+    Now(Collection),
+    Then(Snapshot),
 }
 
 /// Runs `task` to its end off the threads that answer requests, a few at a time.
@@ -320,8 +445,7 @@ fn shortest(score: f32) -> f64 {
 
 fn written(response: &WriteResponse, keys: Option<Vec<Key>>) -> Json<JsonValue> {
     // A hybrid timestamp has more digits than JavaScript's numbers hold.
-    let mut answer =
-        json!({"count": response.count, "timestamp": response.timestamp.0.to_string(), "lsn": response.lsn});
+    let mut answer = json!({"count": response.count, "timestamp": response.timestamp.0.to_string(), "version": response.version.to_string(), "lsn": response.lsn});
     if let Some(keys) = keys {
         answer["keys"] = json!(keys);
     }

@@ -9,8 +9,8 @@ mod request;
 mod rows;
 mod schema;
 
-pub(super) use request::{DeleteMessage, GetMessage, QueryMessage, SearchMessage};
-pub(super) use rows::{RowsMessage, SearchResponseMessage, decode_rows};
+pub(super) use request::{GetMessage, QueryMessage, SearchMessage, WriteRequestMessage, keys_written};
+pub(super) use rows::{RowsMessage, SearchResponseMessage};
 pub(super) use schema::{FieldMessage, SchemaMessage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,7 @@ pub(super) struct WriteMessage {
     count: f64,
     /// Past 2^53: a `bigint` in JavaScript.
     timestamp: u64,
+    version: String,
     lsn: f64,
     /// Of the rows, where the collection may have made them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,7 +44,13 @@ pub(super) struct WriteMessage {
 
 impl WriteMessage {
     pub(super) fn new(response: &WriteResponse, keys: Option<Vec<Key>>) -> Self {
-        Self { count: response.count as f64, timestamp: response.timestamp.0, lsn: response.lsn.0 as f64, keys }
+        Self {
+            count: response.count as f64,
+            timestamp: response.timestamp.0,
+            version: response.version.to_string(),
+            lsn: response.lsn.0 as f64,
+            keys,
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 use serde::Deserialize;
+use serde_bytes::ByteBuf;
 
 use super::item::Item;
+use super::rows::decode_rows;
 use crate::base::{Error, Result};
-use crate::db::{QueryRequest, SearchRequest, Target};
+use crate::db::{Collection, Durability, Operation, QueryRequest, SearchRequest, Target, WriteOptions};
 use crate::model::{Key, Schema};
 
 fn keys(schema: &Schema, items: Vec<Item>) -> Result<Vec<Key>> {
@@ -31,10 +33,65 @@ impl GetMessage {
     }
 }
 
+/// Operations that are done together.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct WriteRequestMessage {
+    operations: Vec<OperationMessage>,
+    #[serde(default)]
+    durability: Option<Durability>,
+}
+
+/// One of the first three, and on which condition.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OperationMessage {
+    #[serde(default)]
+    insert: Option<ByteBuf>,
+    #[serde(default)]
+    upsert: Option<ByteBuf>,
+    #[serde(default)]
+    delete: Option<DeleteMessage>,
+    #[serde(default)]
+    if_absent: bool,
+    #[serde(default)]
+    if_version: Option<Vec<Option<String>>>,
+}
+
+impl WriteRequestMessage {
+    /// The operations and how they are done.
+    pub(in super::super) fn into_operations(self, collection: &Collection) -> Result<(Vec<Operation>, WriteOptions)> {
+        let schema = &collection.spec().schema;
+        let batch = |rows: &[u8]| decode_rows(schema, rows).and_then(|rows| collection.to_batch(rows));
+        let mut options = WriteOptions { durability: self.durability, ..Default::default() };
+        let mut operations = Vec::new();
+        for message in self.operations {
+            let operation = match (message.insert, message.upsert, message.delete) {
+                (Some(rows), None, None) => Operation::Insert(batch(&rows)?),
+                (None, Some(rows), None) => Operation::Upsert(batch(&rows)?),
+                (None, None, Some(target)) => Operation::Delete(target.into_target(schema)?),
+                _ => return Err(Error::invalid("an operation is one of insert, upsert and delete")),
+            };
+            options.conditions.extend(operation.conditions_of(message.if_absent, message.if_version.as_deref())?);
+            operations.push(operation);
+        }
+        Ok((operations, options))
+    }
+}
+
+/// The keys of the rows, in order.
+pub(in super::super) fn keys_written(operations: &[Operation]) -> Vec<Key> {
+    let keys = |operation: &Operation| match operation {
+        Operation::Insert(batch) | Operation::Upsert(batch) => batch.keys(),
+        Operation::Delete(_) => Vec::new(),
+    };
+    operations.iter().flat_map(keys).collect()
+}
+
 /// Rows to delete: one of the two.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct DeleteMessage {
+struct DeleteMessage {
     #[serde(default)]
     keys: Option<Vec<Item>>,
     #[serde(default)]
@@ -43,7 +100,7 @@ pub(in super::super) struct DeleteMessage {
 
 impl DeleteMessage {
     /// The rows meant.
-    pub(in super::super) fn into_target(self, schema: &Schema) -> Result<Target> {
+    fn into_target(self, schema: &Schema) -> Result<Target> {
         match (self.keys, self.filter) {
             (Some(items), None) => keys(schema, items).map(Target::Keys),
             (None, Some(filter)) => Ok(Target::Filter(filter)),
