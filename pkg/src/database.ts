@@ -147,6 +147,25 @@ export class Database<B extends boolean = false> {
     return this.collection(name);
   }
 
+  /**
+   * All collections with their indexes in one file, each as it was at one moment: to keep, to move to another browser, or to open with the
+   * command `eddy restore`. It is put together in memory.
+   */
+  async exportFile(): Promise<Blob> {
+    return new Blob([required(await this.#client.request('exportFile'))], { type: 'application/octet-stream' });
+  }
+
+  /**
+   * Adds the collections of a file that {@link Database.exportFile} or `eddy backup` made, all or none; tells their names.
+   *
+   * @throws {@link EddyError} `corrupt` when the file was cut or changed, `already_exists` when a collection of that name is there.
+   */
+  async importFile(file: Blob | ArrayBuffer | Uint8Array): Promise<string[]> {
+    const given = file instanceof Blob ? await file.arrayBuffer() : file;
+    const bytes = given instanceof Uint8Array ? (given.slice() as Bytes) : new Uint8Array(given.slice(0));
+    return decode(required(await this.#client.request('importFile', undefined, bytes))) as string[];
+  }
+
   /** What it holds. */
   async stats(): Promise<DatabaseStats> {
     return decode(required(await this.#client.request('databaseStats'))) as DatabaseStats;

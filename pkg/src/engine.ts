@@ -156,6 +156,13 @@ export class Engine {
         this.#keep(target!, await this.#db.loadDataset(target!, body!));
         this.#wake();
         return undefined;
+      case 'exportFile':
+        return this.#db.exportArchive();
+      case 'importFile': {
+        const names = await this.#db.importArchive(body!);
+        this.#wake();
+        return encode(names);
+      }
       case 'databaseStats': {
         const stats = decode(await this.#db.stats()) as Record<string, unknown>;
         return encode({ ...stats, maintenanceError: this.#maintenanceError });

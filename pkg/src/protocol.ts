@@ -12,6 +12,8 @@ export type Op =
   | 'dropAlias'
   | 'aliases'
   | 'loadDataset'
+  | 'exportFile'
+  | 'importFile'
   | 'databaseStats'
   | 'describe'
   | 'addField'
@@ -34,7 +36,7 @@ export type Op =
 
 /** Operations that leave the store as it is, so that asking twice is the same as asking once. @internal */
 export const reads: ReadonlySet<Op> = new Set<Op>([
-  'collections', 'aliases', 'databaseStats', 'describe', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'exportFile', 'databaseStats', 'describe', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */

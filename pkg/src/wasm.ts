@@ -45,6 +45,8 @@ export interface WasmDatabase {
   loadDataset(name: string, bytes: Uint8Array): Promise<WasmCollection>;
   stats(): Promise<Uint8Array<ArrayBuffer>>;
   sync(request: Uint8Array, listener: (status: Uint8Array<ArrayBuffer>) => void): WasmSyncSession;
+  exportArchive(): Promise<Uint8Array<ArrayBuffer>>;
+  importArchive(archive: Uint8Array): Promise<string[]>;
   maintain(): Promise<boolean>;
   close(): Promise<void>;
   free(): void;

@@ -81,6 +81,9 @@ pub(super) struct Shared {
     pub(super) cache: Mutex<Cache>,
     /// What of the limit the cache may take.
     cache_capacity: AtomicUsize,
+    /// How many snapshots there are, and the files that no manifest names and that wait for their end.
+    pub(super) pins: AtomicUsize,
+    pub(super) garbage: Mutex<Vec<String>>,
     /// The store whose part this is, once it is open.
     db: OnceLock<Weak<Inner>>,
 }
@@ -101,6 +104,8 @@ impl Shared {
             closed: AtomicBool::new(false),
             cache: Mutex::default(),
             cache_capacity: AtomicUsize::new(0),
+            pins: AtomicUsize::new(0),
+            garbage: Mutex::default(),
             db: OnceLock::new(),
         }
     }
@@ -108,6 +113,11 @@ impl Shared {
     /// The store, unless its last handle is gone.
     pub(super) fn db(&self) -> Option<Db> {
         Some(Db { inner: self.db.get()?.upgrade()? })
+    }
+
+    /// The manifest that is in the storage.
+    pub(super) async fn manifest(&self) -> Manifest {
+        self.manifest.lock().await.clone()
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -277,6 +287,11 @@ impl Db {
         })
     }
 
+    pub(super) fn insert_collection(&self, collection: Collection) {
+        let name = collection.name().to_owned();
+        self.inner.collections.write().expect("no panic while held").insert(name, collection);
+    }
+
     /// All collections, by name.
     pub fn collections(&self) -> Vec<Collection> {
         let collections = self.inner.collections.read().expect("no panic while held");
@@ -306,9 +321,9 @@ impl Db {
             db.inner.collections.write().expect("no panic while held").retain(is_another);
             collection.end().await;
             // The manifest no longer names them: files that stay after a crash here are swept at the next open.
-            let storage = &db.inner.shared.storage;
-            for entry in storage.list(&name::collection(id)).await? {
-                storage.remove(&entry.name).await?;
+            let shared = &db.inner.shared;
+            for entry in shared.storage.list(&name::collection(id)).await? {
+                shared.remove_file(entry.name).await?;
             }
             Ok(())
         })

@@ -107,3 +107,44 @@ fn a_log_that_does_not_reach_the_next_owners_is_damage() {
         assert!(error.message().contains(&log.name), "{error}");
     });
 }
+
+/// A merge removes the files of its inputs; a snapshot that names them still reads them.
+#[test]
+fn a_snapshot_keeps_its_files_until_it_is_dropped_and_becomes_a_store() {
+    block_on(async {
+        let storage = MemoryStorage::new();
+        let db = open(&storage).await;
+        db.create_collection("notes", spec()).await.unwrap();
+        for batch in 0..6 {
+            write(&db, batch * 10..batch * 10 + 10).await;
+            db.flush("notes").await.unwrap();
+        }
+        let snapshot = db.snapshot().await.unwrap();
+        write(&db, 60..70).await;
+        db.flush("notes").await.unwrap();
+        while db.maintain().await.unwrap() {}
+        let files: Vec<_> = snapshot.manifest().files().cloned().collect();
+        for file in &files {
+            snapshot.read(file).await.unwrap();
+        }
+        let mut archive = Vec::new();
+        for number in 0.. {
+            match snapshot.piece(number).await.unwrap() {
+                Some(piece) => archive.extend(piece),
+                None => break,
+            }
+        }
+        drop(snapshot);
+        db.maintain().await.unwrap();
+        assert!(storage.read_all(&files[0].name).await.is_err(), "the merge has removed it by now");
+
+        let other = open(&MemoryStorage::new()).await;
+        other.create_collection("other", spec()).await.unwrap();
+        assert_eq!(other.import_archive(archive.clone().into()).await.unwrap(), ["notes"]);
+        assert_eq!(ids(&other).await, (0..60).collect::<Vec<_>>());
+        write(&other, 60..65).await;
+        let again = other.import_archive(archive.into()).await.unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(ids(&other).await.len(), 65);
+    });
+}

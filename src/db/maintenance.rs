@@ -20,6 +20,7 @@ impl Db {
     pub async fn maintain(&self) -> Result<bool> {
         self.inner.shared.check_open()?;
         let Some(_one) = self.inner.maintenance.try_lock() else { return Ok(true) };
+        self.inner.shared.remove_garbage().await?;
         for collection in self.collections() {
             if self.step(&collection).await? {
                 return Ok(true);
@@ -180,7 +181,7 @@ impl Db {
             })
             .await?;
         for file in old {
-            self.inner.shared.storage.remove(&file.name).await?;
+            self.inner.shared.remove_file(file.name).await?;
         }
         Ok(true)
     }
@@ -223,15 +224,15 @@ impl Db {
             .await?;
         let merge = merging.take().expect("a merge is under way");
         collection.inner.state.write().expect("no panic while held").replace_merged(merge);
-        for file in old.iter().flat_map(|segment| &segment.files) {
-            self.inner.shared.storage.remove(&file.name).await?;
+        for file in old.into_iter().flat_map(|segment| segment.files) {
+            self.inner.shared.remove_file(file.name).await?;
         }
         Ok(true)
     }
 }
 
 /// Puts a file that no manifest names yet, over whatever an attempt that failed has left.
-async fn put_fresh(storage: &dyn Storage, name: &str, bytes: &bytes::Bytes) -> Result<()> {
+pub(super) async fn put_fresh(storage: &dyn Storage, name: &str, bytes: &bytes::Bytes) -> Result<()> {
     match storage.put(name, bytes.clone()).await {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             storage.remove(name).await?;

@@ -6,6 +6,7 @@
 
 mod alias;
 mod alter;
+mod archive;
 mod blocks;
 mod collection;
 mod commit;
@@ -25,6 +26,7 @@ mod specs;
 mod sync;
 
 pub use crate::engine::Memory;
+pub use archive::StoreSnapshot;
 pub use collection::Collection;
 pub use database::{Db, Options};
 #[cfg(native)]

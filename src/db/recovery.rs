@@ -132,12 +132,12 @@ async fn newest_manifest(storage: &dyn Storage, entries: &[Entry], environment: 
     Ok(Manifest::new(ReplicaId((environment.random_u64() >> 11).max(1))))
 }
 
-struct Opened {
-    state: CollectionState,
-    log: Log,
+pub(super) struct Opened {
+    pub(super) state: CollectionState,
+    pub(super) log: Log,
 }
 
-async fn open_collection(
+pub(super) async fn open_collection(
     storage: &dyn Storage,
     described: &CollectionManifest,
     entries: &[Entry],

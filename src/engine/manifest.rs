@@ -100,6 +100,11 @@ impl Manifest {
         }
     }
 
+    /// All files that it names, in its order.
+    pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
+        self.collections.iter().flat_map(|collection| &collection.segments).flat_map(|segment| &segment.files)
+    }
+
     /// The collection of that id.
     pub fn collection_mut(&mut self, id: CollectionId) -> Option<&mut CollectionManifest> {
         self.collections.iter_mut().find(|collection| collection.id == id)

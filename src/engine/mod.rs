@@ -6,6 +6,7 @@
 //!
 #![doc = include_str!("../docs/formats.md")]
 
+pub mod archive;
 mod changes;
 mod collection;
 mod compaction;

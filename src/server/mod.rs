@@ -5,6 +5,7 @@
 //! filters or replication.
 #![doc = include_str!("../docs/server.md")]
 
+pub mod backup;
 pub mod cli;
 pub mod http;
 pub mod import;

@@ -132,6 +132,23 @@ impl Database {
         Ok(Collection::new(&self.db, self.db.load_dataset(&name, bytes.into(), |_, _| {}).await.or_throw()?))
     }
 
+    /// The whole store as an archive.
+    #[wasm_bindgen(js_name = exportArchive)]
+    pub async fn export_archive(&self) -> Thrown<Vec<u8>> {
+        let snapshot = self.db.snapshot().await.or_throw()?;
+        let mut archive = Vec::new();
+        while let Some(piece) = snapshot.piece(archive.len()).await.or_throw()? {
+            archive.push(piece);
+        }
+        Ok(archive.concat())
+    }
+
+    /// Adds the collections of an archive; tells their names.
+    #[wasm_bindgen(js_name = importArchive)]
+    pub async fn import_archive(&self, archive: Vec<u8>) -> Thrown<Vec<String>> {
+        self.db.import_archive(archive.into()).await.or_throw()
+    }
+
     /// One bounded step of background work; tells whether more is waiting.
     pub async fn maintain(&self) -> Thrown<bool> {
         self.db.maintain().await.or_throw()

@@ -9,6 +9,7 @@
 #[path = "../native/mod.rs"]
 mod native;
 
+mod backup;
 mod help;
 mod import;
 mod repair;

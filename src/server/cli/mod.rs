@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 for success, 1 for a failure, 2 for a command that is written wrongly. What a command
 //! finds goes to standard output, everything else to standard error.
 
+mod backup;
 mod import;
 mod info;
 mod output;
@@ -49,6 +50,8 @@ enum Command {
     Search(search::Search),
     Info(info::Info),
     Repair(repair::Repair),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
 }
 
 /// Where the store is.
@@ -103,6 +106,8 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Search(command) => search::run(command).await,
         Command::Info(command) => info::run(command).await,
         Command::Repair(command) => repair::run(command).await,
+        Command::Backup(command) => backup::backup(command).await,
+        Command::Restore(command) => backup::restore(command).await,
     }
 }
 

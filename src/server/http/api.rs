@@ -32,6 +32,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/health", get(health))
         .route("/api/collections", get(list).post(create))
         .route("/api/collections/{name}", get(describe).delete(drop_collection))
+        .route("/api/archive", get(archive))
         .route("/api/aliases", get(aliases))
         .route("/api/aliases/{alias}", axum::routing::put(set_alias).delete(drop_alias))
         .route("/api/collections/{name}/fields", post(add_field))
@@ -58,6 +59,18 @@ async fn health(State(app): State<Arc<App>>) -> Json<JsonValue> {
         "replica": app.db.replica_id(),
         "collections": app.db.collections().len(),
     }))
+}
+
+/// The whole store as it is now, in one file, while it goes on. A client that goes away ends it.
+async fn archive(State(app): State<Arc<App>>) -> Result<Response, Failure> {
+    let snapshot = app.db.snapshot().await?;
+    let pieces = futures_util::stream::try_unfold((snapshot, 0), |(snapshot, number)| async move {
+        let piece = snapshot.piece(number).await?;
+        Ok::<_, Error>(piece.map(|piece| (piece, (snapshot, number + 1))))
+    });
+    let headers =
+        [("content-type", "application/octet-stream"), ("content-disposition", "attachment; filename=\"store.eddy\"")];
+    Ok((headers, axum::body::Body::from_stream(pieces)).into_response())
 }
 
 async fn list(State(app): State<Arc<App>>) -> Answer {

@@ -1,0 +1,195 @@
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use clap::Args;
+
+use super::{DataDirectory, output};
+use crate::base::{Error, ErrorKind, Result};
+use crate::engine::archive;
+use crate::server::backup::{self, Source, Summary};
+use crate::server::store::{self, Place};
+
+/// The end of an archive's file name.
+const ARCHIVE: &str = ".eddy";
+
+/// Copy a store to another place; the next time, only what is new
+///
+/// A backup is all collections with their indexes, each as it was at one moment. Its files are checked when it is made and when it is
+/// restored. A store that a server has open is copied through the server: --from.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  eddy backup --data ./eddy-data /mnt/backup               the first copies everything, later ones what is new
+  eddy backup --data ./eddy-data --keep 7 s3://bucket/b    to a bucket; all but the newest 7 backups are removed
+  eddy backup --data ./eddy-data notes.eddy                one file, which browsers and Node can import
+  eddy backup --from http://localhost:7700 /mnt/backup     while a server runs
+  eddy restore /mnt/backup --check                         reads and checks everything")]
+pub(super) struct Backup {
+    /// A directory, a bucket's URL, or a file that ends with `.eddy`.
+    #[arg(value_name = "DEST")]
+    destination: String,
+
+    #[command(flatten)]
+    directory: DataDirectory,
+
+    /// The address of a server that has the store open.
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
+
+    /// Keep this many backups in DEST, the newest; without it, all.
+    #[arg(long, value_name = "COUNT")]
+    keep: Option<usize>,
+}
+
+/// Make a store of a backup
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  eddy restore /mnt/backup --data ./restored               the newest backup
+  eddy restore /mnt/backup --number 3 --data ./restored
+  eddy restore notes.eddy --data ./restored
+  eddy restore /mnt/backup --check                         only read and check it")]
+pub(super) struct Restore {
+    /// The directory, bucket or file that `eddy backup` wrote.
+    #[arg(value_name = "SOURCE")]
+    source: String,
+
+    #[command(flatten)]
+    directory: DataDirectory,
+
+    /// Which backup; without it, the newest.
+    #[arg(long, value_name = "NUMBER")]
+    number: Option<u64>,
+
+    /// Read and check everything, and write nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) async fn backup(command: Backup) -> Result<()> {
+    let read = match &command.from {
+        Some(url) => Some(archive::decode(&download(url)?)?),
+        None => None,
+    };
+    let db = match &read {
+        Some(_) => None,
+        None => Some(store::open(&command.directory.place(), false).await?),
+    };
+    let snapshot = match &db {
+        Some(db) => Some(db.snapshot().await?),
+        None => None,
+    };
+    let source = match (&snapshot, &read) {
+        (Some(snapshot), _) => Source::Snapshot(snapshot),
+        (None, Some((manifest, files))) => Source::Archive(manifest, files),
+        (None, None) => return Err(Error::internal("a backup has a source")),
+    };
+    if command.destination.ends_with(ARCHIVE) {
+        let bytes = write_archive(&source, Path::new(&command.destination)).await?;
+        output::line(&format!("wrote {} ({})", command.destination, output::bytes(bytes)))?;
+    } else {
+        let storage = store::open_storage(&place(&command.destination), true).await?;
+        let done = backup::backup(&source, &*storage, command.keep).await;
+        let closed = storage.close().await;
+        let Summary { number, files, copied, bytes } = done?;
+        closed?;
+        output::line(&format!(
+            "backup {number}: {files} files, {copied} copied ({}), {} were there",
+            output::bytes(bytes),
+            files - copied
+        ))?;
+    }
+    drop(snapshot);
+    match db {
+        Some(db) => db.close().await,
+        None => Ok(()),
+    }
+}
+
+pub(super) async fn restore(command: Restore) -> Result<()> {
+    let target = match command.check {
+        true => None,
+        false => Some(store::open_storage(&command.directory.place(), true).await?),
+    };
+    let done = if command.source.ends_with(ARCHIVE) {
+        let (manifest, files) = archive::decode(&read_file(Path::new(&command.source))?)?;
+        backup::restore_archive(&manifest, &files, target.as_deref()).await
+    } else {
+        let storage = store::open_storage(&place(&command.source), false).await?;
+        let done = backup::restore(&*storage, command.number, target.as_deref()).await;
+        storage.close().await.and(done)
+    };
+    let closed = match &target {
+        Some(target) => target.close().await,
+        None => Ok(()),
+    };
+    let Summary { files, bytes, .. } = done?;
+    closed?;
+    match target {
+        Some(_) => {
+            output::line(&format!("restored {files} files ({}) to {}", output::bytes(bytes), command.directory.place()))
+        }
+        None => output::line(&format!("{files} files, all as they were copied")),
+    }
+}
+
+fn place(text: &str) -> Place {
+    if text.contains("://") { Place::Bucket(text.to_owned()) } else { Place::Directory(PathBuf::from(text)) }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+        std::io::ErrorKind::StorageFull => ErrorKind::StorageFull,
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, format!("{}: {error}", path.display()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line reads the files that it is given")]
+fn read_file(path: &Path) -> Result<Bytes> {
+    std::fs::read(path).map(Bytes::from).map_err(|error| failed(path, &error))
+}
+
+/// Writes the archive beside its place first, so that what has the name is whole.
+#[expect(clippy::disallowed_types, reason = "the command line writes the file that it is asked for")]
+async fn write_archive(source: &Source<'_>, path: &Path) -> Result<u64> {
+    let partial = path.with_extension("eddy-partial");
+    let io = |error: std::io::Error| failed(&partial, &error);
+    let mut file = std::fs::File::create(&partial).map_err(io)?;
+    let mut bytes = 0;
+    let mut number = 0;
+    while let Some(piece) = source.piece(number).await? {
+        file.write_all(&piece).map_err(io)?;
+        bytes += piece.len() as u64;
+        number += 1;
+    }
+    file.sync_all().and_then(|()| std::fs::rename(&partial, path)).map_err(io)?;
+    Ok(bytes)
+}
+
+/// The archive of the store that a server has open. As HTTP/1.0, so that the answer is the bytes and nothing else; that all of them
+/// came is seen by the archive's end.
+fn download(url: &str) -> Result<Bytes> {
+    let address = url.trim_end_matches('/').strip_prefix("http://");
+    let address = address.filter(|address| !address.contains('/')).ok_or_else(|| {
+        Error::invalid(format!("--from {url:?}: expected the address of a server, such as http://localhost:7700"))
+    })?;
+    let io = |error: std::io::Error| Error::new(ErrorKind::Unavailable, format!("{url}: {error}"));
+    let mut stream = TcpStream::connect(address).map_err(io)?;
+    write!(stream, "GET /api/archive HTTP/1.0\r\nhost: {address}\r\n\r\n").map_err(io)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(io)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+    let answer = Bytes::from(answer);
+    match end {
+        Some(end) if answer.starts_with(b"HTTP/1.") && answer[9..].starts_with(b"200") => Ok(answer.slice(end..)),
+        Some(end) => {
+            let said = String::from_utf8_lossy(&answer[end..]).chars().take(200).collect::<String>();
+            Err(Error::new(ErrorKind::Unavailable, format!("{url} does not give its archive: {said}")))
+        }
+        None => Err(Error::new(ErrorKind::Unavailable, format!("{url}: no answer of a server"))),
+    }
+}
