@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 
 use futures_channel::oneshot;
@@ -10,7 +10,8 @@ use super::database::Shared;
 use super::log::Log;
 use super::specs::Specs;
 use super::{
-    CollectionStats, Operation, QueryRequest, SearchRequest, SearchResponse, Target, WriteOptions, WriteResponse,
+    CollectionStats, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates, Target, WriteOptions,
+    WriteResponse,
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
 use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Merge, SyncPosition, View, name};
@@ -34,6 +35,10 @@ pub(super) struct Inner {
     /// What a restart would replay; see [`Collection::wait_for_room`].
     pub(super) log_bytes: AtomicU64,
     pub(super) merge: async_lock::Mutex<Option<Merge>>,
+    /// Whether its segments are to be merged as far as they can be.
+    pub(super) compact: AtomicBool,
+    /// Bytes logged, flushed, compacted.
+    pub(super) written: [AtomicU64; 3],
     listeners: Mutex<Vec<oneshot::Sender<()>>>,
 }
 
@@ -50,6 +55,8 @@ impl Collection {
             log_bytes: AtomicU64::new(log.bytes()),
             log: async_lock::Mutex::new(log),
             merge: async_lock::Mutex::new(None),
+            compact: AtomicBool::new(false),
+            written: Default::default(),
             listeners: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -168,8 +175,24 @@ impl Collection {
     pub async fn stats(&self) -> Result<CollectionStats> {
         self.inner.shared.check_open()?;
         let entries = self.inner.shared.storage.list(&name::collection(self.inner.id)).await?;
+        let compacting = self.inner.merge.lock().await.as_ref().map_or(0, |merge| merge.inputs.len());
+        let mut files = BTreeMap::new();
+        for entry in &entries {
+            // `column-3` is a column, `log/0000000001` a log.
+            let kind = if entry.name.contains("/log/") { "log" } else { entry.name.rsplit('/').next().unwrap_or("") };
+            let kind = kind.split('-').next().unwrap_or(kind);
+            *files.entry(kind.to_owned()).or_default() += entry.len;
+        }
         let state = self.inner.state.read().expect("no panic while held");
         let rows_held: usize = state.slots().map(|slot| slot.segment.len()).sum();
+        let sealed = state.unflushed_count();
+        let states = SegmentStates {
+            growing: 1,
+            sealed,
+            flushed: (state.slots().count() - 1).saturating_sub(sealed + compacting),
+            compacting,
+            dropped: self.inner.shared.discarded_count(),
+        };
         Ok(CollectionStats {
             rows: state.rows(),
             rows_dead: rows_held - state.rows(),
@@ -178,6 +201,9 @@ impl Collection {
             memory_bytes: state.memory().total(),
             storage_bytes: entries.iter().map(|entry| entry.len).sum(),
             lsn: state.progress().lsn,
+            states,
+            files,
+            written: self.written(),
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 use super::blocks::Cache;
 use super::log::Log;
+use super::progress::{Discarded, WorkListener};
 use super::{Collection, Durability};
 use crate::base::compress::Codec;
 use crate::base::{Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
@@ -36,6 +37,9 @@ pub struct Options {
     pub memory_limit_bytes: Option<usize>,
     /// Where the time and random numbers come from.
     pub environment: platform::Environment,
+    /// How long files that are not part of the store any more stay in storage, in milliseconds: for a copy of its directory that is being
+    /// made. Whoever reads them here keeps them anyway.
+    pub grace_ms: u64,
 }
 
 impl Default for Options {
@@ -48,6 +52,7 @@ impl Default for Options {
             retention_ms: 0,
             memory_limit_bytes: None,
             environment: platform::Environment::default(),
+            grace_ms: 0,
         }
     }
 }
@@ -77,6 +82,9 @@ pub(super) struct Shared {
     manifest: async_lock::Mutex<Manifest>,
     next_segment: AtomicU64,
     closed: AtomicBool,
+    /// Files to be removed.
+    pub(super) discarded: Mutex<Vec<Discarded>>,
+    pub(super) listener: Mutex<Option<Arc<dyn WorkListener>>>,
     /// Blocks that were read.
     pub(super) cache: Mutex<Cache>,
     /// What of the limit the cache may take.
@@ -102,6 +110,8 @@ impl Shared {
             next_segment: AtomicU64::new(manifest.next_segment.0),
             manifest: async_lock::Mutex::new(manifest),
             closed: AtomicBool::new(false),
+            discarded: Mutex::default(),
+            listener: Mutex::default(),
             cache: Mutex::default(),
             cache_capacity: AtomicUsize::new(0),
             pins: AtomicUsize::new(0),
@@ -348,6 +358,7 @@ impl Db {
             for collection in db.collections() {
                 flushed = flushed.and(db.flush_collection(&collection).await);
             }
+            flushed = flushed.and(db.inner.shared.remove_discarded(true).await);
             db.inner.shared.closed.store(true, Ordering::Release);
             for collection in db.collections() {
                 collection.end().await;

@@ -115,6 +115,7 @@ impl Collection {
         }
         // Only now: a group that fails is not there.
         log.len += len;
+        self.count_logged(len);
         self.inner.log_bytes.store(log.bytes(), Ordering::Relaxed);
         Ok(())
     }

@@ -1,3 +1,7 @@
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use super::progress::Work;
 use super::recovery::file_entry;
 use super::{Collection, Db};
 use crate::base::{ErrorKind, Result};
@@ -8,6 +12,8 @@ use crate::storage::Storage;
 
 /// Rows that one step adds to a graph: a few milliseconds, for searches wait for it.
 const INDEX_ROWS: usize = 16;
+/// Progress is told about this often.
+const TOLD_ROWS: usize = 1_024;
 /// An idle store flushes when a restart would replay this much log.
 const IDLE_LOG_BYTES: u64 = 4 << 20;
 
@@ -26,6 +32,7 @@ impl Db {
                 return Ok(true);
             }
         }
+        self.inner.shared.remove_discarded(false).await?;
         self.balance().await
     }
 
@@ -85,6 +92,8 @@ impl Db {
         let next = collection.inner.state.read().expect("no panic while held").next_unflushed();
         let Some((segment, progress, log_start)) = next else { return Ok(false) };
         let described = self.write_segment(collection, &segment).await?;
+        collection.count_written(Work::Flush, &described);
+        let rows = segment.len();
         drop(segment);
         let (id, segment_id) = (collection.id(), described.id);
         self.inner
@@ -108,7 +117,31 @@ impl Db {
                 storage.remove(&entry.name).await?;
             }
         }
+        self.tell(collection, Work::Flush, rows, rows);
         Ok(true)
+    }
+
+    /// Flushes a collection, then merges its segments until there is no dead row that nobody may read and nothing small: what
+    /// background work leaves alone because it is not worth it. A segment that does not fit into half of the memory limit stays.
+    pub async fn compact(&self, collection: &str) -> Result<()> {
+        self.flush(collection).await?;
+        let collection = self.collection(collection)?;
+        self.begin_compaction(&collection);
+        while self.is_compacting(&collection) {
+            let _one = self.inner.maintenance.lock().await;
+            self.step(&collection).await?;
+        }
+        Ok(())
+    }
+
+    /// The same in the background: steps of [`Self::maintain`] do it.
+    pub(crate) fn begin_compaction(&self, collection: &Collection) {
+        collection.inner.compact.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is still under way.
+    pub(crate) fn is_compacting(&self, collection: &Collection) -> bool {
+        self.inner.shared.check_open().is_ok() && collection.inner.compact.load(Ordering::Relaxed)
     }
 
     async fn write_segment(&self, collection: &Collection, segment: &Segment) -> Result<SegmentManifest> {
@@ -180,9 +213,8 @@ impl Db {
                 Ok(old)
             })
             .await?;
-        for file in old {
-            self.inner.shared.remove_file(file.name).await?;
-        }
+        self.inner.shared.discard(Weak::new(), old);
+        self.inner.shared.remove_discarded(false).await?;
         Ok(true)
     }
 
@@ -191,8 +223,9 @@ impl Db {
         let mut merging = collection.inner.merge.lock().await;
         let Some(merge) = &mut *merging else {
             let bytes_max = self.inner.shared.options.memory_limit_bytes.map_or(usize::MAX, |limit| limit / 2);
+            let whole = collection.inner.compact.load(Ordering::Relaxed);
             let begun = collection.with_blocks(|state, blocks| {
-                let inputs = choose_merge(&state.flushed_segments(), bytes_max);
+                let inputs = choose_merge(&state.flushed_segments(), bytes_max, whole);
                 let slots: Vec<_> = inputs.iter().filter_map(|id| state.slot(*id)).collect();
                 if slots.is_empty() {
                     return Ok(None);
@@ -200,12 +233,22 @@ impl Db {
                 Merge::new(self.inner.shared.next_segment(), &slots, &collection.spec().indexes, blocks).map(Some)
             });
             *merging = begun.await?;
+            match &*merging {
+                Some(merge) => self.tell(collection, Work::Compaction, 0, merge.segment.len()),
+                None => collection.inner.compact.store(false, Ordering::Relaxed),
+            }
             return Ok(merging.is_some());
         };
-        if merge.segment.index_some(INDEX_ROWS) > 0 {
+        let indexed = merge.segment.index_some(INDEX_ROWS);
+        if indexed > 0 {
+            let done = merge.segment.len() - merge.segment.rows_unindexed().min(merge.segment.len());
+            if done % TOLD_ROWS < indexed {
+                self.tell(collection, Work::Compaction, done, merge.segment.len());
+            }
             return Ok(true);
         }
         let described = self.write_segment(collection, &merge.segment).await?;
+        collection.count_written(Work::Compaction, &described);
         let (id, inputs) = (collection.id(), merge.inputs.clone());
         // What the merge left out was forgotten before it began.
         let history = collection.inner.state.read().expect("no panic while held").progress().history;
@@ -223,10 +266,15 @@ impl Db {
             })
             .await?;
         let merge = merging.take().expect("a merge is under way");
-        collection.inner.state.write().expect("no panic while held").replace_merged(merge);
-        for file in old.into_iter().flat_map(|segment| segment.files) {
-            self.inner.shared.remove_file(file.name).await?;
+        let rows = merge.segment.len();
+        let replaced = collection.inner.state.write().expect("no panic while held").replace_merged(merge);
+        for segment in old {
+            let reader = replaced.iter().find(|replaced| replaced.id() == segment.id).map(Arc::downgrade);
+            self.inner.shared.discard(reader.unwrap_or_default(), segment.files);
         }
+        drop(replaced);
+        self.inner.shared.remove_discarded(false).await?;
+        self.tell(collection, Work::Compaction, rows, rows);
         Ok(true)
     }
 }

@@ -219,3 +219,52 @@ fn damage_of_what_stays_in_storage_is_found_when_it_is_read() {
         assert!(error.message().contains(&column.name), "{error}");
     });
 }
+
+#[test]
+fn compaction_leaves_no_dead_row_and_tells_how_it_goes_on() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(disk.open().unwrap(), None).await;
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let listener = told.clone();
+        db.on_progress(move |progress: WorkProgress| listener.lock().unwrap().push(progress));
+        let notes = fill(&db, 1_200).await;
+        notes.delete(Target::Filter("id < 7".to_owned())).await.unwrap();
+        settle(&db).await;
+        let before = notes.stats().await.unwrap();
+        assert_eq!((before.rows_dead, before.states.growing), (7, 1), "{before:?}");
+        assert!(before.states.flushed > 1 && before.written.flushed > 0, "{before:?}");
+        db.compact("notes").await.unwrap();
+        let after = notes.stats().await.unwrap();
+        assert_eq!((after.rows, after.rows_dead, after.rows_unindexed), (1_193, 0, 0), "{after:?}");
+        assert_eq!(after.states, SegmentStates { growing: 1, flushed: 1, ..SegmentStates::default() });
+        assert!(after.written.compacted > 0 && after.written.logged == before.written.logged, "{after:?}");
+        assert!(after.files["column"] > 0 && after.files["index"] > 0 && !after.files.contains_key("log"), "{after:?}");
+        assert_eq!(after.files.values().sum::<u64>(), after.storage_bytes);
+        let told = told.lock().unwrap();
+        let ended = |work| told.iter().any(|told| (told.work, told.rows_done) == (work, told.rows) && told.rows > 0);
+        assert!(ended(Work::Flush) && ended(Work::Compaction), "{told:?}");
+    });
+}
+
+/// A search had been reading a segment whose files a merge took away: it failed, though nothing was wrong.
+#[test]
+fn files_stay_while_somebody_reads_them() {
+    block_on(async {
+        let storage = FaultStorage::new(3);
+        let db = open(storage.clone(), Some(1 << 20)).await;
+        let notes = fill(&db, 600).await;
+        let reader = notes.with_blocks(|state, _| {
+            Ok::<_, Vec<crate::segment::BlockRef>>(state.slots().map(|slot| slot.segment.clone()).next().unwrap())
+        });
+        let reader = reader.await.unwrap();
+        notes.delete(Target::Filter("id % 2 == 0".to_owned())).await.unwrap();
+        db.compact("notes").await.unwrap();
+        let name = reader.stored()[0].name.clone();
+        let is_there = || block_on(Storage::list(&storage, &name)).unwrap().len() == 1;
+        assert!(is_there() && notes.stats().await.unwrap().states.dropped == 1);
+        drop(reader);
+        settle(&db).await;
+        assert!(!is_there() && notes.stats().await.unwrap().states.dropped == 0);
+    });
+}

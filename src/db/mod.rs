@@ -15,6 +15,7 @@ mod dataset;
 mod key;
 mod log;
 mod maintenance;
+mod progress;
 mod recovery;
 #[cfg(native)]
 mod repair;
@@ -29,11 +30,12 @@ pub use crate::engine::Memory;
 pub use archive::StoreSnapshot;
 pub use collection::Collection;
 pub use database::{Db, Options};
+pub use progress::{Work, WorkListener, WorkProgress, Written};
 #[cfg(native)]
 pub use repair::{Finding, Loss, RepairReport, repair};
 pub use request::{
-    CollectionStats, Condition, Durability, Hit, Operation, QueryRequest, SearchRequest, SearchResponse, Target,
-    WriteOptions, WriteResponse,
+    CollectionStats, Condition, Durability, Hit, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates,
+    Target, WriteOptions, WriteResponse,
 };
 pub use snapshot::Snapshot;
 #[cfg(all(test, native, hosted))]

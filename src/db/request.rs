@@ -1,5 +1,8 @@
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
+use super::Written;
 use crate::base::{Error, Lsn, Result, Timestamp, Version};
 use crate::model::{Batch, Key, Row, Value};
 
@@ -181,4 +184,25 @@ pub struct CollectionStats {
     pub storage_bytes: u64,
     /// The newest position in the local log.
     pub lsn: Lsn,
+    /// The segments by what becomes of them.
+    pub states: SegmentStates,
+    /// Bytes in storage by kind of file: `log`, `layout`, `rows`, `column`, `vector`, `index`, `deletes`.
+    pub files: BTreeMap<String, u64>,
+    /// Bytes written since the store was opened.
+    pub written: Written,
+}
+
+/// How many segments are in each state of their life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SegmentStates {
+    /// Takes rows.
+    pub growing: usize,
+    /// Takes no more; its rows are in the log only.
+    pub sealed: usize,
+    /// In storage.
+    pub flushed: usize,
+    /// In storage, and being merged into another.
+    pub compacting: usize,
+    /// Replaced by another, of any collection; its files are removed when nobody reads them and the grace period is over.
+    pub dropped: usize,
 }

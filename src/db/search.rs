@@ -373,7 +373,8 @@ impl Collection {
         let mut response = SearchResponse::default();
         let (mut best, later) = {
             let state = self.state();
-            let (mut best, mut later): (Vec<(f32, Key, &Slot, u32)>, Vec<Later>) = (Vec::new(), Vec::new());
+            let mut best: Vec<(f32, Key, &Slot, u32)> = Vec::new();
+            let mut later = Vec::new();
             for slot in state.slots().filter(|slot| !slot.segment.is_empty()) {
                 let admitted = match admitted(slot, filter.as_ref(), view) {
                     Ok(admitted) => admitted,

@@ -595,8 +595,9 @@ impl CollectionState {
         flushed.map(candidate).collect()
     }
 
-    /// Puts the merged segment in the place of its inputs. Rows that were replaced or deleted since the merge began stay dead.
-    pub fn replace_merged(&mut self, merge: Merge) {
+    /// Puts the merged segment in the place of its inputs, which it gives back: somebody may still read them. Rows that were replaced
+    /// or deleted since the merge began stay dead.
+    pub fn replace_merged(&mut self, merge: Merge) -> Vec<Arc<Segment>> {
         let id = merge.segment.id();
         let mut live = RowMask::none(merge.segment.len());
         let mut deaths = Vec::new();
@@ -615,11 +616,18 @@ impl CollectionState {
             let key = merge.segment.key(row);
             self.places.insert(key, Place { segment: id, row: row as u32 });
         }
+        let mut replaced = Vec::new();
         for input in &merge.inputs {
-            self.slots.remove(input);
+            replaced.extend(self.slots.remove(input).map(|slot| slot.segment));
             self.stale.remove(input);
         }
         self.slots.insert(id, Slot { segment: Arc::new(merge.segment), live, deaths });
+        replaced
+    }
+
+    /// How many segments were sealed and are in no manifest yet.
+    pub fn unflushed_count(&self) -> usize {
+        self.unflushed.len()
     }
 
     /// What is held in memory.

@@ -33,22 +33,28 @@ pub struct Candidate {
 }
 
 /// Which segments to merge into one of at most `bytes_max`; none when all is well. Comes first what frees most: the segment with the
-/// greatest share of dead rows, when that is too great; then small ones, the oldest first, when there are many.
-pub fn choose_merge(segments: &[Candidate], bytes_max: usize) -> Vec<SegmentId> {
-    let share = |segment: &Candidate| (segment.rows - segment.live) as f64 / segment.rows.max(1) as f64;
-    let wasteful = segments.iter().filter(|segment| share(segment) > DEAD_SHARE && segment.bytes <= bytes_max);
-    if let Some(most) = wasteful.max_by(|a, b| share(a).total_cmp(&share(b))) {
-        return vec![most.id];
-    }
+/// greatest share of dead rows, when that is too great; then small ones, the oldest first, when there are many. With `whole` every
+/// dead row is too much, and every segment that another one fits beside is small.
+pub fn choose_merge(segments: &[Candidate], bytes_max: usize, whole: bool) -> Vec<SegmentId> {
+    let (dead_share, small_rows, small_count) =
+        if whole { (0.0, SEAL_ROWS, 2) } else { (DEAD_SHARE, SMALL_ROWS, SMALL_COUNT) };
+    let share = |segment: &&Candidate| (segment.rows - segment.live) as f64 / segment.rows.max(1) as f64;
+    let wasteful = segments.iter().filter(|segment| share(segment) > dead_share && segment.bytes <= bytes_max);
+    let most = wasteful.max_by(|a, b| share(a).total_cmp(&share(b)));
     let (mut rows, mut bytes) = (0, 0);
     let fits = |segment: &&Candidate| {
         rows += segment.live;
         bytes += segment.bytes;
         rows <= SEAL_ROWS && bytes <= bytes_max
     };
-    let small = segments.iter().filter(|segment| segment.live < SMALL_ROWS);
-    let chosen: Vec<SegmentId> = small.take_while(fits).map(|segment| segment.id).collect();
-    if chosen.len() < SMALL_COUNT { Vec::new() } else { chosen }
+    let small = segments.iter().filter(|segment| segment.live < small_rows);
+    let small: Vec<SegmentId> = small.take_while(fits).map(|segment| segment.id).collect();
+    match most {
+        // Those with dead rows are among the small ones then, and written once.
+        Some(most) if !whole || small.len() < small_count => vec![most.id],
+        _ if small.len() < small_count => Vec::new(),
+        _ => small,
+    }
 }
 
 fn rows_of(slot: &Slot) -> Vec<u32> {
@@ -113,7 +119,7 @@ mod tests {
     }
 
     fn chosen(segments: &[Candidate], bytes_max: usize) -> Vec<u64> {
-        choose_merge(segments, bytes_max).into_iter().map(|id| id.0).collect()
+        choose_merge(segments, bytes_max, false).into_iter().map(|id| id.0).collect()
     }
 
     #[test]
@@ -135,5 +141,8 @@ mod tests {
         let large = [segment(7, 20_000, 20_000), segment(8, 20_000, 20_000)];
         let both: Vec<Candidate> = large.iter().chain(&small[..4]).copied().collect();
         assert_eq!(chosen(&both, usize::MAX), [1, 2, 3, 4]);
+        let whole = |segments: &[Candidate]| choose_merge(segments, usize::MAX, true).len();
+        assert_eq!((whole(&both), whole(&small[..2]), whole(&small[..1])), (6, 2, 0));
+        assert_eq!(whole(&[segment(1, 1000, 999)]), 1);
     }
 }
