@@ -98,8 +98,8 @@ export function toSchemaMessage(schema: Schema): unknown {
 
 /** The schema that a message describes. @internal */
 export function fromSchemaMessage(message: unknown): Schema {
-  const { fields, dynamic } = message as { fields: { name: string }[]; dynamic: boolean };
-  return { fields: Object.fromEntries(fields.map(({ name, ...field }) => [name, field])) as Schema['fields'], dynamic };
+  const { fields, ...rest } = message as { fields: { name: string }[]; dynamic: boolean; ttlSeconds?: number };
+  return { fields: Object.fromEntries(fields.map(({ name, ...field }) => [name, field])) as Schema['fields'], ...rest };
 }
 
 interface FieldNames {

@@ -146,6 +146,14 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     return this as unknown as Collection<WithField<S, N, F>, B>;
   }
 
+  /**
+   * Has rows expire so many seconds after they were written, those that are there too, or never with `null`; durably. Expired rows are
+   * not seen from that moment on, and their space is reclaimed in the background.
+   */
+  async setTtl(seconds: number | null): Promise<void> {
+    await this.#client.request('setTtl', this.name, encode(seconds));
+  }
+
   /** Adds rows, all or none; `already_exists` when a primary key is there. */
   async insert(rows: readonly InputRow<S>[], options: WriteOptions = {}): Promise<WriteResponse<Key<S, B>>> {
     return this.batch([{ insert: rows }], options);

@@ -172,6 +172,10 @@ export class Engine {
       case 'addField':
         await this.#collection(target!).addField(body!);
         return undefined;
+      case 'setTtl':
+        await this.#collection(target!).setTtl((decode(body!) as number | null) ?? undefined);
+        this.#wake();
+        return undefined;
       case 'write': {
         const written = await this.#collection(target!).write(body!);
         this.#wake();

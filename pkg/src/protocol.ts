@@ -17,6 +17,7 @@ export type Op =
   | 'databaseStats'
   | 'describe'
   | 'addField'
+  | 'setTtl'
   | 'write'
   | 'snapshot'
   | 'releaseSnapshot'

@@ -182,6 +182,8 @@ export interface Schema {
   readonly fields: { readonly [name: string]: Field };
   /** Whether a row may have names that are not in the schema, with JSON values. */
   readonly dynamic?: boolean;
+  /** How many seconds after they were written rows expire: they are not seen any more then. Never when left out. */
+  readonly ttlSeconds?: number;
 }
 
 /** `S` with one more field. */

@@ -11,6 +11,7 @@ import type { ForeignStorage } from './storage.js';
 /** @internal */
 export interface WasmCollection {
   addField(field: Uint8Array): Promise<void>;
+  setTtl(seconds: number | undefined): Promise<void>;
   describe(): Uint8Array<ArrayBuffer>;
   write(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   snapshot(at?: bigint | null): WasmCollection;

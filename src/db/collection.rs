@@ -153,22 +153,22 @@ impl Collection {
 
     /// The rows with these keys, in this order; keys that are not there are left out. Fields as in [`QueryRequest`].
     pub async fn get(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
-        self.read_keys(keys, output_fields, &View::NOW).await
+        self.read_keys(keys, output_fields, &self.view(View::NOW)).await
     }
 
     /// The rows that a filter selects, by ascending primary key.
     pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
-        self.read_query(request, &View::NOW).await
+        self.read_query(request, &self.view(View::NOW)).await
     }
 
     /// How many rows a filter selects.
     pub async fn count(&self, filter: Option<&str>) -> Result<usize> {
-        self.read_count(filter, &View::NOW).await
+        self.read_count(filter, &self.view(View::NOW)).await
     }
 
     /// The nearest rows.
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
-        self.read_nearest(request, &View::NOW).await
+        self.read_nearest(request, &self.view(View::NOW)).await
     }
 
     /// What it holds.

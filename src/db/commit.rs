@@ -255,7 +255,9 @@ impl Collection {
     fn version_of(&self, group: &Group, key: &Key) -> Option<Version> {
         group.keys.get(key).copied().unwrap_or_else(|| {
             let state = self.inner.state.read().expect("no panic while held");
-            state.find(key).map(|(segment, row)| segment.versions().version(row as usize))
+            let found = state.find(key).map(|(segment, row)| segment.versions().version(row as usize));
+            // The key of a row that has expired is free.
+            found.filter(|version| version.timestamp >= self.expired_before())
         })
     }
 

@@ -40,6 +40,7 @@ impl Db {
         {
             let mut state = collection.inner.state.write().expect("no panic while held");
             state.forget(self.inner.shared.options.environment.now_ms());
+            state.expire(collection.expired_before());
             if state.index_some(INDEX_ROWS) > 0 {
                 return Ok(true);
             }

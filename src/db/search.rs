@@ -263,7 +263,7 @@ impl Collection {
     pub(super) async fn matching_keys(&self, filter: &Filter) -> Result<Vec<Key>> {
         let (mut keys, mut later) = (Vec::new(), Vec::new());
         for slot in self.state().slots() {
-            match admitted(slot, Some(filter), &View::NOW) {
+            match admitted(slot, Some(filter), &self.view(View::NOW)) {
                 Ok(admitted) => keys.extend(admitted.iter().map(|row| slot.segment.key(row))),
                 Err(segment) => later.push(segment),
             }

@@ -49,21 +49,21 @@ impl Snapshot {
 
     /// As [`Collection::get`].
     pub async fn get(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
-        self.collection.read_keys(keys, output_fields, &self.view).await
+        self.collection.read_keys(keys, output_fields, &self.collection.view(self.view)).await
     }
 
     /// As [`Collection::query`].
     pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
-        self.collection.read_query(request, &self.view).await
+        self.collection.read_query(request, &self.collection.view(self.view)).await
     }
 
     /// As [`Collection::count`].
     pub async fn count(&self, filter: Option<&str>) -> Result<usize> {
-        self.collection.read_count(filter, &self.view).await
+        self.collection.read_count(filter, &self.collection.view(self.view)).await
     }
 
     /// As [`Collection::search`].
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
-        self.collection.read_nearest(request, &self.view).await
+        self.collection.read_nearest(request, &self.collection.view(self.view)).await
     }
 }

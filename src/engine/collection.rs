@@ -71,6 +71,8 @@ pub struct CollectionState {
     retention_ms: Option<u64>,
     /// When it was looked at last what may be forgotten.
     forgotten_ms: u64,
+    /// No living row was written before.
+    oldest: Timestamp,
 }
 
 impl CollectionState {
@@ -81,6 +83,7 @@ impl CollectionState {
             spec,
             slots: BTreeMap::from([(growing, slot)]),
             growing,
+            oldest: Timestamp(u64::MAX),
             places: HashMap::new(),
             tombstones: HashMap::new(),
             progress,
@@ -258,6 +261,7 @@ impl CollectionState {
         }
         self.slots.get_mut(&place.segment).expect("rows are placed in living segments").live.insert(place.row as usize);
         self.places.insert(key, place);
+        self.oldest = self.oldest.min(version.timestamp);
         true
     }
 
@@ -361,7 +365,7 @@ impl CollectionState {
                 ),
             ));
         }
-        Ok(View { lsn: self.progress.lsn, timestamp })
+        Ok(View { lsn: self.progress.lsn, timestamp, ..View::NOW })
     }
 
     /// Gives up rows that died before everything that anybody may read. Looks once a second at most.
@@ -395,16 +399,43 @@ impl CollectionState {
         let find = |key: &Key| {
             if let Some(place) = self.places.get(key) {
                 let slot = &self.slots[&place.segment];
-                if *view == View::NOW || slot.is_born(place.row as usize, view) {
+                if view.is_latest() || slot.is_born(place.row as usize, view) {
                     return Some((&*slot.segment, place.row));
                 }
             }
-            if *view == View::NOW {
+            if view.is_latest() {
                 return None;
             }
             past.get_or_insert_with(|| self.past(view)).get(key).copied()
         };
-        keys.iter().filter_map(find).collect()
+        let lasts = |(segment, row): &(&Segment, u32)| {
+            view.since == View::NOW.since || segment.versions().version(*row as usize).timestamp >= view.since
+        };
+        keys.iter().filter_map(find).filter(lasts).collect()
+    }
+
+    /// Makes the rows that were written before `since` dead: nobody sees them any more, and no delete is recorded, because every
+    /// replica finds by itself that they have expired. Tells how many they are. Cheap while there are none.
+    pub fn expire(&mut self, since: Timestamp) -> usize {
+        if self.oldest >= since {
+            return 0;
+        }
+        let (mut expired, mut oldest) = (0, Timestamp(u64::MAX));
+        for slot in self.slots.values_mut() {
+            let versions = slot.segment.versions();
+            for row in slot.live.iter().collect::<Vec<_>>() {
+                let timestamp = versions.version(row).timestamp;
+                if timestamp < since {
+                    slot.live.remove(row);
+                    self.places.remove(&slot.segment.key(row));
+                    expired += 1;
+                } else {
+                    oldest = oldest.min(timestamp);
+                }
+            }
+        }
+        self.oldest = oldest;
+        expired
     }
 
     /// The dead rows that a view sees.

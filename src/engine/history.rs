@@ -12,11 +12,18 @@ pub struct View {
     pub lsn: Lsn,
     /// The last time.
     pub timestamp: Timestamp,
+    /// Rows that were written before are not seen: they have expired.
+    pub since: Timestamp,
 }
 
 impl View {
     /// All that is there at the moment of each read.
-    pub const NOW: Self = Self { lsn: Lsn(u64::MAX), timestamp: Timestamp(u64::MAX) };
+    pub const NOW: Self = Self { lsn: Lsn(u64::MAX), timestamp: Timestamp(u64::MAX), since: Timestamp(0) };
+
+    /// Whether changes are seen up to the moment of each read.
+    pub fn is_latest(&self) -> bool {
+        (self.lsn, self.timestamp) == (Self::NOW.lsn, Self::NOW.timestamp)
+    }
 
     /// Whether a change at that position and time is seen.
     pub fn sees(&self, lsn: Lsn, timestamp: Timestamp) -> bool {
@@ -39,11 +46,19 @@ impl Slot {
     /// The rows that a view sees. As they are now, that is a copy of the living ones.
     pub fn visible(&self, view: &View) -> RowMask {
         let mut visible = self.live.clone();
-        if *view == View::NOW {
+        if view.since > View::NOW.since {
+            let versions = self.segment.versions();
+            let expired = |&row: &usize| versions.version(row).timestamp < view.since;
+            let expired: Vec<usize> = visible.iter().filter(expired).collect();
+            expired.into_iter().for_each(|row| visible.remove(row));
+        }
+        if view.is_latest() {
             return visible;
         }
         for death in self.deaths.iter().filter(|death| !view.sees(death.lsn, death.timestamp)) {
-            visible.insert(death.row as usize);
+            if self.segment.versions().version(death.row as usize).timestamp >= view.since {
+                visible.insert(death.row as usize);
+            }
         }
         // A snapshot sees everything in most segments.
         if view.timestamp != View::NOW.timestamp || self.segment.versions().lsn_max() > view.lsn {

@@ -21,6 +21,8 @@ const BITS_MAX: u32 = 262_144;
 const LENGTH_MAX: u32 = 65_535;
 /// Bytes of a primary key that is made: two numbers of 64 bits in base 32.
 const AUTO_ID_LENGTH: u32 = 26;
+/// A hundred years.
+const TTL_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
 /// Values of an `array`.
 const CAPACITY_MAX: u32 = 4_096;
 
@@ -270,6 +272,7 @@ pub struct Schema {
     primary_key: usize,
     dynamic: bool,
     auto_id: bool,
+    ttl_seconds: Option<u64>,
 }
 
 impl Schema {
@@ -313,7 +316,7 @@ impl Schema {
         if key.default.is_some() {
             return refused("cannot have a default");
         }
-        Ok(Self { fields, primary_key: at, dynamic, auto_id: false })
+        Ok(Self { fields, primary_key: at, dynamic, auto_id: false, ttl_seconds: None })
     }
 
     /// The same, where a row that lacks its primary key gets one from the collection that takes it.
@@ -348,7 +351,25 @@ impl Schema {
             )));
         }
         let fields = self.fields.iter().cloned().chain([field]).collect();
-        Ok(Self { auto_id: self.auto_id, ..Self::new(fields, &self.primary_key().name, self.dynamic)? })
+        let schema = Self::new(fields, &self.primary_key().name, self.dynamic)?;
+        Ok(Self { auto_id: self.auto_id, ttl_seconds: self.ttl_seconds, ..schema })
+    }
+
+    /// The same, whose rows expire so long after they were written; never with `None`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for 0 seconds, and for more than a hundred years.
+    pub fn with_ttl(mut self, seconds: Option<u64>) -> Result<Self> {
+        if let Some(seconds) = seconds.filter(|seconds| !(1..=TTL_SECONDS_MAX).contains(seconds)) {
+            return Err(Error::invalid(format!("ttlSeconds is {seconds}, but must be 1 to {TTL_SECONDS_MAX}")));
+        }
+        self.ttl_seconds = seconds;
+        Ok(self)
+    }
+
+    /// After how many seconds its rows expire.
+    pub fn ttl_seconds(&self) -> Option<u64> {
+        self.ttl_seconds
     }
 
     /// Whether a row may lack its primary key.
@@ -440,9 +461,12 @@ impl Serialize for Schema {
             .enumerate()
             .map(|(at, field)| FieldForm(field, at == self.primary_key, self.auto_id))
             .collect();
-        let mut map = serializer.serialize_map(Some(2))?;
+        let mut map = serializer.serialize_map(Some(2 + usize::from(self.ttl_seconds.is_some())))?;
         map.serialize_entry("fields", &fields)?;
         map.serialize_entry("dynamic", &self.dynamic)?;
+        if let Some(seconds) = self.ttl_seconds {
+            map.serialize_entry("ttlSeconds", &seconds)?;
+        }
         map.end()
     }
 }
@@ -491,11 +515,12 @@ impl Serialize for FieldForm<'_> {
 }
 
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct SchemaText {
     fields: Vec<FieldText>,
     #[serde(default)]
     dynamic: bool,
+    ttl_seconds: Option<u64>,
 }
 
 #[derive(serde::Deserialize)]
@@ -667,7 +692,8 @@ impl<'de> Deserialize<'de> for Schema {
                 field.into_field().map_err(|what| D::Error::custom(format!("field {name:?}: {what}")))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let schema = Self::new(fields, &key, text.dynamic).map_err(D::Error::custom)?;
+        let schema = Self::new(fields, &key, text.dynamic);
+        let schema = schema.and_then(|schema| schema.with_ttl(text.ttl_seconds)).map_err(D::Error::custom)?;
         if auto_id { schema.with_auto_id().map_err(D::Error::custom) } else { Ok(schema) }
     }
 }
@@ -764,6 +790,20 @@ mod tests {
         ] {
             let error = serde_json::from_str::<Schema>(text).unwrap_err().to_string();
             assert!(error.contains(words), "{words:?} not in {error}");
+        }
+    }
+
+    #[test]
+    fn rows_may_expire() {
+        let schema = Schema::new(vec![id()], "id", false).unwrap().with_ttl(Some(60)).unwrap();
+        let text = serde_json::to_string(&schema).unwrap();
+        assert!(text.contains("\"ttlSeconds\":60"), "{text}");
+        assert_eq!(serde_json::from_str::<Schema>(&text).unwrap(), schema);
+        let more = schema.with_field(Field::new("n", DataType::Int8).nullable()).unwrap();
+        assert_eq!(more.ttl_seconds(), Some(60));
+        for seconds in [0, u64::MAX] {
+            let error = schema.clone().with_ttl(Some(seconds)).unwrap_err();
+            assert!(error.message().contains(&format!("ttlSeconds is {seconds}")), "{error}");
         }
     }
 

@@ -64,6 +64,14 @@ impl Collection {
         self.db.add_field(self.collection.name(), field.0, field.1).await.or_throw()
     }
 
+    /// Has rows expire so many seconds after they were written; never without.
+    #[wasm_bindgen(js_name = setTtl)]
+    pub async fn set_ttl(&self, seconds: Option<f64>) -> Thrown<()> {
+        // What is no whole number of seconds becomes one that is refused.
+        let seconds = seconds.map(|seconds| if seconds.fract() == 0.0 { seconds as u64 } else { 0 });
+        self.db.set_ttl(self.collection.name(), seconds).await.or_throw()
+    }
+
     /// Does all of the operations, in order, or none.
     pub async fn write(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
         let request = message::decode::<WriteRequestMessage>("the request", &request).or_throw()?;

@@ -153,3 +153,21 @@ test('writers go on while fields are added', async (t) => {
   await Promise.all(writes);
   assert.equal(await words.count({ filter: 'n10 == 1 and n30 == 1 and n50 == 1' }), 60);
 });
+
+test('rows expire', async (t) => {
+  const db = await open({ name: 'ttl', storage: 'memory' });
+  t.after(() => db.close());
+  const words = await db.createCollection('words', { ...schema, ttlSeconds: 3600 });
+  assert.equal((await words.schema()).ttlSeconds, 3600);
+  await words.insert([{ id: 1, word: 'a' }]);
+  assert.equal(await words.count(), 1);
+  await words.setTtl(1);
+  const deadline = Date.now() + 20_000;
+  while ((await words.count()) > 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.deepEqual([await words.count(), await words.get([1]), await words.query()], [0, [], []]);
+  await words.setTtl(null);
+  assert.equal((await words.schema()).ttlSeconds, undefined);
+  await words.upsert([{ id: 1, word: 'again' }]);
+  assert.deepEqual(await words.query(), [{ id: 1, word: 'again' }]);
+  for (const seconds of [0, -1, 0.5, 1e12]) await assert.rejects(words.setTtl(seconds), { kind: 'invalid_argument', message: /ttlSeconds/ });
+});

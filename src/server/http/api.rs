@@ -36,6 +36,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/aliases", get(aliases))
         .route("/api/aliases/{alias}", axum::routing::put(set_alias).delete(drop_alias))
         .route("/api/collections/{name}/fields", post(add_field))
+        .route("/api/collections/{name}/ttl", axum::routing::put(set_ttl))
         .route("/api/collections/{name}/search", post(search))
         .route("/api/collections/{name}/query", post(query))
         .route("/api/collections/{name}/count", post(count))
@@ -119,6 +120,18 @@ struct FieldBody {
 async fn add_field(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
     let FieldBody { field, index } = parse(body)?;
     app.db.add_field(&name, field, index).await?;
+    describe(State(app), Path(name)).await
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TtlBody {
+    ttl_seconds: Option<u64>,
+}
+
+async fn set_ttl(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let TtlBody { ttl_seconds } = parse(body)?;
+    app.db.set_ttl(&name, ttl_seconds).await?;
     describe(State(app), Path(name)).await
 }
 

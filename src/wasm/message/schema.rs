@@ -19,6 +19,8 @@ pub(in super::super) struct SchemaMessage {
     fields: Vec<FieldMessage>,
     #[serde(default)]
     dynamic: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ttl_seconds: Option<u64>,
 }
 
 /// One field.
@@ -113,7 +115,7 @@ impl SchemaMessage {
             }
             fields.push(field);
         }
-        let schema = Schema::new(fields, &primary_key, self.dynamic)?;
+        let schema = Schema::new(fields, &primary_key, self.dynamic)?.with_ttl(self.ttl_seconds)?;
         let schema = if auto_id { schema.with_auto_id()? } else { schema };
         Ok(CollectionSpec { schema: Arc::new(schema), indexes })
     }
@@ -195,6 +197,11 @@ impl From<&CollectionSpec> for SchemaMessage {
                 }),
             }
         };
-        Self { fields: spec.schema.fields().iter().map(field).collect(), dynamic: spec.schema.dynamic() }
+        let schema = &spec.schema;
+        Self {
+            fields: schema.fields().iter().map(field).collect(),
+            dynamic: schema.dynamic(),
+            ttl_seconds: schema.ttl_seconds(),
+        }
     }
 }
