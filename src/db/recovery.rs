@@ -149,10 +149,6 @@ pub(super) async fn open_collection(
     let schema = spec.schema.clone();
     let mut state = CollectionState::new(spec, growing, described.progress.clone());
     for segment in &described.segments {
-        if let Some(file) = segment.files.iter().find(|file| !is_there(entries, file)) {
-            let found = entries.iter().find(|entry| entry.name == file.name).map_or(0, |entry| entry.len);
-            return Err(Error::corrupt(format!("{}: {found} bytes; expected {}", file.name, file.len)));
-        }
         state.add_flushed(read_segment(storage, state.spec(), segment, limited).await?);
     }
     let prefix = name::logs(described.id);
@@ -259,6 +255,13 @@ pub(super) async fn read_segment(
         let kind = file_kind(file)?;
         let stays = limited && matches!(kind, FileKind::Column(_) | FileKind::Vector(_));
         let bytes = if stays { None } else { Some(read_checked(storage, file).await?) };
+        if stays {
+            let entries = storage.list(&file.name).await?;
+            let found = entries.iter().find(|entry| entry.name == file.name).map_or(0, |entry| entry.len);
+            if found != file.len {
+                return Err(Error::corrupt(format!("{}: {found} bytes; expected {}", file.name, file.len)));
+            }
+        }
         files.insert(kind, StoredFile { name: file.name.clone(), bytes });
     }
     let names = files.iter().map(|(kind, file)| (kind.clone(), file.name.clone())).collect();
@@ -267,11 +270,6 @@ pub(super) async fn read_segment(
         layout.ok_or_else(|| Error::corrupt(format!("segment {}: the manifest names no layout", described.id)))?;
     let groups = segment::groups(&spec.schema, layout, bytes, &names)?;
     segment::decode(described.id, &spec.schema, &spec.indexes, groups, &files)
-}
-
-fn is_there(entries: &[Entry], file: &FileEntry) -> bool {
-    let at = entries.binary_search_by(|entry| entry.name.as_str().cmp(&file.name));
-    at.is_ok_and(|at| entries[at].len == file.len)
 }
 
 fn file_kind(file: &FileEntry) -> Result<FileKind> {
