@@ -128,7 +128,8 @@ impl Db {
                 }
                 let limited = shared.options.memory_limit_bytes.is_some();
                 let growing = shared.next_segment();
-                let opened = open_collection(&*shared.storage, &described, &[], growing, None, limited).await?;
+                let entries = shared.storage.list(&name::collection(described.id)).await?;
+                let opened = open_collection(&*shared.storage, &described, &entries, growing, None, limited).await?;
                 imported.push((described, opened));
             }
             shared
