@@ -57,8 +57,10 @@ impl Database {
     /// Creates a collection from a schema message; with `if_not_exists`, takes one of the same name and schema.
     #[wasm_bindgen(js_name = createCollection)]
     pub async fn create_collection(&self, name: String, schema: Vec<u8>, if_not_exists: bool) -> Thrown<Collection> {
-        let spec =
-            message::decode::<SchemaMessage>("the schema", &schema).and_then(SchemaMessage::into_spec).or_throw()?;
+        // Completed, so that it is compared with what is stored.
+        let spec = message::decode::<SchemaMessage>("the schema", &schema)
+            .and_then(|schema| schema.into_spec()?.completed())
+            .or_throw()?;
         let collection = match self.db.create_collection(&name, spec.clone()).await {
             Err(error) if if_not_exists && error.kind() == ErrorKind::AlreadyExists => {
                 let there = self.db.collection(&name).or_throw()?;
