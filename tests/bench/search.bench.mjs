@@ -21,7 +21,7 @@ function cargo(args, env = {}) {
   });
   if (done.status !== 0) throw new Error(`cargo build ${args.join(' ')} failed`);
   const messages = done.stdout.trim().split('\n').map((line) => JSON.parse(line));
-  return messages.filter(({ reason, target }) => reason === 'compiler-artifact' && target.name.startsWith('search')).at(-1);
+  return messages.filter(({ reason, target }) => reason === 'compiler-artifact' && target.name.startsWith('search_')).at(-1);
 }
 
 /** A process that measures; `ask` gives `{ value, seconds }`. */
@@ -159,7 +159,8 @@ async function measure({ name, file }, commands, log) {
 }
 
 export async function run({ log, directory }) {
-  const native = cargo(['--no-default-features', '--example', 'search_native']).executable;
+  // Together with the store's: one library serves both.
+  const native = cargo(['--example', 'search_native', '--example', 'store_native']).executable;
   const features = '+bulk-memory,+nontrapping-fptoint,+sign-ext,+mutable-globals,+reference-types,+multivalue';
   const compiler = process.env.EDDY_WASM_RUSTC;
   const modules = [['simd128', '+simd128'], ['relaxed', '+simd128,+relaxed-simd']].map(([name, simd]) => {

@@ -13,7 +13,7 @@ const sample = join(root, 'www', 'sample', 'symbols.arrow');
 const OPEN_TO_FILL_MAX = 0.1;
 
 function native(directory) {
-  const built = spawnSync('cargo', ['build', '--release', '--example', 'store_native', '--message-format=json'], {
+  const built = spawnSync('cargo', ['build', '--release', '--example', 'search_native', '--example', 'store_native', '--message-format=json'], {
     cwd: root, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28,
   });
   if (built.status !== 0) throw new Error('cargo build --example store_native failed');
