@@ -1,5 +1,5 @@
-//! The native side of the store's bench: appends and syncs of small writes beside the bare file system, and how long a store of the
-//! sample takes to fill, and to answer again after it is opened. Prints one JSON object.
+//! The native side of the storage bench: durable writes beside the bare file system, reopening, bytes on disk, compaction, memory. Prints
+//! one JSON object.
 
 #![expect(
     clippy::disallowed_methods,
@@ -8,91 +8,305 @@
     reason = "a bench reads the clock and writes bare files"
 )]
 
+mod metered;
+
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use eddydb::base::Result;
+use eddydb::base::compress::Codec;
+use eddydb::base::{Random, Result};
 use eddydb::db::{Collection, Db, Options, SearchRequest};
+use eddydb::engine::CollectionSpec;
 use eddydb::model::{Batch, Row, Value};
 use eddydb::storage::FileStorage;
+use metered::Metered;
+use serde_json::{Value as Json, json};
 
-const WRITES: usize = 500;
-const TOGETHER: usize = 50;
+const DIM: usize = 384;
+const WRITES: usize = 640;
+const TOGETHER: usize = 64;
+const BATCH: usize = 1_000;
+const BATCHES: usize = 30;
+/// As many rows as the largest of the real sets has.
+const ROWS: usize = 63_166;
 
-async fn open(directory: &Path) -> Result<Db> {
-    Db::open(Arc::new(FileStorage::open(directory)?), Options::default()).await
+async fn open(directory: &Path, options: Options) -> Result<Db> {
+    Db::open(Arc::new(FileStorage::open(directory)?), options).await
 }
 
-/// A row of the sample under a new key.
-fn row(collection: &Collection, template: &Row, id: usize) -> Result<Batch> {
-    let mut row = template.clone();
-    row.insert("id".to_owned(), Value::Int(0x20_0000 + id as i64));
-    Batch::from_rows(&collection.spec().schema, vec![row])
+fn spec(index: &str) -> CollectionSpec {
+    let text = format!(
+        r#"{{"fields":[{{"name":"id","type":"int64","primaryKey":true}},{{"name":"embedding","type":"float_vector","dim":{DIM}}}],
+        "dynamic":false,"indexes":{{"embedding":{{"metric":"IP","kind":{index}}}}}}}"#
+    );
+    serde_json::from_str(&text).expect("a spec")
 }
 
-/// Appends and syncs of as many bytes as a log frame of one such row has, with nothing around them.
-fn bare(directory: &Path, frame: usize) -> std::io::Result<f64> {
-    let mut file = OpenOptions::new().create(true).append(true).open(directory.join("bare"))?;
-    let bytes = vec![7; frame];
-    let start = Instant::now();
-    for _ in 0..WRITES {
-        file.write_all(&bytes)?;
-        file.sync_data()?;
+/// Vectors around a thousand centres, seeded: an index over pure noise would be no index.
+struct Rows {
+    random: Random,
+    centres: Vec<Vec<f32>>,
+}
+
+impl Rows {
+    fn new() -> Self {
+        let mut random = Random::new(1);
+        let centres = (0..1_000).map(|_| (0..DIM).map(|_| unit(&mut random)).collect()).collect();
+        Self { random, centres }
     }
-    Ok(WRITES as f64 / start.elapsed().as_secs_f64())
+
+    fn vector(&mut self) -> Vec<f32> {
+        let centre = self.random.below(self.centres.len() as u64) as usize;
+        let random = &mut self.random;
+        let mut vector: Vec<f32> = self.centres[centre].iter().map(|x| x + 0.5 * unit(random)).collect();
+        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        vector.iter_mut().for_each(|x| *x /= length);
+        vector
+    }
+
+    fn batch(&mut self, collection: &Collection, from: usize, count: usize) -> Batch {
+        let rows = (from..from + count).map(|id| {
+            Row::from([
+                ("id".to_owned(), Value::Int(id as i64)),
+                ("embedding".to_owned(), Value::Vector(self.vector())),
+            ])
+        });
+        Batch::from_rows(&collection.spec().schema, rows.collect()).expect("rows that fit")
+    }
 }
 
-async fn measure(sample: Vec<u8>, directory: PathBuf) -> Result<serde_json::Value> {
-    let store = directory.join("store");
+fn unit(random: &mut Random) -> f32 {
+    (random.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}
+
+/// How often a second `bytes` can be appended and synced, with nothing around it.
+fn bare(directory: &Path, bytes: usize, times: usize) -> f64 {
+    let path = directory.join("bare");
+    let mut file = OpenOptions::new().create(true).append(true).open(&path).expect("the bare file is made");
+    let bytes = vec![7; bytes];
     let start = Instant::now();
-    let db = open(&store).await?;
-    let symbols = db.load_dataset("symbols", sample.into(), |_, _| {}).await?;
+    for _ in 0..times {
+        file.write_all(&bytes).and_then(|()| file.sync_data()).expect("the bare file is written");
+    }
+    let rate = times as f64 / start.elapsed().as_secs_f64();
+    std::fs::remove_file(path).expect("the bare file goes");
+    rate
+}
+
+/// The sample: filling, indexing, opening again.
+async fn sample(bytes: Vec<u8>, directory: &Path) -> Result<Json> {
+    let store = directory.join("sample");
+    let start = Instant::now();
+    let db = open(&store, Options::default()).await?;
+    db.load_dataset("symbols", bytes.into(), |_, _| {}).await?;
     while db.maintain().await? {}
     let fill_seconds = start.elapsed().as_secs_f64();
     db.close().await?;
-
+    drop(db);
     let start = Instant::now();
-    let db = open(&store).await?;
-    let reopened = db.collection("symbols")?;
-    let request = SearchRequest { vector: vec![0.05; 384].into(), limit: 10, ..Default::default() };
-    assert_eq!(reopened.search(&request).await?.hits.len(), 10, "the sample answers");
+    let db = open(&store, Options::default()).await?;
+    first_result(&db, "symbols", DIM).await?;
     let open_seconds = start.elapsed().as_secs_f64();
-    drop(symbols);
+    db.close().await?;
+    Ok(json!({ "fill_seconds": fill_seconds, "open_seconds": open_seconds }))
+}
 
-    let fields = ["*".to_owned()];
-    let template = reopened.get(&[0x2614.into()], Some(&fields)).await?.remove(0);
-    let before = reopened.stats().await?.storage_bytes;
+async fn first_result(db: &Db, name: &str, dim: usize) -> Result<()> {
+    let request = SearchRequest { vector: vec![0.05; dim].into(), limit: 10, ..Default::default() };
+    assert_eq!(db.collection(name)?.search(&request).await?.hits.len(), 10, "{name} answers");
+    Ok(())
+}
+
+/// Durable writes, each beside the bare append and sync of as many bytes, measured before and after.
+async fn writes(directory: &Path) -> Result<Json> {
+    let db = open(&directory.join("writes"), Options::default()).await?;
+    let collection = db.create_collection("rows", spec("\"FLAT\"")).await?;
+    let mut rows = Rows::new();
+
+    let before = db.storage_bytes().await?;
+    let batches: Vec<Batch> = (0..BATCHES).map(|n| rows.batch(&collection, n * BATCH, BATCH)).collect();
+    let bytes = |after: u64, count: usize| (after - before) as usize / count;
     let start = Instant::now();
-    for id in 0..WRITES {
-        reopened.upsert(row(&reopened, &template, id)?).await?;
+    for batch in batches {
+        collection.upsert(batch).await?;
+    }
+    let batches_rate = BATCHES as f64 / start.elapsed().as_secs_f64();
+    let batch_bytes = bytes(db.storage_bytes().await?, BATCHES);
+    let bare_batches = bare(directory, batch_bytes, BATCHES);
+
+    let singles: Vec<Batch> = (0..2 * WRITES).map(|n| rows.batch(&collection, 1_000_000 + n, 1)).collect();
+    let mut singles = singles.into_iter();
+    let start = Instant::now();
+    for batch in singles.by_ref().take(WRITES) {
+        collection.upsert(batch).await?;
     }
     let alone = WRITES as f64 / start.elapsed().as_secs_f64();
-    let frame = (reopened.stats().await?.storage_bytes - before) as usize / WRITES;
+    let bare_singles = bare(directory, 4 * DIM + 400, WRITES);
 
-    let start = Instant::now();
-    for round in 0..WRITES / TOGETHER {
-        let writes = (0..TOGETHER).map(|at| {
-            let (collection, batch) = (reopened.clone(), row(&reopened, &template, 1_000 + round * TOGETHER + at));
-            tokio::spawn(async move { collection.upsert(batch?).await })
-        });
-        for write in writes.collect::<Vec<_>>() {
-            write.await.expect("a write ends")?;
-        }
+    // Each of 64 writers waits for its own row, then writes the next.
+    let mut shares: Vec<Vec<Batch>> = (0..TOGETHER).map(|_| Vec::new()).collect();
+    for (n, batch) in (0..WRITES * 4).map(|n| (n, rows.batch(&collection, 2_000_000 + n, 1))) {
+        shares[n % TOGETHER].push(batch);
     }
-    let together = WRITES as f64 / start.elapsed().as_secs_f64();
-    let bare = bare(&directory, frame).expect("the bare file is written");
-    Ok(serde_json::json!({ "fill_seconds": fill_seconds, "open_seconds": open_seconds, "frame_bytes": frame,
-        "writes_per_second": alone, "writes_together_per_second": together, "bare_per_second": bare }))
+    let start = Instant::now();
+    let writers = shares.into_iter().map(|share| {
+        let collection = collection.clone();
+        tokio::spawn(async move {
+            for batch in share {
+                collection.upsert(batch).await?;
+            }
+            Ok::<_, eddydb::base::Error>(())
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("a writer ends")?;
+    }
+    let together = (WRITES * 4) as f64 / start.elapsed().as_secs_f64();
+    db.close().await?;
+    Ok(json!({
+        "batch_rows_per_second": batches_rate * BATCH as f64, "bare_batch_rows_per_second": bare_batches * BATCH as f64,
+        "writes_per_second": alone, "writes_together_per_second": together, "bare_per_second": bare_singles,
+    }))
+}
+
+/// Opens a large store whose files are not in the page cache, where the system lets us drop them.
+async fn large(directory: &Path) -> Result<Json> {
+    let store = directory.join("large");
+    let db = open(&store, Options::default()).await?;
+    let collection = db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100}}"#)).await?;
+    let mut rows = Rows::new();
+    for from in (0..ROWS).step_by(BATCH) {
+        let batch = rows.batch(&collection, from, BATCH.min(ROWS - from));
+        collection.upsert(batch).await?;
+    }
+    while db.maintain().await? {}
+    db.flush("rows").await?;
+    while db.maintain().await? {}
+    let held = db.memory();
+    let everything = held.total();
+    db.close().await?;
+    drop((collection, db));
+
+    // Cold where this process may say so; the figure tells which it was.
+    let cold = std::process::Command::new("sync").status().is_ok()
+        && std::fs::OpenOptions::new()
+            .write(true)
+            .open("/proc/sys/vm/drop_caches")
+            .and_then(|mut file| file.write_all(b"3"))
+            .is_ok();
+    let start = Instant::now();
+    let db = open(&store, Options::default()).await?;
+    first_result(&db, "rows", DIM).await?;
+    let open_seconds = start.elapsed().as_secs_f64();
+    db.close().await?;
+    drop(db);
+
+    let limit = everything / 3;
+    let db = open(&store, Options { memory_limit_bytes: Some(limit), ..Options::default() }).await?;
+    let collection = db.collection("rows")?;
+    let mut most = 0;
+    let start = Instant::now();
+    for _ in 0..200 {
+        let request = SearchRequest { vector: rows.vector().into(), limit: 10, ..Default::default() };
+        collection.search(&request).await?;
+        while db.maintain().await? {}
+        most = most.max(db.memory().total());
+    }
+    let limited_ms = start.elapsed().as_secs_f64() * 1e3 / 200.0;
+    db.close().await?;
+    Ok(
+        json!({ "rows": ROWS, "open_seconds": open_seconds, "cold": cold, "memory_bytes": everything, "limit_bytes": limit,
+        "limited_memory_bytes": most, "limited_search_ms": limited_ms }),
+    )
+}
+
+/// Bytes on disk of a row of the sample, by codec.
+async fn codecs(bytes: &[u8], directory: &Path) -> Result<Json> {
+    let mut told = serde_json::Map::new();
+    for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
+        let store = directory.join(format!("codec-{}", codec.as_str()));
+        let db = open(&store, Options { codec, ..Options::default() }).await?;
+        let collection = db.load_dataset("symbols", bytes.to_vec().into(), |_, _| {}).await?;
+        db.flush("symbols").await?;
+        let stats = collection.stats().await?;
+        told.insert(codec.as_str().to_owned(), json!(stats.storage_bytes as f64 / stats.rows as f64));
+        db.close().await?;
+    }
+    Ok(told.into())
+}
+
+/// What merging writes, and what searches beside it wait.
+async fn compaction(directory: &Path) -> Result<Json> {
+    let (storage, written) = Metered::new(FileStorage::open(directory.join("compaction"))?);
+    let db = Db::open(Arc::new(storage), Options::default()).await?;
+    let collection = db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100}}"#)).await?;
+    let mut rows = Rows::new();
+    let queries: Vec<Vec<f32>> = (0..64).map(|_| rows.vector()).collect();
+    for round in 0..8 {
+        let batch = rows.batch(&collection, round * 2_000, 2_000);
+        collection.upsert(batch).await?;
+        db.flush("rows").await?;
+    }
+    let put = written.load(Ordering::Relaxed);
+    let stop = Arc::new(AtomicBool::new(false));
+    let search = |seconds: Option<f64>, stop: Arc<AtomicBool>| {
+        let (collection, queries) = (collection.clone(), queries.clone());
+        tokio::spawn(async move {
+            let (start, mut waits) = (Instant::now(), Vec::new());
+            let mut at = 0;
+            while seconds.map_or(!stop.load(Ordering::Relaxed), |seconds| start.elapsed().as_secs_f64() < seconds) {
+                let request = SearchRequest {
+                    vector: queries[at % queries.len()].clone().into(),
+                    limit: 10,
+                    ..Default::default()
+                };
+                let begun = Instant::now();
+                collection.search(&request).await.expect("searches answer");
+                waits.push(begun.elapsed());
+                at += 1;
+                tokio::task::yield_now().await;
+            }
+            percentile(waits)
+        })
+    };
+    let beside = search(None, stop.clone());
+    while db.maintain().await? {
+        tokio::task::yield_now().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let with = beside.await.expect("searches end");
+    let without = search(Some(2.0), stop).await.expect("searches end");
+    let merged = written.load(Ordering::Relaxed);
+    db.close().await?;
+    Ok(json!({ "flushed_bytes": put, "merged_bytes": merged - put, "write_amplification": merged as f64 / put as f64,
+        "p99_with_ms": with.as_secs_f64() * 1e3, "p99_without_ms": without.as_secs_f64() * 1e3 }))
+}
+
+fn percentile(mut waits: Vec<Duration>) -> Duration {
+    waits.sort_unstable();
+    waits[waits.len() * 99 / 100]
+}
+
+async fn measure(bytes: Vec<u8>, directory: PathBuf) -> Result<Json> {
+    Ok(json!({
+        "writes": writes(&directory).await?,
+        "codecs": codecs(&bytes, &directory).await?,
+        "compaction": compaction(&directory).await?,
+        "sample": sample(bytes, &directory).await?,
+        "large": large(&directory).await?,
+    }))
 }
 
 #[tokio::main]
 async fn main() {
-    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let mut arguments = std::env::args().skip(1);
     let (Some(sample), Some(directory)) = (arguments.next(), arguments.next()) else {
-        panic!("usage: store SAMPLE.arrow DIRECTORY");
+        println!("run by: npm run bench -- storage");
+        return;
     };
     let sample = std::fs::read(sample).expect("the sample can be read");
     println!("{}", measure(sample, directory.into()).await.expect("the store works"));
