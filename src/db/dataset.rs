@@ -1,11 +1,7 @@
-use std::io::Cursor;
-
-use arrow_ipc::reader::FileReader;
-
 use super::{Collection, Db};
 use crate::base::{Error, ReplicaId, Result, Sequence, Timestamp, Version};
 use crate::engine::{ChangeSet, CollectionSpec};
-use crate::model::{Batch, check_ipc};
+use crate::model::{Batch, IpcReader};
 
 /// Metadata of a dataset's Arrow schema: its collection's spec as JSON, and the version that its rows have everywhere.
 const SPEC_METADATA: &str = "eddy.spec";
@@ -30,10 +26,9 @@ impl Db {
         bytes: bytes::Bytes,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Collection> {
-        let corrupt = |error: arrow_schema::ArrowError| Error::corrupt(format!("dataset {name:?}: {error}"));
-        check_ipc(&mut Cursor::new(&bytes)).map_err(|error| error.context(format!("dataset {name:?}")))?;
-        let reader = FileReader::try_new(Cursor::new(bytes), None).map_err(corrupt)?;
-        let schema = reader.schema();
+        let context = |error: Error| error.context(format!("dataset {name:?}"));
+        let reader = IpcReader::new(bytes).map_err(context)?;
+        let schema = reader.schema().clone();
         let metadata = |key: &str| {
             let missing = || Error::invalid(format!("dataset {name:?}: its Arrow schema has no metadata {key:?}"));
             schema.metadata().get(key).ok_or_else(missing)
@@ -56,11 +51,11 @@ impl Db {
             Err(_) => self.create_collection(name, spec).await?,
         };
         let done = collection.seen().get(&origin).copied().unwrap_or_default();
-        let batches = reader.num_batches();
+        let batches = reader.batches_left();
         for (index, batch) in reader.enumerate() {
             let sequence = Sequence(index as u64 + 1);
             if sequence > done {
-                let puts = Batch::from_arrow(&collection.spec().schema, &batch.map_err(corrupt)?)
+                let puts = Batch::from_arrow(&collection.spec().schema, &batch.map_err(context)?)
                     .map_err(|error| error.context(format!("dataset {name:?}: record batch {index}")))?;
                 let put_versions = vec![Version { timestamp, origin, sequence }; puts.len()];
                 collection.apply(ChangeSet { puts, put_versions, deletes: Vec::new() }, None).await?;

@@ -16,7 +16,7 @@ mod value;
 mod tests;
 
 pub use batch::{Batch, META_COLUMN, NORMALIZED_METADATA, VectorColumn};
-pub use ipc::check_ipc;
+pub use ipc::{IpcReader, check_ipc};
 pub use row::{Key, Row};
 pub use schema::{DataType, Element, Field, Schema};
 pub use value::Value;

@@ -1,22 +1,21 @@
-use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_data::ArrayData;
 use arrow_ipc::convert::IpcSchemaEncoder;
-use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_ipc::{
     BodyCompression, BodyCompressionArgs, BodyCompressionMethod, Buffer, CompressionType, FieldNode, Footer,
     FooterArgs, Message, MessageArgs, MessageHeader, MetadataVersion, RecordBatchArgs, root_as_message,
 };
 use arrow_schema::{Field, Schema};
+use bytes::Bytes;
 use flatbuffers::FlatBufferBuilder;
 
 use crate::base::codec::{Reader, Write, checksum};
 use crate::base::compress::{Codec, compress, decompress};
 use crate::base::{Error, Result};
-use crate::model::check_ipc;
+use crate::model::IpcReader;
 
 /// One record batch of these columns, all of `rows` rows.
 pub(crate) fn batch_of(columns: impl IntoIterator<Item = (Field, ArrayRef)>, rows: usize) -> RecordBatch {
@@ -287,12 +286,10 @@ pub fn write_stream(batch: &RecordBatch) -> Vec<u8> {
 /// # Errors
 /// `Corrupt` when it is no such stream.
 pub fn read_stream(bytes: &[u8]) -> Result<RecordBatch> {
-    let corrupt = |error: arrow_schema::ArrowError| Error::corrupt(format!("not a whole Arrow stream: {error}"));
-    // A change set from a hostile peer has a checksum of its own making: the decoder must not be trusted with it.
-    check_ipc(&mut Cursor::new(bytes))?;
-    let mut reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(corrupt)?;
+    // A change set from a hostile peer has a checksum of its own making: the reader checks it before it decodes.
+    let mut reader = IpcReader::new(Bytes::copy_from_slice(bytes))?;
     match (reader.next(), reader.next()) {
-        (Some(batch), None) => batch.map_err(corrupt),
+        (Some(batch), None) => batch,
         (first, _) => Err(Error::corrupt(format!(
             "an Arrow stream of {} record batches; expected 1",
             if first.is_none() { "0" } else { "several" }
