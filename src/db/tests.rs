@@ -859,3 +859,39 @@ fn of_writers_that_count_up_together_none_is_lost() {
         assert_eq!(names(&rows), [(1, "200".to_owned())]);
     });
 }
+
+#[test]
+fn what_died_before_the_window_goes_when_nobody_holds_it() {
+    block_on(async {
+        let environment = crate::platform::Environment::simulated(1, 1_700_000_000_000);
+        let storage = FaultStorage::new(1);
+        let options = || Options { retention_ms: 10_000, environment: environment.clone(), ..Options::default() };
+        let db = Db::open(Arc::new(storage.clone()), options()).await.unwrap();
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let mut first = None;
+        for name in ["a", "b"] {
+            let written = notes.upsert(rows(&notes, (0..500).map(|id| row(id, name)))).await.unwrap();
+            first = first.or(Some(written.timestamp));
+            db.flush("notes").await.unwrap();
+        }
+        let first = first.unwrap();
+        let filter = Some("name == \"a\"");
+        environment.advance_ms(5_000);
+        settle(&db).await;
+        let then = notes.snapshot_at(first).unwrap();
+        assert_eq!(then.count(filter).await.unwrap(), 500);
+        environment.advance_ms(10_000);
+        settle(&db).await;
+        assert_eq!(kind(notes.snapshot_at(first)), ErrorKind::Gone);
+        assert_eq!(then.count(filter).await.unwrap(), 500, "what is held stays longer than the window");
+        assert_eq!(notes.stats().await.unwrap().rows_dead, 500);
+        drop(then);
+        settle(&db).await;
+        let stats = notes.stats().await.unwrap();
+        assert_eq!((stats.rows, stats.rows_dead), (500, 0));
+        let db = Db::open(Arc::new(storage.reopen()), options()).await.unwrap();
+        let notes = db.collection("notes").unwrap();
+        assert_eq!(kind(notes.snapshot_at(first)), ErrorKind::Gone);
+        assert_eq!(notes.count(filter).await.unwrap(), 0);
+    });
+}
