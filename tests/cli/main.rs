@@ -10,6 +10,7 @@
 mod native;
 
 mod backup;
+mod export;
 mod help;
 mod import;
 mod repair;

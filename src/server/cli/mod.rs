@@ -2,8 +2,10 @@
 //! finds goes to standard output, everything else to standard error.
 
 mod backup;
+mod export;
 mod import;
 mod info;
+mod inspect;
 mod output;
 mod repair;
 mod search;
@@ -50,6 +52,8 @@ enum Command {
     Search(search::Search),
     Info(info::Info),
     Repair(repair::Repair),
+    Export(export::Export),
+    Inspect(inspect::Inspect),
     Backup(backup::Backup),
     Restore(backup::Restore),
 }
@@ -106,6 +110,8 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Search(command) => search::run(command).await,
         Command::Info(command) => info::run(command).await,
         Command::Repair(command) => repair::run(command).await,
+        Command::Export(command) => export::run(command).await,
+        Command::Inspect(command) => inspect::run(&command),
         Command::Backup(command) => backup::backup(command).await,
         Command::Restore(command) => backup::restore(command).await,
     }

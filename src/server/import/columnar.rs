@@ -68,6 +68,11 @@ impl Columnar {
         self.arrow_schema.metadata().get(key).map(String::as_str)
     }
 
+    /// Whether the file was exported from a collection that keeps names that its schema does not know.
+    pub(super) fn is_dynamic(&self) -> bool {
+        self.arrow_schema.fields().iter().any(|field| field.name() == META_COLUMN)
+    }
+
     /// The type of field that each column calls for.
     pub(super) fn types(&mut self) -> Result<Vec<(String, DataType)>> {
         let first = match self.rest.take() {
@@ -79,6 +84,8 @@ impl Columnar {
             .fields()
             .iter()
             .enumerate()
+            // What an export keeps of a dynamic field is no field of its own.
+            .filter(|(_, field)| field.name() != META_COLUMN)
             .map(|(index, field)| {
                 let data_type = field_type(field.data_type(), first.as_ref().map(|batch| batch.column(index)));
                 match data_type {

@@ -226,8 +226,9 @@ fn infer(plan: &Plan, formats: &[Format]) -> Result<CollectionSpec> {
     let (path, format) = (&plan.files[0], formats[0]);
     let name = path.display().to_string();
     if matches!(format, Format::Arrow | Format::Parquet) {
-        let types = open_columnar(path, format)?.types()?;
-        return spec_from_types(&types, &wishes, false, &name);
+        let mut columnar = open_columnar(path, format)?;
+        let types = columnar.types()?;
+        return spec_from_types(&types, &wishes, columnar.is_dynamic(), &name);
     }
     let mut columns: Vec<(String, Guess)> = Vec::new();
     for (index, (path, &format)) in plan.files.iter().zip(formats).enumerate() {
