@@ -259,6 +259,14 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     await this.#client.request('flush', this.name);
   }
 
+  /**
+   * Writes it to storage and merges its segments until no row that was replaced or deleted takes space any more. Work in the background does
+   * the same by itself where it is worth while; this does it where it is not. Other calls are answered meanwhile.
+   */
+  async compact(): Promise<void> {
+    await this.#client.request('compact', this.name);
+  }
+
   /** What it holds. */
   async stats(): Promise<CollectionStats> {
     return decode(required(await this.#client.request('stats', this.name))) as CollectionStats;

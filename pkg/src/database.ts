@@ -29,6 +29,13 @@ export interface OpenOptions<B extends boolean = boolean> {
    * still there, from before. Default 0: only snapshots keep them. It costs their space.
    */
   retention?: number;
+  /**
+   * How many bytes of memory the collections may take, about. Keys, short columns, versions and indexes are always in memory; vectors, and
+   * text and JSON of more than 64 bytes a row, are as far as there is room, and are read from storage otherwise. No limit by default.
+   */
+  memoryLimitBytes?: number;
+  /** How columns are compressed in storage; vectors are not. Default `'zstd'`; `'lz4'` is faster and larger. */
+  codec?: 'zstd' | 'lz4' | 'none';
   /** Read `int64` as `bigint`. By default it is a number, and one that a number cannot hold exactly is an error. */
   bigint?: B;
 }
@@ -51,6 +58,42 @@ export interface CollectionStats {
   storageBytes: number;
   /** The newest position in the local log. */
   lsn: number;
+  /** How many segments are in each state of their life. */
+  states: { growing: number; sealed: number; flushed: number; compacting: number; dropped: number };
+  /** Bytes in storage by kind of file: `log`, `layout`, `rows`, `column`, `vector`, `index`, `deletes`. */
+  files: Record<string, number>;
+  /** Bytes written since the database was opened: to the log, to segments from the log, to segments from segments. */
+  written: { logged: number; flushed: number; compacted: number };
+}
+
+/** What is held in memory, in bytes. */
+export interface MemoryUse {
+  /** All of it. */
+  total: number;
+  /** Short columns and versions of rows. */
+  rows: number;
+  /** Long columns. */
+  columns: number;
+  /** Vectors in full precision. */
+  vectors: number;
+  /** Graphs and the codes in them. */
+  indexes: number;
+  /** Primary keys, estimated. */
+  keys: number;
+  /** What was read from storage lately. */
+  cache: number;
+}
+
+/** How far work in the background has come. */
+export interface ProgressEvent {
+  /** The collection's name. */
+  collection: string;
+  /** What is done: rows join their index, go to storage, or segments become one. */
+  work: 'index' | 'flush' | 'compaction';
+  /** Rows done. */
+  rowsDone: number;
+  /** Rows in all. */
+  rows: number;
 }
 
 /** What a database holds. */
@@ -171,6 +214,34 @@ export class Database<B extends boolean = false> {
     return decode(required(await this.#client.request('databaseStats'))) as DatabaseStats;
   }
 
+  /** What is held in memory, over all collections. */
+  async memory(): Promise<MemoryUse> {
+    return decode(required(await this.#client.request('memory'))) as MemoryUse;
+  }
+
+  /** Writes every collection to storage: see {@link Collection.flush}. */
+  async flush(): Promise<void> {
+    for (const name of await this.collections()) await this.#client.request('flush', name);
+  }
+
+  /** Gives up the space of every row that was replaced or deleted: see {@link Collection.compact}. */
+  async compact(): Promise<void> {
+    for (const name of await this.collections()) await this.#client.request('compact', name);
+  }
+
+  /**
+   * Calls `listener` when work in the background has come a good way on.
+   *
+   * @returns A function that ends it.
+   */
+  onProgress(listener: (event: ProgressEvent) => void): () => void {
+    return this.#client.onEvent((event) => {
+      if (event.event !== 'progress') return;
+      const { collection, work, rowsDone, rows } = event;
+      listener({ collection, work, rowsDone, rows });
+    });
+  }
+
   /** Keeps collections in sync with a server, both ways, until stopped. Offline it waits, and catches up afterwards. */
   sync(options: SyncOptions): SyncSession {
     return new SyncSession(this.#client, options);
@@ -195,7 +266,7 @@ export function required(body: Bytes | undefined): Bytes {
 
 /** Checks the options that JavaScript callers may get wrong. @internal */
 export function checkOptions(options: OpenOptions, hosts: readonly string[]): void {
-  const { name, storage = 'auto', durability = 'synced', retention = 0, path } = options;
+  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes = 0, codec = 'zstd', path } = options;
   if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
     const got = typeof name === 'string' ? JSON.stringify(name) : typeof name;
     throw new EddyError('invalid_argument', `name: 1 to 128 letters, digits, '.', '_' or '-' expected, starting with a letter or digit; got ${got}`);
@@ -208,6 +279,12 @@ export function checkOptions(options: OpenOptions, hosts: readonly string[]): vo
   }
   if (typeof retention !== 'number' || !(retention >= 0)) {
     throw new EddyError('invalid_argument', `retention: a number of milliseconds expected, got ${String(retention)}`);
+  }
+  if (typeof memoryLimitBytes !== 'number' || !(memoryLimitBytes >= 0)) {
+    throw new EddyError('invalid_argument', `memoryLimitBytes: a number of bytes expected, got ${String(memoryLimitBytes)}`);
+  }
+  if (!['zstd', 'lz4', 'none'].includes(codec)) {
+    throw new EddyError('invalid_argument', `codec: zstd, lz4 or none expected, got ${String(codec)}`);
   }
   if (path !== undefined && storage !== 'files' && storage !== 'auto') {
     throw new EddyError('invalid_argument', `path belongs to storage 'files', got storage '${storage}'`);

@@ -3,7 +3,7 @@ import { Database } from './database.js';
 import type { DirectoryHandle } from './directory.js';
 import { Engine } from './engine.js';
 import { inProcessPort } from './in-process.js';
-import { start } from './wasm.js';
+import { engineOptions, start } from './wasm.js';
 
 export * from './exports.js';
 export { bestBuild, type EngineBuild } from './build.js';
@@ -23,6 +23,10 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
   /** As for `open`. */
   retention?: number;
   /** As for `open`. */
+  memoryLimitBytes?: number;
+  /** As for `open`. */
+  codec?: 'zstd' | 'lz4' | 'none';
+  /** As for `open`. */
   bigint?: B;
 }
 
@@ -31,16 +35,17 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
  * bring their WebAssembly compiled. In a page it would block: use `open` of the package's main entry there.
  */
 export async function openEmbedded<const B extends boolean = false>(options: EmbeddedOptions<B>): Promise<Database<B>> {
-  const { name, wasm, build = 'relaxed', directory, durability = 'synced', retention = 0, bigint = false } = options;
+  const { name, wasm, build = 'relaxed', directory, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', bigint = false } = options;
+  const open = { name, storage: 'memory' as const, durability, retention, memoryLimitBytes, codec };
   const port = inProcessPort(async (_open, send, onDeath) => {
     const classes = await start(async () => wasm, build);
     const engine = await Engine.open(
       classes,
-      (database) => (directory ? database.openDirectory(directory, durability === 'synced', retention) : database.openMemory(retention)),
+      (database) => (directory ? database.openDirectory(directory, engineOptions(open)) : database.openMemory(engineOptions(open))),
       { pause: () => new Promise((resolve) => setTimeout(resolve, 0)), onDeath, onUncaught: () => {} },
     );
     const session = engine.connect(send);
     return { request: (op, target, body) => session.request(op, target, body), close: () => engine.close() };
   });
-  return Database.open<B>(port, { name, storage: 'memory', durability, retention }, bigint);
+  return Database.open<B>(port, open, bigint);
 }

@@ -56,6 +56,10 @@ export class Engine {
   private constructor(db: WasmDatabase, hooks: EngineHooks) {
     this.#db = db;
     this.#hooks = hooks;
+    db.onProgress((collection, work, rowsDone, rows) => {
+      const event = { event: 'progress', collection, work: work as 'index' | 'flush' | 'compaction', rowsDone, rows } as const;
+      for (const session of this.#sessions) session.send(event);
+    });
   }
 
   /** Opens a store; a panic on the way rejects. */
@@ -203,6 +207,17 @@ export class Engine {
         }
         return encode(await this.#collection(target!).count(filter));
       }
+      case 'compact': {
+        const collection = this.#collection(target!);
+        await collection.beginCompaction();
+        while (collection.isCompacting() && !this.#ended) {
+          await this.#hooks.pause();
+          await this.#slice();
+        }
+        return undefined;
+      }
+      case 'memory':
+        return this.#db.memory();
       case 'flush':
         await this.#collection(target!).flush();
         return undefined;

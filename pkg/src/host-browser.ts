@@ -4,7 +4,7 @@ import { databaseName, IndexedDbStorage } from './indexeddb.js';
 import type { OpenMessage } from './protocol.js';
 import type { Opener } from './serve.js';
 import { Tab } from './tab.js';
-import { start, type Wasm } from './wasm.js';
+import { engineOptions, start, type Wasm } from './wasm.js';
 
 /** Opens a store for a client of a browser, in the thread that this runs in. @internal */
 export function browserOpener(onUncaught: EngineHooks['onUncaught']): Opener {
@@ -17,7 +17,7 @@ export function browserOpener(onUncaught: EngineHooks['onUncaught']): Opener {
       return Engine.open(await wasm, openStore, { pause, onDeath: died, onUncaught });
     };
     if (open.storage === 'memory') {
-      const engine = await openEngine((database) => database.openMemory(open.retention), onDeath);
+      const engine = await openEngine((database) => database.openMemory(engineOptions(open)), onDeath);
       const session = engine.connect(send);
       return { request: (op, target, body) => session.request(op, target, body), close: () => engine.close() };
     }
@@ -26,8 +26,8 @@ export function browserOpener(onUncaught: EngineHooks['onUncaught']): Opener {
       name: storage === 'indexeddb' ? `indexeddb:${open.name}` : open.name,
       openEngine: (died) =>
         openEngine(async (database) => {
-          if (storage !== 'indexeddb') return database.openOpfs(open.name, synced, open.retention);
-          return database.openForeign(await IndexedDbStorage.open(open.name, synced), synced, open.retention);
+          if (storage !== 'indexeddb') return database.openOpfs(open.name, engineOptions(open));
+          return database.openForeign(await IndexedDbStorage.open(open.name, synced), engineOptions(open));
         }, died),
       send,
       onDeath,

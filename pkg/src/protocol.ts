@@ -26,6 +26,8 @@ export type Op =
   | 'count'
   | 'search'
   | 'flush'
+  | 'compact'
+  | 'memory'
   | 'stats'
   | 'watch'
   | 'unwatch'
@@ -37,7 +39,7 @@ export type Op =
 
 /** Operations that leave the store as it is, so that asking twice is the same as asking once. @internal */
 export const reads: ReadonlySet<Op> = new Set<Op>([
-  'collections', 'aliases', 'exportFile', 'databaseStats', 'describe', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */
@@ -48,6 +50,8 @@ export interface OpenMessage {
     path?: string | undefined;
     durability: 'synced' | 'buffered';
     retention: number;
+    memoryLimitBytes?: number | undefined;
+    codec: 'zstd' | 'lz4' | 'none';
   };
 }
 
@@ -75,6 +79,7 @@ export type ResponseMessage = { id: number; body?: Bytes | undefined } | { id: n
 /** What happens without having been asked for. @internal */
 export type EngineEvent =
   | { event: 'change'; collection: string; lsn: number }
+  | { event: 'progress'; collection: string; work: 'index' | 'flush' | 'compaction'; rowsDone: number; rows: number }
   | { event: 'sync'; session: string; status: SyncStatusMessage };
 
 /** @internal */

@@ -2,8 +2,10 @@ import * as plain from '../dist/glue/eddydb_plain.js';
 import * as relaxed from '../dist/glue/eddydb_relaxed.js';
 import * as simd from '../dist/glue/eddydb_simd.js';
 import { bestBuild, type EngineBuild } from './build.js';
+import { type Bytes, encode } from './codec.js';
 import type { DirectoryHandle } from './directory.js';
 import { EddyError } from './error.js';
+import type { OpenMessage } from './protocol.js';
 import type { ForeignStorage } from './storage.js';
 
 // The shape of the generated classes; all builds have the same. An error that they throw has `kind`.
@@ -21,6 +23,8 @@ export interface WasmCollection {
   count(filter?: string | null): Promise<number>;
   search(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   flush(): Promise<void>;
+  beginCompaction(): Promise<void>;
+  isCompacting(): boolean;
   stats(): Promise<Uint8Array<ArrayBuffer>>;
   changedAfter(lsn: number): Promise<number>;
   free(): void;
@@ -48,6 +52,8 @@ export interface WasmDatabase {
   sync(request: Uint8Array, listener: (status: Uint8Array<ArrayBuffer>) => void): WasmSyncSession;
   exportArchive(): Promise<Uint8Array<ArrayBuffer>>;
   importArchive(archive: Uint8Array): Promise<string[]>;
+  memory(): Uint8Array<ArrayBuffer>;
+  onProgress(listener: (collection: string, work: string, rowsDone: number, rows: number) => void): void;
   maintain(): Promise<boolean>;
   close(): Promise<void>;
   free(): void;
@@ -56,10 +62,10 @@ export interface WasmDatabase {
 /** @internal */
 export interface Wasm {
   Database: {
-    openMemory(retentionMs: number): Promise<WasmDatabase>;
-    openOpfs(name: string, synced: boolean, retentionMs: number): Promise<WasmDatabase>;
-    openDirectory(directory: DirectoryHandle, synced: boolean, retentionMs: number): Promise<WasmDatabase>;
-    openForeign(storage: ForeignStorage, synced: boolean, retentionMs: number): Promise<WasmDatabase>;
+    openMemory(options: Uint8Array): Promise<WasmDatabase>;
+    openOpfs(name: string, options: Uint8Array): Promise<WasmDatabase>;
+    openDirectory(directory: DirectoryHandle, options: Uint8Array): Promise<WasmDatabase>;
+    openForeign(storage: ForeignStorage, options: Uint8Array): Promise<WasmDatabase>;
   };
   onPanic(listener: (message: string) => void): void;
 }
@@ -74,4 +80,9 @@ export async function start(compile: (build: EngineBuild) => Promise<WebAssembly
     throw new EddyError('unavailable', `the engine's WebAssembly was not loaded: ${(error as Error).message}`, { cause: error });
   }
   return glue[build] as unknown as Wasm;
+}
+
+/** The options in the form that the engine takes. @internal */
+export function engineOptions({ durability, retention, memoryLimitBytes, codec }: OpenMessage['open']): Bytes {
+  return encode({ synced: durability === 'synced', retention, codec, ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }) });
 }

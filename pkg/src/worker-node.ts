@@ -6,7 +6,7 @@ import { EddyError } from './error.js';
 import { NodeDirectory } from './node-directory.js';
 import type { ClientMessage } from './protocol.js';
 import { serve } from './serve.js';
-import { start } from './wasm.js';
+import { engineOptions, start } from './wasm.js';
 
 // The thread of one database in Node.
 
@@ -37,8 +37,8 @@ serve(
       engine = await Engine.open(
         wasm,
         (database) => {
-          if (!directory) return database.openMemory(open.retention);
-          return database.openDirectory(directory, open.durability === 'synced', open.retention);
+          if (!directory) return database.openMemory(engineOptions(open));
+          return database.openDirectory(directory, engineOptions(open));
         },
         hooks,
       );

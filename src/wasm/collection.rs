@@ -154,6 +154,20 @@ impl Collection {
         self.db.flush(self.collection.name()).await.or_throw()
     }
 
+    /// Flushes, and has background work merge what can be merged from then on.
+    #[wasm_bindgen(js_name = beginCompaction)]
+    pub async fn begin_compaction(&self) -> Thrown<()> {
+        self.db.flush(self.collection.name()).await.or_throw()?;
+        self.db.begin_compaction(&self.collection);
+        Ok(())
+    }
+
+    /// Whether that is under way.
+    #[wasm_bindgen(js_name = isCompacting)]
+    pub fn is_compacting(&self) -> bool {
+        self.db.is_compacting(&self.collection)
+    }
+
     /// What it holds.
     pub async fn stats(&self) -> Thrown<Vec<u8>> {
         let stats = self.collection.stats().await.or_throw()?;

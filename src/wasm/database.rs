@@ -3,10 +3,10 @@ use std::sync::Arc;
 use wasm_bindgen::prelude::*;
 
 use super::error::{OrThrow, Thrown};
-use super::message::{self, DatabaseStatsMessage, SchemaMessage, SyncMessage};
+use super::message::{self, DatabaseStatsMessage, MemoryMessage, OpenMessage, SchemaMessage, SyncMessage};
 use super::{Collection, SyncSession};
 use crate::base::ErrorKind;
-use crate::db::{Db, Durability, Options};
+use crate::db::{Db, WorkProgress};
 use crate::storage::{DirectoryStorage, ForeignStorage, MemoryStorage, Storage};
 
 /// An open store.
@@ -15,9 +15,9 @@ pub struct Database {
     db: Db,
 }
 
-async fn open(storage: Arc<dyn Storage>, synced: bool, retention_ms: f64) -> Thrown<Database> {
-    let durability = if synced { Durability::Synced } else { Durability::Buffered };
-    let options = Options { durability, retention_ms: retention_ms as u64, ..Default::default() };
+async fn open(storage: Arc<dyn Storage>, options: &[u8]) -> Thrown<Database> {
+    let options =
+        message::decode::<OpenMessage>("the options", options).and_then(OpenMessage::into_options).or_throw()?;
     let db = Db::open(storage, options).await.or_throw()?;
     Ok(Database { db })
 }
@@ -26,26 +26,26 @@ async fn open(storage: Arc<dyn Storage>, synced: bool, retention_ms: f64) -> Thr
 impl Database {
     /// A store in memory, gone when it is closed.
     #[wasm_bindgen(js_name = openMemory)]
-    pub async fn open_memory(retention_ms: f64) -> Thrown<Self> {
-        open(Arc::new(MemoryStorage::new()), false, retention_ms).await
+    pub async fn open_memory(options: Vec<u8>) -> Thrown<Self> {
+        open(Arc::new(MemoryStorage::new()), &options).await
     }
 
     /// The store of that name in the origin's private file system.
     #[wasm_bindgen(js_name = openOpfs)]
-    pub async fn open_opfs(name: String, synced: bool, retention_ms: f64) -> Thrown<Self> {
-        open(Arc::new(DirectoryStorage::open_opfs(&name).await.or_throw()?), synced, retention_ms).await
+    pub async fn open_opfs(name: String, options: Vec<u8>) -> Thrown<Self> {
+        open(Arc::new(DirectoryStorage::open_opfs(&name).await.or_throw()?), &options).await
     }
 
     /// The store in a directory: an object with the shape of a `FileSystemDirectoryHandle`.
     #[wasm_bindgen(js_name = openDirectory)]
-    pub async fn open_directory(directory: JsValue, synced: bool, retention_ms: f64) -> Thrown<Self> {
-        open(Arc::new(DirectoryStorage::open_directory(directory).await.or_throw()?), synced, retention_ms).await
+    pub async fn open_directory(directory: JsValue, options: Vec<u8>) -> Thrown<Self> {
+        open(Arc::new(DirectoryStorage::open_directory(directory).await.or_throw()?), &options).await
     }
 
     /// The store that JavaScript keeps: see `storage.ts` of the package.
     #[wasm_bindgen(js_name = openForeign)]
-    pub async fn open_foreign(storage: JsValue, synced: bool, retention_ms: f64) -> Thrown<Self> {
-        open(Arc::new(ForeignStorage::new(storage)), synced, retention_ms).await
+    pub async fn open_foreign(storage: JsValue, options: Vec<u8>) -> Thrown<Self> {
+        open(Arc::new(ForeignStorage::new(storage)), &options).await
     }
 
     /// This replica's id.
@@ -149,6 +149,27 @@ impl Database {
     #[wasm_bindgen(js_name = importArchive)]
     pub async fn import_archive(&self, archive: Vec<u8>) -> Thrown<Vec<String>> {
         self.db.import_archive(archive.into()).await.or_throw()
+    }
+
+    /// What is held in memory.
+    pub fn memory(&self) -> Vec<u8> {
+        message::encode(&MemoryMessage::from(self.db.memory()))
+    }
+
+    /// Calls `listener` with the collection, the work, and the rows done and in all, when background work has come a good way on.
+    #[wasm_bindgen(js_name = onProgress)]
+    pub fn on_progress(&self, listener: js_sys::Function) {
+        self.db.on_progress(move |progress: WorkProgress| {
+            let [done, all] = [progress.rows_done as f64, progress.rows as f64];
+            // What a listener throws is its own affair.
+            let _ = listener.call4(
+                &JsValue::NULL,
+                &progress.collection.into(),
+                &progress.work.as_str().into(),
+                &done.into(),
+                &all.into(),
+            );
+        });
     }
 
     /// One bounded step of background work; tells whether more is waiting.

@@ -12,11 +12,13 @@ mod schema;
 pub(super) use request::{GetMessage, QueryMessage, SearchMessage, WriteRequestMessage, keys_written};
 pub(super) use rows::{RowsMessage, SearchResponseMessage};
 pub(super) use schema::{FieldMessage, SchemaMessage};
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
-use crate::db::{CollectionStats, SyncOptions, SyncStatus, WriteResponse};
+use crate::db::{CollectionStats, Durability, Memory, Options, SyncOptions, SyncStatus, WriteResponse};
 use crate::model::Key;
 
 /// The message in `bytes`; `what` names it in the error.
@@ -74,6 +76,58 @@ pub(super) struct StatsMessage {
     memory_bytes: f64,
     storage_bytes: f64,
     lsn: f64,
+    states: BTreeMap<&'static str, f64>,
+    files: BTreeMap<String, f64>,
+    written: BTreeMap<&'static str, f64>,
+}
+
+/// How a store is opened.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct OpenMessage {
+    synced: bool,
+    retention: f64,
+    memory_limit_bytes: Option<f64>,
+    codec: String,
+}
+
+impl OpenMessage {
+    /// The options meant.
+    pub(super) fn into_options(self) -> Result<Options> {
+        Ok(Options {
+            durability: if self.synced { Durability::Synced } else { Durability::Buffered },
+            retention_ms: self.retention as u64,
+            memory_limit_bytes: self.memory_limit_bytes.map(|bytes| bytes as usize),
+            codec: self.codec.parse()?,
+            ..Options::default()
+        })
+    }
+}
+
+/// What is held in memory, by kind, in bytes.
+#[derive(Serialize)]
+pub(super) struct MemoryMessage {
+    total: f64,
+    rows: f64,
+    columns: f64,
+    vectors: f64,
+    indexes: f64,
+    keys: f64,
+    cache: f64,
+}
+
+impl From<Memory> for MemoryMessage {
+    fn from(memory: Memory) -> Self {
+        Self {
+            total: memory.total() as f64,
+            rows: memory.rows as f64,
+            columns: memory.columns as f64,
+            vectors: memory.vectors as f64,
+            indexes: memory.indexes as f64,
+            keys: memory.keys as f64,
+            cache: memory.cache as f64,
+        }
+    }
 }
 
 impl From<(&str, &CollectionStats)> for StatsMessage {
@@ -87,6 +141,19 @@ impl From<(&str, &CollectionStats)> for StatsMessage {
             memory_bytes: stats.memory_bytes as f64,
             storage_bytes: stats.storage_bytes as f64,
             lsn: stats.lsn.0 as f64,
+            states: BTreeMap::from([
+                ("growing", stats.states.growing as f64),
+                ("sealed", stats.states.sealed as f64),
+                ("flushed", stats.states.flushed as f64),
+                ("compacting", stats.states.compacting as f64),
+                ("dropped", stats.states.dropped as f64),
+            ]),
+            files: stats.files.iter().map(|(kind, bytes)| (kind.clone(), *bytes as f64)).collect(),
+            written: BTreeMap::from([
+                ("logged", stats.written.logged as f64),
+                ("flushed", stats.written.flushed as f64),
+                ("compacted", stats.written.compacted as f64),
+            ]),
         }
     }
 }
