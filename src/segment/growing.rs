@@ -393,7 +393,12 @@ impl Segment {
         if self.chunks.first().is_some_and(|(_, chunk)| chunk.num_columns() < self.scalar_count())
             || self.stored().iter().filter(|group| matches!(group.kind, FileKind::Vector(_))).any(|group| cold(&group))
         {
-            return self.pick(&[row as u32], &wanted, blocks).row(0, fields);
+            let (scalars, mut vectors) = self.pick(&[row as u32], &wanted, blocks).into_parts();
+            if fields.is_none() {
+                // Vectors are told only when they are named.
+                vectors.clear();
+            }
+            return Batch::from_parts(self.schema.clone(), scalars, vectors).row(0, fields);
         }
         let (batch, at) = self.chunk_of(row);
         let mut out = batch.row(at, fields);

@@ -164,6 +164,9 @@ fn rows_are_put_together_from_the_blocks_that_they_need() {
         assert_eq!(read.row(row, Some(&some), &blocks), written.row(row, Some(&some), &Blocks::default()));
     }
     drop(wanted);
+    // Without vectors, which are told only when they are named.
+    let blocks = fetch(&files, &read.needs(&rows, &read.wanted(None), &Blocks::default()));
+    assert_eq!(read.row(4_000, None, &blocks), written.row(4_000, None, &Blocks::default()));
 
     let blocks = fetch(&files, &read.needs(&rows, &|_| true, &Blocks::default()));
     let (batch, versions) = read.take(&rows, &blocks);

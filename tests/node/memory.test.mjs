@@ -12,9 +12,8 @@ const schema = {
     id: { type: 'int64', primaryKey: true },
     group: { type: 'int64' },
     text: { type: 'varchar' },
-    embedding: { type: 'float_vector', dim: 128 },
+    embedding: { type: 'float_vector', dim: 128, metric: 'L2', index: { type: 'HNSW', m: 8, efConstruction: 40 } },
   },
-  indexes: { embedding: { metric: 'L2', type: 'HNSW', M: 8, efConstruction: 40 } },
 };
 
 function row(id) {
