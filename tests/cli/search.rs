@@ -80,7 +80,11 @@ fn wrong_questions_are_told_where() {
     let (_directory, data) = store();
     for (args, words) in [
         (&["search", "symbols", "--vector", "[1, 0]"][..], &["invalid_argument", "2", "3"][..]),
-        (&["search", "symbols", "--vector", "[1, 0, \"x\"]"][..], &["--vector is no JSON list of numbers"][..]),
+        (
+            &["search", "symbols", "--vector", "[1, 0, \"x\"]"][..],
+            &["\"v\"", "expected a number at 2, got a string"][..],
+        ),
+        (&["search", "symbols", "--vector", "1"][..], &["--vector is no JSON list of numbers"][..]),
         (
             &["search", "symbols", "--vector", "[1, 0, 0]", "--filter", "category = 'So'"][..],
             &["invalid_argument", "character 10"][..],

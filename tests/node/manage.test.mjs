@@ -171,3 +171,15 @@ test('rows expire', async (t) => {
   assert.deepEqual(await words.query(), [{ id: 1, word: 'again' }]);
   for (const seconds of [0, -1, 0.5, 1e12]) await assert.rejects(words.setTtl(seconds), { kind: 'invalid_argument', message: /ttlSeconds/ });
 });
+
+// Leaving out what is usual had made the schema of a collection differ from its own.
+test('a collection that is there is taken with the schema that made it', async (t) => {
+  const db = await open({ name: 'again', storage: 'memory' });
+  t.after(() => db.close());
+  const fields = { ...schema.fields, v: { type: 'float_vector', dim: 2 }, bits: { type: 'binary_vector', dim: 8, metric: 'JACCARD' } };
+  const made = { fields, dynamic: true, ttlSeconds: 60 };
+  await db.createCollection('words', made);
+  await db.createCollection('words', made, { ifNotExists: true });
+  const other = { ...made, fields: { ...fields, bits: { type: 'binary_vector', dim: 8 } } };
+  await assert.rejects(db.createCollection('words', other, { ifNotExists: true }), { kind: 'already_exists', message: /another schema/ });
+});
