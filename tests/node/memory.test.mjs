@@ -62,7 +62,7 @@ test('a collection three times the limit answers the same', async (t) => {
   assert.deepEqual(await answers(notes), expected);
   const held = await db.memory();
   assert.ok(held.total <= memoryLimitBytes, `${JSON.stringify(held)} of at most ${memoryLimitBytes}`);
-  assert.ok(held.cache > 0);
+  assert.ok(held.columns + held.vectors < whole.columns + whole.vectors, JSON.stringify({ held, whole }));
 });
 
 test('compaction gives up dead rows and tells how it goes on; files are told by kind', async (t) => {
