@@ -10,6 +10,8 @@ const statuses: Record<ErrorKind, number> = {
   invalid_argument: 400,
   not_found: 404,
   already_exists: 409,
+  conflict: 409,
+  gone: 410,
   locked: 423,
   storage_full: 507,
   corrupt: 500,
