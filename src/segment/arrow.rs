@@ -3,15 +3,12 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_data::ArrayData;
 use arrow_ipc::convert::IpcSchemaEncoder;
-use arrow_ipc::writer::StreamWriter;
-use arrow_ipc::{
-    BodyCompression, BodyCompressionArgs, BodyCompressionMethod, Buffer, CompressionType, FieldNode, Footer,
-    FooterArgs, Message, MessageArgs, MessageHeader, MetadataVersion, RecordBatchArgs, root_as_message,
-};
+use arrow_ipc::{Buffer, CompressionType, FieldNode, Footer, FooterArgs, Message, MetadataVersion, root_as_message};
 use arrow_schema::{Field, Schema};
 use bytes::Bytes;
 use flatbuffers::FlatBufferBuilder;
 
+use super::message::{batch_message, record_batch_message, schema_message};
 use crate::base::codec::{Reader, Write, checksum};
 use crate::base::compress::{Codec, compress, decompress};
 use crate::base::{Error, Result};
@@ -82,12 +79,8 @@ fn split_message(bytes: &[u8]) -> Result<Framed<'_>> {
     Ok(Framed { message, body, len: reader.offset() })
 }
 
-/// The message of a record batch with every buffer changed by `change`, and `compression` noted.
-fn recode(
-    framed: &Framed<'_>,
-    compression: Option<CompressionType>,
-    change: &dyn Fn(&[u8]) -> Result<Vec<u8>>,
-) -> Result<Vec<u8>> {
+/// The message of a record batch with every buffer decompressed.
+fn decompressed(framed: &Framed<'_>, codec: Codec) -> Result<Vec<u8>> {
     let missing = || Error::corrupt("an Arrow message that is no plain record batch");
     let batch = framed.message.header_as_record_batch().ok_or_else(missing)?;
     let (nodes, buffers) = batch.nodes().zip(batch.buffers()).ok_or_else(missing)?;
@@ -99,47 +92,17 @@ fn recode(
     for buffer in buffers {
         let (offset, len) = (buffer.offset() as usize, buffer.length() as usize);
         let bytes = framed.body.get(offset..offset.saturating_add(len)).ok_or_else(missing)?;
-        let changed = if bytes.is_empty() { Vec::new() } else { change(bytes)? };
-        places.push(Buffer::new(body.len() as i64, changed.len() as i64));
-        body.extend_from_slice(&changed);
+        let plain = if bytes.is_empty() { Vec::new() } else { decompress_buffer(codec, bytes)? };
+        places.push(Buffer::new(body.len() as i64, plain.len() as i64));
+        body.extend_from_slice(&plain);
         body.resize(body.len().next_multiple_of(8), 0);
     }
     let nodes: Vec<FieldNode> = nodes.iter().copied().collect();
-    let mut builder = FlatBufferBuilder::new();
-    let (nodes, buffers) = (builder.create_vector(&nodes), builder.create_vector(&places));
-    let compression = compression.map(|codec| {
-        BodyCompression::create(&mut builder, &BodyCompressionArgs { codec, method: BodyCompressionMethod::BUFFER })
-    });
-    let args = RecordBatchArgs {
-        length: batch.length(),
-        nodes: Some(nodes),
-        buffers: Some(buffers),
-        compression,
-        variadicBufferCounts: None,
-    };
-    let batch = arrow_ipc::RecordBatch::create(&mut builder, &args);
-    let args = MessageArgs {
-        version: MetadataVersion::V5,
-        header_type: MessageHeader::RecordBatch,
-        header: Some(batch.as_union_value()),
-        bodyLength: body.len() as i64,
-        custom_metadata: None,
-    };
-    let message = Message::create(&mut builder, &args);
-    builder.finish(message, None);
-    let metadata = builder.finished_data();
-    let padded = metadata.len().next_multiple_of(8);
-    let mut out = Vec::with_capacity(8 + padded + body.len());
-    out.put_u32(u32::MAX);
-    out.put_u32(padded as u32);
-    out.put_bytes(metadata);
-    out.resize(8 + padded, 0);
-    out.put_bytes(&body);
-    Ok(out)
+    Ok(record_batch_message(batch.length(), &nodes, &places, Codec::None, &body))
 }
 
 /// A buffer as Arrow wants it compressed.
-fn compress_buffer(codec: Codec, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn compress_buffer(codec: Codec, bytes: &[u8]) -> Vec<u8> {
     let packed = compress(codec, bytes);
     let (claim, packed) =
         if packed.len() < bytes.len() { (bytes.len() as i64, packed.as_slice()) } else { (STORED, bytes) };
@@ -164,27 +127,14 @@ fn decompress_buffer(codec: Codec, bytes: &[u8]) -> Result<Vec<u8>> {
 
 /// An Arrow IPC file of `batches`, which have one schema; where each lies in it. At least one batch.
 pub(super) fn write_file(batches: impl IntoIterator<Item = RecordBatch>, codec: Codec) -> (Vec<u8>, Vec<Block>) {
-    const DONE: &str = "writing Arrow to memory does not fail";
-    let compression = match codec {
-        Codec::None => None,
-        Codec::Lz4 => Some(CompressionType::LZ4_FRAME),
-        Codec::Zstd => Some(CompressionType::ZSTD),
-    };
     let mut out = MAGIC.to_vec();
     let mut blocks = Vec::new();
     let mut places = Vec::new();
     let mut batches = batches.into_iter().peekable();
     let schema = batches.peek().expect("at least one batch").schema();
-    let mut writer = StreamWriter::try_new(Vec::new(), &schema).expect(DONE);
-    out.append(writer.get_mut());
+    out.extend(schema_message(&schema));
     for batch in batches {
-        writer.write(&batch).expect(DONE);
-        let mut message = std::mem::take(writer.get_mut());
-        if compression.is_some() {
-            let framed = split_message(&message).expect("Arrow reads what it wrote");
-            message = recode(&framed, compression, &|bytes| Ok(compress_buffer(codec, bytes)))
-                .expect("columns of segments are neither dictionaries nor views");
-        }
+        let mut message = batch_message(&batch, codec);
         let body_len = split_message(&message).expect("Arrow reads what it wrote").body.len();
         places.push(arrow_ipc::Block::new(out.len() as i64, (message.len() - body_len) as i32, body_len as i64));
         blocks.push(Block {
@@ -222,8 +172,7 @@ pub(super) struct BlockReader {
 
 impl BlockReader {
     pub(super) fn new(schema: &Schema) -> Self {
-        let mut writer = StreamWriter::try_new(Vec::new(), schema).expect("schemas of collections can be written");
-        Self { head: std::mem::take(writer.get_mut()) }
+        Self { head: schema_message(schema) }
     }
 
     /// The rows of a block, from its bytes.
@@ -257,7 +206,7 @@ impl BlockReader {
             None => stream.extend_from_slice(&bytes[..framed.len]),
             Some(codec) => {
                 let codec = if codec == CompressionType::LZ4_FRAME { Codec::Lz4 } else { Codec::Zstd };
-                stream.extend(recode(&framed, None, &|bytes| decompress_buffer(codec, bytes))?);
+                stream.extend(decompressed(&framed, codec)?);
             }
         }
         stream.extend_from_slice(&END);
@@ -271,13 +220,9 @@ impl BlockReader {
 
 /// One record batch as an Arrow IPC stream.
 pub fn write_stream(batch: &RecordBatch) -> Vec<u8> {
-    let mut out = Vec::new();
-    StreamWriter::try_new(&mut out, batch.schema_ref())
-        .and_then(|mut writer| {
-            writer.write(batch)?;
-            writer.finish()
-        })
-        .expect("writing Arrow to memory does not fail");
+    let mut out = schema_message(batch.schema_ref());
+    out.extend(batch_message(batch, Codec::None));
+    out.extend_from_slice(&END);
     out
 }
 

@@ -11,6 +11,7 @@ mod arrow;
 mod files;
 mod growing;
 mod layout;
+mod message;
 mod statistics;
 #[cfg(test)]
 mod tests;
