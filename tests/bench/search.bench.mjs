@@ -8,6 +8,8 @@ import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
+import { variantBuild } from '../../scripts/wasm.mjs';
+
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..');
 const ROUNDS = 5;
@@ -15,9 +17,9 @@ const EFS = [10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256];
 const RECALL_MIN = 0.95;
 const WASM_TO_AVX2_MAX = 1.6;
 
-function cargo(args, env = {}) {
-  const done = spawnSync('cargo', ['build', '--release', '--message-format=json', ...args], {
-    cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28,
+function cargo(args, env = process.env) {
+  const done = spawnSync('cargo', ['build', '--message-format=json', ...args], {
+    cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28,
   });
   if (done.status !== 0) throw new Error(`cargo build ${args.join(' ')} failed`);
   const messages = done.stdout.trim().split('\n').map((line) => JSON.parse(line));
@@ -160,15 +162,10 @@ async function measure({ name, file }, commands, log) {
 
 export async function run({ log, directory }) {
   // Together with the store's: one library serves both.
-  const native = cargo(['--example', 'search_native', '--example', 'store_native']).executable;
-  const features = '+bulk-memory,+nontrapping-fptoint,+sign-ext,+mutable-globals,+reference-types,+multivalue';
-  const compiler = process.env.EDDY_WASM_RUSTC;
-  const modules = [['simd128', '+simd128'], ['relaxed', '+simd128,+relaxed-simd']].map(([name, simd]) => {
-    const flags = ['-C', `target-feature=${simd},${features}`, ...(process.env.EDDY_WASM_RUSTFLAGS ?? '').split(' ').filter(Boolean)];
-    const built = cargo(
-      ['--target', 'wasm32-unknown-unknown', '--no-default-features', '--features', 'wasm', '--example', 'search_wasm', '--target-dir', `target/bench-${name}`],
-      { CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'), ...(compiler && { RUSTC: compiler }) },
-    );
+  const native = cargo(['--release', '--example', 'search_native', '--example', 'store_native']).executable;
+  const modules = [['simd128', 'eddydb_simd'], ['relaxed', 'eddydb_relaxed']].map(([name, variant]) => {
+    const { args, env } = variantBuild(variant);
+    const built = cargo(['--example', 'search_wasm', ...args], env);
     return [name, built.filenames.find((file) => file.endsWith('.wasm'))];
   });
 

@@ -38,7 +38,7 @@ fn a_damaged_store_is_reported_repaired_and_opens_again() {
     let data = directory.path().join("data");
     let path = data.to_str().unwrap();
     assert!(run_well(&data, &["repair"]).contains("Nothing is damaged."));
-    flip(&named(&files, "segment~0000000001"));
+    flip(&named(&files, "~rows"));
     flip(&named(&files, "manifest~"));
     let (code, _, err) = run(&data, &["info"]);
     assert!(code == 1 && err.contains("eddy repair"), "{err}");
