@@ -7,7 +7,8 @@
 mod bits;
 mod fse;
 mod lz4;
-#[cfg(test)]
+// Against the C library and another LZ4, which are native.
+#[cfg(all(test, native))]
 mod tests;
 mod zstd;
 
