@@ -34,8 +34,8 @@ pub struct Query {
 /// Queries have 8 bits, -127..=127.
 ///
 /// With 7 bits no two products exceed 16 bits, so AVX2, VNNI and WebAssembly's relaxed SIMD multiply and add in one to three
-/// instructions what 8 bits take seven for; measured against 8 bits: a search in half the time in WebAssembly, the same recall after
-/// rerank.
+/// instructions, without a change of signs. Measured in Chromium: a search takes two thirds of the time that plain simd128 takes, at the
+/// recall after rerank that 8 bits gave.
 ///
 /// No training: a row's code depends on nothing but the row, so rows can be appended forever and codes are the same on every
 /// replica. One formula serves every metric, hence one kernel.
