@@ -40,8 +40,12 @@ fn every_format_comes_back_as_it_went() {
     let text = std::fs::read_to_string(path).unwrap();
     assert_eq!(text.lines().count(), 3);
     assert!(text.contains("\"row, \"\"249\"\"\""), "{text}");
-    let (code, _, error) = run(&data, &["export", "notes", "notes.floppy"]);
+    // A name that says no format had left an empty file behind.
+    let floppy = directory.path().join("notes.floppy");
+    let (code, _, error) = run(&data, &["export", "notes", floppy.to_str().unwrap()]);
     assert!(code == 1 && error.contains("which says its format"), "{error}");
+    let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().contains("floppy")), "nothing is left");
 }
 
 /// An export that died between two pages: the note tells where, and half a page after it is cut.
@@ -59,6 +63,11 @@ fn an_interrupted_export_goes_on_after_the_last_row_that_was_noted() {
     std::fs::remove_file(&path).unwrap();
     write(directory.path(), "out.jsonl.partial", &whole[..noted + 17]);
     write(directory.path(), "out.jsonl.partial.json", format!("{{\"bytes\":{noted},\"rows\":40,\"key\":\"39\"}}"));
+    // Less is there than was noted: the missing part must not be filled with zeros.
+    write(directory.path(), "out.jsonl.partial", &whole[..noted - 1]);
+    let (code, _, error) = run(&data, &["export", "notes", out, "--resume"]);
+    assert!(code == 1 && error.contains("were noted"), "{error}");
+    write(directory.path(), "out.jsonl.partial", &whole[..noted + 17]);
     let told = run_well(&data, &["export", "notes", out, "--resume"]);
     assert!(told.contains("wrote 100 rows"), "{told}");
     assert!(std::fs::read_to_string(&path).unwrap() == whole);

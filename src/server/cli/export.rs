@@ -127,6 +127,13 @@ impl Writer {
         };
         let (partial, notes) = (beside(".partial"), beside(".partial.json"));
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        // Before anything is made: a wrong name leaves nothing behind.
+        if !matches!(ending, "jsonl" | "ndjson" | "csv" | "arrow" | "feather" | "parquet") {
+            return Err(Error::invalid(format!(
+                "{}: a file ends with .arrow, .parquet, .csv or .jsonl, which says its format",
+                path.display()
+            )));
+        }
         let can_resume = matches!(ending, "jsonl" | "ndjson" | "csv");
         if resume && !can_resume {
             return Err(Error::invalid(format!(
@@ -142,6 +149,13 @@ impl Writer {
         let file = match noted {
             Some((len, noted)) => {
                 let mut file = options(false)?;
+                let there = file.metadata().map_err(|error| failed(&partial, &error))?.len();
+                if there < len {
+                    return Err(Error::corrupt(format!(
+                        "{}: {there} bytes, of which {len} were noted; export without --resume",
+                        partial.display()
+                    )));
+                }
                 // What came after the note is cut: it may be half a row.
                 file.set_len(len)
                     .and_then(|()| file.seek(SeekFrom::End(0)))
@@ -167,17 +181,11 @@ impl Writer {
                 let writer = FileWriter::try_new(file, &arrow).map_err(|error| wrong(&partial, &error))?;
                 Format::Arrow(Some(Box::new(writer)))
             }
-            "parquet" => {
+            _ => {
                 let arrow = Batch::empty(schema).to_arrow().schema();
                 let writer = ArrowWriter::try_new(file, arrow, None)
                     .map_err(|error| Error::new(ErrorKind::Io, format!("{}: {error}", partial.display())))?;
                 Format::Parquet(Some(Box::new(writer)))
-            }
-            _ => {
-                return Err(Error::invalid(format!(
-                    "{}: a file ends with .arrow, .parquet, .csv or .jsonl, which says its format",
-                    path.display()
-                )));
             }
         };
         Ok((Self { format, path: path.to_owned(), partial, notes }, progress))
