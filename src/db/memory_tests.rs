@@ -8,7 +8,7 @@ use crate::base::{ErrorKind, Lsn};
 use crate::engine::CollectionSpec;
 use crate::model::{Batch, Key, Row, Value};
 use crate::platform::block_on;
-use crate::storage::{FaultStorage, MemoryDisk, Storage};
+use crate::storage::{FaultStorage, MemoryDisk, Operation, Storage};
 
 const SPEC: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
     {"name":"kind","type":"varchar","maxLength":20},
@@ -217,6 +217,44 @@ fn damage_of_what_stays_in_storage_is_found_when_it_is_read() {
         let error = notes.count(Some("text like '1%'")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.message().contains(&column.name), "{error}");
+    });
+}
+
+/// What statistics rule out is not read: neither a file of a segment where no row can match, nor blocks between those that can.
+#[test]
+fn statistics_keep_blocks_from_being_read() {
+    block_on(async {
+        let storage = FaultStorage::new(5);
+        let db = open(storage.clone(), None).await;
+        let notes = fill(&db, 3_000).await;
+        // As the statistics of a segment whose rows were replaced still count them.
+        let replaced = (100..104).map(row).collect();
+        notes.upsert(Batch::from_rows(&notes.spec().schema, replaced).unwrap()).await.unwrap();
+        drop(notes);
+        db.close().await.unwrap();
+        let storage = storage.reopen();
+        let db = open(storage.clone(), Some(1)).await;
+        let notes = db.collection("notes").unwrap();
+        let blocks = notes.with_blocks(|state, _| {
+            let groups = state.slots().flat_map(|slot| slot.segment.stored());
+            let texts = groups.filter(|group| group.kind == crate::segment::FileKind::Column("text".to_owned()));
+            Ok::<_, Vec<crate::segment::BlockRef>>(texts.map(|group| group.blocks.len()).sum::<usize>())
+        });
+        let blocks = blocks.await.unwrap();
+        assert!(blocks >= 6, "{blocks}");
+        for (filter, count, reads_max) in [
+            ("text like '9%' and text > '~'", 0, 0),
+            ("id > 5000 and text like '%1%'", 0, 0),
+            ("id in [1200, 1201] and text like '120%'", 2, 1),
+            ("text == 'x' or id < 0", 0, 0),
+            ("text like '%0%' or id < 0", 3_000, blocks),
+        ] {
+            let before = storage.history().len();
+            assert_eq!(notes.count(Some(filter)).await.unwrap(), count, "{filter}");
+            let history = storage.history();
+            let reads = history[before..].iter().filter(|(operation, _)| *operation == Operation::Read).count();
+            assert!(reads <= reads_max && (reads > 0) == (reads_max > 0), "{filter}: {reads} reads of {blocks} blocks");
+        }
     });
 }
 

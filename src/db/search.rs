@@ -477,20 +477,33 @@ fn row_of(segment: &Segment, row: usize, fields: Option<&[String]>, blocks: &Blo
     out
 }
 
-/// The rows of a segment that the view sees and the filter admits; the segment when its columns must be read for that.
+/// The rows of a segment that the view sees and the filter admits; the segment when its columns must be read for that, with the
+/// rows for which its statistics do not prove the contrary.
 fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> Result<RowMask, Later> {
-    let visible = slot.visible(view);
-    let Some(filter) = filter else { return Ok(visible) };
-    if !filter.fields().iter().all(|field| slot.segment.has(field)) {
-        return Err(Later { segment: slot.segment.clone(), visible, admitted: None });
+    let segment = &slot.segment;
+    let Some(filter) = filter else { return Ok(slot.visible(view)) };
+    let fields = filter.fields();
+    let runs = segment.runs(&fields, &|known| filter.may_admit(known));
+    let mut admitted = RowMask::none(segment.len());
+    if runs.is_empty() {
+        return Ok(admitted);
     }
-    let mut admitted = RowMask::none(slot.segment.len());
-    for (start, chunk) in slot.segment.chunks() {
-        for row in filter.evaluate(chunk).iter() {
-            admitted.insert(start + row);
+    if !fields.iter().all(|field| segment.has(field)) {
+        runs.into_iter().flatten().for_each(|row| admitted.insert(row as usize));
+        admitted.intersect(&slot.visible(view));
+        let later = Later { segment: segment.clone(), visible: admitted, admitted: None };
+        return if later.visible.iter().next().is_none() { Ok(later.visible) } else { Err(later) };
+    }
+    for (start, chunk) in segment.chunks() {
+        for run in &runs {
+            let (from, to) = (start.max(run.start as usize), (start + chunk.num_rows()).min(run.end as usize));
+            if from < to {
+                let mask = filter.evaluate(&chunk.slice(from - start, to - from));
+                mask.iter().for_each(|row| admitted.insert(from + row));
+            }
         }
     }
-    admitted.intersect(&visible);
+    admitted.intersect(&slot.visible(view));
     Ok(admitted)
 }
 

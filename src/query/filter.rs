@@ -4,9 +4,10 @@ use std::fmt;
 use arrow_array::RecordBatch;
 
 use super::expression::{Places, Predicate};
-use super::{evaluate, parser};
+use super::{evaluate, parser, prune};
 use crate::base::{Result, RowMask};
 use crate::model::{Schema, Value};
+use crate::segment::Known;
 
 /// A condition on rows, parsed and checked against a schema. Its language is described in [the module](super).
 ///
@@ -55,6 +56,12 @@ impl Filter {
     /// When a column that the filter reads is not there, or has another type than the schema says.
     pub fn evaluate(&self, batch: &RecordBatch) -> RowMask {
         evaluate::evaluate(&self.predicate, &self.places, batch)
+    }
+
+    /// Whether it may be true for a row of a block of which `known` tells. False only where the statistics prove that it is false or
+    /// unknown for each; of a column of which nothing is known, anything is thought.
+    pub fn may_admit(&self, known: Known<'_>) -> bool {
+        prune::may_admit(&self.predicate, known)
     }
 
     /// The columns that it reads, [`META_COLUMN`](crate::model::META_COLUMN) for keys of the dynamic field. Parts that turned

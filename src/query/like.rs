@@ -37,6 +37,11 @@ impl Pattern {
         Ok(Self { source: source.to_string(), parts })
     }
 
+    /// How every text that fits begins.
+    pub(super) fn prefix(&self) -> &str {
+        self.parts.first().and_then(|part| part.runs.first()).map_or("", String::as_str)
+    }
+
     /// Whether the whole of `text` fits. The leftmost place is taken for each part between two `%`, which never loses a match.
     pub(super) fn matches(&self, text: &str) -> bool {
         match self.parts.as_slice() {

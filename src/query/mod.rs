@@ -21,6 +21,7 @@ mod like;
 mod number;
 mod parser;
 mod plan;
+mod prune;
 mod set;
 mod ternary;
 #[cfg(test)]

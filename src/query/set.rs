@@ -100,6 +100,20 @@ impl Set {
         !self.ints.is_empty() || !self.floats.is_empty()
     }
 
+    /// Whether one of its numbers lies between these two, them included.
+    pub(super) fn has_number_in(&self, least: Number, most: Number) -> bool {
+        let before = |number: Number| least.compare(number) == Some(Ordering::Greater);
+        let int =
+            self.ints.get(self.ints.partition_point(|&int| before(Number::Int(int)))).map(|&int| Number::Int(int));
+        let float = self.floats.get(self.floats.partition_point(|&float| before(Number::Float(float))));
+        let float = float.map(|&float| Number::Float(float));
+        int.into_iter().chain(float).any(|number| most.compare(number) != Some(Ordering::Less))
+    }
+
+    pub(super) fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
     pub(super) fn has_texts(&self) -> bool {
         !self.texts.is_empty()
     }

@@ -1,11 +1,11 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
 
 use super::arrow::{batch_bytes, column_bytes};
 use super::files::floats;
-use super::{BlockRef, Blocks, FileKind, Group, Versions};
+use super::{BlockRef, Blocks, FileKind, Group, Known, Versions};
 use crate::base::{Lsn, SegmentId, Version};
 use crate::index::{Hnsw, IndexKind, IndexSpec, Vectors};
 use crate::model::batch::grow;
@@ -268,6 +268,39 @@ impl Segment {
         };
         let vectors = self.vectors.iter().map(of_column).collect();
         Batch::from_parts(self.schema.clone(), scalars, vectors)
+    }
+
+    /// Runs of rows, one after the other, of which `may_admit` does not say no. It is asked about runs that are in one block of each
+    /// of `columns`, with what tells a column's number of rows and statistics there; a segment that is not in storage has none, and
+    /// is one run.
+    pub fn runs(&self, columns: &BTreeSet<&str>, may_admit: &dyn Fn(Known<'_>) -> bool) -> Vec<std::ops::Range<u32>> {
+        let places: Vec<(&str, &Arc<Group>, usize)> = columns
+            .iter()
+            .filter_map(|column| {
+                let group = self.stored().iter().find(|group| group.kind != FileKind::Deletes && group.has(column))?;
+                Some((*column, group, group.columns.iter().position(|name| name == column)?))
+            })
+            .collect();
+        let mut starts: Vec<u32> = places.iter().flat_map(|(_, group, _)| group.starts()).copied().chain([0]).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let mut runs: Vec<std::ops::Range<u32>> = Vec::new();
+        for (at, &start) in starts.iter().enumerate() {
+            let end = starts.get(at + 1).map_or(self.len() as u32, |&end| end);
+            let known = |column: &str| {
+                let (_, group, column) = places.iter().find(|(name, ..)| *name == column)?;
+                let block = group.block_of(start);
+                Some((group.blocks[block].rows, &group.statistics[block][*column]))
+            };
+            if start >= end || !may_admit(&known) {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.end == start => run.end = end,
+                _ => runs.push(start..end),
+            }
+        }
+        runs
     }
 
     fn group_of(&self, column: &str) -> &Group {

@@ -78,6 +78,16 @@ impl Group {
         self.starts.partition_point(|&start| start <= row) - 1
     }
 
+    /// Whether the column lies there.
+    pub(super) fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|name| name == column)
+    }
+
+    /// The numbers of the first rows of all blocks.
+    pub(super) fn starts(&self) -> &[u32] {
+        &self.starts
+    }
+
     /// The number of the first row of a block.
     pub fn start(&self, block: usize) -> u32 {
         self.starts[block]

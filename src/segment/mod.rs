@@ -23,5 +23,5 @@ pub use files::{FileKind, SegmentFile, StoredFile, decode, encode, encode_indexe
 pub(crate) use files::{decode_tombstones, encode_tombstones};
 pub use growing::{FieldIndex, Segment, Tombstone};
 pub use layout::{BlockRef, Blocks, Group};
-pub use statistics::{Range, Statistics};
+pub use statistics::{Known, Range, Statistics};
 pub use versions::Versions;

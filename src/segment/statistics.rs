@@ -8,9 +8,6 @@ use arrow_schema::{DataType, TimeUnit};
 use crate::base::codec::{Reader, Write};
 use crate::base::{Error, Result};
 
-/// Text is cut to this many bytes: longer ones would make the layout as long as the column.
-const TEXT_BYTES_MAX: usize = 32;
-
 /// What is known of the values of one column in one block without reading it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Statistics {
@@ -34,7 +31,13 @@ pub enum Range {
     Text(Vec<u8>, Vec<u8>),
 }
 
+/// Tells the number of rows, and the statistics, of a column in one block; `None` when nothing is known of it.
+pub type Known<'k> = &'k dyn Fn(&str) -> Option<(u32, &'k Statistics)>;
+
 impl Statistics {
+    /// Text is cut to this many bytes: longer ones would make the layout as long as the column.
+    pub const TEXT_BYTES_MAX: usize = 32;
+
     /// Of a column.
     pub fn of(array: &ArrayRef) -> Self {
         macro_rules! bounds {
@@ -56,7 +59,7 @@ impl Statistics {
             DataType::Float32 => bounds!(Float32Type, f64, Range::Double),
             DataType::Float64 => bounds!(Float64Type, f64, Range::Double),
             DataType::Utf8 => {
-                let cut = |text: &str| text.as_bytes()[..text.len().min(TEXT_BYTES_MAX)].to_vec();
+                let cut = |text: &str| text.as_bytes()[..text.len().min(Self::TEXT_BYTES_MAX)].to_vec();
                 let values = || array.as_string::<i32>().iter().flatten();
                 values().min().zip(values().max()).map(|(least, most)| Range::Text(cut(least), cut(most)))
             }
