@@ -31,7 +31,7 @@ pub(super) struct Inner {
     pub(super) specs: Specs,
     pub(super) state: RwLock<CollectionState>,
     pub(super) pending: Mutex<Vec<Pending>>,
-    pub(super) log: async_lock::Mutex<Log>,
+    pub(super) log: Arc<async_lock::Mutex<Log>>,
     /// What a restart would replay; see [`Collection::wait_for_room`].
     pub(super) log_bytes: AtomicU64,
     pub(super) merge: async_lock::Mutex<Option<Merge>>,
@@ -53,7 +53,7 @@ impl Collection {
             state: RwLock::new(state),
             pending: Mutex::default(),
             log_bytes: AtomicU64::new(log.bytes()),
-            log: async_lock::Mutex::new(log),
+            log: Arc::new(async_lock::Mutex::new(log)),
             merge: async_lock::Mutex::new(None),
             compact: AtomicBool::new(false),
             written: Default::default(),

@@ -1,6 +1,10 @@
-use hashbrown::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 
+use async_lock::MutexGuardArc;
 use futures_channel::oneshot;
+use hashbrown::HashMap;
 
 use super::collection::Collection;
 use super::log::{GROUP_FRAMES_MAX, Log};
@@ -85,15 +89,27 @@ impl Collection {
         self.submit(Request::Seal, None).await.map(drop)
     }
 
-    /// Hands a request to the writer and waits for its end. Requests that come while a commit is under way are committed
-    /// together by the next one.
+    /// Puts a request in line and waits for its end. Requests that come while a commit is under way wait together: the first of them
+    /// that gets the log commits them all, and the others go on at once. (Were each to wait for its turn at the log, those whose
+    /// requests are done would stand between the others, and every group would be one write long.)
     async fn submit(&self, request: Request, durability: Option<Durability>) -> Result<WriteResponse> {
         let durability = durability.unwrap_or(self.inner.shared.options.durability);
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         self.inner.pending.lock().expect("no panic while held").push(Pending { request, durability, reply });
-        let this = self.clone();
-        platform::run_to_end(async move { this.commit().await }).await;
-        answer.await.map_err(|_| Error::internal("a commit ended without an answer"))?
+        let lost = |_| Error::internal("a commit ended without an answer");
+        let mut turn = std::pin::pin!(self.inner.log.lock_arc());
+        let first = poll_fn(|context| match Pin::new(&mut answer).poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+            Poll::Pending => turn.as_mut().poll(context).map(Err),
+        });
+        match first.await {
+            Ok(answer) => answer.map_err(lost)?,
+            Err(log) => {
+                let this = self.clone();
+                platform::run_to_end(async move { this.commit(log).await }).await;
+                answer.await.map_err(lost)?
+            }
+        }
     }
 
     /// Ends writing for good, after what is under way.
@@ -102,39 +118,40 @@ impl Collection {
         self.notify();
     }
 
-    async fn commit(&self) {
-        let mut log = self.inner.log.lock().await;
-        loop {
-            let requests = std::mem::take(&mut *self.inner.pending.lock().expect("no panic while held"));
-            if requests.is_empty() {
-                return;
+    /// Commits all that waits.
+    async fn commit(&self, mut log: MutexGuardArc<Log>) {
+        // Whom the last commit has answered may be about to write again, and can come along.
+        platform::yield_now().await;
+        let requests = std::mem::take(&mut *self.inner.pending.lock().expect("no panic while held"));
+        let mut group = Group::default();
+        for Pending { request, durability, reply } in requests {
+            if reply.is_canceled() {
+                // Given up before it was begun.
+                continue;
             }
-            let mut group = Group::default();
-            for Pending { request, durability, reply } in requests {
-                // These look at the state as it is after all requests before them.
-                let alone = match &request {
-                    Request::Write { steps, .. } => steps.iter().any(|step| matches!(step, Step::DeleteWhere(_))),
-                    Request::Apply { .. } => false,
-                    Request::MarkPushed { .. } | Request::Seal => true,
-                };
-                if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
-                    self.commit_group(&mut log, std::mem::take(&mut group)).await;
-                }
-                match self.stage(&mut log, &mut group, request).await {
-                    Ok(Some(staged)) => {
-                        // Positions are worth no sync of their own: losing one repeats some work and loses nothing.
-                        let changes = matches!(staged.record, Record::Changes { .. });
-                        group.changes |= changes;
-                        group.synced |= changes && durability == Durability::Synced;
-                        group.staged.push((staged, reply));
-                    }
-                    // A caller who has gone away does not need the answer.
-                    Ok(None) => drop(reply.send(Ok(WriteResponse { lsn: self.lsn(), ..Default::default() }))),
-                    Err(error) => drop(reply.send(Err(error))),
-                }
+            // These look at the state as it is after all requests before them.
+            let alone = match &request {
+                Request::Write { steps, .. } => steps.iter().any(|step| matches!(step, Step::DeleteWhere(_))),
+                Request::Apply { .. } => false,
+                Request::MarkPushed { .. } | Request::Seal => true,
+            };
+            if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
+                self.commit_group(&mut log, std::mem::take(&mut group)).await;
             }
-            self.commit_group(&mut log, group).await;
+            match self.stage(&mut log, &mut group, request).await {
+                Ok(Some(staged)) => {
+                    // Positions are worth no sync of their own: losing one repeats some work and loses nothing.
+                    let changes = matches!(staged.record, Record::Changes { .. });
+                    group.changes |= changes;
+                    group.synced |= changes && durability == Durability::Synced;
+                    group.staged.push((staged, reply));
+                }
+                // A caller who has gone away does not need the answer.
+                Ok(None) => drop(reply.send(Ok(WriteResponse { lsn: self.lsn(), ..Default::default() }))),
+                Err(error) => drop(reply.send(Err(error))),
+            }
         }
+        self.commit_group(&mut log, group).await;
     }
 
     /// Turns a request into a record of `group`; `None` when there is nothing to write.

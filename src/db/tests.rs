@@ -8,7 +8,7 @@ use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp,
 use crate::engine::{ChangeSet, CollectionSpec};
 use crate::model::{Batch, Key, Row, Value};
 use crate::platform::block_on;
-use crate::storage::{FaultStorage, MemoryDisk, Storage};
+use crate::storage::{FaultStorage, MemoryDisk, Operation as Stored, Storage};
 
 const SPEC: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
     {"name":"name","type":"varchar","maxLength":100,"nullable":true},
@@ -508,6 +508,49 @@ fn writes_that_wait_together_share_a_sync() {
         assert_eq!(refused, 10, "keys that an earlier write of the same group has taken");
         assert_eq!(notes.count(None).await.unwrap(), 40);
         assert!(storage.operations() - before < 20, "{} operations for 50 writes", storage.operations() - before);
+    });
+}
+
+/// Each writer once waited for its own turn at the log after its write was done, and so came too late for the group of the next one:
+/// after the first round every group was one write long.
+#[test]
+fn writers_that_write_on_and_on_share_their_syncs() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let storage = FaultStorage::new(3);
+        let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let syncs = || storage.history().iter().filter(|(operation, _)| *operation == Stored::Sync).count();
+        let before = syncs();
+        let writers = (0..16).map(|writer| {
+            let notes = notes.clone();
+            tokio::spawn(async move {
+                for round in 0..10 {
+                    notes.insert(rows(&notes, [row(writer * 10 + round, "x")])).await.unwrap();
+                }
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.unwrap();
+        }
+        assert_eq!(notes.count(None).await.unwrap(), 160);
+        assert!(syncs() - before <= 20, "{} syncs for 10 writes by each of 16", syncs() - before);
+    });
+}
+
+#[test]
+fn a_write_that_is_given_up_before_its_turn_is_not_done() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        let busy = notes.inner.log.lock().await;
+        let mut given_up = Box::pin(notes.insert(rows(&notes, [row(1, "x")])));
+        assert!(
+            std::future::poll_fn(|context| std::task::Poll::Ready(given_up.as_mut().poll(context))).await.is_pending()
+        );
+        drop((given_up, busy));
+        notes.insert(rows(&notes, [row(2, "x")])).await.unwrap();
+        assert_eq!(names(&notes.query(&QueryRequest::default()).await.unwrap()), [(2, "x".to_owned())]);
     });
 }
 

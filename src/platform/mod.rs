@@ -10,6 +10,7 @@ pub mod socket;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::task::Poll;
 
 pub use environment::Environment;
 pub use host::{MaybeSend, MaybeSync, now_ms, random_u64, run_to_end};
@@ -18,6 +19,19 @@ pub use host::{block_on, blocking};
 // Natively both stand on tokio, which only the feature `server` brings.
 #[cfg(any(browser, feature = "server"))]
 pub use host::{sleep_ms, spawn};
+
+/// Lets the tasks that are ready run first.
+pub async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
 
 /// A boxed future: `Send` where there are threads.
 #[cfg(native)]
