@@ -73,7 +73,7 @@ impl Filter {
 
 impl fmt::Display for Filter {
     /// The normal form: constants folded, cheap terms first, lists sorted, dynamic keys spelt out. It can be parsed again, to
-    /// an equal filter.
+    /// an equal filter, unless it is too long or nested too deeply: `--x` becomes `0 - (0 - x)`, and parentheses nest too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.predicate)
     }

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use arrow_array::RecordBatch;
 
-pub use run::{Format, Observer, Plan, Summary, run};
+pub use run::{Format, Observer, Plan, Summary, rehearse, run};
 
 use crate::base::{Error, ErrorKind, Result};
 use crate::model::{Row, Schema};

@@ -364,21 +364,8 @@ async fn write(
     chunk: Chunk,
     summary: &mut Summary,
 ) -> Result<Lsn> {
-    let mut batches = Vec::new();
     let rows = chunk.len();
-    match chunk {
-        Chunk::Rows { rows, lines } => {
-            let mut rows = rows;
-            if schema.auto_id() {
-                for row in &mut rows {
-                    row.entry(schema.primary_key().name.clone()).or_insert_with(|| collection.make_key());
-                }
-            }
-            let rows = last_of_each_key(schema, rows.into_iter().zip(lines).collect());
-            from_rows(schema, path, &rows, &mut batches)?;
-        }
-        Chunk::Columns { batch, first } => from_columns(schema, path, &batch, first, &mut batches)?,
-    }
+    let batches = batches(schema, path, chunk, || collection.make_key())?;
     let kept: usize = batches.iter().map(Batch::len).sum();
     summary.rows_replaced += (rows - kept) as u64;
     let mut lsn = Lsn::default();
@@ -386,6 +373,43 @@ async fn write(
         lsn = collection.upsert(batch).await?.lsn;
     }
     Ok(lsn)
+}
+
+/// The rows of a chunk in batches, each key once.
+fn batches(schema: &Arc<Schema>, path: &Path, chunk: Chunk, make_key: impl Fn() -> Value) -> Result<Vec<Batch>> {
+    let mut batches = Vec::new();
+    match chunk {
+        Chunk::Rows { rows, lines } => {
+            let mut rows = rows;
+            if schema.auto_id() {
+                for row in &mut rows {
+                    row.entry(schema.primary_key().name.clone()).or_insert_with(&make_key);
+                }
+            }
+            let rows = last_of_each_key(schema, rows.into_iter().zip(lines).collect());
+            from_rows(schema, path, &rows, &mut batches)?;
+        }
+        Chunk::Columns { batch, first } => from_columns(schema, path, &batch, first, &mut batches)?,
+    }
+    Ok(batches)
+}
+
+/// Reads the files of `plan` as an import into a new collection would, and writes nothing; tells how many rows it would have. For
+/// fuzzing, where a store would take most of the time.
+#[doc(hidden)]
+pub fn rehearse(plan: &Plan) -> Result<u64> {
+    let formats = check(plan)?;
+    dataset(plan, &formats)?;
+    let schema = infer(plan, &formats)?.completed()?.schema;
+    let mut rows = 0;
+    for (path, &format) in plan.files.iter().zip(&formats) {
+        let mut source = open(path, format, plan, &schema)?;
+        while let Some(chunk) = source.next_chunk(plan.batch_rows)? {
+            rows +=
+                batches(&schema, path, chunk, || Value::Int(0))?.iter().map(|batch| batch.len() as u64).sum::<u64>();
+        }
+    }
+    Ok(rows)
 }
 
 /// The rows without those whose key comes again.

@@ -1,0 +1,486 @@
+//! What is fuzzed: a function for everything that reads bytes or text from outside. Each says by panicking that something is wrong;
+//! an error is the right answer to most inputs. `fuzz/main.rs` hands them to libFuzzer, `tests/fuzz` gives them what was found before.
+//!
+//! A checksum stops a fuzzer at once, so what has checksums is read twice: as it came, and with those put right that can be.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use eddydb::base::codec::{checksum, checksum_append};
+use eddydb::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, SegmentId, Sequence};
+use eddydb::engine::{ChangeSet, CollectionSpec, Manifest, Record, archive};
+use eddydb::index::Hnsw;
+use eddydb::model::{Batch, Row, Schema, Value};
+use eddydb::query::Filter;
+use eddydb::segment::{self, FileKind, StoredFile};
+use eddydb::server::import::{Format, Plan, rehearse};
+use eddydb::sync::{
+    Changes, Client, ClientAction, ClientCollection, ClientInput, Hub, HubAction, HubInput, HubOptions, Message,
+    Opened, OwnChanges, Start,
+};
+use eddydb::wal;
+
+/// Reads an input, and panics when what comes of it cannot be.
+pub type Target = fn(&[u8]);
+
+/// By name.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("archive", read_archive),
+    ("arrow", |bytes| import(bytes, Format::Arrow, "arrow")),
+    ("csv", |bytes| import(bytes, Format::Csv, "csv")),
+    ("filter", filter),
+    ("jsonl", |bytes| import(bytes, Format::Jsonl, "jsonl")),
+    ("log", log),
+    ("manifest", manifest),
+    ("npy", npy),
+    ("parquet", |bytes| import(bytes, Format::Parquet, "parquet")),
+    ("segment", read_segment),
+    ("sync", sync),
+];
+
+/// What is wrong with bytes is one of these; `Internal` would be our own mistake.
+fn understood(error: &Error) {
+    assert!(
+        !matches!(error.kind(), ErrorKind::Internal | ErrorKind::Closed | ErrorKind::Locked | ErrorKind::StorageFull),
+        "{:?}: {error}",
+        error.kind()
+    );
+}
+
+fn spec() -> &'static CollectionSpec {
+    static SPEC: OnceLock<CollectionSpec> = OnceLock::new();
+    SPEC.get_or_init(|| {
+        let json = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
+            {"name":"text","type":"varchar","maxLength":1000,"nullable":true},
+            {"name":"embedding","type":"float_vector","dim":2}]}"#;
+        serde_json::from_str::<CollectionSpec>(json).expect("a spec").completed().expect("a good spec")
+    })
+}
+
+// The log.
+
+fn log(bytes: &[u8]) {
+    read_log(bytes);
+    let mut mended = bytes.to_vec();
+    mend_log(&mut mended);
+    read_log(&mended);
+}
+
+/// Puts the checksums right of the header and of the frames, as far as their lengths lead from one to the next.
+fn mend_log(bytes: &mut [u8]) {
+    if bytes.len() < wal::HEADER_BYTES {
+        return;
+    }
+    let sum = checksum(&bytes[..28]).to_le_bytes();
+    bytes[28..32].copy_from_slice(&sum);
+    let mut rest = &mut bytes[wal::HEADER_BYTES..];
+    while rest.len() >= wal::FRAME_HEADER_BYTES {
+        let len = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        let Some(end) = len.checked_add(wal::FRAME_HEADER_BYTES).filter(|&end| end <= rest.len()) else { return };
+        let (frame, after) = rest.split_at_mut(end);
+        let sum = checksum_append(checksum(&frame[..4]), &frame[8..]).to_le_bytes();
+        frame[4..8].copy_from_slice(&sum);
+        rest = after;
+    }
+}
+
+fn read_log(bytes: &[u8]) {
+    let (collection, number, next) = (CollectionId(7), 3, Lsn(20));
+    for until in [None, Some(Lsn(22))] {
+        match wal::replay("log", bytes, collection, number, next, until) {
+            Ok(replay) => {
+                assert!(replay.valid_len <= bytes.len());
+                let mut offset = wal::HEADER_BYTES;
+                for frame in &replay.frames {
+                    assert_eq!(frame.offset, offset);
+                    offset = frame.end;
+                    if let Err(error) = Record::decode(&spec().schema, frame.kind, &frame.payload) {
+                        understood(&error);
+                    }
+                }
+                assert!(replay.frames.is_empty() || offset == replay.valid_len);
+                // A log that was cut at its valid end reads the same.
+                let again = wal::replay("log", &bytes[..replay.valid_len], collection, number, next, until);
+                assert_eq!(again.expect("what was read once").frames, replay.frames);
+                // And a repair finds all of it, but for what a later owner's file takes the place of.
+                if replay.valid_len > 0 {
+                    let salvage =
+                        wal::salvage(bytes, collection, number, next, until).expect("whole frames are readable");
+                    assert_eq!(salvage.frames[..replay.frames.len()], replay.frames);
+                }
+            }
+            Err(error) => understood(&error),
+        }
+        if let Err(error) = wal::salvage(bytes, collection, number, next, until) {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        }
+    }
+    wal::first_lsn(bytes);
+}
+
+// The manifest.
+
+fn manifest(bytes: &[u8]) {
+    read_manifest(bytes);
+    let mut mended = bytes.to_vec();
+    mend_manifest(&mut mended);
+    read_manifest(&mended);
+}
+
+fn mend_manifest(bytes: &mut [u8]) {
+    const HEADER: usize = 24;
+    if bytes.len() < HEADER {
+        return;
+    }
+    let sum = checksum(&bytes[HEADER..]).to_le_bytes();
+    let len = (bytes.len() - HEADER) as u64;
+    bytes[12..16].copy_from_slice(&sum);
+    bytes[16..24].copy_from_slice(&len.to_le_bytes());
+}
+
+fn read_manifest(bytes: &[u8]) {
+    match Manifest::decode(bytes) {
+        Ok(Some(manifest)) => {
+            let again = Manifest::decode(&manifest.encode()).expect("what was read is written").expect("and whole");
+            assert_eq!(again, manifest);
+            for collection in manifest.collections {
+                if let Err(error) = collection.spec.completed() {
+                    understood(&error);
+                }
+            }
+        }
+        Ok(None) => {}
+        Err(error) => understood(&error),
+    }
+}
+
+// The archive.
+
+fn read_archive(bytes: &[u8]) {
+    let read = |bytes: Vec<u8>| match archive::decode(&bytes.into()) {
+        Ok((manifest, files)) => {
+            for file in manifest.files() {
+                assert_eq!(files[&file.name].len() as u64, file.len);
+            }
+        }
+        Err(error) => understood(&error),
+    };
+    read(bytes.to_vec());
+    let mut mended = bytes.to_vec();
+    mend_archive(&mut mended);
+    read(mended);
+}
+
+/// Puts the checksums of the entries right, and of the manifest in the first of them.
+fn mend_archive(bytes: &mut [u8]) {
+    const START: usize = 12;
+    const HEAD: usize = 14;
+    let mut at = START;
+    while let Some(head) = bytes.get(at..at + HEAD) {
+        let name_len = usize::from(u16::from_le_bytes([head[0], head[1]]));
+        let len = u64::from_le_bytes(head[2..10].try_into().expect("8 bytes")) as usize;
+        let start = at + HEAD + name_len + 4;
+        let Some(end) = start.checked_add(len).filter(|&end| end <= bytes.len()) else { return };
+        if at == START {
+            mend_manifest(&mut bytes[start..end]);
+        }
+        let sum = checksum(&bytes[start..end]).to_le_bytes();
+        bytes[at + 10..at + HEAD].copy_from_slice(&sum);
+        let sum = checksum(&bytes[at..start - 4]).to_le_bytes();
+        bytes[start - 4..start].copy_from_slice(&sum);
+        at = end;
+    }
+}
+
+// Segments.
+
+/// What `segment` reads: the files of a segment one after the other, each with a byte for its kind and the length of its bytes (4).
+pub fn join_files(files: &[segment::SegmentFile]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for file in files {
+        let kind = KINDS.iter().position(|kind| kind() == file.kind).expect("a file of the fuzzed spec");
+        out.push(kind as u8);
+        out.extend((file.bytes.len() as u32).to_le_bytes());
+        out.extend(&file.bytes);
+    }
+    out
+}
+
+const KINDS: [fn() -> FileKind; 6] = [
+    || FileKind::Layout,
+    || FileKind::Rows,
+    || FileKind::Column("text".to_owned()),
+    || FileKind::Vector("embedding".to_owned()),
+    || FileKind::Index("embedding".to_owned()),
+    || FileKind::Deletes,
+];
+
+fn read_segment(bytes: &[u8]) {
+    let mut files = BTreeMap::new();
+    let mut rest = bytes;
+    while let Some((&[kind, a, b, c, d], after)) = rest.split_first_chunk() {
+        let Some(kind) = KINDS.get(usize::from(kind)) else { break };
+        let (bytes, after) = after.split_at(after.len().min(u32::from_le_bytes([a, b, c, d]) as usize));
+        rest = after;
+        files.insert(kind(), Bytes::copy_from_slice(bytes));
+    }
+    if let Some(bytes) = files.get(&FileKind::Index("embedding".to_owned())) {
+        match Hnsw::from_bytes(bytes) {
+            Ok(graph) => {
+                let query = vec![0.25; graph.dim()];
+                graph.candidates(&query, 3, 8, None);
+                let again = graph.to_bytes();
+                assert_eq!(again.len(), bytes.len());
+            }
+            Err(error) => understood(&error),
+        }
+    }
+    let Some(layout) = files.get(&FileKind::Layout) else { return };
+    let CollectionSpec { schema, indexes, .. } = spec();
+    let name = |kind: &FileKind| format!("{kind:?}");
+    let names = files.keys().map(|kind| (kind.clone(), name(kind))).collect();
+    let groups = match segment::groups(schema, "layout", layout, &names) {
+        Ok(groups) => groups,
+        Err(error) => return understood(&error),
+    };
+    // One block after the other, as a search reads them, their checksums put right.
+    for group in &groups {
+        for (index, block) in group.blocks.iter().enumerate() {
+            let start = usize::try_from(block.offset).unwrap_or(usize::MAX);
+            let Some(bytes) = files[&group.kind].get(start..start.saturating_add(block.len as usize)) else { continue };
+            let mut group = group.clone();
+            group.blocks[index].checksum = checksum(bytes);
+            match group.read(index, bytes) {
+                Ok(rows) => assert_eq!(rows.num_rows(), block.rows as usize),
+                Err(error) => understood(&error),
+            }
+        }
+    }
+    let stored = |(kind, bytes): (&FileKind, &Bytes)| {
+        (kind.clone(), StoredFile { name: name(kind), bytes: Some(bytes.clone()) })
+    };
+    let files = files.iter().map(stored).collect();
+    match segment::decode(SegmentId(7), schema, indexes, groups, &files) {
+        Ok(segment) => {
+            let rows: Vec<u32> = (0..segment.len() as u32).collect();
+            let (batch, versions) = segment.take(&rows, &Default::default());
+            assert_eq!((batch.len(), versions.len()), (rows.len(), rows.len()));
+            segment.keys();
+        }
+        Err(error) => understood(&error),
+    }
+}
+
+// Filters.
+
+fn filter_schema() -> &'static Arc<Schema> {
+    static SCHEMA: OnceLock<Arc<Schema>> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
+        let json = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
+            {"name":"name","type":"varchar","nullable":true},{"name":"n","type":"int32","nullable":true},
+            {"name":"price","type":"double","nullable":true},{"name":"ok","type":"bool","nullable":true},
+            {"name":"at","type":"timestamp","nullable":true},{"name":"facts","type":"json","nullable":true},
+            {"name":"tags","type":"array","elementType":"varchar","maxCapacity":8,"nullable":true},
+            {"name":"v","type":"float_vector","dim":2}],"dynamic":true}"#;
+        Arc::new(serde_json::from_str(json).expect("a schema"))
+    })
+}
+
+fn filter_rows() -> &'static Batch {
+    static ROWS: OnceLock<Batch> = OnceLock::new();
+    ROWS.get_or_init(|| {
+        let row = |id: i64| {
+            let mut row = Row::from([
+                ("id".to_owned(), Value::Int(id)),
+                ("v".to_owned(), Value::Vector(vec![id as f32, 1.0])),
+                ("extra".to_owned(), Value::Json(serde_json::json!({ "a": [id, "b", null], "b": id % 2 == 0 }))),
+            ]);
+            if id % 3 != 0 {
+                row.extend([
+                    ("name".to_owned(), Value::String(format!("néme {id}%_"))),
+                    ("n".to_owned(), Value::Int(id - 3)),
+                    ("price".to_owned(), Value::Double(id as f64 / 3.0)),
+                    ("ok".to_owned(), Value::Bool(id % 2 == 0)),
+                    ("at".to_owned(), Value::String(format!("2026-11-2{}T10:00:00Z", id % 8))),
+                    ("facts".to_owned(), Value::Json(serde_json::json!({ "a": { "b": [1, 2.5, "x"] }, "c": id }))),
+                    ("tags".to_owned(), Value::Json(serde_json::json!(["x", id.to_string()]))),
+                ]);
+            }
+            row
+        };
+        Batch::from_rows(filter_schema(), (0..9).map(row).collect()).expect("rows that fit")
+    })
+}
+
+fn filter(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let parameters = BTreeMap::from([
+        ("p".to_owned(), Value::Int(3)),
+        ("q".to_owned(), Value::String("a".to_owned())),
+        ("list".to_owned(), Value::Json(serde_json::json!([1, 2, 3]))),
+    ]);
+    if let Err(error) = Filter::parameters(text) {
+        understood(&error);
+    }
+    match Filter::parse_with(text, filter_schema(), &parameters) {
+        Ok(filter) => {
+            let found = filter.evaluate(filter_rows().scalars());
+            let normal = filter.to_string();
+            match Filter::parse(&normal, filter_schema()) {
+                Ok(again) => {
+                    assert_eq!(again, filter, "{normal}");
+                    assert_eq!(again.evaluate(filter_rows().scalars()), found, "{normal}");
+                }
+                // What `--x` becomes nests more deeply than it.
+                Err(error) => assert!(error.message().contains("nested too deeply"), "{normal}: {error}"),
+            }
+            filter.fields();
+        }
+        Err(error) => {
+            understood(&error);
+            assert!(error.position().is_none_or(|at| at <= text.len()), "{error}");
+        }
+    }
+}
+
+// Sync.
+
+/// A zero byte and frames, each after its length (2 bytes); anything else is one frame.
+fn sync(bytes: &[u8]) {
+    let Some((0, mut rest)) = bytes.split_first() else { return session(&[bytes]) };
+    let mut frames = Vec::new();
+    while let Some((&[low, high], after)) = rest.split_first_chunk() {
+        let (frame, after) = after.split_at(after.len().min(usize::from(u16::from_le_bytes([low, high]))));
+        frames.push(frame);
+        rest = after;
+    }
+    session(&frames);
+}
+
+fn session(frames: &[&[u8]]) {
+    for frame in frames {
+        match Message::decode(frame) {
+            Ok(message) => {
+                let again = message.encode().expect("what was read is written");
+                assert_eq!(Message::decode(&again).expect("and read"), message);
+            }
+            Err(error) => understood(&error),
+        }
+    }
+    let changes = |bytes: &[u8]| match ChangeSet::decode(&spec().schema, bytes) {
+        Ok(changes) => {
+            let again = ChangeSet::decode(&spec().schema, &changes.encode()).expect("what was read is written");
+            assert_eq!(again.versions().collect::<Vec<_>>(), changes.versions().collect::<Vec<_>>());
+            Ok(())
+        }
+        Err(error) => {
+            understood(&error);
+            Err(error)
+        }
+    };
+    let mut hub = Hub::new(ReplicaId(1), HubOptions::default(), 0);
+    let collection = ClientCollection { name: "notes".to_owned(), spec: Some("{}".to_owned()) };
+    let mut client = Client::new(ReplicaId(2), vec![collection], 0, 0);
+    for (now, frame) in (1..).zip(frames) {
+        hub.receive(HubInput::Frame(frame.to_vec()), now);
+        while let Some(action) = hub.poll(now) {
+            let input = match action {
+                HubAction::Send(frame) => {
+                    Message::decode(&frame).expect("a frame of our own");
+                    continue;
+                }
+                HubAction::Open { channel, .. } => {
+                    HubInput::Opened(channel, Ok(Opened { acknowledged: Sequence(4), incarnation: 1, spec: None }))
+                }
+                HubAction::Read { channel, after, .. } => {
+                    let lsn = Lsn(after.0.saturating_add(2));
+                    HubInput::Read(channel, Ok(Changes { changes: vec![1], lsn, newest: lsn }))
+                }
+                HubAction::Apply { channel, changes: bytes, .. } => HubInput::Applied(channel, changes(&bytes)),
+                HubAction::Close(_) => break,
+            };
+            hub.receive(input, now);
+        }
+        client.receive(ClientInput::Frame(frame.to_vec()), now);
+        while let Some(action) = client.poll(now) {
+            let input = match action {
+                ClientAction::Send(frame) => {
+                    Message::decode(&frame).expect("a frame of our own");
+                    continue;
+                }
+                ClientAction::Refused(_) => continue,
+                ClientAction::Open { channel, .. } => {
+                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), known: BTreeMap::new() };
+                    ClientInput::Opened(channel, Ok(start))
+                }
+                ClientAction::ReadOwn { channel, after, .. } => {
+                    let through = Sequence(after.0.saturating_add(1).min(6));
+                    let changes = if through > after { vec![1] } else { Vec::new() };
+                    ClientInput::Own(channel, Ok(OwnChanges { changes, through }))
+                }
+                ClientAction::Apply { channel, changes: bytes, .. } => {
+                    let applied = if bytes.is_empty() { Ok(()) } else { changes(&bytes) };
+                    ClientInput::Applied(channel, applied)
+                }
+                ClientAction::MarkPushed { channel, .. } => ClientInput::Marked(channel, Ok(())),
+                ClientAction::Close(_) => break,
+            };
+            client.receive(input, now);
+        }
+    }
+}
+
+// Importing.
+
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, bytes).expect("a temporary file is written");
+        path
+    }
+}
+
+fn place() -> &'static Place {
+    static PLACE: OnceLock<Place> = OnceLock::new();
+    PLACE.get_or_init(|| Place { directory: tempfile::tempdir().expect("a temporary directory") })
+}
+
+fn plan(file: PathBuf, format: Format) -> Plan {
+    Plan {
+        collection: "rows".to_owned(),
+        files: vec![file],
+        format: Some(format),
+        vectors: None,
+        vector_field: None,
+        key: None,
+        metric: None,
+        batch_rows: 5,
+        restart: false,
+    }
+}
+
+fn import(bytes: &[u8], format: Format, name: &str) {
+    let file = place().write(name, bytes);
+    for key in [None, Some("key".to_owned())] {
+        if let Err(error) = rehearse(&Plan { key, ..plan(file.clone(), format) }) {
+            understood(&error);
+        }
+    }
+}
+
+/// Vectors for a table of three rows.
+fn npy(bytes: &[u8]) {
+    let vectors = place().write("npy", bytes);
+    let table = place().write("table", b"{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n");
+    let plan = Plan { vectors: Some(vectors), ..plan(table, Format::Jsonl) };
+    match rehearse(&plan) {
+        Ok(rows) => assert_eq!(rows, 3),
+        Err(error) => understood(&error),
+    }
+}
