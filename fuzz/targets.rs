@@ -461,6 +461,7 @@ fn plan(file: PathBuf, format: Format) -> Plan {
         key: None,
         metric: None,
         batch_rows: 5,
+        partition: None,
         restart: false,
     }
 }

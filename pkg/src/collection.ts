@@ -22,6 +22,11 @@ export interface WriteResponse<K = unknown> {
 export interface WriteOptions {
   /** When this write is acknowledged; as the database was opened when left out. */
   durability?: 'synced' | 'buffered';
+  /**
+   * The partition that rows are written into, and the only one in which rows are deleted. When left out, rows are written into the one that
+   * they name as `$partition`, else into `_default`, and deleted in all. A row is in one partition: written into another one it moves.
+   */
+  partition?: string;
 }
 
 /** What must be so at the moment of a write, or it fails with `conflict` and nothing is written. Other replicas are not asked. */
@@ -48,9 +53,18 @@ export interface TimeOptions {
   at?: bigint | Date;
 }
 
+/** Where rows are looked for. */
+export interface PartitionOptions {
+  /** Only in these partitions; in all when none is named. */
+  partitions?: readonly string[];
+}
+
 /** Which fields to return. */
-export interface OutputOptions<S extends Schema, F extends readonly string[] | undefined> extends TimeOptions {
-  /** Every field but the vectors when left out; `['*']` for all; a vector when named; `'$version'` for the version of each row. */
+export interface OutputOptions<S extends Schema, F extends readonly string[] | undefined> extends TimeOptions, PartitionOptions {
+  /**
+   * Every field but the vectors when left out; `['*']` for all; a vector when named; `'$version'` for the version of each row,
+   * `'$partition'` for the name of its partition.
+   */
   outputFields?: F & (readonly OutputField<S>[] | undefined);
 }
 
@@ -154,6 +168,24 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     await this.#client.request('setTtl', this.name, encode(seconds));
   }
 
+  /** The names of its partitions, `_default` first: rows for which no other is named are there. How many rows each has is in {@link stats}. */
+  async partitions(): Promise<string[]> {
+    return decode(required(await this.#client.request('partitions', this.name))) as string[];
+  }
+
+  /**
+   * Creates a partition, durably: letters, digits and underscores, at most 255, not starting with a digit. `already_exists` when it is
+   * there. Other replicas get to know it with its first row.
+   */
+  async createPartition(partition: string): Promise<void> {
+    await this.#client.request('createPartition', this.name, encode(partition));
+  }
+
+  /** Removes a partition with its rows, durably. `not_found` when it is not there. */
+  async dropPartition(partition: string): Promise<void> {
+    await this.#client.request('dropPartition', this.name, encode(partition));
+  }
+
   /** Adds rows, all or none; `already_exists` when a primary key is there. */
   async insert(rows: readonly InputRow<S>[], options: WriteOptions = {}): Promise<WriteResponse<Key<S, B>>> {
     return this.batch([{ insert: rows }], options);
@@ -161,21 +193,21 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
 
   /** Adds or replaces rows, all or none. */
   async upsert(rows: readonly InputRow<S>[], options: WriteOptions & Conditions = {}): Promise<WriteResponse<Key<S, B>>> {
-    const { durability, ...conditions } = options;
-    return this.batch([{ upsert: rows, ...conditions }], { durability });
+    const { durability, partition, ...conditions } = options;
+    return this.batch([{ upsert: rows, ...conditions }], { durability, partition });
   }
 
   /** Deletes rows by key or by filter; keys that are not there count for nothing. */
   async delete(target: DeleteTarget<S>, options: WriteOptions & Pick<Conditions, 'ifVersion'> = {}): Promise<WriteResponse> {
-    const { durability, ...conditions } = options;
-    return this.batch([{ delete: target, ...conditions }], { durability });
+    const { durability, partition, ...conditions } = options;
+    return this.batch([{ delete: target, ...conditions }], { durability, partition });
   }
 
   /**
    * Does all operations, in order, or none of them, whatever fails or dies; readers see them together. A filter looks at the collection as
    * it was before the first of them. There is no batch over several collections.
    */
-  async batch(operations: readonly Operation<S>[], options: { durability?: WriteOptions['durability'] | undefined } = {}): Promise<WriteResponse<Key<S, B>>> {
+  async batch(operations: readonly Operation<S>[], options: { [K in keyof WriteOptions]: WriteOptions[K] | undefined } = {}): Promise<WriteResponse<Key<S, B>>> {
     if (!Array.isArray(operations)) {
       throw new EddyError('invalid_argument', `an array of operations expected, got ${describe(operations)}`);
     }
@@ -212,7 +244,7 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   }
 
   /** How many rows a filter selects; all of them without one. */
-  async count(options: { filter?: string } & TimeOptions = {}): Promise<number> {
+  async count(options: { filter?: string } & TimeOptions & PartitionOptions = {}): Promise<number> {
     const { at, ...rest } = options;
     return decode(await this.#read('count', encode(rest), at)) as number;
   }

@@ -46,6 +46,8 @@ export interface CollectionStats {
   name: string;
   /** Living rows. */
   rows: number;
+  /** Living rows by partition. */
+  partitions: Record<string, number>;
   /** Rows replaced or deleted whose space is not yet reclaimed. */
   rowsDead: number;
   /** Vectors not yet in their index; searches scan them. */

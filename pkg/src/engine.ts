@@ -180,6 +180,15 @@ export class Engine {
         await this.#collection(target!).setTtl((decode(body!) as number | null) ?? undefined);
         this.#wake();
         return undefined;
+      case 'partitions':
+        return encode(this.#collection(target!).partitions());
+      case 'createPartition':
+        await this.#collection(target!).createPartition(textOf('partition', decode(body!)));
+        return undefined;
+      case 'dropPartition':
+        await this.#collection(target!).dropPartition(textOf('partition', decode(body!)));
+        this.#wake();
+        return undefined;
       case 'write': {
         const written = await this.#collection(target!).write(body!);
         this.#wake();
@@ -201,11 +210,12 @@ export class Engine {
       case 'search':
         return this.#collection(target!)[op](body!);
       case 'count': {
-        const { filter } = decode(body!) as { filter?: unknown };
-        if (filter !== undefined && typeof filter !== 'string') {
-          throw new EddyError('invalid_argument', `filter: text expected, got ${typeof filter}`);
+        const { filter, partitions = [] } = decode(body!) as { filter?: unknown; partitions?: unknown };
+        if (!Array.isArray(partitions)) {
+          throw new EddyError('invalid_argument', `partitions: an array of names expected, got ${typeof partitions}`);
         }
-        return encode(await this.#collection(target!).count(filter));
+        const names = partitions.map((name) => textOf('partitions', name));
+        return encode(await this.#collection(target!).count(filter === undefined ? undefined : textOf('filter', filter), names));
       }
       case 'compact': {
         const collection = this.#collection(target!);
@@ -436,4 +446,9 @@ function panicked(message: string): EddyError {
     'internal',
     `the engine stopped: ${message}; open the database again (what was acknowledged is stored), and please report it`,
   );
+}
+
+function textOf(what: string, value: unknown): string {
+  if (typeof value === 'string') return value;
+  throw new EddyError('invalid_argument', `${what}: text expected, got ${typeof value}`);
 }

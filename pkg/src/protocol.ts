@@ -18,6 +18,9 @@ export type Op =
   | 'describe'
   | 'addField'
   | 'setTtl'
+  | 'partitions'
+  | 'createPartition'
+  | 'dropPartition'
   | 'write'
   | 'snapshot'
   | 'releaseSnapshot'
@@ -39,7 +42,7 @@ export type Op =
 
 /** Operations that leave the store as it is, so that asking twice is the same as asking once. @internal */
 export const reads: ReadonlySet<Op> = new Set<Op>([
-  'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */

@@ -47,6 +47,8 @@ export interface Int64Field extends Scalar {
   readonly primaryKey?: boolean;
   /** Of the primary key: whether rows that lack it get one, which no other row has. */
   readonly autoId?: boolean;
+  /** Whether its values assign rows to partitions. One field at most does, not the primary key and not nullable. */
+  readonly partitionKey?: boolean;
   /** What a row that lacks it gets. */
   readonly default?: number | bigint;
 }
@@ -79,6 +81,8 @@ export interface VarcharField extends Scalar {
   readonly primaryKey?: boolean;
   /** Of the primary key: whether rows that lack it get one, which no other row has. */
   readonly autoId?: boolean;
+  /** Whether its values assign rows to partitions. One field at most does, not the primary key and not nullable. */
+  readonly partitionKey?: boolean;
   /** The longest text, in bytes of UTF-8: 1 to 65,535, the default. */
   readonly maxLength?: number;
   /** What a row that lacks it gets. */
@@ -184,6 +188,8 @@ export interface Schema {
   readonly dynamic?: boolean;
   /** How many seconds after they were written rows expire: they are not seen any more then. Never when left out. */
   readonly ttlSeconds?: number;
+  /** With a partition key: to how many partitions it assigns rows, 1 to 1,024. Default 16. */
+  readonly numPartitions?: number;
 }
 
 /** `S` with one more field. */
@@ -302,8 +308,8 @@ type Dynamic<S extends Schema> = S extends { readonly dynamic: true } ? { [name:
 /** Names that `outputFields` takes: the schema's, `'*'` for all with vectors, and for a dynamic collection any other. */
 export type OutputField<S extends Schema> = IsKnown<S> extends true
   ? S extends { readonly dynamic: true }
-    ? Names<S> | '*' | '$version' | (string & {})
-    : Names<S> | '*' | '$version'
+    ? Names<S> | '*' | '$version' | '$partition' | (string & {})
+    : Names<S> | '*' | '$version' | '$partition'
   : string;
 
 /** The row that `outputFields: F` gives. */
@@ -312,9 +318,10 @@ export type OutputRow<S extends Schema, B extends boolean, F> = IsKnown<S> exten
     ? ('*' extends F[number]
         ? Row<S, B>
         : Flat<
-            { [K in F[number] & Names<S>]: FieldValue<S, K, B> } & { [K in Exclude<F[number], Names<S> | '$version'>]?: Json }
+            { [K in F[number] & Names<S>]: FieldValue<S, K, B> } & { [K in Exclude<F[number], Names<S> | '$version' | '$partition'>]?: Json }
           >) &
-        ('$version' extends F[number] ? { $version: string } : unknown)
+        ('$version' extends F[number] ? { $version: string } : unknown) &
+        ('$partition' extends F[number] ? { $partition: string } : unknown)
     : ScalarRow<S, B>
   : { [name: string]: any };
 

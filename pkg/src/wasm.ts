@@ -14,13 +14,16 @@ import type { ForeignStorage } from './storage.js';
 export interface WasmCollection {
   addField(field: Uint8Array): Promise<void>;
   setTtl(seconds: number | undefined): Promise<void>;
+  partitions(): string[];
+  createPartition(partition: string): Promise<void>;
+  dropPartition(partition: string): Promise<void>;
   describe(): Uint8Array<ArrayBuffer>;
   write(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   snapshot(at?: bigint | null): WasmCollection;
   release(): void;
   get(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   query(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
-  count(filter?: string | null): Promise<number>;
+  count(filter: string | null | undefined, partitions: readonly string[]): Promise<number>;
   search(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   flush(): Promise<void>;
   beginCompaction(): Promise<void>;

@@ -104,6 +104,8 @@ fn expired_before(ttl_seconds: u64, now_ms: u64) -> Timestamp {
 pub(super) fn has_grown_from(schema: &Schema, earlier: &Schema) -> bool {
     schema.fields().starts_with(earlier.fields())
         && (earlier.dynamic(), earlier.auto_id()) == (schema.dynamic(), schema.auto_id())
+        && earlier.partition_key() == schema.partition_key()
+        && earlier.partitioned() <= schema.partitioned()
         && earlier.primary_key() == schema.primary_key()
 }
 

@@ -142,7 +142,8 @@ impl Db {
             let mut names = Vec::new();
             for (described, opened) in imported {
                 let name = described.name;
-                let collection = Collection::new(shared.clone(), described.id, &name, opened.state, opened.log);
+                let (state, log) = (opened.state, opened.log);
+                let collection = Collection::new(shared.clone(), described.id, &name, state, log, described.partitions);
                 db.insert_collection(collection);
                 names.push(name);
             }

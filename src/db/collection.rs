@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -15,8 +15,7 @@ use super::{
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
 use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Merge, SyncPosition, View, name};
-use crate::model::{Batch, DataType, Key, Row};
-use crate::query::Filter;
+use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Row};
 
 /// A collection of an open store. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +29,8 @@ pub(super) struct Inner {
     name: String,
     pub(super) specs: Specs,
     pub(super) state: RwLock<CollectionState>,
+    /// Those that have names but the default one; every one that a row is in.
+    pub(super) partitions: RwLock<BTreeSet<String>>,
     pub(super) pending: Mutex<Vec<Pending>>,
     pub(super) log: Arc<async_lock::Mutex<Log>>,
     /// What a restart would replay; see [`Collection::wait_for_room`].
@@ -43,7 +44,14 @@ pub(super) struct Inner {
 }
 
 impl Collection {
-    pub(super) fn new(shared: Arc<Shared>, id: CollectionId, name: &str, mut state: CollectionState, log: Log) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        id: CollectionId,
+        name: &str,
+        mut state: CollectionState,
+        log: Log,
+        partitions: BTreeSet<String>,
+    ) -> Self {
         state.retain(shared.options.retention_ms);
         let inner = Inner {
             shared,
@@ -51,6 +59,7 @@ impl Collection {
             name: name.to_owned(),
             specs: Specs::new(state.spec().clone()),
             state: RwLock::new(state),
+            partitions: RwLock::new(partitions),
             pending: Mutex::default(),
             log_bytes: AtomicU64::new(log.bytes()),
             log: Arc::new(async_lock::Mutex::new(log)),
@@ -59,7 +68,12 @@ impl Collection {
             written: Default::default(),
             listeners: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        let collection = Self { inner: Arc::new(inner) };
+        if collection.spec().schema.partitioned() {
+            let named = collection.rows_by_partition().into_keys().filter(|name| name != DEFAULT_PARTITION);
+            collection.inner.partitions.write().expect("no panic while held").extend(named);
+        }
+        collection
     }
 
     pub(super) fn id(&self) -> CollectionId {
@@ -109,19 +123,21 @@ impl Collection {
     ///
     /// # Errors
     /// `Conflict` when a condition of `options` does not hold, `AlreadyExists` for an insert of a key that is there, by then or by an
-    /// operation before; `InvalidArgument` for rows of another schema, and for more than [`Batch::BYTES_MAX`] of them together.
+    /// operation before; `NotFound` for a partition that is not there; `InvalidArgument` for rows of another schema, and for more than [`Batch::BYTES_MAX`] of them together.
     pub async fn batch(&self, operations: Vec<Operation>, options: WriteOptions) -> Result<WriteResponse> {
+        let partition = options.partition.as_deref();
+        let placed = |batch| {
+            let batch = self.checked(batch)?;
+            match partition {
+                Some(partition) => self.placed(batch, partition),
+                None => Ok(batch),
+            }
+        };
         let step = |operation| {
             Ok(match operation {
-                Operation::Insert(batch) => Step::Insert(self.checked(batch)?),
-                Operation::Upsert(batch) => Step::Upsert(self.checked(batch)?),
-                Operation::Delete(Target::Keys(keys)) => {
-                    keys.iter().try_for_each(|key| self.check_key(key))?;
-                    Step::DeleteKeys(keys)
-                }
-                Operation::Delete(Target::Filter(text)) => {
-                    Step::DeleteWhere(Box::new(Filter::parse(&text, &self.spec().schema)?))
-                }
+                Operation::Insert(batch) => Step::Insert(placed(batch)?),
+                Operation::Upsert(batch) => Step::Upsert(placed(batch)?),
+                Operation::Delete(target) => self.delete_step(target, partition)?,
             })
         };
         let steps = operations.into_iter().map(step).collect::<Result<Vec<Step>>>()?;
@@ -153,7 +169,17 @@ impl Collection {
 
     /// The rows with these keys, in this order; keys that are not there are left out. Fields as in [`QueryRequest`].
     pub async fn get(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
-        self.read_keys(keys, output_fields, &self.view(View::NOW)).await
+        self.get_within(keys, output_fields, &[]).await
+    }
+
+    /// The same of those that are in these partitions; in any when none is named.
+    pub async fn get_within(
+        &self,
+        keys: &[Key],
+        output_fields: Option<&[String]>,
+        partitions: &[String],
+    ) -> Result<Vec<Row>> {
+        self.read_keys(keys, output_fields, partitions, &self.view(View::NOW)).await
     }
 
     /// The rows that a filter selects, by ascending primary key.
@@ -163,7 +189,12 @@ impl Collection {
 
     /// How many rows a filter selects.
     pub async fn count(&self, filter: Option<&str>) -> Result<usize> {
-        self.read_count(filter, &self.view(View::NOW)).await
+        self.count_within(filter, &[]).await
+    }
+
+    /// The same in these partitions; in all when none is named.
+    pub async fn count_within(&self, filter: Option<&str>, partitions: &[String]) -> Result<usize> {
+        self.read_count(filter, partitions, &self.view(View::NOW)).await
     }
 
     /// The nearest rows.
@@ -183,6 +214,7 @@ impl Collection {
             let kind = kind.split('-').next().unwrap_or(kind);
             *files.entry(kind.to_owned()).or_default() += entry.len;
         }
+        let partitions = self.partition_stats();
         let state = self.inner.state.read().expect("no panic while held");
         let rows_held: usize = state.slots().map(|slot| slot.segment.len()).sum();
         let sealed = state.unflushed_count();
@@ -195,6 +227,7 @@ impl Collection {
         };
         Ok(CollectionStats {
             rows: state.rows(),
+            partitions,
             rows_dead: rows_held - state.rows(),
             segments: state.slots().filter(|slot| !slot.segment.is_empty()).count(),
             rows_unindexed: state.slots().map(|slot| slot.segment.rows_unindexed()).sum(),

@@ -164,10 +164,14 @@ impl Collection {
         let record = match request {
             Request::Write { steps, conditions } => {
                 self.check_conditions(group, &conditions)?;
-                // A field may have been added while they waited.
+                // A field may have been added while they waited, or a partition dropped.
+                let checked = |batch| {
+                    let batch = self.checked(batch)?;
+                    self.check_named(&batch).map(|()| batch)
+                };
                 let checked = |step| match step {
-                    Step::Insert(batch) => self.checked(batch).map(Step::Insert),
-                    Step::Upsert(batch) => self.checked(batch).map(Step::Upsert),
+                    Step::Insert(batch) => checked(batch).map(Step::Insert),
+                    Step::Upsert(batch) => checked(batch).map(Step::Upsert),
                     other => Ok(other),
                 };
                 let steps = steps.into_iter().map(checked).collect::<Result<_>>()?;
@@ -189,6 +193,7 @@ impl Collection {
                 seen.sort_unstable();
                 seen.dedup();
                 let changes = state.winners(changes);
+                self.note_partitions(&changes.puts);
                 match (changes.is_empty(), from) {
                     (true, None) => None,
                     (true, Some((hub, pulled))) => {

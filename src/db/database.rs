@@ -1,5 +1,5 @@
 use std::cmp::Ordering as CmpOrdering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
@@ -275,12 +275,14 @@ impl Db {
                         progress: progress.clone(),
                         log_start: 1,
                         segments: Vec::new(),
+                        partitions: BTreeSet::new(),
                     });
                     Ok(id)
                 })
                 .await?;
             let state = CollectionState::new(spec, shared.next_segment(), progress);
-            let collection = Collection::new(shared.clone(), id, &name, state, Log::new(1, BTreeMap::new()));
+            let log = Log::new(1, BTreeMap::new());
+            let collection = Collection::new(shared.clone(), id, &name, state, log, BTreeSet::new());
             db.inner.collections.write().expect("no panic while held").insert(name, collection.clone());
             Ok(collection)
         })

@@ -44,7 +44,11 @@ impl Db {
         let spec = spec.completed()?;
         let (origin, timestamp) = (ReplicaId(number(ORIGIN_METADATA)?), Timestamp(number(TIMESTAMP_METADATA)?));
         let collection = match self.collection(name) {
-            Ok(collection) if *collection.spec() == spec => collection,
+            Ok(collection)
+                if collection.spec().schema.is_like(&spec.schema) && collection.spec().indexes == spec.indexes =>
+            {
+                collection
+            }
             Ok(_) => {
                 return Err(Error::invalid(format!("dataset {name:?}: the collection is there with another spec")));
             }

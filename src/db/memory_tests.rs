@@ -94,7 +94,13 @@ async fn answers(notes: &Collection) -> Vec<String> {
         }
         answers.push(notes.count(filter).await.unwrap().to_string());
         for output_fields in [None, Some(vec!["*".to_owned()]), Some(vec!["facts".to_owned()])] {
-            let request = QueryRequest { filter: filter.map(str::to_owned), output_fields, limit: Some(40), offset: 5 };
+            let request = QueryRequest {
+                filter: filter.map(str::to_owned),
+                output_fields,
+                limit: Some(40),
+                offset: 5,
+                ..Default::default()
+            };
             answers.push(format!("{:?}", notes.query(&request).await.unwrap()));
         }
     }

@@ -15,6 +15,7 @@ mod dataset;
 mod key;
 mod log;
 mod maintenance;
+mod partition;
 mod progress;
 mod recovery;
 #[cfg(native)]

@@ -42,7 +42,8 @@ pub(super) async fn open(
     let shared = Manifest { next_segment, ..manifest.clone() };
     let shared = Arc::new(Shared::new(storage, options, shared, HybridClock::starting_after(clock)));
     let collections = states.into_iter().map(|(described, opened)| {
-        let collection = Collection::new(shared.clone(), described.id, &described.name, opened.state, opened.log);
+        let (state, log, partitions) = (opened.state, opened.log, described.partitions.clone());
+        let collection = Collection::new(shared.clone(), described.id, &described.name, state, log, partitions);
         (described.name.clone(), collection)
     });
     let collections = collections.collect();

@@ -75,6 +75,9 @@ pub struct WriteOptions {
     pub durability: Option<Durability>,
     /// What must be so at the moment of the write, or nothing is written. Other replicas are not asked.
     pub conditions: Vec<Condition>,
+    /// The partition that rows are written into, and the only one in which rows are deleted. With `None`, that which a row names as
+    /// `$partition`, else the default one, and deletes are in all. A row is in one partition: writing it into another one moves it.
+    pub partition: Option<String>,
 }
 
 /// What must be so for a write to be done.
@@ -113,8 +116,10 @@ pub enum Target {
 pub struct QueryRequest {
     /// Rows for which this is true; all with `None`.
     pub filter: Option<String>,
+    /// In these partitions; in all when none is named.
+    pub partitions: Vec<String>,
     /// Fields to return; every scalar field with `None`, vectors only when named, `*` for all; `$version` is the row's version as
-    /// text, for a [`Condition`].
+    /// text, for a [`Condition`], and `$partition` the name of its partition.
     pub output_fields: Option<Vec<String>>,
     /// At most this many; all with `None`.
     pub limit: Option<usize>,
@@ -135,6 +140,8 @@ pub struct SearchRequest {
     pub offset: usize,
     /// Among rows for which this is true.
     pub filter: Option<String>,
+    /// In these partitions; in all when none is named.
+    pub partitions: Vec<String>,
     /// As in [`QueryRequest`].
     pub output_fields: Option<Vec<String>>,
     /// HNSW's candidate list; larger finds more and takes longer. `max(limit + offset, 64)` with `None`.
@@ -172,6 +179,8 @@ pub struct SearchResponse {
 pub struct CollectionStats {
     /// Living rows.
     pub rows: usize,
+    /// Living rows by partition.
+    pub partitions: BTreeMap<String, usize>,
     /// Rows replaced or deleted whose space is not yet reclaimed.
     pub rows_dead: usize,
     /// Segments, the growing one included.

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::partition::as_strs;
 use super::{Collection, Hit, QueryRequest, SearchRequest, SearchResponse};
 use crate::base::{Error, Neighbor, Result, RowMask, SegmentId};
 use crate::distance::Metric;
 use crate::engine::{CollectionState, Slot, View};
 use crate::index::{Hnsw, Vectors, flat, stored};
-use crate::model::{DataType, Field, Key, META_COLUMN, Row, Value, column};
+use crate::model::{DataType, Field, Key, META_COLUMN, PARTITION_COLUMN, Row, Value, column};
 use crate::query::{Access, Filter, SegmentSearch};
 use crate::segment::{BlockRef, Blocks, Segment};
 
@@ -133,9 +134,11 @@ impl Nearest<'_> {
 }
 
 impl Collection {
-    fn filter(&self, text: Option<&str>) -> Result<Option<Filter>> {
+    fn filter(&self, text: Option<&str>, partitions: &[String]) -> Result<Option<Filter>> {
         self.inner.shared.check_open()?;
-        text.filter(|text| !text.trim().is_empty()).map(|text| Filter::parse(text, &self.spec().schema)).transpose()
+        let text = text.filter(|text| !text.trim().is_empty());
+        let filter = text.map(|text| Filter::parse(text, &self.spec().schema)).transpose()?;
+        self.within(filter, partitions)
     }
 
     fn state(&self) -> std::sync::RwLockReadGuard<'_, CollectionState> {
@@ -275,8 +278,8 @@ impl Collection {
         Ok(keys)
     }
 
-    pub(super) async fn read_count(&self, filter: Option<&str>, view: &View) -> Result<usize> {
-        let filter = self.filter(filter)?;
+    pub(super) async fn read_count(&self, filter: Option<&str>, partitions: &[String], view: &View) -> Result<usize> {
+        let filter = self.filter(filter, partitions)?;
         if filter.is_none() && *view == View::NOW {
             return Ok(self.state().rows());
         }
@@ -297,10 +300,12 @@ impl Collection {
         &self,
         keys: &[Key],
         output_fields: Option<&[String]>,
+        partitions: &[String],
         view: &View,
     ) -> Result<Vec<Row>> {
         self.inner.shared.check_open()?;
         keys.iter().try_for_each(|key| self.check_key(key))?;
+        let partitions = self.check_partitions(&as_strs(partitions))?;
         let fields = self.output_fields(output_fields)?;
         let found = {
             let state = self.state();
@@ -308,14 +313,18 @@ impl Collection {
                 let slot = state.slot(segment.id()).expect("rows are found in segments that are there");
                 self.found(&state, segment.key(row as usize), slot, row, fields.as_deref())
             };
-            state.find_all(keys, view).into_iter().map(found).collect()
+            let mut places = state.find_all(keys, view);
+            if let Some(partitions) = partitions {
+                places.retain(|(segment, row)| partitions.contains(&*segment.partition(*row as usize)));
+            }
+            places.into_iter().map(found).collect()
         };
         let rows = self.read_rows(found, fields.as_deref()).await?;
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
     pub(super) async fn read_query(&self, request: &QueryRequest, view: &View) -> Result<Vec<Row>> {
-        let filter = self.filter(request.filter.as_deref())?;
+        let filter = self.filter(request.filter.as_deref(), &request.partitions)?;
         let fields = self.output_fields(request.output_fields.as_deref())?;
         let end = request.limit.map_or(usize::MAX, |limit| limit.saturating_add(request.offset));
         let (mut found, later) = {
@@ -347,7 +356,7 @@ impl Collection {
     }
 
     pub(super) async fn read_nearest(&self, request: &SearchRequest, view: &View) -> Result<SearchResponse> {
-        let filter = self.filter(request.filter.as_deref())?;
+        let filter = self.filter(request.filter.as_deref(), &request.partitions)?;
         let fields = self.output_fields(request.output_fields.as_deref())?;
         let field = self.vector_field(request.field.as_deref())?;
         let query = query_of(field, &request.vector)?;
@@ -454,7 +463,7 @@ impl Collection {
                 scalars.map(|field| field.name.clone()).chain([META_COLUMN.to_owned()]).collect()
             }));
         };
-        let special = |name: &str| name == "*" || name == VERSION_FIELD;
+        let special = |name: &str| ["*", VERSION_FIELD, PARTITION_COLUMN].contains(&name);
         if let Some(name) =
             wanted.iter().find(|name| !special(name) && !schema.dynamic() && schema.field(name).is_none())
         {
@@ -474,6 +483,9 @@ fn row_of(segment: &Segment, row: usize, fields: Option<&[String]>, blocks: &Blo
     if fields.is_some_and(|fields| fields.iter().any(|field| field == VERSION_FIELD)) {
         out.insert(VERSION_FIELD.to_owned(), Value::String(segment.versions().version(row).to_string()));
     }
+    if fields.is_some_and(|fields| fields.iter().any(|field| field == PARTITION_COLUMN)) {
+        out.insert(PARTITION_COLUMN.to_owned(), Value::String(segment.partition(row)));
+    }
     out
 }
 
@@ -482,9 +494,12 @@ fn row_of(segment: &Segment, row: usize, fields: Option<&[String]>, blocks: &Blo
 fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> Result<RowMask, Later> {
     let segment = &slot.segment;
     let Some(filter) = filter else { return Ok(slot.visible(view)) };
+    let mut admitted = RowMask::none(segment.len());
+    if filter.partitions().is_some_and(|wanted| !wanted.meets(segment.partitions())) {
+        return Ok(admitted);
+    }
     let fields = filter.fields();
     let runs = segment.runs(&fields, &|known| filter.may_admit(known));
-    let mut admitted = RowMask::none(segment.len());
     if runs.is_empty() {
         return Ok(admitted);
     }

@@ -49,7 +49,17 @@ impl Snapshot {
 
     /// As [`Collection::get`].
     pub async fn get(&self, keys: &[Key], output_fields: Option<&[String]>) -> Result<Vec<Row>> {
-        self.collection.read_keys(keys, output_fields, &self.collection.view(self.view)).await
+        self.get_within(keys, output_fields, &[]).await
+    }
+
+    /// As [`Collection::get_within`], of partitions that there are now.
+    pub async fn get_within(
+        &self,
+        keys: &[Key],
+        output_fields: Option<&[String]>,
+        partitions: &[String],
+    ) -> Result<Vec<Row>> {
+        self.collection.read_keys(keys, output_fields, partitions, &self.collection.view(self.view)).await
     }
 
     /// As [`Collection::query`].
@@ -59,7 +69,12 @@ impl Snapshot {
 
     /// As [`Collection::count`].
     pub async fn count(&self, filter: Option<&str>) -> Result<usize> {
-        self.collection.read_count(filter, &self.collection.view(self.view)).await
+        self.count_within(filter, &[]).await
+    }
+
+    /// As [`Collection::count_within`], of partitions that there are now.
+    pub async fn count_within(&self, filter: Option<&str>, partitions: &[String]) -> Result<usize> {
+        self.collection.read_count(filter, partitions, &self.collection.view(self.view)).await
     }
 
     /// As [`Collection::search`].

@@ -883,6 +883,7 @@ fn of_writers_that_count_up_together_none_is_lost() {
                     let options = WriteOptions {
                         durability: Some(if next % 2 == 0 { Durability::Buffered } else { Durability::Synced }),
                         conditions: vec![Condition { key: 1.into(), version }],
+                        ..Default::default()
                     };
                     let operations = vec![Operation::Upsert(rows(&notes, [row(1, &next.to_string())]))];
                     match notes.batch(operations, options).await {

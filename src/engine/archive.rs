@@ -158,6 +158,7 @@ mod tests {
             progress: Progress::default(),
             log_start: 1,
             segments: vec![SegmentManifest { id: SegmentId(1), rows: 1, files: files.clone() }],
+            partitions: Default::default(),
         });
         [start(&manifest), file(&files[0], b"rows"), file(&files[1], b""), end()].concat()
     }

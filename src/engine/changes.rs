@@ -4,7 +4,7 @@ use arrow_array::RecordBatch;
 
 use crate::base::codec::{Reader, Write};
 use crate::base::{Error, Lsn, Result, Sequence, Version};
-use crate::model::{Batch, Key, Schema};
+use crate::model::{Batch, Key, PARTITION_COLUMN, Schema};
 use crate::segment::{Tombstone, Versions, read_stream, write_stream};
 
 /// Rows and deletes with their versions: what a log frame, a push and a pull carry. At most one change a key.
@@ -77,6 +77,9 @@ impl ChangeSet {
         let mut changes = Self::empty(schema);
         if !rows.is_empty() {
             let (rows, versions) = Versions::split(&read_stream(rows)?)?;
+            // A replica whose rows have partitions by name tells them from then on.
+            let divided = !schema.partitioned() && rows.column_by_name(PARTITION_COLUMN).is_some();
+            let schema = if divided { &Arc::new(Schema::clone(schema).with_partitions()?) } else { schema };
             changes.puts = Batch::from_arrow(schema, &rows)?;
             changes.put_versions = (0..versions.len()).map(|row| versions.version(row)).collect();
         }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,9 @@ pub struct CollectionManifest {
     pub log_start: u64,
     /// The segments, by id.
     pub segments: Vec<SegmentManifest>,
+    /// Its partitions by name, but for the default one and those that only rows from elsewhere have named.
+    #[serde(default)]
+    pub partitions: BTreeSet<String>,
 }
 
 /// One segment of a manifest.

@@ -1,15 +1,17 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, RecordBatchOptions};
+use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow_schema::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use hashbrown::HashMap;
 use serde_json::{Map, Value as Json};
 
 use super::column::{self, Cell, Column, Finished};
 use super::gather;
+use super::partition::{DEFAULT_PARTITION, PARTITION_COLUMN};
 use super::schema::names;
 use super::{DataType, Field, Key, Row, Schema, Value};
 use crate::base::{Error, Result};
@@ -61,14 +63,14 @@ impl Batch {
         let mut builder = Builder::new(schema, rows.len()).limited(rows.len());
         for (at, row) in rows.iter().enumerate() {
             let mut known = 0;
-            for field in 0..schema.fields().len() {
-                let value = row.get(&schema.fields()[field].name);
+            for field in 0..schema.columns().len() {
+                let value = row.get(&schema.columns()[field].name);
                 known += usize::from(value.is_some());
                 builder.push(at, field, value.map(Cell::from))?;
             }
             let mut dynamic = Map::new();
             if known < row.len() {
-                for (name, value) in row.iter().filter(|(name, _)| schema.field(name).is_none()) {
+                for (name, value) in row.iter().filter(|(name, _)| schema.column(name).is_none()) {
                     builder.check_unknown(at, name)?;
                     let json = Cell::from(value).to_json().map_err(|what| at_field(at, name, &what))?;
                     dynamic.insert(name.clone(), json);
@@ -115,14 +117,14 @@ impl Batch {
         (self.scalars, self.vectors)
     }
 
-    /// All columns as Arrow, in schema order, then [`META_COLUMN`]: see [`Batch::scalars`], and vectors as
+    /// All columns as Arrow, in schema order, then [`PARTITION_COLUMN`] and [`META_COLUMN`] where they are: see [`Batch::scalars`], and vectors as
     /// `FixedSizeList<Float32>`.
     pub fn to_arrow(&self) -> RecordBatch {
-        let mut fields = Vec::with_capacity(self.schema.fields().len() + 1);
+        let mut fields = Vec::with_capacity(self.schema.columns().len() + 1);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.capacity());
         let mut vectors = self.vectors.iter();
         let mut scalars = self.scalars.columns().iter().zip(self.scalars.schema_ref().fields());
-        for field in self.schema.fields() {
+        for field in self.schema.columns() {
             if field.is_apart()
                 && let DataType::FloatVector { dim } = field.data_type
             {
@@ -163,8 +165,8 @@ impl Batch {
     /// Every field but those that are [kept apart](Field::is_apart), in schema order (`Boolean`, `Int8` to `Int64`,
     /// `Float32`, `Float64`, `Utf8`, `Timestamp(µs, UTC)`, `List` of these; JSON is `Utf8`; dense vectors are a
     /// `FixedSizeList` of `Float32`, `Float16`, `UInt16` (bfloat16), `Int8` or `UInt8` (bits), sparse ones a `List<UInt64>`
-    /// of pairs: the index in the lower half, the bits of the value in the upper), then [`META_COLUMN`] (`Utf8`) when the
-    /// schema is dynamic.
+    /// of pairs: the index in the lower half, the bits of the value in the upper), then [`PARTITION_COLUMN`] where rows have
+    /// partitions by name, and [`META_COLUMN`] (`Utf8`) when the schema is dynamic.
     pub fn scalars(&self) -> &RecordBatch {
         &self.scalars
     }
@@ -205,7 +207,7 @@ impl Batch {
         let mut result = Row::new();
         let mut scalars = self.scalars.columns().iter();
         let mut vectors = self.vectors.iter();
-        for field in self.schema.fields() {
+        for field in self.schema.columns() {
             if field.is_apart() {
                 if let Some(VectorColumn { dim, data, .. }) = vectors.next()
                     && wanted(&field.name)
@@ -214,7 +216,7 @@ impl Batch {
                 }
             } else {
                 let column = scalars.next().expect("every scalar field has its column");
-                if wanted(&field.name) {
+                if wanted(&field.name) && field.name != PARTITION_COLUMN {
                     result.insert(field.name.clone(), column::scalar(column.as_ref(), field.data_type, row));
                 }
             }
@@ -229,6 +231,31 @@ impl Batch {
             result.extend(entries.map(|(name, value)| (name, Value::from(value))));
         }
         result
+    }
+
+    /// The same rows, all in this partition. Panics when the schema has no [`PARTITION_COLUMN`].
+    pub(crate) fn in_partition(mut self, name: &str) -> Self {
+        let schema = self.scalars.schema();
+        let at = schema.index_of(PARTITION_COLUMN).expect("the caller knows that rows have partitions");
+        let mut columns = self.scalars.columns().to_vec();
+        let name = (name != DEFAULT_PARTITION).then_some(name);
+        columns[at] = Arc::new(StringArray::from_iter(std::iter::repeat_n(name, self.len())));
+        self.scalars = record_batch(schema, columns, self.len());
+        self
+    }
+
+    /// The partitions but the default one that its rows name.
+    pub(crate) fn partitions(&self) -> BTreeSet<&str> {
+        let column = self.scalars.column_by_name(PARTITION_COLUMN);
+        let mut names = BTreeSet::new();
+        let mut last = None;
+        for name in column.into_iter().flat_map(|column| column.as_string::<i32>().iter().flatten()) {
+            if last != Some(name) {
+                names.insert(name);
+                last = Some(name);
+            }
+        }
+        names
     }
 
     /// The rows at `rows`, in that order.
@@ -315,7 +342,7 @@ fn record_batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Recor
 pub(crate) fn grow(scalars: &RecordBatch, earlier: &Schema, schema: &Arc<Schema>) -> RecordBatch {
     let whole = Batch::empty(schema).scalars.schema();
     let columns = whole.fields().iter().filter_map(|field| {
-        let added = || schema.field(field.name()).filter(|added| earlier.field(&added.name).is_none());
+        let added = || schema.column(field.name()).filter(|added| earlier.column(&added.name).is_none());
         let array = scalars.column_by_name(field.name()).cloned();
         Some((Arc::clone(field), array.or_else(|| added().map(|added| column::absent(added, scalars.num_rows())))?))
     });
@@ -338,7 +365,11 @@ impl Builder {
     fn new(schema: &Arc<Schema>, rows: usize) -> Self {
         Self {
             schema: Arc::clone(schema),
-            columns: schema.fields().iter().map(|field| Column::new(field.data_type, field.is_apart(), rows)).collect(),
+            columns: schema
+                .columns()
+                .iter()
+                .map(|field| Column::new(field.data_type, field.is_apart(), rows))
+                .collect(),
             dynamic: schema.dynamic().then(StringBuilder::new),
             rows: 0,
             bytes: 0,
@@ -353,7 +384,11 @@ impl Builder {
 
     /// Adds the value of one field, or what stands for a missing one.
     fn push(&mut self, row: usize, field: usize, cell: Option<Cell<'_>>) -> Result<()> {
-        let (field, column) = (&self.schema.fields()[field], &mut self.columns[field]);
+        let (field, column) = (&self.schema.columns()[field], &mut self.columns[field]);
+        let cell = match cell {
+            Some(Cell::Text(DEFAULT_PARTITION)) if field.name == PARTITION_COLUMN => None,
+            cell => cell,
+        };
         let pushed = match (cell, &field.default) {
             (Some(Cell::Null), _) | (None, None) if field.nullable => {
                 column.push_null();
@@ -371,6 +406,9 @@ impl Builder {
     fn check_unknown(&self, row: usize, name: &str) -> Result<()> {
         if name == META_COLUMN {
             return Err(at_field(row, name, "this name is reserved for the dynamic field as a whole"));
+        }
+        if name == PARTITION_COLUMN {
+            return Err(at_field(row, name, "the partitions of this collection are not named by rows"));
         }
         if self.dynamic.is_none() {
             let known = names(self.schema.fields().iter().map(|field| field.name.as_str()));
@@ -406,14 +444,14 @@ impl Builder {
 
     fn read(mut self, batch: &RecordBatch) -> Result<Self> {
         let schema = Arc::clone(&self.schema);
-        let mut known: Vec<Option<(&dyn Array, bool)>> = schema.fields().iter().map(|_| None).collect();
+        let mut known: Vec<Option<(&dyn Array, bool)>> = schema.columns().iter().map(|_| None).collect();
         let mut unknown = Vec::new();
         let mut meta: Option<(&dyn Array, bool)> = None;
         for (arrow, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
             let name = arrow.name().as_str();
             let normalized = arrow.metadata().get(NORMALIZED_METADATA).is_some_and(|value| value == "true");
             let cells = (array.as_ref(), normalized);
-            let twice = if let Some(at) = schema.fields().iter().position(|field| field.name == name) {
+            let twice = if let Some(at) = schema.columns().iter().position(|field| field.name == name) {
                 known[at].replace(cells).is_some()
             } else if name == META_COLUMN && schema.dynamic() {
                 meta.replace(cells).is_some()
@@ -431,8 +469,8 @@ impl Builder {
                 let cell = cells.map(|(array, normalized)| column::cell(array, row, normalized));
                 match cell {
                     // Arrow has no JSON: it travels as text.
-                    Some(Cell::Text(text)) if schema.fields()[at].data_type == DataType::Json => {
-                        let what = |what: String| at_field(row, &schema.fields()[at].name, &what);
+                    Some(Cell::Text(text)) if schema.columns()[at].data_type == DataType::Json => {
+                        let what = |what: String| at_field(row, &schema.columns()[at].name, &what);
                         let json = column::parse_json(text).map_err(what)?;
                         self.push(row, at, Some(Cell::from(&json)))?;
                     }
@@ -460,7 +498,8 @@ impl Builder {
         let Json::Object(entries) = column::parse_json(text)? else {
             return Err("expected the text of a JSON object".to_owned());
         };
-        match entries.keys().find(|name| self.schema.field(name).is_some() || *name == META_COLUMN) {
+        let known = |name: &str| self.schema.field(name).is_some() || [META_COLUMN, PARTITION_COLUMN].contains(&name);
+        match entries.keys().find(|name| known(name)) {
             Some(name) => Err(format!("{name:?} is a field of the schema, and cannot be in the dynamic field too")),
             None => Ok(entries),
         }
@@ -470,7 +509,7 @@ impl Builder {
         let mut fields = Vec::with_capacity(self.columns.len() + 1);
         let mut scalars: Vec<ArrayRef> = Vec::with_capacity(self.columns.len() + 1);
         let mut vectors = Vec::new();
-        for (field, column) in self.schema.fields().iter().zip(self.columns) {
+        for (field, column) in self.schema.columns().iter().zip(self.columns) {
             match column.finish() {
                 Finished::Scalar(array) => {
                     fields.push(ArrowField::new(&field.name, array.data_type().clone(), field.nullable));

@@ -7,6 +7,7 @@ pub(crate) mod batch;
 pub(crate) mod column;
 pub(crate) mod gather;
 mod ipc;
+pub(crate) mod partition;
 mod row;
 pub(crate) mod schema;
 pub(crate) mod time;
@@ -17,6 +18,10 @@ mod tests;
 
 pub use batch::{Batch, META_COLUMN, NORMALIZED_METADATA, VectorColumn};
 pub use ipc::{IpcReader, check_ipc};
+pub use partition::{
+    DEFAULT_PARTITION, PARTITION_COLUMN, PARTITIONS_MAX, PartitionSet, check_partition, key_partition_name,
+    partition_of_key,
+};
 pub use row::{Key, Row};
 pub use schema::{DataType, Element, Field, Schema};
 pub use value::Value;

@@ -5,6 +5,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::Value;
 use super::column::Column;
+use super::partition::{PARTITION_COLUMN, PARTITIONS_MAX};
 use crate::base::{Error, Result};
 
 /// Most fields of one schema.
@@ -21,6 +22,8 @@ const BITS_MAX: u32 = 262_144;
 const LENGTH_MAX: u32 = 65_535;
 /// Bytes of a primary key that is made: two numbers of 64 bits in base 32.
 const AUTO_ID_LENGTH: u32 = 26;
+/// How many partitions a key makes when nothing is said, as in Milvus.
+const KEY_PARTITIONS: u16 = 16;
 /// A hundred years.
 const TTL_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
 /// Values of an `array`.
@@ -265,14 +268,20 @@ impl Field {
 /// values: `{"name": "tags", "type": "array", "elementType": "varchar", "maxLength": 40,
 /// "maxCapacity": 16}`. `primaryKey`, `nullable` and `dynamic` may be left out when false, `maxLength` and `maxCapacity` when
 /// they are the most that there is.
+/// `"partitionKey": true` on an `int64` or `varchar` field has its values assign rows to one of `"numPartitions"` partitions (16
+/// when it is left out, at most 1,024), and `"partitioned": true` says that rows have partitions by name.
 /// Keys that are not in this list are refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schema {
-    fields: Vec<Field>,
+    /// The fields, and [`PARTITION_COLUMN`] after them where rows have partitions by name.
+    columns: Vec<Field>,
     primary_key: usize,
     dynamic: bool,
     auto_id: bool,
     ttl_seconds: Option<u64>,
+    /// The field that assigns rows to partitions, and how many there are.
+    partition_key: Option<(usize, u16)>,
+    partitioned: bool,
 }
 
 impl Schema {
@@ -316,7 +325,88 @@ impl Schema {
         if key.default.is_some() {
             return refused("cannot have a default");
         }
-        Ok(Self { fields, primary_key: at, dynamic, auto_id: false, ttl_seconds: None })
+        Ok(Self {
+            columns: fields,
+            primary_key: at,
+            dynamic,
+            auto_id: false,
+            ttl_seconds: None,
+            partition_key: None,
+            partitioned: false,
+        })
+    }
+
+    /// The same, where the values of a field assign rows to so many partitions (16 with `None`): see
+    /// [`partition_of_key`](super::partition_of_key).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a field that is not there, is the primary key, nullable, or neither `int64` nor `varchar`; for a number
+    /// that is not 1 to 1,024; for a schema whose partitions have names.
+    pub fn with_partition_key(mut self, field: &str, partitions: Option<u16>) -> Result<Self> {
+        let partitions = partitions.unwrap_or(KEY_PARTITIONS);
+        let refused = |what: &str| Err(Error::invalid(format!("partition key {field:?}: {what}")));
+        let Some(at) = self.fields().iter().position(|other| other.name == field) else {
+            return refused("no such field");
+        };
+        let key = &self.columns[at];
+        match key.data_type {
+            _ if at == self.primary_key => return refused("it is the primary key"),
+            _ if key.nullable => return refused("it cannot be nullable"),
+            DataType::Int64 | DataType::Varchar { .. } => {}
+            other => return refused(&format!("it is int64 or varchar, got {}", other.name())),
+        }
+        if !(1..=PARTITIONS_MAX).contains(&usize::from(partitions)) {
+            return refused(&format!("numPartitions is {partitions}, but must be 1 to {PARTITIONS_MAX}"));
+        }
+        if self.partitioned {
+            return refused("the partitions of this collection have names");
+        }
+        self.partition_key = Some((at, partitions));
+        Ok(self)
+    }
+
+    /// The same, whose rows can be in partitions that have names.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when a key assigns them.
+    pub fn with_partitions(mut self) -> Result<Self> {
+        if let Some((field, _)) = self.partition_key() {
+            return Err(Error::invalid(format!(
+                "the field {:?} assigns rows to partitions: none can be named",
+                field.name
+            )));
+        }
+        if !self.partitioned {
+            let name = PARTITION_COLUMN.to_owned();
+            let data_type = DataType::Varchar { max_length: NAME_BYTES_MAX as u32 };
+            self.columns.push(Field { name, data_type, nullable: true, default: None });
+            self.partitioned = true;
+        }
+        Ok(self)
+    }
+
+    /// Whether both are the same, whether or not rows have partitions by name.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let plain = |schema: &Self| {
+            let columns = schema.fields().to_vec();
+            Self { columns, partitioned: false, ..schema.clone() }
+        };
+        plain(self) == plain(other)
+    }
+
+    /// Whether rows can be in partitions that have names.
+    pub fn partitioned(&self) -> bool {
+        self.partitioned
+    }
+
+    /// The field that assigns rows to partitions, and how many there are.
+    pub fn partition_key(&self) -> Option<(&Field, u16)> {
+        self.partition_key.map(|(at, partitions)| (&self.columns[at], partitions))
+    }
+
+    /// The column that tells the partition of a row, where there is one.
+    pub(crate) fn partition_column(&self) -> Option<&str> {
+        self.partition_key().map(|(field, _)| &*field.name).or(self.partitioned.then_some(PARTITION_COLUMN))
     }
 
     /// The same, where a row that lacks its primary key gets one from the collection that takes it.
@@ -350,9 +440,11 @@ impl Schema {
                 field.name, field.data_type
             )));
         }
-        let fields = self.fields.iter().cloned().chain([field]).collect();
+        let fields = self.fields().iter().cloned().chain([field]).collect();
         let schema = Self::new(fields, &self.primary_key().name, self.dynamic)?;
-        Ok(Self { auto_id: self.auto_id, ttl_seconds: self.ttl_seconds, ..schema })
+        let (auto_id, ttl_seconds, partition_key) = (self.auto_id, self.ttl_seconds, self.partition_key);
+        let schema = Self { auto_id, ttl_seconds, partition_key, ..schema };
+        if self.partitioned { schema.with_partitions() } else { Ok(schema) }
     }
 
     /// The same, whose rows expire so long after they were written; never with `None`.
@@ -379,17 +471,27 @@ impl Schema {
 
     /// The fields in order.
     pub fn fields(&self) -> &[Field] {
-        &self.fields
+        &self.columns[..self.columns.len() - usize::from(self.partitioned)]
     }
 
     /// The field of that name.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields.iter().find(|field| field.name == name)
+        self.fields().iter().find(|field| field.name == name)
+    }
+
+    /// The fields, and after them [`PARTITION_COLUMN`] where rows have partitions by name.
+    pub(crate) fn columns(&self) -> &[Field] {
+        &self.columns
+    }
+
+    /// The field or column of that name.
+    pub(crate) fn column(&self, name: &str) -> Option<&Field> {
+        self.columns.iter().find(|field| field.name == name)
     }
 
     /// The field that identifies a row.
     pub fn primary_key(&self) -> &Field {
-        &self.fields[self.primary_key]
+        &self.columns[self.primary_key]
     }
 
     /// Whether names that are not in the schema are kept.
@@ -399,12 +501,12 @@ impl Schema {
 
     /// The vector fields with their dimensions, 0 for sparse ones, in order.
     pub fn vectors(&self) -> impl Iterator<Item = (&Field, usize)> {
-        let vectors = self.fields.iter().filter(|field| field.data_type.is_vector());
+        let vectors = self.columns.iter().filter(|field| field.data_type.is_vector());
         vectors.map(|field| (field, field.data_type.dim().unwrap_or(0) as usize))
     }
 }
 
-fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     let first_ok = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if name.len() > NAME_BYTES_MAX {
         let start: String = name.chars().take(20).collect();
@@ -456,33 +558,51 @@ impl Serialize for Schema {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Maps by hand, because compact MessagePack writes structs as arrays, in which nothing can be left out.
         let fields: Vec<FieldForm<'_>> = self
-            .fields
+            .fields()
             .iter()
             .enumerate()
-            .map(|(at, field)| FieldForm(field, at == self.primary_key, self.auto_id))
+            .map(|(at, field)| FieldForm {
+                field,
+                primary_key: at == self.primary_key,
+                auto_id: at == self.primary_key && self.auto_id,
+                partition_key: self.partition_key.is_some_and(|(key, _)| key == at),
+            })
             .collect();
-        let mut map = serializer.serialize_map(Some(2 + usize::from(self.ttl_seconds.is_some())))?;
+        let entries = [self.ttl_seconds.is_some(), self.partition_key.is_some(), self.partitioned];
+        let mut map = serializer.serialize_map(Some(2 + entries.into_iter().map(usize::from).sum::<usize>()))?;
         map.serialize_entry("fields", &fields)?;
         map.serialize_entry("dynamic", &self.dynamic)?;
         if let Some(seconds) = self.ttl_seconds {
             map.serialize_entry("ttlSeconds", &seconds)?;
         }
+        if let Some((_, partitions)) = self.partition_key {
+            map.serialize_entry("numPartitions", &partitions)?;
+        }
+        if self.partitioned {
+            map.serialize_entry("partitioned", &true)?;
+        }
         map.end()
     }
 }
 
-/// A field, whether it is the primary key, and whether that is made where it lacks.
-struct FieldForm<'a>(&'a Field, bool, bool);
+/// A field, and what the schema says of it.
+struct FieldForm<'a> {
+    field: &'a Field,
+    primary_key: bool,
+    /// Whether that is made where a row lacks it.
+    auto_id: bool,
+    partition_key: bool,
+}
 
 impl Serialize for FieldForm<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(field, primary_key, auto_id) = *self;
-        let auto_id = primary_key && auto_id;
+        let Self { field, primary_key, auto_id, partition_key } = *self;
         let parts = TypeParts::from(field.data_type);
         let sizes = [("maxLength", parts.max_length), ("maxCapacity", parts.max_capacity), ("dim", parts.dim)];
         let entries = 2
             + usize::from(primary_key)
             + usize::from(auto_id)
+            + usize::from(partition_key)
             + usize::from(parts.element_type.is_some())
             + sizes.iter().filter(|(_, size)| size.is_some()).count()
             + usize::from(field.nullable)
@@ -495,6 +615,9 @@ impl Serialize for FieldForm<'_> {
         }
         if auto_id {
             map.serialize_entry("autoId", &true)?;
+        }
+        if partition_key {
+            map.serialize_entry("partitionKey", &true)?;
         }
         if let Some(element) = &parts.element_type {
             map.serialize_entry("elementType", element)?;
@@ -521,6 +644,9 @@ struct SchemaText {
     #[serde(default)]
     dynamic: bool,
     ttl_seconds: Option<u64>,
+    num_partitions: Option<u16>,
+    #[serde(default)]
+    partitioned: bool,
 }
 
 #[derive(serde::Deserialize)]
@@ -533,6 +659,8 @@ struct FieldText {
     primary_key: bool,
     #[serde(default)]
     auto_id: bool,
+    #[serde(default)]
+    partition_key: bool,
     element_type: Option<String>,
     max_length: Option<u32>,
     max_capacity: Option<u32>,
@@ -661,8 +789,8 @@ impl<'de> Deserialize<'de> for Field {
     /// As it is written in a schema; not the primary key.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let field = FieldText::deserialize(deserializer)?;
-        if field.primary_key || field.auto_id {
-            return Err(D::Error::custom(format!("field {:?}: a collection has its primary key already", field.name)));
+        if field.primary_key || field.auto_id || field.partition_key {
+            return Err(D::Error::custom(format!("field {:?}: a collection has its keys from the start", field.name)));
         }
         field.into_field().map_err(D::Error::custom)
     }
@@ -684,6 +812,14 @@ impl<'de> Deserialize<'de> for Schema {
         if let Some(other) = text.fields.iter().find(|field| !field.primary_key && field.auto_id) {
             return Err(D::Error::custom(format!("field {:?}: autoId is for the primary key", other.name)));
         }
+        let mut partition_keys = text.fields.iter().filter(|field| field.partition_key).map(|field| field.name.clone());
+        let partition_key = partition_keys.next();
+        if partition_keys.next().is_some() {
+            return Err(D::Error::custom("one field at most has \"partitionKey\": true"));
+        }
+        if partition_key.is_none() && text.num_partitions.is_some() {
+            return Err(D::Error::custom("numPartitions is for a schema with a partition key"));
+        }
         let fields = text
             .fields
             .into_iter()
@@ -693,8 +829,17 @@ impl<'de> Deserialize<'de> for Schema {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let schema = Self::new(fields, &key, text.dynamic);
-        let schema = schema.and_then(|schema| schema.with_ttl(text.ttl_seconds)).map_err(D::Error::custom)?;
-        if auto_id { schema.with_auto_id().map_err(D::Error::custom) } else { Ok(schema) }
+        let complete = |schema: Self| {
+            let mut schema = schema.with_ttl(text.ttl_seconds)?;
+            if let Some(field) = &partition_key {
+                schema = schema.with_partition_key(field, text.num_partitions)?;
+            }
+            if text.partitioned {
+                schema = schema.with_partitions()?;
+            }
+            if auto_id { schema.with_auto_id() } else { Ok(schema) }
+        };
+        schema.and_then(complete).map_err(D::Error::custom)
     }
 }
 

@@ -4,9 +4,9 @@ use std::fmt;
 use arrow_array::RecordBatch;
 
 use super::expression::{Places, Predicate};
-use super::{evaluate, parser, prune};
+use super::{evaluate, parser, partition, prune};
 use crate::base::{Result, RowMask};
-use crate::model::{Schema, Value};
+use crate::model::{PartitionSet, Schema, Value};
 use crate::segment::Known;
 
 /// A condition on rows, parsed and checked against a schema. Its language is described in [the module](super).
@@ -14,8 +14,10 @@ use crate::segment::Known;
 /// Two filters are equal when they are the same in their normal form, which is what `Display` shows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
-    predicate: Predicate,
-    places: Places,
+    pub(super) predicate: Predicate,
+    pub(super) places: Places,
+    /// See [`Filter::partitions`].
+    pub(super) partitions: Option<PartitionSet>,
 }
 
 impl Filter {
@@ -35,7 +37,9 @@ impl Filter {
     pub fn parse_with(text: &str, schema: &Schema, parameters: &BTreeMap<String, Value>) -> Result<Self> {
         let mut predicate = parser::parse(text, schema, parameters).map_err(|fault| fault.into_error(text))?;
         let places = predicate.settle();
-        Ok(Self { predicate, places })
+        let key = schema.partition_key();
+        let partitions = key.and_then(|(key, count)| partition::partitions_of(&predicate, &key.name, count));
+        Ok(Self { predicate, places, partitions })
     }
 
     /// The names that stand between braces in `text`: what [`Filter::parse_with`] needs values for.

@@ -20,6 +20,7 @@ mod json;
 mod like;
 mod number;
 mod parser;
+mod partition;
 mod plan;
 mod prune;
 mod set;

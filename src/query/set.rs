@@ -56,6 +56,10 @@ impl Set {
         set
     }
 
+    pub(super) fn ints(&self) -> &[i64] {
+        &self.ints
+    }
+
     /// The only integers to compare with, when there are few.
     pub(super) fn few_ints(&self) -> Option<&[i64]> {
         (self.ints.len() <= SCANNED_MAX).then_some(&self.ints)

@@ -105,9 +105,11 @@ pub fn encode(segment: &Segment, codec: Codec) -> Vec<SegmentFile> {
     let scalars = segment.scalars();
     let fields = scalars.schema();
     let columns = fields.fields().iter().map(|field| field.as_ref().clone()).zip(scalars.columns().iter().cloned());
-    let key = &segment.schema().primary_key().name;
-    let wide =
-        |(field, array): &(Field, ArrayRef)| field.name() != key && column_bytes(array) > NARROW_BYTES * array.len();
+    // What every search may ask of each row.
+    let narrow = [Some(segment.schema().primary_key().name.as_str()), segment.schema().partition_column()];
+    let wide = |(field, array): &(Field, ArrayRef)| {
+        !narrow.contains(&Some(field.name())) && column_bytes(array) > NARROW_BYTES * array.len()
+    };
     let (wide, narrow): (Vec<_>, Vec<_>) = columns.partition(wide);
     let rows = batch_of(narrow.into_iter().chain(segment.versions().to_arrow()), segment.len());
     let mut parts = vec![write_columns(FileKind::Rows, &rows, codec)];
@@ -237,7 +239,7 @@ pub fn decode(
             }
             None if group_of(field.name()).is_some() => {}
             // Written before the field was added.
-            None => match schema.field(field.name()).filter(|field| field.nullable || field.default.is_some()) {
+            None => match schema.column(field.name()).filter(|field| field.nullable || field.default.is_some()) {
                 Some(added) => scalars.push((field.as_ref().clone(), absent(added, rows))),
                 None => return Err(missing(&format!("column {:?}", field.name()))),
             },

@@ -10,7 +10,8 @@ use crate::base::{Lsn, SegmentId, Version};
 use crate::index::{Hnsw, IndexKind, IndexSpec, Vectors};
 use crate::model::batch::grow;
 use crate::model::gather;
-use crate::model::{Batch, Key, META_COLUMN, Row, Schema, VectorColumn};
+use crate::model::partition::PartitionColumn;
+use crate::model::{Batch, DEFAULT_PARTITION, Key, META_COLUMN, PartitionSet, Row, Schema, VectorColumn};
 
 /// A segment of fewer rows than this is always scanned: a scan of a thousand int8 or float rows is as fast as a graph's first
 /// hops, and small segments come and go too often to be worth building for.
@@ -51,6 +52,8 @@ pub struct Segment {
     indexes: Vec<FieldIndex>,
     /// Where its columns lie in storage, once they do.
     stored: OnceLock<Vec<Arc<Group>>>,
+    /// The partitions of its rows, once somebody asked.
+    partitions: OnceLock<PartitionSet>,
     /// Deletes that were applied while this segment was the growing one.
     pub deletes: Vec<Tombstone>,
 }
@@ -74,6 +77,7 @@ impl Segment {
             versions: Versions::default(),
             indexes,
             stored: OnceLock::new(),
+            partitions: OnceLock::new(),
             deletes: Vec::new(),
         }
     }
@@ -142,6 +146,7 @@ impl Segment {
             *chunk = grow(chunk, &self.schema, schema);
         }
         self.schema = schema.clone();
+        self.partitions.take();
     }
 
     /// Adds all rows of `batch`, with a version each; they get the numbers from [`Self::len`] on.
@@ -151,6 +156,9 @@ impl Segment {
             return;
         }
         let mut start = self.len();
+        if let Some(partitions) = self.partitions.get_mut() {
+            partitions.insert_rows(&self.schema, batch.scalars());
+        }
         for &version in versions {
             self.versions.push(version, lsn);
         }
@@ -168,6 +176,23 @@ impl Segment {
     /// The narrow columns as runs of rows: the first row's number, and the columns as in [`Batch::scalars`].
     pub fn chunks(&self) -> impl Iterator<Item = (usize, &RecordBatch)> {
         self.chunks.iter().map(|(start, batch)| (*start, batch))
+    }
+
+    /// The partitions of its rows, dead ones too. Cost: one pass over them the first time.
+    pub fn partitions(&self) -> &PartitionSet {
+        self.partitions.get_or_init(|| {
+            let mut partitions = PartitionSet::default();
+            self.chunks.iter().for_each(|(_, chunk)| partitions.insert_rows(&self.schema, chunk));
+            partitions
+        })
+    }
+
+    /// The partition of `row`. Panics past the end.
+    pub fn partition(&self, row: usize) -> String {
+        let at = self.chunks.partition_point(|(start, _)| *start <= row) - 1;
+        let (start, chunk) = &self.chunks[at];
+        PartitionColumn::new(&self.schema, chunk)
+            .map_or_else(|| DEFAULT_PARTITION.to_owned(), |column| column.of(row - start).name())
     }
 
     /// The versions of the rows.
@@ -445,7 +470,7 @@ impl Segment {
     }
 
     fn scalar_count(&self) -> usize {
-        self.schema.fields().len() - self.vectors.len() + usize::from(self.schema.dynamic())
+        self.schema.columns().len() - self.vectors.len() + usize::from(self.schema.dynamic())
     }
 
     /// Which columns output fields call for.

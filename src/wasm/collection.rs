@@ -72,6 +72,23 @@ impl Collection {
         self.db.set_ttl(self.collection.name(), seconds).await.or_throw()
     }
 
+    /// The names of its partitions.
+    pub fn partitions(&self) -> Vec<String> {
+        self.collection.partitions()
+    }
+
+    /// Creates a partition.
+    #[wasm_bindgen(js_name = createPartition)]
+    pub async fn create_partition(&self, partition: String) -> Thrown<()> {
+        self.db.create_partition(self.collection.name(), &partition).await.or_throw()
+    }
+
+    /// Removes a partition with its rows.
+    #[wasm_bindgen(js_name = dropPartition)]
+    pub async fn drop_partition(&self, partition: String) -> Thrown<()> {
+        self.db.drop_partition(self.collection.name(), &partition).await.or_throw()
+    }
+
     /// Does all of the operations, in order, or none.
     pub async fn write(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
         let request = message::decode::<WriteRequestMessage>("the request", &request).or_throw()?;
@@ -99,13 +116,14 @@ impl Collection {
 
     /// Rows by key.
     pub async fn get(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
-        let request = message::decode::<GetMessage>("the request", &request).or_throw()?;
+        let mut request = message::decode::<GetMessage>("the request", &request).or_throw()?;
         let bigint = request.bigint;
+        let partitions = std::mem::take(&mut request.partitions);
         let schema = &self.collection.spec().schema;
         let (keys, fields) = request.into_keys(schema).or_throw()?;
         let rows = match self.snapshot_read()? {
-            Some(snapshot) => snapshot.get(&keys, fields.as_deref()).await,
-            None => self.collection.get(&keys, fields.as_deref()).await,
+            Some(snapshot) => snapshot.get_within(&keys, fields.as_deref(), &partitions).await,
+            None => self.collection.get_within(&keys, fields.as_deref(), &partitions).await,
         };
         let rows = rows.or_throw()?;
         RowsMessage::new(schema, &rows, bigint).and_then(|rows| rows.encode()).or_throw()
@@ -124,10 +142,10 @@ impl Collection {
     }
 
     /// How many rows a filter selects.
-    pub async fn count(&self, filter: Option<String>) -> Thrown<f64> {
+    pub async fn count(&self, filter: Option<String>, partitions: Vec<String>) -> Thrown<f64> {
         let count = match self.snapshot_read()? {
-            Some(snapshot) => snapshot.count(filter.as_deref()).await,
-            None => self.collection.count(filter.as_deref()).await,
+            Some(snapshot) => snapshot.count_within(filter.as_deref(), &partitions).await,
+            None => self.collection.count_within(filter.as_deref(), &partitions).await,
         };
         Ok(count.or_throw()? as f64)
     }

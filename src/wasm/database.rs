@@ -64,7 +64,7 @@ impl Database {
         let collection = match self.db.create_collection(&name, spec.clone()).await {
             Err(error) if if_not_exists && error.kind() == ErrorKind::AlreadyExists => {
                 let there = self.db.collection(&name).or_throw()?;
-                if *there.spec() != spec {
+                if !there.spec().schema.is_like(&spec.schema) || there.spec().indexes != spec.indexes {
                     return Err(error.context("it has another schema")).or_throw();
                 }
                 there

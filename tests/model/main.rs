@@ -157,7 +157,7 @@ impl Run {
             conditions.push(Condition { key: Key::Int(key), version });
         }
         let durability = [None, Some(Durability::Synced), Some(Durability::Buffered)][self.random.below(3) as usize];
-        let written = collection.batch(operations, WriteOptions { durability, conditions }).await;
+        let written = collection.batch(operations, WriteOptions { durability, conditions, ..Default::default() }).await;
         let Some(next) = next else {
             assert_eq!(written.unwrap_err().kind(), refused);
             return;

@@ -4,6 +4,37 @@ use crate::native::Server;
 use crate::notes;
 
 #[test]
+fn partitions() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    server.post_well("/api/collections", &notes());
+    let at = |partition: &str| format!("/api/collections/notes/partitions/{partition}");
+    let ask = |method: &str, partition: &str| server.request(method, &at(partition), &[], b"").status;
+    assert_eq!((ask("PUT", "blue"), ask("PUT", "blue"), ask("PUT", "9"), ask("DELETE", "red")), (200, 409, 400, 404));
+    let row = |id: i64| json!([{"id": id, "title": "t", "v": [1, 0, 0]}]);
+    server.post_well("/api/collections/notes/insert", &json!({"rows": row(1)}));
+    server.post_well("/api/collections/notes/insert", &json!({"rows": row(2), "partition": "blue"}));
+    server.post_well("/api/collections/notes/upsert", &json!({"rows": row(3), "partition": "blue"}));
+    let listed = server.get("/api/collections/notes/partitions").json();
+    assert_eq!(listed, json!({"partitions": [{"name": "_default", "rows": 1}, {"name": "blue", "rows": 2}]}));
+    let query = json!({"partitions": ["blue"], "outputFields": ["id", "$partition"], "limit": 1});
+    let found = server.post_well("/api/collections/notes/query", &query);
+    assert_eq!(found, json!({"rows": [{"id": 2, "$partition": "blue"}]}));
+    let search = json!({"partitions": ["_default"], "vector": [1, 0, 0]});
+    assert_eq!(server.post_well("/api/collections/notes/search", &search)["hits"][0]["key"], 1);
+    let got = server.post_well("/api/collections/notes/get", &json!({"keys": [1, 2], "partitions": ["blue"]}));
+    assert_eq!(got["rows"].as_array().unwrap().len(), 1);
+    let count = server.post_well("/api/collections/notes/count", &json!({"partitions": ["blue", "_default"]}));
+    assert_eq!(count["count"], 3);
+    assert_eq!(server.post("/api/collections/notes/query", &json!({"partitions": ["red"]})).0, 404);
+    let deleted = json!({"keys": [1, 2], "partition": "blue"});
+    assert_eq!(server.post_well("/api/collections/notes/delete", &deleted)["count"], 1);
+    assert_eq!(ask("DELETE", "blue"), 200);
+    assert_eq!(server.get("/api/collections/notes").json()["partitions"], json!({"_default": 1}));
+    assert_eq!(ask("DELETE", "_default"), 400);
+}
+
+#[test]
 fn collections_rows_and_searches() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), &[]);

@@ -40,6 +40,11 @@ pub(super) fn check_agreement(name: &str, here: &Schema, there: &Schema) -> Resu
         let with = if here.dynamic() { "the hub" } else { "the client" };
         return differ(format!("only {with} has a dynamic field"));
     }
+    let key = |schema: &Schema| schema.partition_key().map(|(field, count)| (field.name.clone(), count));
+    if key(here) != key(there) {
+        let (here, there) = (key(here), key(there));
+        return differ(format!("the partition key is {here:?} at the hub, {there:?} at the client"));
+    }
     Ok(())
 }
 

@@ -218,9 +218,9 @@ impl Serving {
                 })
             }
             HubAction::Apply { channel, changes, client, after, through } => {
-                let collection = self.collection(channel);
+                let (db, collection) = (self.db.clone(), self.collection(channel));
                 Box::pin(async move {
-                    let answer = apply(&collection, &changes, client, after, through).await;
+                    let answer = apply(&db, &collection, &changes, client, after, through).await;
                     Event::Done(HubInput::Applied(channel, answer), None)
                 })
             }
@@ -281,6 +281,7 @@ async fn read(
 }
 
 async fn apply(
+    db: &Db,
     collection: &Collection,
     bytes: &[u8],
     client: ReplicaId,
@@ -297,5 +298,6 @@ async fn apply(
             )));
         }
     }
+    db.admit_partitions(collection, &changes).await?;
     collection.apply(changes, None).await.map(drop)
 }

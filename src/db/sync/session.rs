@@ -455,10 +455,10 @@ impl Driver {
                 done(Box::pin(async move { ClientInput::Own(channel, read_own(collection, after, bytes_max).await) }))
             }
             ClientAction::Apply { channel, changes, hub, lsn } => {
-                let collection = self.collection(channel);
-                done(Box::pin(
-                    async move { ClientInput::Applied(channel, apply(collection, &changes, hub, lsn).await) },
-                ))
+                let (db, collection) = (self.db.clone(), self.collection(channel));
+                done(Box::pin(async move {
+                    ClientInput::Applied(channel, apply(&db, collection, &changes, hub, lsn).await)
+                }))
             }
             ClientAction::MarkPushed { channel, hub, sequence } => {
                 let collection = self.collection(channel);
@@ -574,9 +574,10 @@ async fn read_own(collection: Result<Collection>, after: Sequence, bytes_max: us
     Ok(OwnChanges { changes, through })
 }
 
-async fn apply(collection: Result<Collection>, bytes: &[u8], hub: ReplicaId, lsn: Lsn) -> Result<()> {
+async fn apply(db: &Db, collection: Result<Collection>, bytes: &[u8], hub: ReplicaId, lsn: Lsn) -> Result<()> {
     let collection = collection?;
     let schema = &collection.spec().schema;
     let changes = if bytes.is_empty() { ChangeSet::empty(schema) } else { ChangeSet::decode(schema, bytes)? };
+    db.admit_partitions(&collection, &changes).await?;
     collection.apply(changes, Some((hub, lsn))).await.map(drop)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::sync::testing::{Device, PATIENCE, converged, delete, put, row, rows, spec, status_where};
+use crate::db::{Operation, WriteOptions};
 use crate::engine::CollectionSpec;
 use crate::model::{DataType, Field, Schema};
 use crate::platform::socket::{Connect, Connection, Cut, duplex};
@@ -86,6 +87,50 @@ async fn two_stores_converge_through_a_hub() {
     }
     at_a.resume();
     assert_eq!(at_a.status().state, SyncState::Stopped);
+}
+
+#[tokio::test]
+async fn partitions_go_wherever_rows_go() {
+    let (hub, a, b) = (Device::new().await, Device::new().await, Device::new().await);
+    let wire = Wire::to(&hub);
+    for device in [&a, &b] {
+        device.db.create_collection("notes", spec()).await.unwrap();
+    }
+    put(&b.notes(), [(1, "in none")]).await;
+    let (at_a, at_b) = (sync(&a, &wire), sync(&b, &wire));
+    converged(&hub.db, &[&a.db, &b.db], 1).await;
+    // Neither the hub nor b has heard of partitions when rows in one come.
+    a.db.create_partition("notes", "blue").await.unwrap();
+    let into = |partition: &str| WriteOptions { partition: Some(partition.to_owned()), ..Default::default() };
+    let write = async |device: &Device, id: i64, partition: &str| {
+        let rows = device.notes().to_batch(vec![row(id, partition)]).unwrap();
+        device.notes().batch(vec![Operation::Upsert(rows)], into(partition)).await.unwrap();
+    };
+    write(&a, 2, "blue").await;
+    write(&a, 3, "blue").await;
+    converged(&hub.db, &[&a.db, &b.db], 3).await;
+    write(&b, 4, "blue").await;
+    write(&b, 3, "_default").await;
+    converged(&hub.db, &[&a.db, &b.db], 4).await;
+    let blue = vec!["blue".to_owned()];
+    for device in [&hub, &a, &b] {
+        assert_eq!(device.notes().partitions(), ["_default", "blue"]);
+        assert_eq!(device.notes().count_within(None, &blue).await.unwrap(), 2);
+        assert_eq!(device.notes().count_within(Some("id == 3"), &["_default".to_owned()]).await.unwrap(), 1);
+    }
+    // The list of partitions of who had heard of none is known after a crash too.
+    at_b.stop();
+    let b = b.crash().await;
+    assert_eq!(b.notes().partitions(), ["_default", "blue"]);
+    let _at_b = sync(&b, &wire);
+    b.db.drop_partition("notes", "blue").await.unwrap();
+    converged(&hub.db, &[&a.db, &b.db], 2).await;
+    assert_eq!((a.notes().partitions().len(), b.notes().partitions().len()), (2, 1));
+    // And is known again with the next row.
+    write(&a, 5, "blue").await;
+    converged(&hub.db, &[&a.db, &b.db], 3).await;
+    assert_eq!(b.notes().count_within(None, &blue).await.unwrap(), 1);
+    at_a.stop();
 }
 
 #[tokio::test]

@@ -39,6 +39,10 @@ pub(super) struct Export {
     #[arg(long)]
     filter: Option<String>,
 
+    /// Only of this partition; can be repeated.
+    #[arg(long = "partition", value_name = "NAME")]
+    partitions: Vec<String>,
+
     /// Rows that are read at once.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     page_rows: u32,
@@ -63,6 +67,7 @@ pub(super) async fn run(command: Export) -> Result<()> {
         };
         let request = QueryRequest {
             filter,
+            partitions: command.partitions.clone(),
             output_fields: Some(vec!["*".to_owned()]),
             limit: Some(command.page_rows as usize),
             offset: 0,

@@ -65,6 +65,10 @@ pub(super) struct Import {
     #[arg(long, default_value_t = 1000, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch_rows: u32,
 
+    /// The partition that rows go into; it is created when it is not there.
+    #[arg(long, value_name = "NAME")]
+    partition: Option<String>,
+
     /// Start at the beginning, even if this import was interrupted before.
     #[arg(long)]
     restart: bool,
@@ -100,6 +104,7 @@ pub(super) async fn run(command: Import) -> Result<()> {
         key: command.key,
         metric: command.metric.map(Metric::from),
         batch_rows: command.batch_rows as usize,
+        partition: command.partition,
         restart: command.restart,
     };
     let db = store::open(&command.directory.place(), true).await?;

@@ -59,6 +59,10 @@ pub(super) struct Search {
     #[arg(long, default_value_t = 0)]
     offset: usize,
 
+    /// Only of this partition; can be repeated.
+    #[arg(long = "partition", value_name = "NAME")]
+    partitions: Vec<String>,
+
     /// Fields to show, with commas between them; every one but the vectors by default.
     #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
     output_fields: Option<Vec<String>>,
@@ -104,6 +108,7 @@ async fn search(db: &Db, command: &Search) -> Result<()> {
         limit: command.limit,
         offset: command.offset,
         filter: command.filter.clone(),
+        partitions: command.partitions.clone(),
         output_fields: command.output_fields.clone(),
         ef: command.ef,
         exact: command.exact,

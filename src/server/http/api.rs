@@ -37,6 +37,11 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/aliases/{alias}", axum::routing::put(set_alias).delete(drop_alias))
         .route("/api/collections/{name}/fields", post(add_field))
         .route("/api/collections/{name}/ttl", axum::routing::put(set_ttl))
+        .route("/api/collections/{name}/partitions", get(partitions))
+        .route(
+            "/api/collections/{name}/partitions/{partition}",
+            axum::routing::put(create_partition).delete(drop_partition),
+        )
         .route("/api/collections/{name}/search", post(search))
         .route("/api/collections/{name}/query", post(query))
         .route("/api/collections/{name}/count", post(count))
@@ -135,6 +140,22 @@ async fn set_ttl(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bo
     describe(State(app), Path(name)).await
 }
 
+async fn partitions(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
+    let stats = app.db.collection(&name)?.stats().await?;
+    let partitions = stats.partitions.iter().map(|(name, rows)| json!({"name": name, "rows": rows}));
+    Ok(Json(json!({ "partitions": partitions.collect::<Vec<_>>() })))
+}
+
+async fn create_partition(State(app): State<Arc<App>>, Path((name, partition)): Path<(String, String)>) -> Answer {
+    app.db.create_partition(&name, &partition).await?;
+    Ok(Json(json!({})))
+}
+
+async fn drop_partition(State(app): State<Arc<App>>, Path((name, partition)): Path<(String, String)>) -> Answer {
+    app.db.drop_partition(&name, &partition).await?;
+    Ok(Json(json!({})))
+}
+
 async fn aliases(State(app): State<Arc<App>>) -> Answer {
     let aliases =
         app.db.aliases().into_iter().map(|(alias, collection)| json!({"alias": alias, "collection": collection}));
@@ -174,6 +195,8 @@ struct SearchBody {
     #[serde(default)]
     offset: usize,
     filter: Option<String>,
+    #[serde(default)]
+    partitions: Vec<String>,
     output_fields: Option<Vec<String>>,
     ef: Option<usize>,
     #[serde(default)]
@@ -198,6 +221,7 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         limit: body.limit.unwrap_or(10),
         offset: body.offset,
         filter: body.filter,
+        partitions: body.partitions,
         output_fields: body.output_fields,
         ef: body.ef,
         exact: body.exact,
@@ -222,6 +246,8 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct QueryBody {
     filter: Option<String>,
+    #[serde(default)]
+    partitions: Vec<String>,
     output_fields: Option<Vec<String>>,
     limit: Option<usize>,
     #[serde(default)]
@@ -230,8 +256,8 @@ struct QueryBody {
 }
 
 async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let QueryBody { filter, output_fields, limit, offset, at } = parse(body)?;
-    let request = QueryRequest { filter, output_fields, limit, offset };
+    let QueryBody { filter, partitions, output_fields, limit, offset, at } = parse(body)?;
+    let request = QueryRequest { filter, partitions, output_fields, limit, offset };
     let reader = reader(&app, &name, at)?;
     let rows = compute(&app, async move {
         match reader {
@@ -247,16 +273,18 @@ async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body
 #[serde(deny_unknown_fields)]
 struct CountBody {
     filter: Option<String>,
+    #[serde(default)]
+    partitions: Vec<String>,
     at: Option<At>,
 }
 
 async fn count(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let CountBody { filter, at } = parse(body)?;
+    let CountBody { filter, partitions, at } = parse(body)?;
     let reader = reader(&app, &name, at)?;
     let count = compute(&app, async move {
         match reader {
-            Reader::Now(collection) => collection.count(filter.as_deref()).await,
-            Reader::Then(snapshot) => snapshot.count(filter.as_deref()).await,
+            Reader::Now(collection) => collection.count_within(filter.as_deref(), &partitions).await,
+            Reader::Then(snapshot) => snapshot.count_within(filter.as_deref(), &partitions).await,
         }
     })
     .await?;
@@ -267,17 +295,19 @@ async fn count(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct GetBody {
     keys: Vec<Key>,
+    #[serde(default)]
+    partitions: Vec<String>,
     output_fields: Option<Vec<String>>,
     at: Option<At>,
 }
 
 async fn get_rows(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let GetBody { keys, output_fields, at } = parse(body)?;
+    let GetBody { keys, partitions, output_fields, at } = parse(body)?;
     let reader = reader(&app, &name, at)?;
     let rows = compute(&app, async move {
         match reader {
-            Reader::Now(collection) => collection.get(&keys, output_fields.as_deref()).await,
-            Reader::Then(snapshot) => snapshot.get(&keys, output_fields.as_deref()).await,
+            Reader::Now(collection) => collection.get_within(&keys, output_fields.as_deref(), &partitions).await,
+            Reader::Then(snapshot) => snapshot.get_within(&keys, output_fields.as_deref(), &partitions).await,
         }
     })
     .await?;
@@ -292,6 +322,7 @@ struct RowsBody {
     if_absent: bool,
     if_version: Option<Versions>,
     durability: Option<Durability>,
+    partition: Option<String>,
 }
 
 /// One for all rows, or one for each; null where there must be none.
@@ -303,15 +334,15 @@ enum Versions {
 }
 
 async fn insert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let RowsBody { rows, if_absent, if_version, durability } = parse(body)?;
+    let RowsBody { rows, if_absent, if_version, durability, partition } = parse(body)?;
     let operation = OperationBody { insert: Some(rows), if_absent, if_version, ..Default::default() };
-    write(&app, &name, BatchBody { operations: vec![operation], durability }).await
+    write(&app, &name, BatchBody { operations: vec![operation], durability, partition }).await
 }
 
 async fn upsert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let RowsBody { rows, if_absent, if_version, durability } = parse(body)?;
+    let RowsBody { rows, if_absent, if_version, durability, partition } = parse(body)?;
     let operation = OperationBody { upsert: Some(rows), if_absent, if_version, ..Default::default() };
-    write(&app, &name, BatchBody { operations: vec![operation], durability }).await
+    write(&app, &name, BatchBody { operations: vec![operation], durability, partition }).await
 }
 
 #[derive(Deserialize)]
@@ -321,12 +352,13 @@ struct DeleteBody {
     filter: Option<String>,
     if_version: Option<Versions>,
     durability: Option<Durability>,
+    partition: Option<String>,
 }
 
 async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let DeleteBody { keys, filter, if_version, durability } = parse(body)?;
+    let DeleteBody { keys, filter, if_version, durability, partition } = parse(body)?;
     let operation = OperationBody { delete: Some(TargetBody { keys, filter }), if_version, ..Default::default() };
-    write(&app, &name, BatchBody { operations: vec![operation], durability }).await
+    write(&app, &name, BatchBody { operations: vec![operation], durability, partition }).await
 }
 
 #[derive(Deserialize)]
@@ -334,6 +366,7 @@ async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
 struct BatchBody {
     operations: Vec<OperationBody>,
     durability: Option<Durability>,
+    partition: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -382,7 +415,7 @@ async fn batch(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body
 async fn write(app: &App, name: &str, body: BatchBody) -> Answer {
     let collection = app.db.collection(name)?;
     let response = compute(app, async move {
-        let mut options = WriteOptions { durability: body.durability, ..Default::default() };
+        let mut options = WriteOptions { durability: body.durability, partition: body.partition, ..Default::default() };
         let (mut operations, mut keys) = (Vec::new(), Vec::new());
         for operation in body.operations {
             let (operation, conditions) = operation.into_operation(&collection)?;
@@ -443,6 +476,7 @@ pub(in crate::server) fn description(collection: &Collection, stats: &Collection
     json!({
         "name": collection.name(),
         "rows": stats.rows,
+        "partitions": stats.partitions,
         "rowsDead": stats.rows_dead,
         "rowsUnindexed": stats.rows_unindexed,
         "segments": stats.segments,

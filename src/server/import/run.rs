@@ -10,7 +10,7 @@ use super::npy::Npy;
 use super::record::{Identity, Position, Record};
 use super::{Chunk, Source};
 use crate::base::{Error, ErrorKind, Lsn, Result};
-use crate::db::{Collection, Db};
+use crate::db::{Collection, Db, Operation, WriteOptions};
 use crate::distance::Metric;
 use crate::engine::CollectionSpec;
 use crate::model::{Batch, Key, Row, Schema, Value};
@@ -89,6 +89,8 @@ pub struct Plan {
     pub metric: Option<Metric>,
     /// Rows written at once, at least 1.
     pub batch_rows: usize,
+    /// The partition that rows go into, which is created when it is not there; the default one with `None`.
+    pub partition: Option<String>,
     /// Start at the beginning, even if this import was interrupted before.
     pub restart: bool,
 }
@@ -143,7 +145,11 @@ pub async fn run(db: &Db, directory: &Path, plan: &Plan, observer: &mut (dyn Obs
         let rows_before = before.min(rows);
         return Ok(Summary { rows: rows - rows_before, rows_before, created: existing.is_none(), ..summary });
     }
-    let record = Record::new(directory, Identity::of(&plan.collection, plan.files.iter().chain(&plan.vectors))?);
+    let into = match &plan.partition {
+        Some(partition) => format!("{}/{partition}", plan.collection),
+        None => plan.collection.clone(),
+    };
+    let record = Record::new(directory, Identity::of(&into, plan.files.iter().chain(&plan.vectors))?);
     let mut position = Position::default();
     let collection = match existing {
         Some(collection) => {
@@ -160,6 +166,10 @@ pub async fn run(db: &Db, directory: &Path, plan: &Plan, observer: &mut (dyn Obs
             db.create_collection(&plan.collection, infer(plan, &formats)?).await?
         }
     };
+    if let Some(partition) = plan.partition.as_deref().filter(|partition| !collection.has_partition(partition)) {
+        db.create_partition(&plan.collection, partition).await?;
+    }
+    let options = WriteOptions { partition: plan.partition.clone(), ..Default::default() };
     let schema = collection.spec().schema.clone();
     for (index, (path, &format)) in plan.files.iter().zip(&formats).enumerate().skip(position.files) {
         let mut source = open(path, format, plan, &schema)?;
@@ -170,7 +180,7 @@ pub async fn run(db: &Db, directory: &Path, plan: &Plan, observer: &mut (dyn Obs
         }
         while let Some(chunk) = source.next_chunk(plan.batch_rows)? {
             let rows = chunk.len() as u64;
-            let lsn = write(&collection, &schema, path, chunk, &mut summary).await?;
+            let lsn = write(&collection, &schema, path, chunk, &options, &mut summary).await?;
             summary.rows += rows;
             position = Position { files: index, rows: position.rows + rows, lsn };
             record.store(position)?;
@@ -206,9 +216,10 @@ fn dataset(plan: &Plan, formats: &[Format]) -> Result<Option<bytes::Bytes>> {
     if Columnar::open_arrow(path)?.metadata(SPEC_METADATA).is_none() {
         return Ok(None);
     }
-    if plan.key.is_some() || plan.metric.is_some() || plan.vector_field.is_some() {
+    if plan.key.is_some() || plan.metric.is_some() || plan.vector_field.is_some() || plan.partition.is_some() {
         return Err(Error::invalid(format!(
-            "{}: the file says itself what its key, metric and vectors are; leave out --key, --metric and --vector-field",
+            "{}: the file says itself what its key, metric, vectors and rows are; leave out --key, --metric, --vector-field \
+             and --partition",
             path.display()
         )));
     }
@@ -362,6 +373,7 @@ async fn write(
     schema: &Arc<Schema>,
     path: &Path,
     chunk: Chunk,
+    options: &WriteOptions,
     summary: &mut Summary,
 ) -> Result<Lsn> {
     let rows = chunk.len();
@@ -370,7 +382,7 @@ async fn write(
     summary.rows_replaced += (rows - kept) as u64;
     let mut lsn = Lsn::default();
     for batch in batches {
-        lsn = collection.upsert(batch).await?.lsn;
+        lsn = collection.batch(vec![Operation::Upsert(batch)], options.clone()).await?.lsn;
     }
     Ok(lsn)
 }

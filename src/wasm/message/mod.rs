@@ -70,6 +70,7 @@ pub(super) struct DatabaseStatsMessage {
 pub(super) struct StatsMessage {
     name: String,
     rows: f64,
+    partitions: BTreeMap<String, f64>,
     rows_dead: f64,
     rows_unindexed: f64,
     segments: f64,
@@ -135,6 +136,7 @@ impl From<(&str, &CollectionStats)> for StatsMessage {
         Self {
             name: name.to_owned(),
             rows: stats.rows as f64,
+            partitions: stats.partitions.iter().map(|(name, rows)| (name.clone(), *rows as f64)).collect(),
             rows_dead: stats.rows_dead as f64,
             rows_unindexed: stats.rows_unindexed as f64,
             segments: stats.segments as f64,

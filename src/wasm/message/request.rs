@@ -21,6 +21,8 @@ fn keys(schema: &Schema, items: Vec<Item>) -> Result<Vec<Key>> {
 pub(in super::super) struct GetMessage {
     keys: Vec<Item>,
     #[serde(default)]
+    pub(in super::super) partitions: Vec<String>,
+    #[serde(default)]
     output_fields: Option<Vec<String>>,
     #[serde(default)]
     pub(in super::super) bigint: bool,
@@ -38,6 +40,8 @@ impl GetMessage {
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct WriteRequestMessage {
     operations: Vec<OperationMessage>,
+    #[serde(default)]
+    partition: Option<String>,
     #[serde(default)]
     durability: Option<Durability>,
 }
@@ -63,7 +67,7 @@ impl WriteRequestMessage {
     pub(in super::super) fn into_operations(self, collection: &Collection) -> Result<(Vec<Operation>, WriteOptions)> {
         let schema = &collection.spec().schema;
         let batch = |rows: &[u8]| decode_rows(schema, rows).and_then(|rows| collection.to_batch(rows));
-        let mut options = WriteOptions { durability: self.durability, ..Default::default() };
+        let mut options = WriteOptions { durability: self.durability, partition: self.partition, ..Default::default() };
         let mut operations = Vec::new();
         for message in self.operations {
             let operation = match (message.insert, message.upsert, message.delete) {
@@ -117,6 +121,8 @@ pub(in super::super) struct QueryMessage {
     #[serde(default)]
     filter: Option<String>,
     #[serde(default)]
+    partitions: Vec<String>,
+    #[serde(default)]
     output_fields: Option<Vec<String>>,
     #[serde(default)]
     limit: Option<usize>,
@@ -130,6 +136,7 @@ impl From<QueryMessage> for QueryRequest {
     fn from(message: QueryMessage) -> Self {
         Self {
             filter: message.filter,
+            partitions: message.partitions,
             output_fields: message.output_fields,
             limit: message.limit,
             offset: message.offset,
@@ -150,6 +157,8 @@ pub(in super::super) struct SearchMessage {
     offset: usize,
     #[serde(default)]
     filter: Option<String>,
+    #[serde(default)]
+    partitions: Vec<String>,
     #[serde(default)]
     output_fields: Option<Vec<String>>,
     #[serde(default)]
@@ -180,6 +189,7 @@ impl SearchMessage {
             limit: self.limit,
             offset: self.offset,
             filter: self.filter,
+            partitions: self.partitions,
             output_fields: self.output_fields,
             ef: self.ef,
             exact: self.exact,

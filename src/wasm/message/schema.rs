@@ -21,6 +21,8 @@ pub(in super::super) struct SchemaMessage {
     dynamic: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ttl_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    num_partitions: Option<u16>,
 }
 
 /// One field.
@@ -34,6 +36,8 @@ pub(in super::super) struct FieldMessage {
     primary_key: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     auto_id: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    partition_key: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     nullable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "serialize_default")]
@@ -105,6 +109,11 @@ impl SchemaMessage {
         if let Some(other) = self.fields.iter().find(|field| !field.primary_key && field.auto_id) {
             return Err(Error::invalid(format!("field {:?}: autoId is for the primary key", other.name)));
         }
+        let mut partition_keys = self.fields.iter().filter(|field| field.partition_key).map(|field| field.name.clone());
+        let partition_key = partition_keys.next();
+        if partition_keys.next().is_some() || (partition_key.is_none() && self.num_partitions.is_some()) {
+            return Err(Error::invalid("one field can have partitionKey: true, and numPartitions needs it"));
+        }
         let mut indexes = BTreeMap::new();
         let mut fields = Vec::with_capacity(self.fields.len());
         for field in self.fields {
@@ -117,6 +126,10 @@ impl SchemaMessage {
         }
         let schema = Schema::new(fields, &primary_key, self.dynamic)?.with_ttl(self.ttl_seconds)?;
         let schema = if auto_id { schema.with_auto_id()? } else { schema };
+        let schema = match partition_key {
+            Some(field) => schema.with_partition_key(&field, self.num_partitions)?,
+            None => schema,
+        };
         Ok(CollectionSpec { schema: Arc::new(schema), indexes })
     }
 }
@@ -124,8 +137,8 @@ impl SchemaMessage {
 impl FieldMessage {
     /// The field that it describes, to add to a collection.
     pub(in super::super) fn into_added(self) -> Result<(Field, Option<IndexSpec>)> {
-        if self.primary_key || self.auto_id {
-            return Err(Error::invalid("a collection has its primary key already"));
+        if self.primary_key || self.auto_id || self.partition_key {
+            return Err(Error::invalid("a collection has its keys from the start"));
         }
         self.into_field()
     }
@@ -186,6 +199,7 @@ impl From<&CollectionSpec> for SchemaMessage {
                 dim: parts.dim,
                 primary_key: field.name == spec.schema.primary_key().name,
                 auto_id: spec.schema.auto_id() && field.name == spec.schema.primary_key().name,
+                partition_key: spec.schema.partition_key().is_some_and(|(key, _)| key.name == field.name),
                 nullable: field.nullable,
                 default: field.default.clone().map(DefaultMessage::Out),
                 metric: index.map(|index| index.metric),
@@ -202,6 +216,7 @@ impl From<&CollectionSpec> for SchemaMessage {
             fields: schema.fields().iter().map(field).collect(),
             dynamic: schema.dynamic(),
             ttl_seconds: schema.ttl_seconds(),
+            num_partitions: schema.partition_key().map(|(_, partitions)| partitions),
         }
     }
 }
