@@ -160,6 +160,44 @@ fn a_collection_three_times_the_limit_answers_the_same() {
     });
 }
 
+/// A column that had compressed well was taken for smaller than it is: at some limits it was loaded because it seemed to fit, and
+/// given up because it did not, for ever.
+#[test]
+fn loading_and_unloading_ends_at_every_limit() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(disk.open().unwrap(), None).await;
+        let spec: CollectionSpec = serde_json::from_str(
+            r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"text","type":"varchar","maxLength":1000},
+            {"name":"embedding","type":"float_vector","dim":4}],"dynamic":false}"#,
+        )
+        .unwrap();
+        let notes = db.create_collection("notes", spec).await.unwrap();
+        let row = |id: i64| {
+            Row::from([
+                ("id".to_owned(), Value::Int(id)),
+                ("text".to_owned(), Value::String("rain on the river ".repeat(20))),
+                ("embedding".to_owned(), Value::Vector(vec![id as f32; 4])),
+            ])
+        };
+        notes.insert(Batch::from_rows(&notes.spec().schema, (0..500).map(row).collect()).unwrap()).await.unwrap();
+        db.flush("notes").await.unwrap();
+        let whole = db.memory().total();
+        drop(notes);
+        db.close().await.unwrap();
+        for step in 1..=40 {
+            let limit = whole * step / 20;
+            let db = open(disk.open().unwrap(), Some(limit)).await;
+            let mut moves = 0;
+            while db.maintain().await.unwrap() {
+                moves += 1;
+                assert!(moves < 100, "with {limit} bytes of {whole}: {:?}", db.memory());
+            }
+            db.close().await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn an_index_is_built_though_the_vectors_do_not_fit_together() {
     block_on(async {

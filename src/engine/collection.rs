@@ -679,6 +679,10 @@ impl CollectionState {
             let groups = segment.stored().iter().filter(|group| group.is_movable());
             let movable = |group: &Arc<Group>| {
                 let loaded = group.columns.iter().all(|column| segment.has(column));
+                if loaded {
+                    // A guess that were too low would have it loaded and unloaded for ever.
+                    group.note_memory_bytes(segment.columns_bytes(&group.columns));
+                }
                 let needed = matches!(group.kind, FileKind::Vector(_)) && segment.rows_unindexed() > 0;
                 Movable { segment: segment.id(), kind: group.kind.clone(), bytes: group.memory_bytes(), loaded, needed }
             };

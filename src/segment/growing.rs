@@ -567,6 +567,14 @@ impl Segment {
         [rows, columns, vectors, indexes]
     }
 
+    /// The bytes that these columns take in memory.
+    pub fn columns_bytes(&self, names: &[String]) -> usize {
+        let scalars = self.chunks.iter().flat_map(|(_, chunk)| chunk.schema_ref().fields().iter().zip(chunk.columns()));
+        let scalars = scalars.filter(|(field, _)| names.contains(field.name())).map(|(_, array)| column_bytes(array));
+        let vectors = self.vectors.iter().filter(|column| names.contains(&column.field));
+        scalars.sum::<usize>() + vectors.map(|column| column.data.capacity() * 4).sum::<usize>()
+    }
+
     /// All bytes held in memory.
     pub fn memory_bytes(&self) -> usize {
         self.memory().iter().sum()

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
@@ -33,6 +33,8 @@ pub struct Group {
     /// The number of the first row of each block.
     starts: Vec<u32>,
     reader: Option<BlockReader>,
+    /// What its columns take in memory, once somebody has seen it.
+    memory: OnceLock<usize>,
 }
 
 impl Group {
@@ -49,7 +51,17 @@ impl Group {
             next - block.rows
         };
         let starts = blocks.iter().map(start).collect();
-        Self { kind, name: "".into(), columns, codec, blocks, statistics, starts, reader: None }
+        Self {
+            kind,
+            name: "".into(),
+            columns,
+            codec,
+            blocks,
+            statistics,
+            starts,
+            reader: None,
+            memory: OnceLock::new(),
+        }
     }
 
     /// Says where it lies and what its columns are: from then on it can be read.
@@ -93,8 +105,17 @@ impl Group {
         self.starts[block]
     }
 
-    /// About how many bytes its columns take in memory.
+    /// Notes how many bytes its columns take in memory.
+    pub fn note_memory_bytes(&self, bytes: usize) {
+        // It is the same every time.
+        let _ = self.memory.set(bytes);
+    }
+
+    /// How many bytes its columns take in memory: as was noted, or about.
     pub fn memory_bytes(&self) -> usize {
+        if let Some(bytes) = self.memory.get() {
+            return *bytes;
+        }
         let stored: usize = self.blocks.iter().map(|block| block.len as usize).sum();
         // What compressed columns grow to is not written down: text and numbers come to about three times.
         if self.codec == Codec::None { stored } else { stored * 3 }
