@@ -53,6 +53,8 @@ impl Db {
         let (db, collection) = (self.clone(), collection.clone());
         platform::run_to_end(async move {
             let _one = db.inner.maintenance.lock().await;
+            // It would bring rows as they were.
+            db.stop_work(&collection).await?;
             // Whoever holds it is the one writer: what comes after finds the collection grown.
             let log = collection.inner.log.lock().await;
             if let Some(error) = log.closed() {
@@ -70,7 +72,6 @@ impl Db {
                     Ok(())
                 })
                 .await?;
-            *collection.inner.merge.lock().await = None;
             let mut state = collection.inner.state.write().expect("no panic while held");
             state.grow(spec.clone());
             collection.inner.specs.push(spec);

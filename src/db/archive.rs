@@ -123,7 +123,7 @@ impl Db {
                         let bytes = files[&file.name].clone();
                         let base = file.name.rsplit('/').next().unwrap_or_default();
                         file.name = name::segment_file(described.id, segment.id, base);
-                        super::maintenance::put_fresh(&*shared.storage, &file.name, &bytes).await?;
+                        super::writer::put_fresh(&*shared.storage, &file.name, &bytes).await?;
                     }
                 }
                 let limited = shared.options.memory_limit_bytes.is_some();

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use futures_channel::oneshot;
@@ -8,13 +8,15 @@ use super::alter::has_grown_from;
 use super::commit::{Pending, Request, Step};
 use super::database::Shared;
 use super::log::Log;
+use super::maintenance::Writing;
+use super::merge::Merging;
 use super::specs::Specs;
 use super::{
     CollectionStats, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates, Target, WriteOptions,
     WriteResponse,
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
-use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Merge, SyncPosition, View, name};
+use crate::engine::{ChangeSet, CollectionSpec, CollectionState, SyncPosition, View, name};
 use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Row};
 
 /// A collection of an open store. Cheap to clone.
@@ -35,7 +37,10 @@ pub(super) struct Inner {
     pub(super) log: Arc<async_lock::Mutex<Log>>,
     /// What a restart would replay; see [`Collection::wait_for_room`].
     pub(super) log_bytes: AtomicU64,
-    pub(super) merge: async_lock::Mutex<Option<Merge>>,
+    pub(super) writing: async_lock::Mutex<Option<Writing>>,
+    pub(super) merge: async_lock::Mutex<Option<Merging>>,
+    /// Counts steps of background work.
+    pub(super) turn: AtomicU64,
     /// Whether its segments are to be merged as far as they can be.
     pub(super) compact: AtomicBool,
     /// Bytes logged, flushed, compacted.
@@ -63,7 +68,9 @@ impl Collection {
             pending: Mutex::default(),
             log_bytes: AtomicU64::new(log.bytes()),
             log: Arc::new(async_lock::Mutex::new(log)),
+            writing: async_lock::Mutex::new(None),
             merge: async_lock::Mutex::new(None),
+            turn: AtomicU64::new(0),
             compact: AtomicBool::new(false),
             written: Default::default(),
             listeners: Mutex::default(),
@@ -89,6 +96,11 @@ impl Collection {
             // A listener that is gone waits for nothing.
             let _ = listener.send(());
         }
+    }
+
+    /// Notes that somebody waits for an answer: background work takes smaller steps then.
+    fn count_call(&self) {
+        self.inner.shared.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Its name.
@@ -179,11 +191,13 @@ impl Collection {
         output_fields: Option<&[String]>,
         partitions: &[String],
     ) -> Result<Vec<Row>> {
+        self.count_call();
         self.read_keys(keys, output_fields, partitions, &self.view(View::NOW)).await
     }
 
     /// The rows that a filter selects, by ascending primary key.
     pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
+        self.count_call();
         self.read_query(request, &self.view(View::NOW)).await
     }
 
@@ -194,11 +208,13 @@ impl Collection {
 
     /// The same in these partitions; in all when none is named.
     pub async fn count_within(&self, filter: Option<&str>, partitions: &[String]) -> Result<usize> {
+        self.count_call();
         self.read_count(filter, partitions, &self.view(View::NOW)).await
     }
 
     /// The nearest rows.
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
+        self.count_call();
         self.read_nearest(request, &self.view(View::NOW)).await
     }
 
@@ -206,7 +222,7 @@ impl Collection {
     pub async fn stats(&self) -> Result<CollectionStats> {
         self.inner.shared.check_open()?;
         let entries = self.inner.shared.storage.list(&name::collection(self.inner.id)).await?;
-        let compacting = self.inner.merge.lock().await.as_ref().map_or(0, |merge| merge.inputs.len());
+        let compacting = self.inner.merge.lock().await.as_ref().map_or(0, |merging| merging.merge.inputs.len());
         let mut files = BTreeMap::new();
         for entry in &entries {
             // `column-3` is a column, `log/0000000001` a log.

@@ -82,6 +82,8 @@ pub(super) struct Shared {
     manifest: async_lock::Mutex<Manifest>,
     next_segment: AtomicU64,
     closed: AtomicBool,
+    /// Reads since the last step of background work.
+    pub(super) calls: AtomicU64,
     /// Files to be removed.
     pub(super) discarded: Mutex<Vec<Discarded>>,
     pub(super) listener: Mutex<Option<Arc<dyn WorkListener>>>,
@@ -110,6 +112,7 @@ impl Shared {
             next_segment: AtomicU64::new(manifest.next_segment.0),
             manifest: async_lock::Mutex::new(manifest),
             closed: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
             discarded: Mutex::default(),
             listener: Mutex::default(),
             cache: Mutex::default(),
@@ -359,6 +362,7 @@ impl Db {
             let mut flushed = Ok(());
             for collection in db.collections() {
                 flushed = flushed.and(db.flush_collection(&collection).await);
+                flushed = flushed.and(db.stop_work(&collection).await);
             }
             flushed = flushed.and(db.inner.shared.remove_discarded(true).await);
             db.inner.shared.closed.store(true, Ordering::Release);

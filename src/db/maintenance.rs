@@ -2,20 +2,23 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::progress::Work;
-use super::recovery::file_entry;
+use super::writer::SegmentWriter;
 use super::{Collection, Db};
-use crate::base::{ErrorKind, Result};
-use crate::engine::{FileEntry, Merge, Progress, SegmentManifest, choose_merge, name, should_seal};
+use crate::base::Result;
+use crate::engine::{Budget, FileEntry, Progress, Task, Waiting, choose_budget, choose_task, name, should_seal};
 use crate::platform;
-use crate::segment::{self, FileKind, Segment, SegmentFile};
-use crate::storage::Storage;
+use crate::segment::Segment;
 
-/// Rows that one step adds to a graph: a few milliseconds, for searches wait for it.
-const INDEX_ROWS: usize = 16;
-/// Progress is told about this often.
-const TOLD_ROWS: usize = 1_024;
 /// An idle store flushes when a restart would replay this much log.
 const IDLE_LOG_BYTES: u64 = 4 << 20;
+
+/// A segment that is being written.
+pub(super) struct Writing {
+    segment: Arc<Segment>,
+    pub(super) writer: SegmentWriter,
+    /// What its flush makes durable; `None` when only its indexes are written, again.
+    flush: Option<(Progress, u64)>,
+}
 
 impl Db {
     /// One bounded step of background work (indexing some rows, flushing a full segment, merging small ones); tells whether
@@ -27,8 +30,9 @@ impl Db {
         self.inner.shared.check_open()?;
         let Some(_one) = self.inner.maintenance.try_lock() else { return Ok(true) };
         self.inner.shared.remove_garbage().await?;
+        let budget = self.budget();
         for collection in self.collections() {
-            if self.step(&collection).await? {
+            if self.step(&collection, budget).await? {
                 return Ok(true);
             }
         }
@@ -36,38 +40,86 @@ impl Db {
         self.balance().await
     }
 
-    async fn step(&self, collection: &Collection) -> Result<bool> {
+    fn budget(&self) -> Budget {
+        choose_budget(self.inner.shared.calls.swap(0, Ordering::Relaxed))
+    }
+
+    async fn step(&self, collection: &Collection, budget: Budget) -> Result<bool> {
+        let shared = &self.inner.shared;
         {
             let mut state = collection.inner.state.write().expect("no panic while held");
-            state.forget(self.inner.shared.options.environment.now_ms());
+            state.forget(shared.options.environment.now_ms());
             state.expire(collection.expired_before());
-            if state.index_some(INDEX_ROWS) > 0 {
+        }
+        let mut waiting = self.waiting(collection).await;
+        loop {
+            let task = choose_task(&waiting);
+            let done = match task {
+                Task::Index => self.index_some(collection, budget.rows_indexed).await,
+                Task::Flush => self.flush_some(collection, budget.bytes).await?,
+                Task::SaveIndex => self.save_index(collection, budget.bytes).await?,
+                Task::Merge | Task::Swap => self.merge_some(collection, budget).await?,
+            };
+            if done {
                 return Ok(true);
             }
-        }
-        if self.flush_next(collection).await?
-            || self.save_index(collection).await?
-            || self.merge_some(collection).await?
-        {
-            return Ok(true);
+            // Whoever reads those segments may wait for the end of this step.
+            match task {
+                Task::Index => waiting.unindexed = false,
+                _ => break,
+            }
         }
         let (log_bytes, rows) = {
             let log = collection.inner.log.lock().await;
             (log.growing_bytes(), collection.inner.state.read().expect("no panic while held").growing().segment.len())
         };
-        let checkpoint_bytes = self.inner.shared.options.checkpoint_bytes;
-        if should_seal(rows, log_bytes) || log_bytes >= checkpoint_bytes.min(IDLE_LOG_BYTES) {
+        if should_seal(rows, log_bytes) || log_bytes >= shared.options.checkpoint_bytes.min(IDLE_LOG_BYTES) {
             collection.seal().await?;
             return Ok(true);
         }
         collection.sync_when_due().await
     }
 
+    async fn waiting(&self, collection: &Collection) -> Waiting {
+        let merging = collection.inner.merge.lock().await;
+        let flushing = collection.inner.writing.lock().await.is_some();
+        let state = collection.inner.state.read().expect("no panic while held");
+        let log_bytes = collection.inner.log_bytes.load(Ordering::Relaxed);
+        Waiting {
+            swapping: merging.as_ref().is_some_and(|merging| merging.old.is_some()),
+            flushing,
+            unflushed: state.unflushed_count() > 0,
+            log_percent: log_bytes.saturating_mul(100) / self.inner.shared.options.checkpoint_bytes.max(1),
+            unindexed: state.can_index(merging.as_ref().map_or(&[], |merging| &merging.merge.inputs)),
+            stale: state.has_stale_index(),
+            merging: merging.is_some(),
+            segments: state.slots().count() - 1,
+            turn: collection.inner.turn.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Adds some rows to their index; false when none could be. What takes long is done beside others who read.
+    async fn index_some(&self, collection: &Collection, rows_max: usize) -> bool {
+        let inputs =
+            collection.inner.merge.lock().await.as_ref().map_or(Vec::new(), |merging| merging.merge.inputs.clone());
+        let state = &collection.inner.state;
+        for done in 0..rows_max {
+            let begun = state.write().expect("no panic while held").begin_row(&inputs);
+            let Some(row) = begun else { return done > 0 };
+            let found = state.read().expect("no panic while held").look_up(row);
+            let Some(found) = found else { return done > 0 };
+            if !state.write().expect("no panic while held").insert(row, found) {
+                return true;
+            }
+        }
+        true
+    }
+
     /// Writes what is only in the log to segments, and drops the log before it. Called by [`Collection`]s' owners and by close.
     pub(super) async fn flush_collection(&self, collection: &Collection) -> Result<()> {
         let _one = self.inner.maintenance.lock().await;
         collection.seal().await?;
-        while self.flush_next(collection).await? {}
+        while self.flush_some(collection, usize::MAX).await? {}
         Ok(())
     }
 
@@ -76,7 +128,7 @@ impl Db {
         let _one = self.inner.maintenance.lock().await;
         if collection.log_is_full() {
             collection.seal().await?;
-            while self.flush_next(collection).await? {}
+            while self.flush_some(collection, usize::MAX).await? {}
         }
         Ok(())
     }
@@ -88,11 +140,48 @@ impl Db {
         platform::run_to_end(async move { db.flush_collection(&collection).await }).await
     }
 
-    /// Flushes the oldest sealed segment; false when there is none.
-    async fn flush_next(&self, collection: &Collection) -> Result<bool> {
-        let next = collection.inner.state.read().expect("no panic while held").next_unflushed();
-        let Some((segment, progress, log_start)) = next else { return Ok(false) };
-        let described = self.write_segment(collection, &segment).await?;
+    /// Takes a flush a step further, of the oldest sealed segment when none has begun; false when there is none.
+    async fn flush_some(&self, collection: &Collection, bytes_max: usize) -> Result<bool> {
+        let mut writing = collection.inner.writing.lock().await;
+        if writing.is_none() {
+            let next = collection.inner.state.read().expect("no panic while held").next_unflushed();
+            let Some((segment, progress, log_start)) = next else { return Ok(false) };
+            let writer = self.segment_writer(&segment);
+            *writing = Some(Writing { segment, writer, flush: Some((progress, log_start)) });
+        }
+        let mut taken = writing.take().expect("a flush is under way");
+        match self.write_some(collection, &taken.segment, &mut taken.writer, bytes_max).await {
+            Ok(false) => {}
+            Ok(true) => {
+                *writing = Some(taken);
+                return Ok(true);
+            }
+            // It begins anew.
+            Err(error) => {
+                if taken.flush.is_none() {
+                    let mut state = collection.inner.state.write().expect("no panic while held");
+                    state.mark_stale(taken.segment.id());
+                }
+                return Err(error);
+            }
+        }
+        let Writing { segment, writer, flush } = taken;
+        match flush {
+            Some((progress, log_start)) => self.end_flush(collection, segment, writer, progress, log_start).await?,
+            None => self.end_save(collection, &segment, writer).await?,
+        }
+        Ok(true)
+    }
+
+    async fn end_flush(
+        &self,
+        collection: &Collection,
+        segment: Arc<Segment>,
+        writer: SegmentWriter,
+        progress: Progress,
+        log_start: u64,
+    ) -> Result<()> {
+        let described = self.written(&segment, writer)?;
         collection.count_written(Work::Flush, &described);
         let rows = segment.len();
         drop(segment);
@@ -119,7 +208,7 @@ impl Db {
             }
         }
         self.tell(collection, Work::Flush, rows, rows);
-        Ok(true)
+        Ok(())
     }
 
     /// Flushes a collection, then merges its segments until there is no dead row that nobody may read and nothing small: what
@@ -129,8 +218,10 @@ impl Db {
         let collection = self.collection(collection)?;
         self.begin_compaction(&collection);
         while self.is_compacting(&collection) {
-            let _one = self.inner.maintenance.lock().await;
-            self.step(&collection).await?;
+            let one = self.inner.maintenance.lock().await;
+            self.step(&collection, self.budget()).await?;
+            drop(one);
+            platform::yield_now().await;
         }
         Ok(())
     }
@@ -145,57 +236,18 @@ impl Db {
         self.inner.shared.check_open().is_ok() && collection.inner.compact.load(Ordering::Relaxed)
     }
 
-    async fn write_segment(&self, collection: &Collection, segment: &Segment) -> Result<SegmentManifest> {
-        let mut files = Vec::new();
-        let mut layout = None;
-        for file in segment::encode(segment, self.inner.shared.options.codec) {
-            let entry = self.write_file(collection, segment, &file, 0).await?;
-            layout = layout.or((file.kind == FileKind::Layout).then(|| (entry.name.clone(), file.bytes)));
-            files.push((file.kind, entry));
-        }
-        let (name, bytes) = layout.expect("every segment has a layout");
-        let names = files.iter().map(|(kind, entry)| (kind.clone(), entry.name.clone())).collect();
-        segment.store(segment::groups(segment.schema(), &name, &bytes, &names)?);
-        let files = files.into_iter().map(|(_, entry)| entry).collect();
-        Ok(SegmentManifest { id: segment.id(), rows: segment.len() as u64, files })
-    }
-
-    async fn write_file(
-        &self,
-        collection: &Collection,
-        segment: &Segment,
-        file: &SegmentFile,
-        generation: usize,
-    ) -> Result<FileEntry> {
-        let ordinal = |field: &str| segment.indexes().iter().position(|index| index.field == field).unwrap_or_default();
-        let fields = segment.schema().fields();
-        let base = match &file.kind {
-            FileKind::Layout => "layout".to_owned(),
-            FileKind::Rows => "rows".to_owned(),
-            FileKind::Deletes => "deletes".to_owned(),
-            // The dynamic field comes after all others.
-            FileKind::Column(column) => {
-                let at = fields.iter().position(|field| field.name == *column).unwrap_or(fields.len());
-                format!("column-{at}")
-            }
-            FileKind::Vector(field) => format!("vector-{}", ordinal(field)),
-            FileKind::Index(field) => format!("index-{}-{generation}", ordinal(field)),
-        };
-        let name = name::segment_file(collection.id(), segment.id(), &base);
-        put_fresh(&*self.inner.shared.storage, &name, &file.bytes).await?;
-        Ok(file_entry(&file.kind, name, &file.bytes))
-    }
-
     /// Writes anew the index file of a flushed segment whose graph has grown since; false when there is none.
-    async fn save_index(&self, collection: &Collection) -> Result<bool> {
+    async fn save_index(&self, collection: &Collection, bytes_max: usize) -> Result<bool> {
         let stale = collection.inner.state.write().expect("no panic while held").take_stale_index();
         let Some(segment) = stale else { return Ok(false) };
-        let mut entries = Vec::new();
-        for file in segment::encode_indexes(&segment) {
-            entries.push(self.write_file(collection, &segment, &file, segment.len()).await?);
-        }
+        let writer = Self::index_writer(&segment);
+        *collection.inner.writing.lock().await = Some(Writing { segment, writer, flush: None });
+        self.flush_some(collection, bytes_max).await
+    }
+
+    async fn end_save(&self, collection: &Collection, segment: &Segment, writer: SegmentWriter) -> Result<()> {
+        let entries = writer.into_files();
         let (id, segment_id) = (collection.id(), segment.id());
-        drop(segment);
         let old: Vec<FileEntry> = self
             .inner
             .shared
@@ -215,78 +267,6 @@ impl Db {
             })
             .await?;
         self.inner.shared.discard(Weak::new(), old);
-        self.inner.shared.remove_discarded(false).await?;
-        Ok(true)
-    }
-
-    /// One step of merging flushed segments; false when all is well.
-    async fn merge_some(&self, collection: &Collection) -> Result<bool> {
-        let mut merging = collection.inner.merge.lock().await;
-        let Some(merge) = &mut *merging else {
-            let bytes_max = self.inner.shared.options.memory_limit_bytes.map_or(usize::MAX, |limit| limit / 2);
-            let whole = collection.inner.compact.load(Ordering::Relaxed);
-            let begun = collection.with_blocks(|state, blocks| {
-                let inputs = choose_merge(&state.flushed_segments(), bytes_max, whole);
-                let slots: Vec<_> = inputs.iter().filter_map(|id| state.slot(*id)).collect();
-                if slots.is_empty() {
-                    return Ok(None);
-                }
-                Merge::new(self.inner.shared.next_segment(), &slots, &collection.spec().indexes, blocks).map(Some)
-            });
-            *merging = begun.await?;
-            match &*merging {
-                Some(merge) => self.tell(collection, Work::Compaction, 0, merge.segment.len()),
-                None => collection.inner.compact.store(false, Ordering::Relaxed),
-            }
-            return Ok(merging.is_some());
-        };
-        let indexed = merge.segment.index_some(INDEX_ROWS);
-        if indexed > 0 {
-            let done = merge.segment.len() - merge.segment.rows_unindexed().min(merge.segment.len());
-            if done % TOLD_ROWS < indexed {
-                self.tell(collection, Work::Compaction, done, merge.segment.len());
-            }
-            return Ok(true);
-        }
-        let described = self.write_segment(collection, &merge.segment).await?;
-        collection.count_written(Work::Compaction, &described);
-        let (id, inputs) = (collection.id(), merge.inputs.clone());
-        // What the merge left out was forgotten before it began.
-        let history = collection.inner.state.read().expect("no panic while held").progress().history;
-        let old: Vec<SegmentManifest> = self
-            .inner
-            .shared
-            .swap_manifest(|manifest| {
-                let Some(collection) = manifest.collection_mut(id) else { return Ok(Vec::new()) };
-                let is_input = |segment: &SegmentManifest| inputs.contains(&segment.id);
-                let (old, kept): (Vec<_>, Vec<_>) = collection.segments.drain(..).partition(is_input);
-                collection.segments = kept;
-                collection.segments.push(described);
-                collection.progress.history = collection.progress.history.max(history);
-                Ok(old)
-            })
-            .await?;
-        let merge = merging.take().expect("a merge is under way");
-        let rows = merge.segment.len();
-        let replaced = collection.inner.state.write().expect("no panic while held").replace_merged(merge);
-        for segment in old {
-            let reader = replaced.iter().find(|replaced| replaced.id() == segment.id).map(Arc::downgrade);
-            self.inner.shared.discard(reader.unwrap_or_default(), segment.files);
-        }
-        drop(replaced);
-        self.inner.shared.remove_discarded(false).await?;
-        self.tell(collection, Work::Compaction, rows, rows);
-        Ok(true)
-    }
-}
-
-/// Puts a file that no manifest names yet, over whatever an attempt that failed has left.
-pub(super) async fn put_fresh(storage: &dyn Storage, name: &str, bytes: &bytes::Bytes) -> Result<()> {
-    match storage.put(name, bytes.clone()).await {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            storage.remove(name).await?;
-            storage.put(name, bytes.clone()).await
-        }
-        done => done,
+        self.inner.shared.remove_discarded(false).await
     }
 }

@@ -15,6 +15,7 @@ mod dataset;
 mod key;
 mod log;
 mod maintenance;
+mod merge;
 mod partition;
 mod progress;
 mod recovery;
@@ -26,6 +27,7 @@ mod snapshot;
 mod specs;
 #[cfg(hosted)]
 mod sync;
+mod writer;
 
 pub use crate::engine::Memory;
 pub use archive::StoreSnapshot;

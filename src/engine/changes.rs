@@ -58,7 +58,7 @@ impl ChangeSet {
         let rows = self.puts.to_arrow();
         let fields = rows.schema();
         let columns = fields.fields().iter().map(|field| field.as_ref().clone()).zip(rows.columns().iter().cloned());
-        crate::segment::batch_of(columns.chain(versions.to_arrow()), rows.num_rows())
+        crate::segment::batch_of(columns.chain(versions.to_arrow(0..rows.num_rows())), rows.num_rows())
     }
 
     /// The change set in `bytes`, validated against `schema` as rows of an application are.

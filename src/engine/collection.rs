@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, SyncPosition, View};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version};
+use crate::index::Insertion;
 use crate::model::{Batch, Key};
 use crate::segment::{BlockRef, Blocks, FileKind, Group, Segment, Tombstone};
 
@@ -595,19 +596,49 @@ impl CollectionState {
         self.unflushed.remove(&id);
     }
 
-    /// Adds at most `rows_max` rows to indexes that lag behind; tells how many.
-    pub fn index_some(&mut self, rows_max: usize) -> usize {
-        for (id, slot) in &mut self.slots {
-            if slot.segment.can_index()
-                && let Some(segment) = Arc::get_mut(&mut slot.segment)
-            {
-                if *id != self.growing && !self.unflushed.contains_key(id) {
-                    self.stale.insert(*id);
-                }
-                return segment.index_some(rows_max);
-            }
+    /// Whether rows wait for an index, and their vectors are in memory, in a segment that is not among `but`.
+    pub fn can_index(&self, but: &[SegmentId]) -> bool {
+        self.slots.iter().any(|(id, slot)| slot.segment.can_index() && !but.contains(id))
+    }
+
+    /// Begins to add a row to an index that lags behind, and tells to which, of which segment. See [`Segment::begin_row`].
+    pub fn begin_row(&mut self, but: &[SegmentId]) -> Option<(SegmentId, usize)> {
+        self.slots.iter_mut().filter(|(id, slot)| slot.segment.can_index() && !but.contains(id)).find_map(
+            |(id, slot)| {
+                // A shared segment is being read or written: its turn comes later.
+                let index = Arc::get_mut(&mut slot.segment)?.begin_row()?;
+                Some((*id, index))
+            },
+        )
+    }
+
+    /// Finds the neighbours of the row that was begun there.
+    pub fn look_up(&self, (segment, index): (SegmentId, usize)) -> Option<Insertion> {
+        self.slots.get(&segment)?.segment.look_up(index)
+    }
+
+    /// Adds that row to its index; false, and nothing done, when the segment is shared by now.
+    pub fn insert(&mut self, (id, index): (SegmentId, usize), insertion: Insertion) -> bool {
+        let Some(segment) = self.slots.get_mut(&id).and_then(|slot| Arc::get_mut(&mut slot.segment)) else {
+            return false;
+        };
+        segment.insert(index, insertion);
+        if id != self.growing && !self.unflushed.contains_key(&id) {
+            self.stale.insert(id);
         }
-        0
+        true
+    }
+
+    /// Whether a flushed segment has a graph that has grown since it was written.
+    pub fn has_stale_index(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
+    /// Notes that writing that graph has failed.
+    pub fn mark_stale(&mut self, id: SegmentId) {
+        if self.slots.contains_key(&id) {
+            self.stale.insert(id);
+        }
     }
 
     /// A flushed segment whose graph has grown since it was written; asked for once.
@@ -626,33 +657,47 @@ impl CollectionState {
         flushed.map(candidate).collect()
     }
 
-    /// Puts the merged segment in the place of its inputs, which it gives back: somebody may still read them. Rows that were replaced
-    /// or deleted since the merge began stay dead.
-    pub fn replace_merged(&mut self, merge: Merge) -> Vec<Arc<Segment>> {
+    /// Takes the segment of `merge` in, none of whose rows has a place yet; then [`Self::swap_some`] until it has nothing to do, and
+    /// [`Self::end_swap`]. All readers see every row once meanwhile.
+    pub fn begin_swap(&mut self, merge: &Merge) {
+        let live = RowMask::none(merge.segment.len());
+        let slot = Slot { segment: merge.segment.clone(), live, deaths: Vec::new() };
+        self.slots.insert(merge.segment.id(), slot);
+    }
+
+    /// Gives at most `rows_max` rows of the new segment the places of those that they were copied from, where these still live; tells
+    /// whether there are more.
+    pub fn swap_some(&mut self, merge: &mut Merge, rows_max: usize) -> bool {
         let id = merge.segment.id();
-        let mut live = RowMask::none(merge.segment.len());
-        let mut deaths = Vec::new();
-        let mut died: HashMap<(SegmentId, u32), Death> = HashMap::new();
-        for input in &merge.inputs {
-            died.extend(self.slots[input].deaths.iter().map(|death| ((*input, death.row), *death)));
-        }
-        for (row, source) in merge.sources.iter().enumerate() {
-            if self.slots[&source.0].live.contains(source.1 as usize) {
-                live.insert(row);
-            } else if let Some(death) = died.get(source) {
-                deaths.push(Death { row: row as u32, ..*death });
+        let end = merge.sources.len().min(merge.placed.saturating_add(rows_max));
+        for row in merge.placed..end {
+            let (input, source) = merge.sources[row];
+            let slot = self.slots.get_mut(&input).expect("inputs stay until the end");
+            if slot.live.contains(source as usize) {
+                slot.live.remove(source as usize);
+                self.slots.get_mut(&id).expect("the new segment was taken in").live.insert(row);
+                self.places.insert(merge.segment.key(row), Place { segment: id, row: row as u32 });
             }
         }
-        for row in live.iter() {
-            let key = merge.segment.key(row);
-            self.places.insert(key, Place { segment: id, row: row as u32 });
-        }
+        merge.placed = end;
+        end < merge.sources.len()
+    }
+
+    /// Lets go of the inputs, and gives them back: somebody may still read them. What is kept of dead rows moves along.
+    pub fn end_swap(&mut self, merge: &Merge) -> Vec<Arc<Segment>> {
         let mut replaced = Vec::new();
+        let mut deaths = Vec::new();
         for input in &merge.inputs {
-            replaced.extend(self.slots.remove(input).map(|slot| slot.segment));
             self.stale.remove(input);
+            let Some(slot) = self.slots.remove(input) else { continue };
+            let moved = slot.deaths.iter().filter_map(|death| {
+                let row = merge.sources.binary_search(&(*input, death.row)).ok()?;
+                Some(Death { row: row as u32, ..*death })
+            });
+            deaths.extend(moved);
+            replaced.push(slot.segment);
         }
-        self.slots.insert(id, Slot { segment: Arc::new(merge.segment), live, deaths });
+        self.slots.get_mut(&merge.segment.id()).expect("the new segment was taken in").deaths.extend(deaths);
         replaced
     }
 

@@ -1,6 +1,8 @@
-use super::Slot;
-use crate::base::{SegmentId, Version};
-use crate::model::Batch;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{CollectionSpec, Slot};
+use crate::base::{RowMask, SegmentId};
 use crate::segment::{BlockRef, Blocks, Segment, Versions};
 
 /// The growing segment is sealed at this many rows: graphs of this size still build in reasonable slices.
@@ -13,6 +15,8 @@ const SMALL_ROWS: usize = 16_384;
 const SMALL_COUNT: usize = 4;
 /// A segment is rewritten when this share of its rows is dead.
 const DEAD_SHARE: f64 = 0.3;
+/// Rows that are gathered at once, however small they are.
+const GATHERED_ROWS_MAX: usize = 1_024;
 
 /// Whether the growing segment should be sealed, from its rows and the length of its log.
 pub fn should_seal(rows: usize, log_bytes: u64) -> bool {
@@ -57,56 +61,185 @@ pub fn choose_merge(segments: &[Candidate], bytes_max: usize, whole: bool) -> Ve
     }
 }
 
-fn rows_of(slot: &Slot) -> Vec<u32> {
-    slot.kept().iter().map(|row| row as u32).collect()
+/// How much one step of background work does at most: in a browser nobody is answered meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Rows that are added to a graph.
+    pub rows_indexed: usize,
+    /// Rows whose place changes, which is a few memory accesses each.
+    pub rows_moved: usize,
+    /// Bytes that are gathered or encoded.
+    pub bytes: usize,
+}
+
+/// The budget of a step, before which so many calls came since the one before. A row takes a tenth of a millisecond to index natively and three times that
+/// in a browser, a quarter of a MiB about a millisecond to compress.
+pub fn choose_budget(calls: u64) -> Budget {
+    if calls > 0 {
+        Budget { rows_indexed: 4, rows_moved: 256, bytes: 64 << 10 }
+    } else {
+        Budget { rows_indexed: 16, rows_moved: 2_048, bytes: 256 << 10 }
+    }
+}
+
+/// What waits to be done for a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// A merged segment is taking the places of its inputs.
+    pub swapping: bool,
+    /// A flush has begun.
+    pub flushing: bool,
+    /// Sealed segments are not in storage.
+    pub unflushed: bool,
+    /// The log in hundredths of a checkpoint.
+    pub log_percent: u64,
+    /// Rows wait for an index.
+    pub unindexed: bool,
+    /// Graphs have grown since they were written.
+    pub stale: bool,
+    /// A merge has begun.
+    pub merging: bool,
+    /// Flushed segments.
+    pub segments: usize,
+    /// Counts steps.
+    pub turn: u64,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Rows of a merged segment take the places of those of its inputs.
+    Swap,
+    /// A part of a sealed segment goes to storage.
+    Flush,
+    /// Rows join their index.
+    Index,
+    /// A graph that has grown is written again.
+    SaveIndex,
+    /// A part of a merge; or it is looked whether there is something to merge.
+    Merge,
+}
+
+/// A flush waits for the index, so that it need not be written twice, until the log is so much longer than a checkpoint: at twice that
+/// length writers wait.
+const LOG_PERCENT_PRESSING: u64 = 150;
+/// With so many segments a merge has its turn while rows are being indexed: each search looks into all of them.
+const SEGMENTS_PRESSING: usize = 2 * SMALL_COUNT;
+
+/// What comes next, in the order of what is lost by waiting: a merged segment takes its place, and a flush that has begun comes to its
+/// end; a log that grows too long is flushed; rows without index, which every search compares one by one, are indexed; and what
+/// makes the store smaller comes last, but for every second turn while there are very many segments.
+pub fn choose_task(waiting: &Waiting) -> Task {
+    let merges_too = (waiting.merging || waiting.segments >= SEGMENTS_PRESSING) && waiting.turn.is_multiple_of(2);
+    match waiting {
+        Waiting { swapping: true, .. } => Task::Swap,
+        Waiting { flushing: true, .. } => Task::Flush,
+        Waiting { unflushed: true, log_percent: LOG_PERCENT_PRESSING.., .. } => Task::Flush,
+        Waiting { unindexed: true, .. } if merges_too => Task::Merge,
+        Waiting { unindexed: true, .. } => Task::Index,
+        Waiting { unflushed: true, .. } => Task::Flush,
+        Waiting { stale: true, .. } => Task::SaveIndex,
+        _ => Task::Merge,
+    }
 }
 
 /// The rows of several segments that somebody may read, on their way into one.
+///
+/// It goes on in steps, each bounded: rows are gathered until there are no more, indexed, and written; then they take the place of
+/// those that they are copies of, a few at a time. Nothing of that but the last looks at the state of the collection, for a flushed
+/// segment never changes. What dies meanwhile is dead when it is its turn to take a place.
 #[derive(Debug)]
 pub struct Merge {
     /// The segments that it replaces.
     pub inputs: Vec<SegmentId>,
-    /// Where each row of the new segment was.
-    pub sources: Vec<(SegmentId, u32)>,
-    /// The new segment; its index is being built.
-    pub segment: Segment,
+    /// The new segment; nobody else has it before its rows take their places.
+    pub segment: Arc<Segment>,
+    /// How many rows it will have, about.
+    pub rows: usize,
+    /// Rows that are to be gathered, and from which on.
+    rest: VecDeque<(SegmentId, RowMask, usize)>,
+    /// Where each row of the new segment was: ascending by input and row.
+    pub(super) sources: Vec<(SegmentId, u32)>,
+    /// Blocks that the next rows may be in too.
+    blocks: Blocks,
+    /// How many rows have taken their place.
+    pub(super) placed: usize,
 }
 
 impl Merge {
-    /// Gathers the rows of `slots` that live, and the dead ones that readers of the past may ask for, into a new segment. The deletes
-    /// of the inputs move along: they still have to win over older writes. The blocks that it needs besides `blocks` when there are
-    /// any.
-    pub fn new(
-        id: SegmentId,
-        slots: &[&Slot],
-        indexes: &std::collections::BTreeMap<String, crate::index::IndexSpec>,
-        blocks: &Blocks,
-    ) -> Result<Self, Vec<BlockRef>> {
-        let needs = slots.iter().flat_map(|slot| slot.segment.needs(&rows_of(slot), &|_| true, blocks));
-        let needs: Vec<BlockRef> = needs.collect();
+    /// A merge of the rows of `slots` that live, and of the dead ones that readers of the past may ask for, into segment `id`. The
+    /// deletes of the inputs move along: they still have to win over older writes.
+    pub fn new(id: SegmentId, mut slots: Vec<&Slot>, spec: &CollectionSpec) -> Self {
+        slots.sort_by_key(|slot| slot.segment.id());
+        let mut segment = Segment::new(id, &spec.schema, &spec.indexes);
+        let mut rest = VecDeque::new();
+        let mut rows = 0;
+        for slot in &slots {
+            let kept = slot.kept();
+            rows += kept.count();
+            rest.push_back((slot.segment.id(), kept, 0));
+            segment.deletes.extend(slot.segment.deletes.iter().cloned());
+        }
+        let inputs = slots.iter().map(|slot| slot.segment.id()).collect();
+        let segment = Arc::new(segment);
+        Self { inputs, segment, rows, rest, sources: Vec::new(), blocks: Blocks::default(), placed: 0 }
+    }
+
+    /// The segment that rows are to be gathered from next; `None` when all are.
+    pub fn next_input(&mut self) -> Option<SegmentId> {
+        while self.rest.front().is_some_and(|(_, rows, from)| rows.iter_from(*from).next().is_none()) {
+            self.rest.pop_front();
+        }
+        Some(self.rest.front()?.0)
+    }
+
+    /// Gathers rows of `input`, which [`Self::next_input`] named, until they take `bytes_max`; the blocks that it needs first when
+    /// there are any.
+    pub fn gather(&mut self, input: &Segment, bytes_max: usize) -> Result<(), Vec<BlockRef>> {
+        let Some((id, rows, from)) = self.rest.front() else { return Ok(()) };
+        let id = *id;
+        let count = (bytes_max / input.row_bytes()).clamp(1, GATHERED_ROWS_MAX);
+        let picked: Vec<u32> = rows.iter_from(*from).take(count).map(|row| row as u32).collect();
+        let Some(&last) = picked.last() else { return Ok(()) };
+        let needs = input.needs(&picked, &|_| true, &self.blocks);
         if !needs.is_empty() {
             return Err(needs);
         }
-        let mut sources = Vec::new();
-        let mut batches = Vec::new();
         let mut versions = Versions::default();
-        let mut deletes = Vec::new();
-        for slot in slots {
-            let rows = rows_of(slot);
-            let (batch, taken): (Batch, Vec<Version>) = slot.segment.take(&rows, blocks);
-            for (&row, version) in rows.iter().zip(taken) {
-                versions.push(version, slot.segment.versions().lsn(row as usize));
-                sources.push((slot.segment.id(), row));
-            }
-            batches.push(batch);
-            deletes.extend(slot.segment.deletes.iter().cloned());
+        for &row in &picked {
+            versions.push(input.versions().version(row as usize), input.versions().lsn(row as usize));
         }
-        let rows = Batch::concat(&batches);
-        let schema = rows.schema().clone();
-        let (scalars, vectors) = rows.into_parts();
-        let segment =
-            Segment::from_parts(id, &schema, indexes, scalars, vectors, versions, Default::default(), deletes);
-        Ok(Self { inputs: slots.iter().map(|slot| slot.segment.id()).collect(), sources, segment })
+        let gathered = input.pick(&picked, &|_| true, &self.blocks);
+        self.segment_mut().append(&gathered, &versions);
+        self.sources.extend(picked.iter().map(|&row| (id, row)));
+        self.rest[0].2 = last as usize + 1;
+        let blocks = std::mem::take(&mut self.blocks);
+        for group in input.stored().iter().filter(|group| group.is_movable()) {
+            let index = group.block_of(last);
+            if let Some(rows) = blocks.get(group, index) {
+                self.blocks.insert(&BlockRef { group: group.clone(), index }, rows.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Where blocks that it asked for go.
+    pub fn blocks_mut(&mut self) -> &mut Blocks {
+        &mut self.blocks
+    }
+
+    fn segment_mut(&mut self) -> &mut Segment {
+        Arc::get_mut(&mut self.segment).expect("nobody else has it yet")
+    }
+
+    /// Adds at most `rows_max` of the gathered rows to their indexes; tells how many.
+    pub fn index_some(&mut self, rows_max: usize) -> usize {
+        self.segment_mut().index_some(rows_max)
+    }
+
+    /// Rows that are indexed.
+    pub fn rows_indexed(&self) -> usize {
+        self.segment.len() - self.segment.rows_unindexed().min(self.segment.len())
     }
 }
 

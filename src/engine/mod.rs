@@ -19,7 +19,7 @@ mod spec;
 
 pub use changes::{ChangeSet, SyncPosition};
 pub use collection::{CollectionState, Progress, Slot};
-pub use compaction::{Candidate, Merge, choose_merge, should_seal};
+pub use compaction::{Budget, Candidate, Merge, Task, Waiting, choose_budget, choose_merge, choose_task, should_seal};
 pub use history::{Death, View};
 pub use manifest::{CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use memory::{Memory, Movable, choose_move};

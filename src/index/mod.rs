@@ -10,6 +10,6 @@ mod spec;
 pub mod stored;
 mod vectors;
 
-pub use hnsw::Hnsw;
+pub use hnsw::{Hnsw, Insertion};
 pub use spec::{IndexKind, IndexSpec};
 pub use vectors::Vectors;

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use crate::base::Result;
 use crate::base::codec::{Reader, Write as _};
 use crate::distance::{AlignedVec, Kernels, Metric};
@@ -167,17 +169,20 @@ impl Sq8 {
         }
     }
 
-    /// The bytes of all rows: `[rows, stride]` codes, then `[rows, 2]` factors (f32 scale, f32 offset).
-    pub fn write_to(&self, bytes: &mut Vec<u8>) {
-        bytes.reserve(self.codes.len() + self.factors.len() * 8);
-        bytes.extend_from_slice(&self.codes);
-        for factors in &self.factors {
+    /// The codes of some rows, `[rows, stride]` bytes.
+    pub fn write_codes(&self, bytes: &mut Vec<u8>, rows: Range<usize>) {
+        bytes.extend_from_slice(&self.codes[rows.start * self.stride..rows.end * self.stride]);
+    }
+
+    /// What goes with the codes, `[rows, 2]`: f32 scale, f32 offset.
+    pub fn write_factors(&self, bytes: &mut Vec<u8>, rows: Range<usize>) {
+        for factors in &self.factors[rows] {
             bytes.put_f32(factors.scale);
             bytes.put_f32(factors.offset);
         }
     }
 
-    /// Reads `rows` rows that [`Sq8::write_to`] wrote.
+    /// Reads `rows` rows of which all codes were written, then all factors.
     ///
     /// # Errors
     /// `Corrupt`, with the offset, when there are fewer bytes.

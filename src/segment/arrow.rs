@@ -125,42 +125,55 @@ fn decompress_buffer(codec: Codec, bytes: &[u8]) -> Result<Vec<u8>> {
     decompress(codec, packed, claim as usize)
 }
 
-/// An Arrow IPC file of `batches`, which have one schema; where each lies in it. At least one batch.
-pub(super) fn write_file(batches: impl IntoIterator<Item = RecordBatch>, codec: Codec) -> (Vec<u8>, Vec<Block>) {
-    let mut out = MAGIC.to_vec();
-    let mut blocks = Vec::new();
-    let mut places = Vec::new();
-    let mut batches = batches.into_iter().peekable();
-    let schema = batches.peek().expect("at least one batch").schema();
-    out.extend(schema_message(&schema));
-    for batch in batches {
-        let mut message = batch_message(&batch, codec);
+/// Writes an Arrow IPC file, one record batch after the other.
+#[derive(Debug, Default)]
+pub(super) struct FileWriter {
+    len: u64,
+    blocks: Vec<Block>,
+    places: Vec<arrow_ipc::Block>,
+}
+
+impl FileWriter {
+    /// Adds a batch, of the same schema as those before, to `out`, which has some of the bytes before it, or none.
+    pub(super) fn push(&mut self, batch: &RecordBatch, codec: Codec, out: &mut Vec<u8>) {
+        if self.blocks.is_empty() {
+            let start = out.len();
+            out.put_bytes(MAGIC);
+            out.extend(schema_message(batch.schema_ref()));
+            self.len = (out.len() - start) as u64;
+        }
+        let mut message = batch_message(batch, codec);
         let body_len = split_message(&message).expect("Arrow reads what it wrote").body.len();
-        places.push(arrow_ipc::Block::new(out.len() as i64, (message.len() - body_len) as i32, body_len as i64));
-        blocks.push(Block {
+        self.places.push(arrow_ipc::Block::new(self.len as i64, (message.len() - body_len) as i32, body_len as i64));
+        self.blocks.push(Block {
             rows: batch.num_rows() as u32,
-            offset: out.len() as u64,
+            offset: self.len,
             len: u32::try_from(message.len()).expect("blocks are small"),
             checksum: checksum(&message),
         });
+        self.len += message.len() as u64;
         out.append(&mut message);
     }
-    out.extend_from_slice(&END);
-    let mut builder = FlatBufferBuilder::new();
-    let places = builder.create_vector(&places);
-    let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, &schema);
-    let args = FooterArgs {
-        version: MetadataVersion::V5,
-        schema: Some(schema),
-        recordBatches: Some(places),
-        ..FooterArgs::default()
-    };
-    let footer = Footer::create(&mut builder, &args);
-    builder.finish(footer, None);
-    out.extend_from_slice(builder.finished_data());
-    out.put_u32(builder.finished_data().len() as u32);
-    out.extend_from_slice(&MAGIC[..6]);
-    (out, blocks)
+
+    /// Adds the end to `out`, and tells where each batch lies.
+    pub(super) fn finish(self, schema: &Schema, out: &mut Vec<u8>) -> Vec<Block> {
+        out.extend_from_slice(&END);
+        let mut builder = FlatBufferBuilder::new();
+        let places = builder.create_vector(&self.places);
+        let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, schema);
+        let args = FooterArgs {
+            version: MetadataVersion::V5,
+            schema: Some(schema),
+            recordBatches: Some(places),
+            ..FooterArgs::default()
+        };
+        let footer = Footer::create(&mut builder, &args);
+        builder.finish(footer, None);
+        out.extend_from_slice(builder.finished_data());
+        out.put_u32(builder.finished_data().len() as u32);
+        out.extend_from_slice(&MAGIC[..6]);
+        self.blocks
+    }
 }
 
 /// Reads blocks of files whose columns are known.

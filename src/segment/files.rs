@@ -2,15 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, StringArray};
-use arrow_buffer::ScalarBuffer;
 use arrow_schema::{DataType, Field};
 use bytes::Bytes;
 
-use super::arrow::{batch_bytes, batch_of, column_bytes, write_file};
+use super::arrow::batch_of;
 use super::layout::{self, Group};
-use super::statistics::Statistics;
 use super::{Segment, Tombstone, Versions};
-use crate::base::compress::Codec;
 use crate::base::{Error, Result, SegmentId};
 use crate::index::{Hnsw, IndexSpec};
 use crate::model::column::absent;
@@ -51,88 +48,9 @@ pub struct StoredFile {
     pub bytes: Option<Bytes>,
 }
 
-/// Bytes of a block before compression. A search reads a block for each of its last candidates, so blocks of vectors are small;
-/// text and numbers need longer ones to compress well (a quarter of a MiB is within 3 % of a whole column).
-const VECTOR_BLOCK_BYTES: usize = 64 << 10;
-const COLUMN_BLOCK_BYTES: usize = 256 << 10;
-/// Rows of a block at most, so that its statistics tell something.
-const BLOCK_ROWS_MAX: usize = 8_192;
-/// A text, JSON or array column of more bytes a row than this has a file of its own.
-const NARROW_BYTES: usize = 64;
-
-/// The lengths of the blocks of `rows` rows that take `bytes` together.
-fn ranges(rows: usize, bytes: usize, block_bytes: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let step = (block_bytes / (bytes / rows.max(1)).max(1)).clamp(1, BLOCK_ROWS_MAX);
-    (0..rows.max(1)).step_by(step).map(move |start| start..rows.min(start + step))
-}
-
-fn write_columns(kind: FileKind, batch: &RecordBatch, codec: Codec) -> (SegmentFile, Group) {
-    let bytes = batch_bytes(batch);
-    let of_range = |range: std::ops::Range<usize>| batch.slice(range.start, range.len());
-    let parts: Vec<RecordBatch> = ranges(batch.num_rows(), bytes, COLUMN_BLOCK_BYTES).map(of_range).collect();
-    let statistics = parts.iter().map(|part| part.columns().iter().map(Statistics::of).collect()).collect();
-    let (bytes, blocks) = write_file(parts, codec);
-    let columns = batch.schema_ref().fields().iter().map(|field| field.name().clone()).collect();
-    let group = Group::new(kind.clone(), columns, codec, blocks, statistics);
-    (SegmentFile { kind, bytes: bytes.into() }, group)
-}
-
-fn vector_field(column: &VectorColumn) -> Field {
+pub(super) fn vector_field(column: &VectorColumn) -> Field {
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     Field::new(&column.field, DataType::FixedSizeList(item, column.dim as i32), false)
-}
-
-fn write_vectors(column: &VectorColumn) -> (SegmentFile, Group) {
-    let field = vector_field(column);
-    let DataType::FixedSizeList(item, _) = field.data_type().clone() else { unreachable!("vectors are lists") };
-    let batch = |range: std::ops::Range<usize>| {
-        let values = column.data[range.start * column.dim..range.end * column.dim].to_vec();
-        let values = Arc::new(Float32Array::new(ScalarBuffer::from(values), None));
-        let array = FixedSizeListArray::new(item.clone(), column.dim as i32, values, None);
-        batch_of([(field.clone(), Arc::new(array) as ArrayRef)], range.len())
-    };
-    let rows = column.data.len() / column.dim;
-    // Floats hardly shrink (14 % by zstd, nothing by lz4), and uncompressed a block costs no more than reading it.
-    let (bytes, blocks) = write_file(ranges(rows, column.data.len() * 4, VECTOR_BLOCK_BYTES).map(batch), Codec::None);
-    let statistics = blocks.iter().map(|_| vec![Statistics::default()]).collect();
-    let kind = FileKind::Vector(column.field.clone());
-    let group = Group::new(kind.clone(), vec![column.field.clone()], Codec::None, blocks, statistics);
-    (SegmentFile { kind, bytes: bytes.into() }, group)
-}
-
-/// The files of a segment whose columns are all in memory, the columns compressed by `codec`.
-pub fn encode(segment: &Segment, codec: Codec) -> Vec<SegmentFile> {
-    let scalars = segment.scalars();
-    let fields = scalars.schema();
-    let columns = fields.fields().iter().map(|field| field.as_ref().clone()).zip(scalars.columns().iter().cloned());
-    // What every search may ask of each row.
-    let narrow = [Some(segment.schema().primary_key().name.as_str()), segment.schema().partition_column()];
-    let wide = |(field, array): &(Field, ArrayRef)| {
-        !narrow.contains(&Some(field.name())) && column_bytes(array) > NARROW_BYTES * array.len()
-    };
-    let (wide, narrow): (Vec<_>, Vec<_>) = columns.partition(wide);
-    let rows = batch_of(narrow.into_iter().chain(segment.versions().to_arrow()), segment.len());
-    let mut parts = vec![write_columns(FileKind::Rows, &rows, codec)];
-    for (field, array) in wide {
-        let kind = FileKind::Column(field.name().clone());
-        parts.push(write_columns(kind, &batch_of([(field, array)], segment.len()), codec));
-    }
-    parts.extend(segment.vector_columns().iter().map(write_vectors));
-    if !segment.deletes.is_empty() {
-        parts.push(write_columns(FileKind::Deletes, &encode_tombstones(segment.schema(), &segment.deletes), codec));
-    }
-    let (mut files, groups): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    files.push(SegmentFile { kind: FileKind::Layout, bytes: layout::encode(&groups).into() });
-    files.extend(encode_indexes(segment));
-    files
-}
-
-/// The index files of a segment: as much of each graph as there is.
-pub fn encode_indexes(segment: &Segment) -> Vec<SegmentFile> {
-    let graphs = segment.indexes().iter().filter_map(|index| Some((&index.field, index.graph.as_ref()?)));
-    graphs
-        .map(|(field, graph)| SegmentFile { kind: FileKind::Index(field.clone()), bytes: graph.to_bytes().into() })
-        .collect()
 }
 
 /// The files that a layout, the bytes of `name`, describes, each under its name in `names`.
@@ -149,7 +67,7 @@ pub fn groups(
     let mut known: Vec<Field> =
         empty.scalars().schema_ref().fields().iter().map(|field| field.as_ref().clone()).collect();
     known.extend(empty.vectors().iter().map(vector_field));
-    known.extend(Versions::default().to_arrow().map(|(field, _)| field));
+    known.extend(Versions::default().to_arrow(0..0).map(|(field, _)| field));
     let mut groups = layout::decode(bytes).map_err(|error| error.context(name))?;
     // A repair leaves deletes out that it could not read.
     groups.retain(|group| group.kind != FileKind::Deletes || names.contains_key(&group.kind));
@@ -313,7 +231,7 @@ pub(crate) fn encode_tombstones(schema: &Schema, deletes: &[Tombstone]) -> Recor
         })))
     };
     let field = Field::new(&schema.primary_key().name, keys.data_type().clone(), false);
-    batch_of(std::iter::once((field, keys)).chain(versions.to_arrow()), deletes.len())
+    batch_of(std::iter::once((field, keys)).chain(versions.to_arrow(0..deletes.len())), deletes.len())
 }
 
 /// The reverse of [`encode_tombstones`]; `Corrupt` when the columns are others.

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
@@ -7,7 +8,7 @@ use super::arrow::{batch_bytes, column_bytes};
 use super::files::floats;
 use super::{BlockRef, Blocks, FileKind, Group, Known, Versions};
 use crate::base::{Lsn, SegmentId, Version};
-use crate::index::{Hnsw, IndexKind, IndexSpec, Vectors};
+use crate::index::{Hnsw, IndexKind, IndexSpec, Insertion, Vectors};
 use crate::model::batch::grow;
 use crate::model::gather;
 use crate::model::partition::PartitionColumn;
@@ -16,6 +17,8 @@ use crate::model::{Batch, DEFAULT_PARTITION, Key, META_COLUMN, PartitionSet, Row
 /// A segment of fewer rows than this is always scanned: a scan of a thousand int8 or float rows is as fast as a graph's first
 /// hops, and small segments come and go too often to be worth building for.
 const INDEXED_ROWS_MIN: usize = 1_000;
+/// Runs of so many rows are long enough for filters.
+const CHUNK_ROWS_MAX: usize = 8_192;
 
 /// A deleted key: what remains so that the delete wins over older writes that arrive later.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,18 +158,32 @@ impl Segment {
         if batch.is_empty() {
             return;
         }
-        let mut start = self.len();
-        if let Some(partitions) = self.partitions.get_mut() {
-            partitions.insert_rows(&self.schema, batch.scalars());
-        }
         for &version in versions {
             self.versions.push(version, lsn);
+        }
+        self.push_columns(batch, usize::MAX);
+    }
+
+    /// Adds rows of another segment, with what is known of their writes.
+    pub(crate) fn append(&mut self, batch: &Batch, versions: &Versions) {
+        assert_eq!(batch.len(), versions.len(), "a version for each row");
+        self.versions.append(versions);
+        // A segment that is made at once is written and read in parts: there is no use in joining them all.
+        self.push_columns(batch, CHUNK_ROWS_MAX);
+    }
+
+    fn push_columns(&mut self, batch: &Batch, chunk_rows_max: usize) {
+        if let Some(partitions) = self.partitions.get_mut() {
+            partitions.insert_rows(&self.schema, batch.scalars());
         }
         for (column, added) in self.vectors.iter_mut().zip(batch.vectors()) {
             column.data.extend_from_slice(&added.data);
         }
+        let mut start = self.len() - batch.len();
         let mut joined = batch.scalars().clone();
-        while let Some((before, chunk)) = self.chunks.pop_if(|(_, chunk)| chunk.num_rows() <= 2 * joined.num_rows()) {
+        while joined.num_rows() < chunk_rows_max
+            && let Some((before, chunk)) = self.chunks.pop_if(|(_, chunk)| chunk.num_rows() <= 2 * joined.num_rows())
+        {
             joined = gather::concat(chunk.schema_ref(), &[&chunk, &joined]);
             start = before;
         }
@@ -385,8 +402,8 @@ impl Segment {
             FileKind::Column(field) if !self.has(field) => {
                 let added = gather::concat(parts[0].schema_ref(), &parts);
                 let all = Batch::empty(&self.schema).scalars().schema();
-                // A segment that was read is one chunk.
-                for (_, chunk) in &mut self.chunks {
+                for (start, chunk) in &mut self.chunks {
+                    let added = added.slice(*start, chunk.num_rows());
                     let column = |field: &Arc<arrow_schema::Field>| {
                         let array =
                             chunk.column_by_name(field.name()).or_else(|| added.column_by_name(field.name()))?;
@@ -488,9 +505,34 @@ impl Segment {
         (self.pick(rows, &|_| true, blocks), versions)
     }
 
-    fn join<'a>(&self, parts: impl Iterator<Item = &'a RecordBatch>) -> RecordBatch {
-        let empty = Batch::empty(&self.schema);
-        gather::concat(empty.scalars().schema_ref(), &parts.collect::<Vec<_>>())
+    /// Those scalar columns of some rows, all in memory; with their versions when they are asked for.
+    pub(super) fn block(&self, columns: &[String], rows: Range<usize>, versions: bool) -> RecordBatch {
+        let mut parts = Vec::new();
+        for (start, chunk) in &self.chunks {
+            let from = rows.start.max(*start);
+            let until = rows.end.min(start + chunk.num_rows());
+            if from < until {
+                parts.push(chunk.slice(from - start, until - from));
+            }
+        }
+        let all = Batch::empty(&self.schema).scalars().schema();
+        let joined = gather::concat(&all, &parts.iter().collect::<Vec<_>>());
+        let column = |name: &String| {
+            let field = all.field_with_name(name).expect("a column of the schema").clone();
+            (field, joined.column_by_name(name).expect("all columns are in memory").clone())
+        };
+        let versions = versions.then(|| self.versions.to_arrow(rows.clone())).into_iter().flatten();
+        super::batch_of(columns.iter().map(column).chain(versions), rows.len())
+    }
+
+    /// The scalar columns, and what they take in memory.
+    pub(super) fn scalar_bytes(&self) -> Vec<(String, usize)> {
+        let all = Batch::empty(&self.schema).scalars().schema();
+        let of_column = |(index, field): (usize, &Arc<arrow_schema::Field>)| {
+            let bytes = self.chunks.iter().map(|(_, chunk)| column_bytes(chunk.column(index))).sum();
+            (field.name().clone(), bytes)
+        };
+        all.fields().iter().enumerate().map(of_column).collect()
     }
 
     /// The primary keys of all rows.
@@ -510,11 +552,6 @@ impl Segment {
         vectors + (here + left) / self.len().max(1) + 32
     }
 
-    /// The scalar columns that are in memory, as one batch.
-    pub(super) fn scalars(&self) -> RecordBatch {
-        self.join(self.chunks.iter().map(|(_, chunk)| chunk))
-    }
-
     /// Rows that their index does not cover yet, over all indexes.
     pub fn rows_unindexed(&self) -> usize {
         if self.len() < INDEXED_ROWS_MIN {
@@ -529,26 +566,52 @@ impl Segment {
         self.rows_unindexed() > 0 && self.vectors.iter().all(|column| self.has_vectors(column))
     }
 
-    /// Adds at most `rows_max` rows to the indexes; tells how many.
-    pub fn index_some(&mut self, rows_max: usize) -> usize {
+    /// The index that lags behind, and the vectors of its field.
+    fn lagging(&mut self) -> Option<(usize, &mut FieldIndex, Vectors<'_>)> {
         let len = self.len();
         if len < INDEXED_ROWS_MIN {
-            return 0;
+            return None;
         }
-        let mut done = 0;
-        for (index, column) in self.indexes.iter_mut().zip(&self.vectors) {
-            let IndexKind::Hnsw { m, ef_construction } = index.spec.kind else { continue };
-            if column.data.len() < len * column.dim {
-                continue;
-            }
-            let graph = index.graph.get_or_insert_with(|| Hnsw::new(column.dim, index.spec.metric, m, ef_construction));
-            let vectors = Vectors::new(&column.data, column.dim);
-            while graph.len() < len && done < rows_max {
-                graph.insert_next(vectors);
-                done += 1;
-            }
+        let lagging = |(_, (index, column)): &(usize, (&mut FieldIndex, &VectorColumn))| {
+            matches!(index.spec.kind, IndexKind::Hnsw { .. })
+                && index.graph.as_ref().map_or(0, Hnsw::len) < len
+                && column.data.len() == len * column.dim
+        };
+        let (at, (index, column)) = self.indexes.iter_mut().zip(&self.vectors).enumerate().find(lagging)?;
+        Some((at, index, Vectors::new(&column.data, column.dim)))
+    }
+
+    /// Begins to add a row to an index that lags behind, and tells which; `None` when none does. The row is in it after
+    /// [`Self::look_up`], which takes nearly all of the time and changes nothing, and [`Self::insert`].
+    pub fn begin_row(&mut self) -> Option<usize> {
+        let (at, index, vectors) = self.lagging()?;
+        let IndexKind::Hnsw { m, ef_construction } = index.spec.kind else { return None };
+        let metric = index.spec.metric;
+        let graph = index.graph.get_or_insert_with(|| Hnsw::new(vectors.dim, metric, m, ef_construction));
+        graph.begin(vectors.row(graph.len() as u32));
+        Some(at)
+    }
+
+    /// Finds the neighbours of the row that was begun in that index; `None` when its vectors are in memory no more.
+    pub fn look_up(&self, index: usize) -> Option<Insertion> {
+        let (graph, column) = (self.indexes[index].graph.as_ref()?, &self.vectors[index]);
+        let start = graph.len() * column.dim;
+        Some(graph.look_up(column.data.get(start..start + column.dim)?))
+    }
+
+    /// Adds the row to that index.
+    pub fn insert(&mut self, index: usize, insertion: Insertion) {
+        self.indexes[index].graph.as_mut().expect("the row was looked up in it").insert(insertion);
+    }
+
+    /// Adds at most `rows_max` rows to the indexes; tells how many.
+    pub fn index_some(&mut self, rows_max: usize) -> usize {
+        for done in 0..rows_max {
+            let Some(index) = self.begin_row() else { return done };
+            let Some(insertion) = self.look_up(index) else { return done };
+            self.insert(index, insertion);
         }
-        done
+        rows_max
     }
 
     /// The bytes held in memory: rows with their versions, wide columns, vectors, indexes.

@@ -8,6 +8,7 @@
 //! versions of all segments together.
 
 mod arrow;
+mod encoder;
 mod files;
 mod growing;
 mod layout;
@@ -19,7 +20,8 @@ mod versions;
 
 pub use arrow::{Block, read_stream, write_stream};
 pub(crate) use arrow::{batch_bytes, batch_of};
-pub use files::{FileKind, SegmentFile, StoredFile, decode, encode, encode_indexes, groups};
+pub use encoder::{Encoder, Piece, encode};
+pub use files::{FileKind, SegmentFile, StoredFile, decode, groups};
 pub(crate) use files::{decode_tombstones, encode_tombstones};
 pub use growing::{FieldIndex, Segment, Tombstone};
 pub use layout::{BlockRef, Blocks, Group};

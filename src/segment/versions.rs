@@ -68,10 +68,11 @@ impl Versions {
         self.sequences_max.get(&origin).copied().unwrap_or_default()
     }
 
-    /// The columns as Arrow.
-    pub fn to_arrow(&self) -> impl Iterator<Item = (Field, ArrayRef)> + '_ {
-        NAMES.iter().zip(&self.columns).map(|(name, column)| {
-            (Field::new(*name, DataType::UInt64, false), Arc::new(UInt64Array::from(column.clone())) as ArrayRef)
+    /// The columns of some rows as Arrow.
+    pub fn to_arrow(&self, rows: std::ops::Range<usize>) -> impl Iterator<Item = (Field, ArrayRef)> + '_ {
+        NAMES.iter().zip(&self.columns).map(move |(name, column)| {
+            let column = UInt64Array::from(column[rows.clone()].to_vec());
+            (Field::new(*name, DataType::UInt64, false), Arc::new(column) as ArrayRef)
         })
     }
 

@@ -99,8 +99,9 @@ export async function run({ log, directory }) {
   log(`\n${round(large.rows)} rows with their graph, native: open to first result ${large.open_seconds.toFixed(2)} s (${large.cold ? 'cold' : 'from the page cache'}); ` +
     `in memory ${megabytes(large.memory_bytes)}; with a limit of ${megabytes(large.limit_bytes)}: at most ${megabytes(large.limited_memory_bytes)}, a search ${large.limited_search_ms.toFixed(2)} ms`);
   log(`Bytes of the sample on disk, a row: ${Object.entries(codecs).map(([codec, bytes]) => `${codec} ${bytes.toFixed(0)}`).join(', ')}`);
-  log(`Eight segments of 2,000 rows merged: ${megabytes(compaction.flushed_bytes)} logged and flushed, ${megabytes(compaction.merged_bytes)} more by merging ` +
-    `(amplification ${compaction.write_amplification.toFixed(2)}); search p99 ${compaction.p99_without_ms.toFixed(2)} ms, during it ${compaction.p99_with_ms.toFixed(2)} ms`);
+  log(`${compaction.segments} segments of ${compaction.rows / compaction.segments} rows merged in ${compaction.seconds.toFixed(1)} s: ${megabytes(compaction.flushed_bytes)} logged, flushed and indexed, ` +
+    `${megabytes(compaction.merged_bytes)} more by merging (amplification ${compaction.write_amplification.toFixed(2)}); search p99 ${compaction.p99_without_ms.toFixed(2)} ms before, ` +
+    `${compaction.p99_with_ms.toFixed(2)} ms during it (at most ${compaction.max_with_ms.toFixed(1)}, of ${compaction.searches}), ${compaction.p99_after_ms.toFixed(2)} ms after`);
 
   const target = (name, value, limit, met) => ({ name, value: Number(value.toFixed(3)), limit, met });
   const targets = stores.map(({ name, fill_seconds, open_seconds }) => {

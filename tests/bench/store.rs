@@ -31,6 +31,9 @@ const WRITES: usize = 640;
 const TOGETHER: usize = 64;
 const BATCH: usize = 1_000;
 const BATCHES: usize = 30;
+/// The segments that are merged, and their rows.
+const MERGED: usize = 3;
+const MERGED_BATCHES: usize = 5;
 /// As many rows as the largest of the real sets has.
 const ROWS: usize = 63_166;
 
@@ -239,22 +242,27 @@ async fn codecs(bytes: &[u8], directory: &Path) -> Result<Json> {
     Ok(told.into())
 }
 
-/// What merging writes, and what searches beside it wait.
+/// What merging writes, and what searches beside it wait. The segments are indexed before, so that searches do the same work with
+/// and without a merge beside them: it takes their place when it is at its end.
 async fn compaction(directory: &Path) -> Result<Json> {
     let (storage, written) = Metered::new(FileStorage::open(directory.join("compaction"))?);
     let db = Db::open(Arc::new(storage), Options::default()).await?;
     let collection = db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100}}"#)).await?;
     let mut rows = Rows::new();
     let queries: Vec<Vec<f32>> = (0..64).map(|_| rows.vector()).collect();
-    for round in 0..8 {
-        let batch = rows.batch(&collection, round * 2_000, 2_000);
-        collection.upsert(batch).await?;
+    for segment in 0..MERGED {
+        for part in 0..MERGED_BATCHES {
+            let batch = rows.batch(&collection, (segment * MERGED_BATCHES + part) * BATCH, BATCH);
+            collection.upsert(batch).await?;
+        }
         db.flush("rows").await?;
     }
+    // As many as nobody merges unless he is asked to.
+    while db.maintain().await? {}
+    assert_eq!(collection.stats().await?.segments, MERGED, "segments before the merge");
     let put = written.load(Ordering::Relaxed);
-    let stop = Arc::new(AtomicBool::new(false));
-    let search = |seconds: Option<f64>, stop: Arc<AtomicBool>| {
-        let (collection, queries) = (collection.clone(), queries.clone());
+    let search = |seconds: Option<f64>, stop: &Arc<AtomicBool>| {
+        let (collection, queries, stop) = (collection.clone(), queries.clone(), stop.clone());
         tokio::spawn(async move {
             let (start, mut waits) = (Instant::now(), Vec::new());
             let mut at = 0;
@@ -270,25 +278,32 @@ async fn compaction(directory: &Path) -> Result<Json> {
                 at += 1;
                 tokio::task::yield_now().await;
             }
-            percentile(waits)
+            waits
         })
     };
-    let beside = search(None, stop.clone());
-    while db.maintain().await? {
-        tokio::task::yield_now().await;
-    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let without = search(Some(2.0), &stop).await.expect("searches end");
+    let start = Instant::now();
+    let beside = search(None, &stop);
+    db.compact("rows").await?;
+    let seconds = start.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
     let with = beside.await.expect("searches end");
-    let without = search(Some(2.0), stop).await.expect("searches end");
+    assert_eq!(collection.stats().await?.segments, 1, "segments after the merge");
+    let after = search(Some(1.0), &stop).await.expect("searches end");
     let merged = written.load(Ordering::Relaxed);
     db.close().await?;
+    let ms = |waits: &[Duration], share: f64| percentile(waits, share).as_secs_f64() * 1e3;
     Ok(json!({ "flushed_bytes": put, "merged_bytes": merged - put, "write_amplification": merged as f64 / put as f64,
-        "p99_with_ms": with.as_secs_f64() * 1e3, "p99_without_ms": without.as_secs_f64() * 1e3 }))
+        "segments": MERGED, "rows": MERGED * MERGED_BATCHES * BATCH, "seconds": seconds, "searches": with.len(),
+        "p99_with_ms": ms(&with, 0.99), "p99_without_ms": ms(&without, 0.99), "p99_after_ms": ms(&after, 0.99),
+        "p50_with_ms": ms(&with, 0.5), "p50_without_ms": ms(&without, 0.5), "max_with_ms": ms(&with, 1.0) }))
 }
 
-fn percentile(mut waits: Vec<Duration>) -> Duration {
+fn percentile(waits: &[Duration], share: f64) -> Duration {
+    let mut waits = waits.to_vec();
     waits.sort_unstable();
-    waits[waits.len() * 99 / 100]
+    waits[((waits.len() - 1) as f64 * share) as usize]
 }
 
 async fn measure(bytes: Vec<u8>, directory: PathBuf) -> Result<Json> {
@@ -309,5 +324,10 @@ async fn main() {
         return;
     };
     let sample = std::fs::read(sample).expect("the sample can be read");
-    println!("{}", measure(sample, directory.into()).await.expect("the store works"));
+    let directory = PathBuf::from(directory);
+    let told = match arguments.next().as_deref() {
+        Some("compaction") => compaction(&directory).await,
+        _ => measure(sample, directory).await,
+    };
+    println!("{}", told.expect("the store works"));
 }

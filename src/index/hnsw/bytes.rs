@@ -10,6 +10,8 @@ const MAGIC: &[u8; 8] = b"EDDYHNSW";
 const VERSION: u32 = 1;
 /// As large as the model allows a vector to be; keeps `dim` from deciding an allocation alone.
 const DIM_MAX: u32 = 32_768;
+/// Rows of one part.
+const PART_ROWS: usize = 512;
 
 impl Hnsw {
     /// The index as bytes. The same rows give the same bytes on every target.
@@ -36,9 +38,37 @@ impl Hnsw {
     /// | lists * m * 4 | neighbours on the upper levels, u32: by row, level 1 first |
     /// | twins * 8 | row and the next one in its chain, u32, ascending by row |
     pub fn to_bytes(&self) -> Vec<u8> {
+        (0..).map_while(|part| self.part(part)).flatten().collect()
+    }
+
+    /// A part of these bytes, a few hundred KB at most; `None` after the last.
+    pub fn part(&self, part: usize) -> Option<Vec<u8>> {
+        let rows = self.len();
+        let parts = rows.div_ceil(PART_ROWS);
         let (level_0, upper) = self.links.arrays();
-        let twins: Vec<_> = self.twins.links().collect();
-        let mut bytes = Vec::with_capacity(48 + 4 * (level_0.len() + upper.len()) + twins.len() * 8);
+        let rows_of = |part: usize| part * PART_ROWS..rows.min((part + 1) * PART_ROWS);
+        let mut bytes = Vec::new();
+        match part.checked_sub(1) {
+            None => self.write_head(&mut bytes),
+            Some(part) if part < parts => self.codes.write_codes(&mut bytes, rows_of(part)),
+            Some(part) if part < 2 * parts => self.codes.write_factors(&mut bytes, rows_of(part - parts)),
+            Some(part) if part < 3 * parts => {
+                let rows = rows_of(part - 2 * parts);
+                put_lists(&mut bytes, &level_0[rows.start * 2 * self.m..rows.end * 2 * self.m]);
+            }
+            Some(part) if part == 3 * parts => {
+                put_lists(&mut bytes, upper);
+                for (row, next) in self.twins.links() {
+                    bytes.put_u32(row);
+                    bytes.put_u32(next);
+                }
+            }
+            Some(_) => return None,
+        }
+        Some(bytes)
+    }
+
+    fn write_head(&self, bytes: &mut Vec<u8>) {
         bytes.put_bytes(MAGIC);
         bytes.put_u32(VERSION);
         bytes.put_u32(self.dim as u32);
@@ -53,17 +83,8 @@ impl Hnsw {
         bytes.put_u32(self.len() as u32);
         bytes.put_u32(self.entry.unwrap_or(NONE));
         bytes.put_u32(self.zero.unwrap_or(NONE));
-        bytes.put_u32((upper.len() / self.m) as u32);
-        bytes.put_u32(twins.len() as u32);
-        self.codes.write_to(&mut bytes);
-        for array in [level_0, upper] {
-            bytes.extend(array.iter().flat_map(|neighbor| neighbor.to_le_bytes()));
-        }
-        for (row, next) in twins {
-            bytes.put_u32(row);
-            bytes.put_u32(next);
-        }
-        bytes
+        bytes.put_u32((self.links.arrays().1.len() / self.m) as u32);
+        bytes.put_u32(self.twins.links().count() as u32);
     }
 
     /// Opens what [`Hnsw::to_bytes`] wrote. Everything that could make a search read outside the rows or never end is checked;
@@ -140,6 +161,11 @@ impl Hnsw {
             scratch: Default::default(),
         })
     }
+}
+
+fn put_lists(bytes: &mut Vec<u8>, lists: &[u32]) {
+    bytes.reserve(lists.len() * 4);
+    lists.iter().for_each(|neighbor| bytes.put_u32(*neighbor));
 }
 
 fn field(reader: &mut Reader<'_>, name: &str, min: u32, max: u32) -> Result<u32> {

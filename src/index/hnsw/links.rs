@@ -39,6 +39,11 @@ impl Links {
         Self { m, level_0: AlignedVec::new(), upper: AlignedVec::new(), upper_starts: Vec::new() }
     }
 
+    /// The number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.upper_starts.len()
+    }
+
     /// Appends a row without neighbours.
     pub(super) fn push(&mut self) {
         let row = self.upper_starts.len() as u32;
@@ -71,7 +76,7 @@ impl Links {
     }
 
     /// The neighbours in a list.
-    pub(super) fn neighbors(&self, row: u32, level: u32) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn neighbors(&self, row: u32, level: u32) -> impl Iterator<Item = u32> + Clone + '_ {
         self.list(row, level).iter().copied().take_while(|&neighbor| neighbor != NONE)
     }
 
@@ -86,19 +91,6 @@ impl Links {
             filled += 1;
         }
         list[filled..].fill(NONE);
-    }
-
-    /// Puts `neighbor` into the first free slot; false when there is none.
-    pub(super) fn add(&mut self, row: u32, level: u32, neighbor: u32) -> bool {
-        let (start, slots) = (self.start(row, level), self.slots(level));
-        let array = if level == 0 { &mut self.level_0 } else { &mut self.upper };
-        match array[start..start + slots].iter_mut().find(|slot| **slot == NONE) {
-            Some(slot) => {
-                *slot = neighbor;
-                true
-            }
-            None => false,
-        }
     }
 
     /// The two arrays, for writing.

@@ -23,6 +23,7 @@ mod twins;
 
 use crate::distance::{Kernels, Metric, kernels};
 use crate::quant::Sq8;
+pub use build::Insertion;
 use links::Links;
 use scratch::ScratchPool;
 use twins::Twins;
@@ -80,12 +81,12 @@ impl Hnsw {
 
     /// How many rows are indexed: rows `0..len`.
     pub fn len(&self) -> usize {
-        self.codes.len()
+        self.links.len()
     }
 
     /// Whether no row is indexed.
     pub fn is_empty(&self) -> bool {
-        self.codes.is_empty()
+        self.len() == 0
     }
 
     /// The dimension of its vectors.

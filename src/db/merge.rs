@@ -1,0 +1,138 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::progress::Work;
+use super::writer::SegmentWriter;
+use super::{Collection, Db};
+use crate::base::Result;
+use crate::engine::{Budget, Merge, SegmentManifest, choose_merge};
+
+/// Progress is told about this often.
+const TOLD_ROWS: usize = 1_024;
+
+/// A merge that has begun.
+pub(super) struct Merging {
+    pub(super) merge: Merge,
+    /// Writes the new segment once all of its rows are there and indexed.
+    writer: Option<SegmentWriter>,
+    /// What the manifest no longer names, once it names the new segment.
+    pub(super) old: Option<Vec<SegmentManifest>>,
+}
+
+impl Db {
+    /// One step of merging flushed segments; false when all is well.
+    pub(super) async fn merge_some(&self, collection: &Collection, budget: Budget) -> Result<bool> {
+        let mut merging = collection.inner.merge.lock().await;
+        let Some(Merging { merge, writer, old }) = &mut *merging else {
+            *merging = self.begin_merge(collection);
+            return Ok(merging.is_some());
+        };
+        if old.is_some() {
+            let more = collection.inner.state.write().expect("no panic while held").swap_some(merge, budget.rows_moved);
+            if !more && let Some(Merging { merge, old: Some(old), .. }) = merging.take() {
+                self.end_merge(collection, &merge, old).await?;
+            }
+            return Ok(true);
+        }
+        if let Some(input) = merge.next_input() {
+            let slot =
+                |input| Some(collection.inner.state.read().expect("no panic while held").slot(input)?.segment.clone());
+            let Some(input) = slot(input) else {
+                *merging = None;
+                return Ok(true);
+            };
+            while let Err(needs) = merge.gather(&input, budget.bytes) {
+                self.inner.shared.fetch(needs, merge.blocks_mut(), false).await?;
+            }
+            return Ok(true);
+        }
+        let indexed = merge.index_some(budget.rows_indexed);
+        if indexed > 0 {
+            let done = merge.rows_indexed();
+            if done % TOLD_ROWS < indexed {
+                self.tell(collection, Work::Compaction, done, merge.segment.len());
+            }
+            return Ok(true);
+        }
+        let mut taken = writer.take().unwrap_or_else(|| self.segment_writer(&merge.segment));
+        // After a failure writing begins anew.
+        if self.write_some(collection, &merge.segment, &mut taken, budget.bytes).await? {
+            *writer = Some(taken);
+            return Ok(true);
+        }
+        let described = self.written(&merge.segment, taken)?;
+        collection.count_written(Work::Compaction, &described);
+        *old = Some(self.name_merged(collection, merge, described).await?);
+        collection.inner.state.write().expect("no panic while held").begin_swap(merge);
+        Ok(true)
+    }
+
+    fn begin_merge(&self, collection: &Collection) -> Option<Merging> {
+        let bytes_max = self.inner.shared.options.memory_limit_bytes.map_or(usize::MAX, |limit| limit / 2);
+        let whole = collection.inner.compact.load(Ordering::Relaxed);
+        let state = collection.inner.state.read().expect("no panic while held");
+        let inputs = choose_merge(&state.flushed_segments(), bytes_max, whole);
+        let slots: Vec<_> = inputs.iter().filter_map(|id| state.slot(*id)).collect();
+        if slots.is_empty() {
+            collection.inner.compact.store(false, Ordering::Relaxed);
+            return None;
+        }
+        let merge = Merge::new(self.inner.shared.next_segment(), slots, state.spec());
+        drop(state);
+        self.tell(collection, Work::Compaction, 0, merge.rows);
+        Some(Merging { merge, writer: None, old: None })
+    }
+
+    /// Has the manifest name the new segment instead of its inputs; gives these back.
+    async fn name_merged(
+        &self,
+        collection: &Collection,
+        merge: &Merge,
+        described: SegmentManifest,
+    ) -> Result<Vec<SegmentManifest>> {
+        let id = collection.id();
+        // What the merge left out was forgotten before it began.
+        let history = collection.inner.state.read().expect("no panic while held").progress().history;
+        let edit = |manifest: &mut crate::engine::Manifest| {
+            let Some(collection) = manifest.collection_mut(id) else { return Ok(Vec::new()) };
+            let is_input = |segment: &SegmentManifest| merge.inputs.contains(&segment.id);
+            let (old, kept): (Vec<_>, Vec<_>) = collection.segments.drain(..).partition(is_input);
+            collection.segments = kept;
+            collection.segments.push(described);
+            collection.progress.history = collection.progress.history.max(history);
+            Ok(old)
+        };
+        self.inner.shared.swap_manifest(edit).await
+    }
+
+    async fn end_merge(&self, collection: &Collection, merge: &Merge, old: Vec<SegmentManifest>) -> Result<()> {
+        let replaced = collection.inner.state.write().expect("no panic while held").end_swap(merge);
+        for segment in old {
+            let reader = replaced.iter().find(|replaced| replaced.id() == segment.id).map(Arc::downgrade);
+            self.inner.shared.discard(reader.unwrap_or_default(), segment.files);
+        }
+        drop(replaced);
+        let rows = merge.segment.len();
+        self.tell(collection, Work::Compaction, rows, rows);
+        self.inner.shared.remove_discarded(false).await
+    }
+
+    /// Gives up the flush and the merge that are under way: they begin anew some time. A merge whose rows take their places comes to
+    /// its end.
+    pub(super) async fn stop_work(&self, collection: &Collection) -> Result<()> {
+        let writing = collection.inner.writing.lock().await.take();
+        let mut writers: Vec<_> = writing.into_iter().map(|writing| writing.writer).collect();
+        match collection.inner.merge.lock().await.take() {
+            Some(Merging { mut merge, old: Some(old), .. }) => {
+                collection.inner.state.write().expect("no panic while held").swap_some(&mut merge, usize::MAX);
+                self.end_merge(collection, &merge, old).await?;
+            }
+            Some(Merging { writer, .. }) => writers.extend(writer),
+            None => {}
+        }
+        for file in writers.into_iter().flat_map(SegmentWriter::into_files) {
+            self.inner.shared.storage.remove(&file.name).await?;
+        }
+        Ok(())
+    }
+}
