@@ -16,11 +16,11 @@ export * from './exports.js';
  */
 export async function open<const B extends boolean = false>(options: OpenOptions<B>): Promise<Database<B>> {
   checkOptions(options, ['opfs', 'indexeddb', 'memory']);
-  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', bigint = false } = options;
+  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', replicaNumber, bigint = false } = options;
   if (storage === 'opfs' && !globalThis.navigator?.storage?.getDirectory) {
     throw new EddyError('unsupported', "this context has no private file system (it needs https or localhost): open with storage: 'indexeddb'");
   }
-  return Database.open<B>(await spawn(), { name, storage, durability, retention, memoryLimitBytes, codec }, bigint);
+  return Database.open<B>(await spawn(), { name, storage, durability, retention, memoryLimitBytes, codec, replicaNumber }, bigint);
 }
 
 async function spawn(): Promise<Port> {

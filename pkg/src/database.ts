@@ -36,6 +36,11 @@ export interface OpenOptions<B extends boolean = boolean> {
   memoryLimitBytes?: number;
   /** How columns are compressed in storage; vectors are not. Default `'zstd'`; `'lz4'` is faster and larger. */
   codec?: 'zstd' | 'lz4' | 'none';
+  /**
+   * The number of this replica, 0 to 16,383, where several make `int64` keys (`autoId`) for one collection and sync it: each needs another
+   * one, and to give them is up to you. The database keeps it. Keys of type `varchar` are unique without.
+   */
+  replicaNumber?: number;
   /** Read `int64` as `bigint`. By default it is a number, and one that a number cannot hold exactly is an error. */
   bigint?: B;
 }
@@ -268,7 +273,7 @@ export function required(body: Bytes | undefined): Bytes {
 
 /** Checks the options that JavaScript callers may get wrong. @internal */
 export function checkOptions(options: OpenOptions, hosts: readonly string[]): void {
-  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes = 0, codec = 'zstd', path } = options;
+  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes = 0, codec = 'zstd', replicaNumber = 0, path } = options;
   if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
     const got = typeof name === 'string' ? JSON.stringify(name) : typeof name;
     throw new EddyError('invalid_argument', `name: 1 to 128 letters, digits, '.', '_' or '-' expected, starting with a letter or digit; got ${got}`);
@@ -284,6 +289,9 @@ export function checkOptions(options: OpenOptions, hosts: readonly string[]): vo
   }
   if (typeof memoryLimitBytes !== 'number' || !(memoryLimitBytes >= 0)) {
     throw new EddyError('invalid_argument', `memoryLimitBytes: a number of bytes expected, got ${String(memoryLimitBytes)}`);
+  }
+  if (!Number.isInteger(replicaNumber) || replicaNumber < 0 || replicaNumber > 16_383) {
+    throw new EddyError('invalid_argument', `replicaNumber: an integer from 0 to 16383 expected, got ${String(replicaNumber)}`);
   }
   if (!['zstd', 'lz4', 'none'].includes(codec)) {
     throw new EddyError('invalid_argument', `codec: zstd, lz4 or none expected, got ${String(codec)}`);

@@ -27,6 +27,8 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
   /** As for `open`. */
   codec?: 'zstd' | 'lz4' | 'none';
   /** As for `open`. */
+  replicaNumber?: number;
+  /** As for `open`. */
   bigint?: B;
 }
 
@@ -35,8 +37,8 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
  * bring their WebAssembly compiled. In a page it would block: use `open` of the package's main entry there.
  */
 export async function openEmbedded<const B extends boolean = false>(options: EmbeddedOptions<B>): Promise<Database<B>> {
-  const { name, wasm, build = 'relaxed', directory, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', bigint = false } = options;
-  const open = { name, storage: 'memory' as const, durability, retention, memoryLimitBytes, codec };
+  const { name, wasm, build = 'relaxed', directory, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', replicaNumber, bigint = false } = options;
+  const open = { name, storage: 'memory' as const, durability, retention, memoryLimitBytes, codec, replicaNumber };
   const port = inProcessPort(async (_open, send, onDeath) => {
     const classes = await start(async () => wasm, build);
     const engine = await Engine.open(

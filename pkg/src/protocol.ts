@@ -55,6 +55,7 @@ export interface OpenMessage {
     retention: number;
     memoryLimitBytes?: number | undefined;
     codec: 'zstd' | 'lz4' | 'none';
+    replicaNumber?: number | undefined;
   };
 }
 

@@ -45,7 +45,7 @@ export interface Int64Field extends Scalar {
   readonly type: 'int64';
   /** Whether this field identifies a row. Exactly one field of a schema does. */
   readonly primaryKey?: boolean;
-  /** Of the primary key: whether rows that lack it get one, which no other row has. */
+  /** Of the primary key: whether rows that lack it get one, which no other row has; in sync, see `replicaNumber` in the options of `open`. */
   readonly autoId?: boolean;
   /** Whether its values assign rows to partitions. One field at most does, not the primary key and not nullable. */
   readonly partitionKey?: boolean;

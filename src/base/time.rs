@@ -64,6 +64,15 @@ impl HybridClock {
         self.last
     }
 
+    /// The same with a counter of at most so many bits: when they are used up, it goes on in the next millisecond.
+    pub fn tick_within(&mut self, now_ms: u64, counter_bits: u32) -> Timestamp {
+        let next = self.tick(now_ms);
+        if next.counter() >> counter_bits > 0 {
+            self.last = Timestamp::new(next.physical_ms() + 1, 0);
+        }
+        self.last
+    }
+
     /// Takes note of a timestamp from elsewhere.
     ///
     /// # Errors
@@ -93,6 +102,15 @@ mod tests {
         assert_eq!((second.physical_ms(), second.counter()), (1_000, 1));
         clock.observe(Timestamp::new(5_000, 7), 1_000).unwrap();
         assert_eq!(clock.tick(1_001), Timestamp::new(5_000, 8));
+    }
+
+    #[test]
+    fn a_counter_of_few_bits_carries_too() {
+        let mut clock = HybridClock::starting_after(Timestamp::new(10, 700));
+        let given: Vec<Timestamp> = (0..5).map(|_| clock.tick_within(10, 1)).collect();
+        let expected = [(11, 0), (11, 1), (12, 0), (12, 1), (13, 0)];
+        assert_eq!(given, expected.map(|(ms, counter)| Timestamp::new(ms, counter)));
+        assert_eq!(clock.tick(20), Timestamp::new(20, 0));
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct Options {
     pub memory_limit_bytes: Option<usize>,
     /// Where the time and random numbers come from.
     pub environment: platform::Environment,
+    /// The number of this replica, 0 to 16,383, for made `int64` keys ([`Collection::make_key`]): a different one for each replica. The
+    /// store keeps it; with `None`, it has the one that it was given last.
+    pub replica_number: Option<u16>,
     /// How long files that are not part of the store any more stay in storage, in milliseconds: for a copy of its directory that is being
     /// made. Whoever reads them here keeps them anyway.
     pub grace_ms: u64,
@@ -52,6 +55,7 @@ impl Default for Options {
             retention_ms: 0,
             memory_limit_bytes: None,
             environment: platform::Environment::default(),
+            replica_number: None,
             grace_ms: 0,
         }
     }
@@ -77,6 +81,7 @@ pub(super) struct Shared {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) options: Options,
     pub(super) replica: ReplicaId,
+    pub(super) replica_number: Option<u16>,
     pub(super) clock: Mutex<HybridClock>,
     /// The manifest that is in the storage.
     manifest: async_lock::Mutex<Manifest>,
@@ -108,6 +113,7 @@ impl Shared {
             storage,
             options,
             replica: manifest.replica,
+            replica_number: manifest.replica_number,
             clock: Mutex::new(clock),
             next_segment: AtomicU64::new(manifest.next_segment.0),
             manifest: async_lock::Mutex::new(manifest),
@@ -225,6 +231,12 @@ impl Db {
     /// `Corrupt` when bytes are not what was written (file and offset named), `Unsupported` for files of another version,
     /// and whatever the storage says.
     pub async fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Self> {
+        if let Some(number) = options.replica_number.filter(|number| *number > super::key::NUMBER_MAX) {
+            return Err(Error::invalid(format!(
+                "replicaNumber is {number}, but must be 0 to {}",
+                super::key::NUMBER_MAX
+            )));
+        }
         let (shared, mut collections) = super::recovery::open(storage, options).await?;
         for (alias, id) in &shared.manifest.lock().await.aliases {
             if let Some(collection) = collections.values().find(|collection| collection.id() == *id).cloned() {
@@ -247,6 +259,11 @@ impl Db {
     /// This replica's id.
     pub fn replica_id(&self) -> ReplicaId {
         self.inner.shared.replica
+    }
+
+    /// Its number, when it was given one: see [`Options::replica_number`].
+    pub fn replica_number(&self) -> Option<u16> {
+        self.inner.shared.replica_number
     }
 
     /// Creates a collection, durably.

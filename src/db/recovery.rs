@@ -24,7 +24,7 @@ pub(super) async fn open(
     storage: Arc<dyn Storage>,
     options: Options,
 ) -> Result<(Arc<Shared>, BTreeMap<String, Collection>)> {
-    let (manifest, fenced) = take_over(&*storage, &options.environment).await?;
+    let (manifest, fenced) = take_over(&*storage, &options).await?;
     let entries = storage.list("").await?;
     let mut states = Vec::new();
     let mut clock = manifest.clock;
@@ -50,18 +50,19 @@ pub(super) async fn open(
     Ok((shared, collections))
 }
 
-/// Writes a manifest that differs from the newest in its fencing number only. From then on an owner before this one, should it
+/// Writes a manifest that differs from the newest in its fencing number only, and in the replica's where that was given. From then on an owner before this one, should it
 /// still be there (a machine that slept, a network file system that forgot a lock), cannot write a manifest: see
 /// [`Shared::swap_manifest`]. What it may still append to a log is told apart when that is replayed. False when the disk is too full
 /// for that: then the storage's own lock has to do, and the store can at least be read.
-async fn take_over(storage: &dyn Storage, environment: &Environment) -> Result<(Manifest, bool)> {
+async fn take_over(storage: &dyn Storage, options: &Options) -> Result<(Manifest, bool)> {
     let mut tries = 0;
     loop {
         let entries = storage.list("").await?;
-        let current = newest_manifest(storage, &entries, environment).await?;
+        let current = newest_manifest(storage, &entries, &options.environment).await?;
         let mut next = current.clone();
         next.version += 1;
         next.fence += 1;
+        next.replica_number = options.replica_number.or(current.replica_number);
         next.next_segment = SegmentId(name::first_of_owner(next.fence, next.next_segment.0));
         let path = name::manifest(next.version);
         tries += 1;

@@ -29,6 +29,9 @@ pub struct Manifest {
     pub fence: u64,
     /// This replica.
     pub replica: ReplicaId,
+    /// Its number in the keys that it makes, when it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_number: Option<u16>,
     /// A timestamp at or after every one in the segments.
     pub clock: Timestamp,
     /// Greater than every segment id ever used.
@@ -58,7 +61,7 @@ pub struct CollectionManifest {
     /// The segments, by id.
     pub segments: Vec<SegmentManifest>,
     /// Its partitions by name, but for the default one and those that only rows from elsewhere have named.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub partitions: BTreeSet<String>,
 }
 
@@ -95,6 +98,7 @@ impl Manifest {
             version: 0,
             fence: 0,
             replica,
+            replica_number: None,
             clock: Timestamp::default(),
             next_segment: SegmentId(1),
             next_collection: CollectionId(1),

@@ -5,6 +5,7 @@ use super::agreement::{check_agreement, from_json, to_json};
 use super::tasks::Tasks;
 use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+use crate::db::key::check_shared;
 use crate::db::{Collection, Db};
 use crate::engine::ChangeSet;
 use crate::platform::socket::Connection;
@@ -257,6 +258,7 @@ async fn open(db: &Db, name: &str, spec: Option<&str>, create: bool) -> Result<(
         }
         (Err(error), _) => return Err(error),
     };
+    check_shared(name, &collection.spec().schema, db.replica_number())?;
     match theirs {
         Some(theirs) => {
             check_agreement(name, &collection.spec().schema, &theirs.schema)?;

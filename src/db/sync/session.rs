@@ -6,8 +6,9 @@ use super::hub::within;
 use super::tasks::Tasks;
 use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+use crate::db::key::check_shared;
 use crate::db::{Collection, Db};
-use crate::engine::{ChangeSet, SyncPosition};
+use crate::engine::{ChangeSet, CollectionSpec, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
 use crate::platform::{Task, now_ms, random_u64, sleep_ms, spawn};
 use crate::sync::{Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Start};
@@ -554,9 +555,15 @@ fn watch(channel: Channel, collection: &Collection, lsn: Lsn) -> Task<'static, E
 }
 
 async fn open(db: &Db, name: &str, spec: Option<&str>, hub: ReplicaId) -> Result<Start> {
+    let spec = spec.map(from_json).transpose()?;
+    let shared = |spec: &CollectionSpec| check_shared(name, &spec.schema, db.replica_number());
     let collection = match spec {
-        None => db.collection(name)?,
-        Some(spec) => match db.create_collection(name, from_json(spec)?).await {
+        None => {
+            let collection = db.collection(name)?;
+            shared(collection.spec())?;
+            collection
+        }
+        Some(spec) => match shared(&spec).map(|()| db.create_collection(name, spec))?.await {
             // Made since the hello: whether it agrees, the next connection tells.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 return Err(error.context("it was created here while the hub was asked; asking again"));

@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::*;
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::sync::testing::{Device, PATIENCE, converged, delete, put, row, rows, spec, status_where};
-use crate::db::{Operation, WriteOptions};
+use crate::db::{Db, Operation, Options, WriteOptions};
 use crate::engine::CollectionSpec;
 use crate::model::{DataType, Field, Schema};
 use crate::platform::socket::{Connect, Connection, Cut, duplex};
 use crate::platform::{Task, now_ms};
+use crate::storage::FaultStorage;
 use crate::sync::HubOptions;
 
 /// Connects to a hub in this process, and breaks the connection on request.
@@ -131,6 +132,42 @@ async fn partitions_go_wherever_rows_go() {
     converged(&hub.db, &[&a.db, &b.db], 3).await;
     assert_eq!(b.notes().count_within(None, &blue).await.unwrap(), 1);
     at_a.stop();
+}
+
+/// Two stores that made integers as keys could make the same ones, and one row would be lost in the other: they say so instead.
+#[tokio::test]
+async fn made_integers_are_synced_by_stores_with_numbers_only() {
+    let with_number = async |number| {
+        let storage = FaultStorage::new(7);
+        let options = Options { replica_number: number, ..Options::default() };
+        let db = Db::open(Arc::new(storage.clone()), options).await.unwrap();
+        Device { storage, db }
+    };
+    let (hub, a, b) = (with_number(Some(0)).await, with_number(Some(1)).await, with_number(None).await);
+    let schema = Schema::new(vec![Field::new("id", DataType::Int64)], "id", true).unwrap().with_auto_id().unwrap();
+    let spec = CollectionSpec { schema: schema.into(), indexes: BTreeMap::new() };
+    a.db.create_collection("notes", spec.clone()).await.unwrap();
+    let write = async |device: &Device| {
+        let rows = device.notes().to_batch(vec![Default::default(); 700]).unwrap();
+        device.notes().insert(rows).await.unwrap();
+    };
+    write(&a).await;
+    let wire = Wire::to(&hub);
+    let (_at_a, at_b) = (sync(&a, &wire), sync(&b, &wire));
+    converged(&hub.db, &[&a.db], 700).await;
+    write(&hub).await;
+    converged(&hub.db, &[&a.db], 1_400).await;
+    at_b.pause();
+    at_b.resume();
+    let named =
+        |status: &SyncStatus| status.error.as_ref().is_some_and(|error| error.message().contains("replicaNumber"));
+    status_where(&at_b, "refused", named).await;
+    assert!(b.db.collection("notes").is_err());
+    let unnumbered = Device::new().await;
+    unnumbered.db.create_collection("notes", spec).await.unwrap();
+    let wire = Wire::to(&unnumbered);
+    let at_a = sync(&a, &wire);
+    status_where(&at_a, "refused by the hub", named).await;
 }
 
 #[tokio::test]

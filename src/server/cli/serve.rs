@@ -58,6 +58,10 @@ pub(super) struct Serve {
     #[arg(long, env = "EDDY_RETENTION", default_value_t = 0, value_name = "SECONDS")]
     retention: u32,
 
+    /// The number of this store among its replicas, 0 to 16383, for int64 keys that it makes: each replica needs another one.
+    #[arg(long, env = "EDDY_REPLICA_NUMBER", value_name = "NUMBER")]
+    replica_number: Option<u16>,
+
     /// The largest request, in MiB.
     #[arg(long, env = "EDDY_BODY_LIMIT", default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u16).range(1..=1024))]
     body_limit: u16,
@@ -73,6 +77,7 @@ pub(super) async fn run(command: Serve) -> Result<()> {
     let options = Options {
         durability: if command.buffered { Durability::Buffered } else { Durability::Synced },
         retention_ms: u64::from(command.retention) * 1_000,
+        replica_number: command.replica_number,
         ..Options::default()
     };
     let db = store::open_with(&command.directory.place(), true, options).await?;

@@ -90,6 +90,7 @@ pub(super) struct OpenMessage {
     retention: f64,
     memory_limit_bytes: Option<f64>,
     codec: String,
+    replica_number: Option<u16>,
 }
 
 impl OpenMessage {
@@ -100,6 +101,7 @@ impl OpenMessage {
             retention_ms: self.retention as u64,
             memory_limit_bytes: self.memory_limit_bytes.map(|bytes| bytes as usize),
             codec: self.codec.parse()?,
+            replica_number: self.replica_number,
             ..Options::default()
         })
     }
