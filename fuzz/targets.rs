@@ -241,12 +241,12 @@ fn read_segment(bytes: &[u8]) {
     let CollectionSpec { schema, indexes, .. } = spec();
     let name = |kind: &FileKind| format!("{kind:?}");
     let names = files.keys().map(|kind| (kind.clone(), name(kind))).collect();
-    let groups = match segment::groups(schema, "layout", layout, &names) {
-        Ok(groups) => groups,
+    let layout = match segment::layout(schema, "layout", layout, &names) {
+        Ok(layout) => layout,
         Err(error) => return understood(&error),
     };
     // One block after the other, as a search reads them, their checksums put right.
-    for group in &groups {
+    for group in &layout.groups {
         for (index, block) in group.blocks.iter().enumerate() {
             let start = usize::try_from(block.offset).unwrap_or(usize::MAX);
             let Some(bytes) = files[&group.kind].get(start..start.saturating_add(block.len as usize)) else { continue };
@@ -262,7 +262,7 @@ fn read_segment(bytes: &[u8]) {
         (kind.clone(), StoredFile { name: name(kind), bytes: Some(bytes.clone()) })
     };
     let files = files.iter().map(stored).collect();
-    match segment::decode(SegmentId(7), schema, indexes, groups, &files) {
+    match segment::decode(SegmentId(7), schema, indexes, layout, &files) {
         Ok(segment) => {
             let rows: Vec<u32> = (0..segment.len() as u32).collect();
             let (batch, versions) = segment.take(&rows, &Default::default());

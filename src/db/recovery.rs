@@ -270,8 +270,8 @@ pub(super) async fn read_segment(
     let layout = files.get(&FileKind::Layout).and_then(|file| Some((&file.name, file.bytes.as_ref()?)));
     let (layout, bytes) =
         layout.ok_or_else(|| Error::corrupt(format!("segment {}: the manifest names no layout", described.id)))?;
-    let groups = segment::groups(&spec.schema, layout, bytes, &names)?;
-    segment::decode(described.id, &spec.schema, &spec.indexes, groups, &files)
+    let layout = segment::layout(&spec.schema, layout, bytes, &names)?;
+    segment::decode(described.id, &spec.schema, &spec.indexes, layout, &files)
 }
 
 fn file_kind(file: &FileEntry) -> Result<FileKind> {

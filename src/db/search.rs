@@ -146,7 +146,7 @@ impl Collection {
     }
 
     /// Reads what `read` needs until it says something else: it looks at the state as it is then.
-    pub(super) async fn with_blocks<T>(
+    pub(crate) async fn with_blocks<T>(
         &self,
         read: impl Fn(&CollectionState, &Blocks) -> Result<T, Vec<BlockRef>>,
     ) -> Result<T> {

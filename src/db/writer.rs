@@ -127,7 +127,7 @@ impl Db {
         let layout = writer.files.iter().find(|(kind, _)| *kind == FileKind::Layout);
         let (name, bytes) = layout.zip(writer.layout.as_ref()).expect("every segment has a layout");
         let names = writer.files.iter().map(|(kind, entry)| (kind.clone(), entry.name.clone())).collect();
-        segment.store(segment::groups(segment.schema(), &name.1.name, bytes, &names)?);
+        segment.store(segment::layout(segment.schema(), &name.1.name, bytes, &names)?);
         Ok(SegmentManifest { id: segment.id(), rows: segment.len() as u64, files: writer.into_files() })
     }
 }

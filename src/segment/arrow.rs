@@ -2,15 +2,14 @@ use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_data::ArrayData;
-use arrow_ipc::convert::IpcSchemaEncoder;
 use arrow_ipc::{Buffer, CompressionType, FieldNode, Footer, FooterArgs, Message, MetadataVersion, root_as_message};
-use arrow_schema::{Field, Schema};
+use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use flatbuffers::FlatBufferBuilder;
 
-use super::message::{batch_message, record_batch_message, schema_message};
+use super::message::{batch_message, encode_schema, record_batch_message, schema_message};
 use crate::base::codec::{Reader, Write, checksum};
-use crate::base::compress::{Codec, compress, decompress};
+use crate::base::compress::{Codec, compress, decompress, decompress_stream};
 use crate::base::{Error, Result};
 use crate::model::IpcReader;
 
@@ -98,7 +97,7 @@ fn decompressed(framed: &Framed<'_>, codec: Codec) -> Result<Vec<u8>> {
         body.resize(body.len().next_multiple_of(8), 0);
     }
     let nodes: Vec<FieldNode> = nodes.iter().copied().collect();
-    Ok(record_batch_message(batch.length(), &nodes, &places, Codec::None, &body))
+    Ok(record_batch_message(batch.length(), &nodes, &places, Codec::None, &body, None))
 }
 
 /// A buffer as Arrow wants it compressed.
@@ -125,53 +124,111 @@ fn decompress_buffer(codec: Codec, bytes: &[u8]) -> Result<Vec<u8>> {
     decompress(codec, packed, claim as usize)
 }
 
-/// Writes an Arrow IPC file, one record batch after the other.
-#[derive(Debug, Default)]
+/// Writes an Arrow IPC file, one record batch after the other. Arrow counts its bytes as they are; codecs of whole files compress
+/// them piece by piece.
+#[derive(Debug)]
 pub(super) struct FileWriter {
+    codec: Codec,
+    /// Columns that batches tell as numbers of these values.
+    dictionaries: Vec<(usize, ArrayRef)>,
+    schema: Option<Schema>,
     len: u64,
+    plain_len: u64,
     blocks: Vec<Block>,
     places: Vec<arrow_ipc::Block>,
+    dictionary_places: Vec<arrow_ipc::Block>,
 }
 
 impl FileWriter {
-    /// Adds a batch, of the same schema as those before, to `out`, which has some of the bytes before it, or none.
-    pub(super) fn push(&mut self, batch: &RecordBatch, codec: Codec, out: &mut Vec<u8>) {
-        if self.blocks.is_empty() {
-            let start = out.len();
-            out.put_bytes(MAGIC);
-            out.extend(schema_message(batch.schema_ref()));
-            self.len = (out.len() - start) as u64;
+    pub(super) fn new(codec: Codec, dictionaries: Vec<(usize, ArrayRef)>) -> Self {
+        Self {
+            codec,
+            dictionaries,
+            schema: None,
+            len: 0,
+            plain_len: 0,
+            blocks: Vec::new(),
+            places: Vec::new(),
+            dictionary_places: Vec::new(),
         }
-        let mut message = batch_message(batch, codec);
-        let body_len = split_message(&message).expect("Arrow reads what it wrote").body.len();
-        self.places.push(arrow_ipc::Block::new(self.len as i64, (message.len() - body_len) as i32, body_len as i64));
-        self.blocks.push(Block {
-            rows: batch.num_rows() as u32,
-            offset: self.len,
-            len: u32::try_from(message.len()).expect("blocks are small"),
-            checksum: checksum(&message),
-        });
-        self.len += message.len() as u64;
-        out.append(&mut message);
     }
 
-    /// Adds the end to `out`, and tells where each batch lies.
-    pub(super) fn finish(self, schema: &Schema, out: &mut Vec<u8>) -> Vec<Block> {
-        out.extend_from_slice(&END);
+    /// Adds a piece that can be read by itself; tells how long it is there.
+    fn put(&mut self, piece: &[u8], out: &mut Vec<u8>) -> usize {
+        let start = out.len();
+        if self.codec.is_stream() {
+            out.extend(compress(self.codec, piece));
+        } else {
+            out.put_bytes(piece);
+        }
+        self.plain_len += piece.len() as u64;
+        self.len += (out.len() - start) as u64;
+        out.len() - start
+    }
+
+    /// Adds a message; tells where Arrow finds it, and how long it is there.
+    fn put_message(&mut self, message: &[u8], out: &mut Vec<u8>) -> (arrow_ipc::Block, usize) {
+        let body_len = split_message(message).expect("Arrow reads what it wrote").body.len();
+        let place = arrow_ipc::Block::new(self.plain_len as i64, (message.len() - body_len) as i32, body_len as i64);
+        (place, self.put(message, out))
+    }
+
+    /// Adds what comes before the first batch, which is like `batch`.
+    fn begin(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) {
+        let of_field = |(index, field): (usize, &Arc<Field>)| {
+            let field = field.as_ref().clone();
+            match self.dictionaries.iter().find(|(column, _)| *column == index) {
+                Some((_, values)) => {
+                    let numbers = field.data_type().clone();
+                    field.with_data_type(DataType::Dictionary(numbers.into(), values.data_type().clone().into()))
+                }
+                None => field,
+            }
+        };
+        let schema = Schema::new(batch.schema_ref().fields().iter().enumerate().map(of_field).collect::<Vec<Field>>());
+        self.put(&[MAGIC.as_slice(), &schema_message(&schema)].concat(), out);
+        self.schema = Some(schema);
+        for (id, (_, values)) in (0..).zip(self.dictionaries.clone()) {
+            let len = values.len();
+            let values = batch_of([(Field::new("values", values.data_type().clone(), false), values)], len);
+            let place = self.put_message(&batch_message(&values, self.codec, Some(id)), out).0;
+            self.dictionary_places.push(place);
+        }
+    }
+
+    /// Adds a batch, of the same schema as those before, to `out`, which has some of the bytes before it, or none.
+    pub(super) fn push(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) {
+        if self.schema.is_none() {
+            self.begin(batch, out);
+        }
+        let (start, offset) = (out.len(), self.len);
+        let (place, len) = self.put_message(&batch_message(batch, self.codec, None), out);
+        let checksum = checksum(&out[start..]);
+        self.places.push(place);
+        let len = u32::try_from(len).expect("blocks are small");
+        self.blocks.push(Block { rows: batch.num_rows() as u32, offset, len, checksum });
+    }
+
+    /// Adds the end to `out`, and tells where each batch lies. After one batch at least.
+    pub(super) fn finish(mut self, out: &mut Vec<u8>) -> Vec<Block> {
+        let mut tail = END.to_vec();
         let mut builder = FlatBufferBuilder::new();
+        let dictionaries = builder.create_vector(&self.dictionary_places);
         let places = builder.create_vector(&self.places);
-        let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, schema);
+        let schema = encode_schema(&mut builder, self.schema.as_ref().expect("at least one batch"));
         let args = FooterArgs {
             version: MetadataVersion::V5,
             schema: Some(schema),
+            dictionaries: Some(dictionaries),
             recordBatches: Some(places),
             ..FooterArgs::default()
         };
         let footer = Footer::create(&mut builder, &args);
         builder.finish(footer, None);
-        out.extend_from_slice(builder.finished_data());
-        out.put_u32(builder.finished_data().len() as u32);
-        out.extend_from_slice(&MAGIC[..6]);
+        tail.extend_from_slice(builder.finished_data());
+        tail.put_u32(builder.finished_data().len() as u32);
+        tail.extend_from_slice(&MAGIC[..6]);
+        self.put(&tail, out);
         self.blocks
     }
 }
@@ -181,11 +238,13 @@ impl FileWriter {
 pub(super) struct BlockReader {
     /// The message that tells the schema.
     head: Vec<u8>,
+    /// Of the file.
+    codec: Codec,
 }
 
 impl BlockReader {
-    pub(super) fn new(schema: &Schema) -> Self {
-        Self { head: schema_message(schema) }
+    pub(super) fn new(schema: &Schema, codec: Codec) -> Self {
+        Self { head: schema_message(schema), codec }
     }
 
     /// The rows of a block, from its bytes.
@@ -208,7 +267,10 @@ impl BlockReader {
 
     /// The same of bytes that were checked.
     pub(super) fn decode(&self, block: &Block, bytes: &[u8]) -> Result<RecordBatch> {
-        self.decode_stream(block, bytes).map_err(|error| error.context(format!("at byte {}", block.offset)))
+        let plain = if self.codec.is_stream() { Some(decompress_stream(self.codec, bytes)) } else { None };
+        let plain = plain.transpose().map_err(|error| error.context(format!("at byte {}", block.offset)))?;
+        self.decode_stream(block, plain.as_deref().unwrap_or(bytes))
+            .map_err(|error| error.context(format!("at byte {}", block.offset)))
     }
 
     fn decode_stream(&self, block: &Block, bytes: &[u8]) -> Result<RecordBatch> {
@@ -234,7 +296,7 @@ impl BlockReader {
 /// One record batch as an Arrow IPC stream.
 pub fn write_stream(batch: &RecordBatch) -> Vec<u8> {
     let mut out = schema_message(batch.schema_ref());
-    out.extend(batch_message(batch, Codec::None));
+    out.extend(batch_message(batch, Codec::None, None));
     out.extend_from_slice(&END);
     out
 }

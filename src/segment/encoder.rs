@@ -2,16 +2,18 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int8Array, Int16Array, RecordBatch, StringArray};
 use arrow_buffer::ScalarBuffer;
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Field};
 use bytes::Bytes;
+use hashbrown::HashMap;
 
-use super::arrow::{FileWriter, batch_of};
+use super::arrow::{FileWriter, batch_of, column_bytes};
 use super::files::{encode_tombstones, vector_field};
-use super::layout::{self, Group};
+use super::layout::{self, Encoding, Group};
 use super::statistics::Statistics;
-use super::{FileKind, Segment, SegmentFile};
+use super::{FileKind, KeyFilter, Segment, SegmentFile};
 use crate::base::compress::Codec;
 use crate::model::VectorColumn;
 
@@ -24,11 +26,15 @@ const BLOCK_ROWS_MAX: usize = 8_192;
 /// A text, JSON or array column of more bytes a row than this has a file of its own.
 const NARROW_BYTES: usize = 64;
 
+/// What a dictionary has at most: so many values, and one for so many rows.
+const DICTIONARY_VALUES_MAX: usize = 1_024;
+const DICTIONARY_SHARE: usize = 8;
+
 /// A file that is to be made.
 #[derive(Debug)]
 struct Part {
     kind: FileKind,
-    /// Its columns, but for those of versions.
+    /// Its columns; of deletes, none.
     columns: Vec<String>,
     codec: Codec,
     rows: usize,
@@ -44,6 +50,7 @@ struct Open {
     next: usize,
     file: FileWriter,
     names: Vec<String>,
+    dictionaries: Vec<Option<Dictionary>>,
     statistics: Vec<Vec<Statistics>>,
 }
 
@@ -58,7 +65,52 @@ pub struct Encoder {
     index: (usize, usize),
     /// What is done of the file that is being made, and is not taken.
     bytes: Vec<u8>,
+    codec: Codec,
+    keys: Option<(u32, KeyFilter)>,
     has_layout: bool,
+}
+
+/// The values of a column of text that has few, and the number of each.
+#[derive(Debug)]
+struct Dictionary {
+    values: StringArray,
+    numbers: HashMap<String, i16>,
+}
+
+impl Dictionary {
+    /// Of that column, when with each value eight times and more they take an eighth of it at most, so that the layout stays small.
+    fn new(segment: &Segment, column: &str) -> Option<Self> {
+        let values_max = DICTIONARY_VALUES_MAX.min(segment.len() / DICTIONARY_SHARE);
+        let mut numbers: HashMap<String, i16> = HashMap::new();
+        let (mut values, mut bytes) = (Vec::new(), 0);
+        for (_, chunk) in segment.chunks() {
+            let array = chunk.column_by_name(column)?;
+            bytes += column_bytes(array);
+            for value in array.as_any().downcast_ref::<StringArray>()?.iter().flatten() {
+                if !numbers.contains_key(value) {
+                    if values.len() == values_max || value.len() > usize::from(u16::MAX) {
+                        return None;
+                    }
+                    numbers.insert(value.to_owned(), values.len() as i16);
+                    values.push(value);
+                }
+            }
+        }
+        let share = values.iter().map(|value| value.len()).sum::<usize>() * DICTIONARY_SHARE;
+        (!values.is_empty() && share <= bytes).then(|| Self { values: StringArray::from_iter_values(values), numbers })
+    }
+
+    fn encode(&self, field: &Field, column: &ArrayRef) -> (Field, ArrayRef) {
+        let text = column.as_string::<i32>();
+        // A null has any number.
+        let numbers = text.iter().map(|value| value.map_or(0, |value| self.numbers[value]));
+        let nulls = text.nulls().cloned();
+        let numbers: ArrayRef = match Encoding::index_type(self.values.len()) {
+            DataType::Int8 => Arc::new(Int8Array::new(numbers.map(|number| number as i8).collect(), nulls)),
+            _ => Arc::new(Int16Array::new(numbers.collect(), nulls)),
+        };
+        (field.clone().with_data_type(numbers.data_type().clone()), numbers)
+    }
 }
 
 /// A part of a file.
@@ -70,6 +122,22 @@ pub struct Piece {
     pub bytes: Bytes,
     /// Whether it ends here.
     pub last: bool,
+}
+
+impl Open {
+    fn new(part: Part, segment: &Segment) -> Self {
+        // Of what is in storage only, a block would not be small any more when it is read.
+        let dictionary = |column: &String| match part.kind {
+            FileKind::Rows => Dictionary::new(segment, column),
+            _ => None,
+        };
+        let dictionaries: Vec<Option<Dictionary>> = part.columns.iter().map(dictionary).collect();
+        let values = |(at, dictionary): (usize, &Option<Dictionary>)| {
+            Some((at, Arc::new(dictionary.as_ref()?.values.clone()) as ArrayRef))
+        };
+        let file = FileWriter::new(part.codec, dictionaries.iter().enumerate().filter_map(values).collect());
+        Self { part, next: 0, file, names: Vec::new(), dictionaries, statistics: Vec::new() }
+    }
 }
 
 /// How many rows make a block when all `rows` take `bytes`.
@@ -92,7 +160,7 @@ impl Encoder {
         let rows = segment.len();
         // What every search may ask of each row.
         let asked = [Some(segment.schema().primary_key().name.as_str()), segment.schema().partition_column()];
-        let (mut narrow, mut narrow_bytes) = (Vec::new(), segment.versions().memory_bytes());
+        let (mut narrow, mut narrow_bytes) = (Vec::new(), 0);
         let mut parts = VecDeque::new();
         for (name, bytes) in segment.scalar_bytes() {
             if !asked.contains(&Some(name.as_str())) && bytes > NARROW_BYTES * rows {
@@ -117,7 +185,7 @@ impl Encoder {
         if rows > 0 {
             parts.push_back(Part { kind: FileKind::Deletes, columns: Vec::new(), codec, rows, step: BLOCK_ROWS_MAX });
         }
-        Self { parts, open: None, groups: Vec::new(), index: (0, 0), bytes: Vec::new(), has_layout: false }
+        Self { parts, codec, has_layout: false, ..Self::of_indexes() }
     }
 
     /// The bytes that the next call of [`Self::take`] gives.
@@ -135,16 +203,14 @@ impl Encoder {
         let open = match &mut self.open {
             Some(open) => open,
             None => match self.parts.pop_front() {
-                Some(part) => self.open.insert(Open {
-                    part,
-                    next: 0,
-                    file: FileWriter::default(),
-                    names: Vec::new(),
-                    statistics: Vec::new(),
-                }),
+                Some(part) => self.open.insert(Open::new(part, segment)),
                 None if !self.has_layout => {
+                    let Some((keys, filter)) = &self.keys else {
+                        self.keys = Some(self.keys_of(segment));
+                        return Some(None);
+                    };
                     self.has_layout = true;
-                    self.bytes = layout::encode(&self.groups);
+                    self.bytes = layout::encode(&self.groups, segment.versions(), self.codec, *keys, filter);
                     return Some(Some(self.take(FileKind::Layout, true)));
                 }
                 None => return self.index_step(segment),
@@ -157,8 +223,7 @@ impl Encoder {
                 vector_block(column.expect("the segment has not changed"), range.clone())
             }
             FileKind::Deletes => encode_tombstones(segment.schema(), &segment.deletes[range.clone()]),
-            FileKind::Rows => segment.block(&open.part.columns, range.clone(), true),
-            _ => segment.block(&open.part.columns, range.clone(), false),
+            _ => segment.block(&open.part.columns, range.clone()),
         };
         let statistics = |column: &ArrayRef| match open.part.kind {
             FileKind::Vector(_) => Statistics::default(),
@@ -168,15 +233,37 @@ impl Encoder {
         if open.next == 0 {
             open.names = block.schema_ref().fields().iter().map(|field| field.name().clone()).collect();
         }
-        open.file.push(&block, open.part.codec, &mut self.bytes);
+        let fields = block.schema();
+        let columns = fields.fields().iter().zip(block.columns()).enumerate();
+        let stored = columns.map(|(at, (field, column))| match open.dictionaries.get(at) {
+            Some(Some(dictionary)) => dictionary.encode(field, column),
+            _ => (field.as_ref().clone(), column.clone()),
+        });
+        open.file.push(&batch_of(stored, block.num_rows()), &mut self.bytes);
         open.next = range.end;
         if open.next < open.part.rows {
             return Some(None);
         }
-        let Open { part, file, names, statistics, .. } = self.open.take().expect("it is open");
-        let blocks = file.finish(block.schema_ref(), &mut self.bytes);
-        self.groups.push(Group::new(part.kind.clone(), names, part.codec, blocks, statistics));
+        let Open { part, file, names, statistics, dictionaries, .. } = self.open.take().expect("it is open");
+        let blocks = file.finish(&mut self.bytes);
+        let mut encodings: Vec<Encoding> = vec![Encoding::Plain; names.len()];
+        for (encoding, dictionary) in encodings.iter_mut().zip(dictionaries) {
+            *encoding = dictionary.map_or(Encoding::Plain, |dictionary| Encoding::Dictionary(dictionary.values));
+        }
+        self.groups.push(Group::new(part.kind.clone(), names, encodings, part.codec, blocks, statistics));
         Some(Some(self.take(part.kind, true)))
+    }
+
+    /// How many keys the rows have, and what tells which they have not.
+    fn keys_of(&self, segment: &Segment) -> (u32, KeyFilter) {
+        let mut hashes = segment.key_hashes();
+        hashes.sort_unstable();
+        hashes.dedup();
+        let range = layout::key_range(&self.groups, &segment.schema().primary_key().name);
+        let keys = hashes.len() as u64;
+        // Integers without gaps need none: their range tells.
+        let dense = range.is_some_and(|(least, most)| most.wrapping_sub(least).wrapping_add(1) as u64 == keys);
+        (keys as u32, if dense { KeyFilter::default() } else { KeyFilter::new(&hashes) })
     }
 
     /// The same of the graphs: as much as there is of each.
@@ -217,6 +304,8 @@ impl Encoder {
             groups: Vec::new(),
             index: (0, 0),
             bytes: Vec::new(),
+            codec: Codec::None,
+            keys: None,
             has_layout: true,
         }
     }

@@ -6,7 +6,7 @@ use arrow_schema::{DataType, Field};
 use bytes::Bytes;
 
 use super::arrow::batch_of;
-use super::layout::{self, Group};
+use super::layout::{self, Layout};
 use super::{Segment, Tombstone, Versions};
 use crate::base::{Error, Result, SegmentId};
 use crate::index::{Hnsw, IndexSpec};
@@ -18,7 +18,7 @@ use crate::model::{Batch, Key, Schema, VectorColumn, gather};
 pub enum FileKind {
     /// Where the blocks of the others lie, their checksums and statistics.
     Layout,
-    /// The narrow columns and the versions.
+    /// The narrow columns.
     Rows,
     /// This wide column.
     Column(String),
@@ -53,25 +53,21 @@ pub(super) fn vector_field(column: &VectorColumn) -> Field {
     Field::new(&column.field, DataType::FixedSizeList(item, column.dim as i32), false)
 }
 
-/// The files that a layout, the bytes of `name`, describes, each under its name in `names`.
+/// The layout in the bytes of `name`, whose files have the names in `names`.
 ///
 /// # Errors
 /// `Corrupt` when it is none, or describes a file that is not named or columns that the schema does not have.
-pub fn groups(
-    schema: &Arc<Schema>,
-    name: &str,
-    bytes: &[u8],
-    names: &BTreeMap<FileKind, String>,
-) -> Result<Vec<Group>> {
+pub fn layout(schema: &Arc<Schema>, name: &str, bytes: &[u8], names: &BTreeMap<FileKind, String>) -> Result<Layout> {
     let empty = Batch::empty(schema);
     let mut known: Vec<Field> =
         empty.scalars().schema_ref().fields().iter().map(|field| field.as_ref().clone()).collect();
     known.extend(empty.vectors().iter().map(vector_field));
     known.extend(Versions::default().to_arrow(0..0).map(|(field, _)| field));
-    let mut groups = layout::decode(bytes).map_err(|error| error.context(name))?;
+    let mut layout = layout::decode(bytes).map_err(|error| error.context(name))?;
+    let groups = &mut layout.groups;
     // A repair leaves deletes out that it could not read.
     groups.retain(|group| group.kind != FileKind::Deletes || names.contains_key(&group.kind));
-    for group in &mut groups {
+    for group in groups {
         let missing = || Error::corrupt(format!("{name}: the manifest names no file for its {:?}", group.kind));
         let file = names.get(&group.kind).ok_or_else(missing)?;
         let column = |column: &String| {
@@ -81,7 +77,7 @@ pub fn groups(
         let fields = group.columns.iter().map(column).collect::<Result<Vec<Field>>>()?;
         group.place(file, &arrow_schema::Schema::new(fields));
     }
-    Ok(groups)
+    Ok(layout)
 }
 
 /// The segment in `files`; columns of files without bytes stay in storage.
@@ -92,16 +88,17 @@ pub fn decode(
     id: SegmentId,
     schema: &Arc<Schema>,
     indexes: &BTreeMap<String, IndexSpec>,
-    groups: Vec<Group>,
+    mut layout: Layout,
     files: &BTreeMap<FileKind, StoredFile>,
 ) -> Result<Segment> {
     let missing = |what: &str| Error::corrupt(format!("segment {id}: no file has its {what}"));
     let bytes = |kind: &FileKind| files.get(kind).and_then(|file| file.bytes.as_ref());
     let mut columns: BTreeMap<String, ArrayRef> = BTreeMap::new();
-    let mut versions = Versions::default();
+    let versions = std::mem::take(&mut layout.versions);
+    let groups = &layout.groups;
     let mut vectors = BTreeMap::new();
     let mut deletes = Vec::new();
-    for group in &groups {
+    for group in groups {
         let Some(bytes) = bytes(&group.kind) else { continue };
         let parts = group.read_all(bytes)?;
         match &group.kind {
@@ -113,17 +110,8 @@ pub fn decode(
                     deletes.extend(decode_tombstones(schema, part).map_err(|error| error.context(&group.name))?);
                 }
             }
-            kind => {
-                let mut rest = Vec::new();
-                for part in parts {
-                    if *kind == FileKind::Rows {
-                        let (columns, of_part) = Versions::split(&part).map_err(|error| error.context(&group.name))?;
-                        versions.append(&of_part);
-                        rest.push(columns);
-                    } else {
-                        rest.push(part);
-                    }
-                }
+            _ => {
+                let rest = parts;
                 let Some(first) = rest.first() else { continue };
                 // Copied even when it is one part, of which a single column would keep all others in memory.
                 let row = |(part, batch): (u32, &RecordBatch)| (0..batch.num_rows() as u32).map(move |row| (part, row));
@@ -197,7 +185,7 @@ pub fn decode(
     }
     let scalars = batch_of(scalars, rows);
     let segment = Segment::from_parts(id, schema, indexes, scalars, vector_columns, versions, graphs, deletes);
-    segment.store(groups);
+    segment.store(layout);
     Ok(segment)
 }
 

@@ -2,11 +2,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 
 use super::arrow::{batch_bytes, column_bytes};
 use super::files::floats;
-use super::{BlockRef, Blocks, FileKind, Group, Known, Versions};
+use super::layout::key_range;
+use super::{BlockRef, Blocks, FileKind, Group, KeyFilter, Known, Layout, Versions, hash_int, hash_text};
 use crate::base::{Lsn, SegmentId, Version};
 use crate::index::{Hnsw, IndexKind, IndexSpec, Insertion, Vectors};
 use crate::model::batch::grow;
@@ -42,6 +44,16 @@ pub struct FieldIndex {
     pub graph: Option<Hnsw>,
 }
 
+/// What is known of a segment that is in storage.
+#[derive(Debug, Clone)]
+struct Stored {
+    groups: Vec<Arc<Group>>,
+    keys: usize,
+    /// Between what its keys lie, when they are integers.
+    key_range: Option<(i64, i64)>,
+    filter: KeyFilter,
+}
+
 /// Rows with their versions and indexes.
 #[derive(Debug, Clone)]
 pub struct Segment {
@@ -54,7 +66,7 @@ pub struct Segment {
     versions: Versions,
     indexes: Vec<FieldIndex>,
     /// Where its columns lie in storage, once they do.
-    stored: OnceLock<Vec<Arc<Group>>>,
+    stored: OnceLock<Stored>,
     /// The partitions of its rows, once somebody asked.
     partitions: OnceLock<PartitionSet>,
     /// Deletes that were applied while this segment was the growing one.
@@ -113,14 +125,16 @@ impl Segment {
     }
 
     /// Says where its columns lie in storage.
-    pub fn store(&self, groups: Vec<Group>) {
+    pub fn store(&self, layout: Layout) {
+        let key_range = key_range(&layout.groups, &self.schema.primary_key().name);
+        let groups = layout.groups.into_iter().map(Arc::new).collect();
         // The first to say so has said it all: a segment never changes.
-        let _ = self.stored.set(groups.into_iter().map(Arc::new).collect());
+        let _ = self.stored.set(Stored { groups, keys: layout.keys as usize, key_range, filter: layout.filter });
     }
 
     /// Where its columns lie in storage; nowhere before it is flushed.
     pub fn stored(&self) -> &[Arc<Group>] {
-        self.stored.get().map_or(&[], Vec::as_slice)
+        self.stored.get().map_or(&[], |stored| &stored.groups)
     }
 
     /// Its id.
@@ -505,8 +519,8 @@ impl Segment {
         (self.pick(rows, &|_| true, blocks), versions)
     }
 
-    /// Those scalar columns of some rows, all in memory; with their versions when they are asked for.
-    pub(super) fn block(&self, columns: &[String], rows: Range<usize>, versions: bool) -> RecordBatch {
+    /// Those scalar columns of some rows, all in memory.
+    pub(super) fn block(&self, columns: &[String], rows: Range<usize>) -> RecordBatch {
         let mut parts = Vec::new();
         for (start, chunk) in &self.chunks {
             let from = rows.start.max(*start);
@@ -521,8 +535,7 @@ impl Segment {
             let field = all.field_with_name(name).expect("a column of the schema").clone();
             (field, joined.column_by_name(name).expect("all columns are in memory").clone())
         };
-        let versions = versions.then(|| self.versions.to_arrow(rows.clone())).into_iter().flatten();
-        super::batch_of(columns.iter().map(column).chain(versions), rows.len())
+        super::batch_of(columns.iter().map(column), rows.len())
     }
 
     /// The scalar columns, and what they take in memory.
@@ -533,6 +546,44 @@ impl Segment {
             (field.name().clone(), bytes)
         };
         all.fields().iter().enumerate().map(of_column).collect()
+    }
+
+    /// The hashes of the primary keys of all rows.
+    pub fn key_hashes(&self) -> Vec<u64> {
+        let mut hashes = Vec::with_capacity(self.len());
+        for (_, chunk) in &self.chunks {
+            let column = self.key_column(chunk);
+            match column.as_any().downcast_ref::<Int64Array>() {
+                Some(keys) => hashes.extend(keys.values().iter().map(|&key| hash_int(key))),
+                None => hashes.extend(column.as_string::<i32>().iter().flatten().map(hash_text)),
+            }
+        }
+        hashes
+    }
+
+    fn key_column<'a>(&self, chunk: &'a RecordBatch) -> &'a ArrayRef {
+        chunk.column_by_name(&self.schema.primary_key().name).expect("keys are in memory")
+    }
+
+    /// Whether no two rows have the same key; false when that is not known.
+    pub fn has_distinct_keys(&self) -> bool {
+        self.stored.get().is_some_and(|stored| stored.keys == self.len())
+    }
+
+    /// Whether a row may have that key, of that hash; anything is thought before it is in storage.
+    pub fn may_have_key(&self, key: &Key, hash: u64) -> bool {
+        self.stored.get().is_none_or(|stored| {
+            let lies_between = match (key, stored.key_range) {
+                (Key::Int(key), Some((least, most))) => (least..=most).contains(key),
+                _ => true,
+            };
+            lies_between && stored.filter.may_have(hash)
+        })
+    }
+
+    /// The bytes of the filter of keys in memory.
+    pub fn key_filter_bytes(&self) -> usize {
+        self.stored.get().map_or(0, |stored| stored.filter.memory_bytes())
     }
 
     /// The primary keys of all rows.

@@ -1,19 +1,96 @@
 use std::sync::{Arc, OnceLock};
 
-use arrow_array::RecordBatch;
-use arrow_schema::Schema;
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema};
 use hashbrown::HashMap;
 
-use super::FileKind;
-use super::arrow::{Block, BlockReader};
-use super::statistics::Statistics;
+use super::arrow::{Block, BlockReader, batch_of};
+use super::statistics::{Range, Statistics};
+use super::{FileKind, KeyFilter, Versions};
 use crate::base::codec::{Reader, Write};
 use crate::base::compress::Codec;
 use crate::base::{Error, ErrorKind, Result};
+use crate::model::column::number_bytes;
 
 const MAGIC: &[u8; 8] = b"EDDYSEG\n";
 const VERSION: u16 = 1;
-const CODECS: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Zstd];
+
+/// How a column is written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Encoding {
+    /// Each value after the other.
+    #[default]
+    Plain,
+    /// Text as numbers of these values: as `Int8` where there are at most 128, else as `Int16`.
+    Dictionary(StringArray),
+}
+
+impl Encoding {
+    /// The type of a column in blocks.
+    fn data_type(&self, plain: &DataType) -> DataType {
+        match self {
+            Self::Plain => plain.clone(),
+            Self::Dictionary(values) => Self::index_type(values.len()),
+        }
+    }
+
+    /// The type of the numbers of so many values.
+    pub(super) fn index_type(values: usize) -> DataType {
+        if values <= 128 { DataType::Int8 } else { DataType::Int16 }
+    }
+
+    /// The name by which tools call it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Dictionary(_) => "dictionary",
+        }
+    }
+
+    /// The values of a column of a block.
+    fn decode(&self, field: &Field, stored: &ArrayRef) -> Result<(Field, ArrayRef)> {
+        let Self::Dictionary(values) = self else { return Ok((field.clone(), stored.clone())) };
+        let numbers = (number_bytes(stored), stored.data_type());
+        let value = |row: usize| {
+            if stored.is_null(row) {
+                return Ok(None);
+            }
+            let number = match &numbers {
+                (Some(bytes), DataType::Int8) => isize::from(bytes.typed_data::<i8>()[row]),
+                (Some(bytes), _) => isize::from(bytes.typed_data::<i16>()[row]),
+                (None, _) => -1,
+            };
+            let known = usize::try_from(number).ok().filter(|number| *number < values.len());
+            let wrong = || Error::corrupt(format!("column {:?}: value {number} of {}", field.name(), values.len()));
+            known.map(|number| Some(values.value(number))).ok_or_else(wrong)
+        };
+        let text = (0..stored.len()).map(value).collect::<Result<StringArray>>()?;
+        Ok((field.clone().with_data_type(DataType::Utf8), Arc::new(text)))
+    }
+}
+
+/// All that is known of a segment without reading its columns.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The files of columns.
+    pub groups: Vec<Group>,
+    /// The versions of the rows.
+    pub versions: Versions,
+    /// How many keys the rows have: fewer than there are rows where some were replaced.
+    pub keys: u32,
+    /// Which keys they do not have.
+    pub filter: KeyFilter,
+}
+
+/// Between what the values of that column of `rows` lie, when they are integers.
+pub(super) fn key_range(groups: &[Group], column: &str) -> Option<(i64, i64)> {
+    let rows = groups.iter().find(|group| group.kind == FileKind::Rows)?;
+    let at = rows.columns.iter().position(|name| name == column)?;
+    rows.statistics.iter().try_fold((i64::MAX, i64::MIN), |(least, most), block| match block[at].range {
+        Range::Int(from, to) => Some((least.min(from), most.max(to))),
+        _ => None,
+    })
+}
 
 /// Columns that lie in one file, and where its blocks are.
 #[derive(Debug, Clone)]
@@ -24,6 +101,8 @@ pub struct Group {
     pub name: Arc<str>,
     /// Its columns, in order.
     pub columns: Vec<String>,
+    /// How each is written.
+    pub encodings: Vec<Encoding>,
     /// How it is compressed.
     pub codec: Codec,
     /// Its blocks, in order of their rows.
@@ -41,6 +120,7 @@ impl Group {
     pub(super) fn new(
         kind: FileKind,
         columns: Vec<String>,
+        encodings: Vec<Encoding>,
         codec: Codec,
         blocks: Vec<Block>,
         statistics: Vec<Vec<Statistics>>,
@@ -55,6 +135,7 @@ impl Group {
             kind,
             name: "".into(),
             columns,
+            encodings,
             codec,
             blocks,
             statistics,
@@ -67,7 +148,12 @@ impl Group {
     /// Says where it lies and what its columns are: from then on it can be read.
     pub(super) fn place(&mut self, name: &str, schema: &Schema) {
         self.name = name.into();
-        self.reader = Some(BlockReader::new(schema));
+        let stored = schema
+            .fields()
+            .iter()
+            .zip(&self.encodings)
+            .map(|(field, encoding)| field.as_ref().clone().with_data_type(encoding.data_type(field.data_type())));
+        self.reader = Some(BlockReader::new(&Schema::new(stored.collect::<Vec<Field>>()), self.codec));
     }
 
     /// All its blocks.
@@ -127,7 +213,20 @@ impl Group {
     /// `Corrupt` when they are not those that were written; the file and the place in it are named.
     pub fn read(&self, block: usize, bytes: &[u8]) -> Result<RecordBatch> {
         let reader = self.reader.as_ref().expect("groups are placed before they are read");
-        reader.read(&self.blocks[block], bytes).map_err(|error| error.context(&self.name))
+        let stored = reader.read(&self.blocks[block], bytes);
+        stored.and_then(|stored| self.decoded(stored)).map_err(|error| error.context(&self.name))
+    }
+
+    /// The columns of a block as they are in memory.
+    fn decoded(&self, stored: RecordBatch) -> Result<RecordBatch> {
+        if self.encodings.iter().all(|encoding| *encoding == Encoding::Plain) {
+            return Ok(stored);
+        }
+        let fields = stored.schema();
+        let columns = fields.fields().iter().zip(stored.columns()).zip(&self.encodings);
+        let columns =
+            columns.map(|((field, column), encoding)| encoding.decode(field, column)).collect::<Result<Vec<_>>>()?;
+        Ok(batch_of(columns, stored.num_rows()))
     }
 
     /// All blocks, from the bytes of the file, whose checksum the caller has checked.
@@ -137,7 +236,8 @@ impl Group {
             let end = start.saturating_add(block.len as usize);
             let cut = || Error::corrupt(format!("{}: {} bytes; block {index} ends at {end}", self.name, bytes.len()));
             let reader = self.reader.as_ref().expect("groups are placed before they are read");
-            reader.decode(block, bytes.get(start..end).ok_or_else(cut)?).map_err(|error| error.context(&self.name))
+            let stored = reader.decode(block, bytes.get(start..end).ok_or_else(cut)?);
+            stored.and_then(|stored| self.decoded(stored)).map_err(|error| error.context(&self.name))
         };
         self.blocks.iter().enumerate().map(of_block).collect()
     }
@@ -191,7 +291,7 @@ fn text(reader: &mut Reader<'_>) -> Result<String> {
 }
 
 /// The bytes of a layout: see the table in `src/docs/formats.md`.
-pub(super) fn encode(groups: &[Group]) -> Vec<u8> {
+pub(super) fn encode(groups: &[Group], versions: &Versions, codec: Codec, keys: u32, filter: &KeyFilter) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.put_u16(VERSION);
     out.put_u16(groups.len() as u16);
@@ -203,10 +303,20 @@ pub(super) fn encode(groups: &[Group]) -> Vec<u8> {
             _ => (0, ""),
         };
         out.put_u8(kind);
-        out.put_u8(CODECS.iter().position(|codec| *codec == group.codec).unwrap_or_default() as u8);
+        out.put_u8(group.codec as u8);
         put_text(&mut out, field);
         out.put_u16(group.columns.len() as u16);
-        group.columns.iter().for_each(|column| put_text(&mut out, column));
+        for (column, encoding) in group.columns.iter().zip(&group.encodings) {
+            put_text(&mut out, column);
+            match encoding {
+                Encoding::Plain => out.put_u8(0),
+                Encoding::Dictionary(values) => {
+                    out.put_u8(1);
+                    out.put_u16(values.len() as u16);
+                    values.iter().flatten().for_each(|value| put_text(&mut out, value));
+                }
+            }
+        }
         out.put_u32(group.blocks.len() as u32);
         for (block, statistics) in group.blocks.iter().zip(&group.statistics) {
             out.put_u32(block.rows);
@@ -216,11 +326,35 @@ pub(super) fn encode(groups: &[Group]) -> Vec<u8> {
             statistics.iter().for_each(|column| column.encode(&mut out));
         }
     }
+    versions.encode(codec, &mut out);
+    out.put_u32(keys);
+    filter.encode(&mut out);
     out
 }
 
-/// The groups in `bytes`.
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Group>> {
+fn encoding(reader: &mut Reader<'_>) -> Result<Encoding> {
+    let at = reader.offset();
+    match reader.u8()? {
+        0 => Ok(Encoding::Plain),
+        1 => {
+            let values = (0..reader.u16()?).map(|_| text(reader)).collect::<Result<Vec<String>>>()?;
+            Ok(Encoding::Dictionary(StringArray::from_iter_values(values)))
+        }
+        other => Err(Error::corrupt(format!("at byte {at}: encoding {other}"))),
+    }
+}
+
+/// The layout in `bytes`, for tools: its files have no names and cannot be read.
+///
+/// # Errors
+/// `Corrupt` when it is none, `Unsupported` for one of another version.
+#[cfg(feature = "server")]
+pub fn describe(bytes: &[u8]) -> Result<Layout> {
+    decode(bytes)
+}
+
+/// The layout in `bytes`.
+pub(super) fn decode(bytes: &[u8]) -> Result<Layout> {
     let mut reader = Reader::new(bytes);
     if reader.bytes(8)? != MAGIC {
         return Err(Error::corrupt("at byte 0: not the start of a layout"));
@@ -244,8 +378,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Group>> {
             other => return Err(Error::corrupt(format!("at byte {at}: files of kind {other}"))),
         };
         let unknown = || Error::corrupt(format!("at byte {}: codec {codec}", at + 1));
-        let codec = *CODECS.get(usize::from(codec)).ok_or_else(unknown)?;
-        let columns = (0..reader.u16()?).map(|_| text(&mut reader)).collect::<Result<Vec<_>>>()?;
+        let codec = *Codec::ALL.get(usize::from(codec)).ok_or_else(unknown)?;
+        let columns = (0..reader.u16()?).map(|_| Ok((text(&mut reader)?, encoding(&mut reader)?)));
+        let (columns, encodings): (Vec<_>, Vec<_>) = columns.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let (mut blocks, mut statistics) = (Vec::new(), Vec::new());
         let mut rows = 0u32;
         for _ in 0..reader.u32()? {
@@ -257,10 +392,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Group>> {
             blocks.push(block);
             statistics.push(columns.iter().map(|_| Statistics::decode(&mut reader)).collect::<Result<Vec<_>>>()?);
         }
-        groups.push(Group::new(kind, columns, codec, blocks, statistics));
+        groups.push(Group::new(kind, columns, encodings, codec, blocks, statistics));
     }
+    let (versions, keys) = (Versions::decode(&mut reader)?, reader.u32()?);
+    let filter = KeyFilter::decode(&mut reader)?;
     if reader.remaining() > 0 {
         return Err(Error::corrupt(format!("at byte {}: bytes after the end of a layout", reader.offset())));
     }
-    Ok(groups)
+    Ok(Layout { groups, versions, keys, filter })
 }

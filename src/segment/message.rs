@@ -1,9 +1,10 @@
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::convert::IpcSchemaEncoder;
+use arrow_ipc::writer::DictionaryTracker;
 use arrow_ipc::{
-    BodyCompression, BodyCompressionArgs, BodyCompressionMethod, Buffer, CompressionType, FieldNode, Message,
-    MessageArgs, MessageHeader, MetadataVersion, RecordBatchArgs,
+    BodyCompression, BodyCompressionArgs, BodyCompressionMethod, Buffer, CompressionType, DictionaryBatch,
+    DictionaryBatchArgs, FieldNode, Message, MessageArgs, MessageHeader, MetadataVersion, RecordBatchArgs,
 };
 use arrow_schema::{DataType, Schema};
 use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
@@ -15,20 +16,32 @@ use crate::base::compress::Codec;
 // arrow-ipc's writer serves dictionaries and every other type there is, and compares arrays to do so: 30 kB of what a browser
 // downloads. Columns of collections are bits, numbers, text, and lists of these.
 
+/// A schema, whose dictionaries are numbered in its order.
+pub(super) fn encode_schema<'a>(
+    builder: &mut FlatBufferBuilder<'a>,
+    schema: &Schema,
+) -> WIPOffset<arrow_ipc::Schema<'a>> {
+    let mut tracker = DictionaryTracker::new(false);
+    IpcSchemaEncoder::new().with_dictionary_tracker(&mut tracker).schema_to_fb_offset(builder, schema)
+}
+
 /// The message that tells a schema.
 pub(super) fn schema_message(schema: &Schema) -> Vec<u8> {
     let mut builder = FlatBufferBuilder::new();
-    let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, schema);
+    let schema = encode_schema(&mut builder, schema);
     finish(builder, MessageHeader::Schema, schema.as_union_value(), &[])
 }
 
-/// The message of a record batch, its buffers compressed with `codec`. Panics on a column of a type that collections do not have.
-pub(super) fn batch_message(batch: &RecordBatch, codec: Codec) -> Vec<u8> {
+/// The message of a record batch, its buffers compressed with `codec`; with `dictionary`, that of a dictionary of that number, whose
+/// values are the only column. Panics on a column of a type that collections do not have.
+pub(super) fn batch_message(batch: &RecordBatch, codec: Codec, dictionary: Option<i64>) -> Vec<u8> {
+    // What compresses whole files compresses no buffer.
+    let codec = if codec.is_stream() { Codec::None } else { codec };
     let mut body = Body { codec, nodes: Vec::new(), places: Vec::new(), bytes: Vec::new() };
     for column in batch.columns() {
         body.push(column);
     }
-    record_batch_message(batch.num_rows() as i64, &body.nodes, &body.places, codec, &body.bytes)
+    record_batch_message(batch.num_rows() as i64, &body.nodes, &body.places, codec, &body.bytes, dictionary)
 }
 
 /// The message of a record batch whose buffers are compressed with `codec` already.
@@ -38,11 +51,12 @@ pub(super) fn record_batch_message(
     places: &[Buffer],
     codec: Codec,
     body: &[u8],
+    dictionary: Option<i64>,
 ) -> Vec<u8> {
     let mut builder = FlatBufferBuilder::new();
     let (nodes, buffers) = (builder.create_vector(nodes), builder.create_vector(places));
     let codec = match codec {
-        Codec::None => None,
+        Codec::None | Codec::Gzip | Codec::Snappy => None,
         Codec::Lz4 => Some(CompressionType::LZ4_FRAME),
         Codec::Zstd => Some(CompressionType::ZSTD),
     };
@@ -57,7 +71,12 @@ pub(super) fn record_batch_message(
         variadicBufferCounts: None,
     };
     let batch = arrow_ipc::RecordBatch::create(&mut builder, &args);
-    finish(builder, MessageHeader::RecordBatch, batch.as_union_value(), body)
+    let Some(id) = dictionary else {
+        return finish(builder, MessageHeader::RecordBatch, batch.as_union_value(), body);
+    };
+    let args = DictionaryBatchArgs { id, data: Some(batch), isDelta: false };
+    let dictionary = DictionaryBatch::create(&mut builder, &args);
+    finish(builder, MessageHeader::DictionaryBatch, dictionary.as_union_value(), body)
 }
 
 fn finish(

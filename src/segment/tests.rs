@@ -74,13 +74,13 @@ fn open(files: &[SegmentFile], cold: impl Fn(&FileKind) -> bool) -> Result<Segme
     let name = |kind: &FileKind| format!("s/{kind:?}").to_lowercase();
     let names = files.iter().map(|file| (file.kind.clone(), name(&file.kind))).collect();
     let layout = files.iter().find(|file| file.kind == FileKind::Layout).unwrap();
-    let groups = groups(&spec.schema, "s/layout", &layout.bytes, &names)?;
+    let layout = super::layout(&spec.schema, "s/layout", &layout.bytes, &names)?;
     let stored = |file: &SegmentFile| StoredFile {
         name: name(&file.kind),
         bytes: (!cold(&file.kind)).then(|| file.bytes.clone()),
     };
     let files = files.iter().map(|file| (file.kind.clone(), stored(file))).collect();
-    decode(SegmentId(7), &spec.schema, &spec.indexes, groups, &files)
+    decode(SegmentId(7), &spec.schema, &spec.indexes, layout, &files)
 }
 
 /// Reads what is needed out of `files`.
@@ -103,9 +103,7 @@ fn all_fields() -> Vec<String> {
 
 #[test]
 fn what_is_written_is_read_with_every_codec() {
-    for (rows, codec) in
-        [(0, Codec::Zstd), (1, Codec::Zstd), (9_000, Codec::Zstd), (3_000, Codec::Lz4), (100, Codec::None)]
-    {
+    for (rows, codec) in Codec::ALL.into_iter().flat_map(|codec| [0, 1, 200, 9_000].map(|rows| (rows, codec))) {
         let written = segment(rows);
         let files = encode(&written, codec);
         let read = open(&files, |_| false).unwrap();
@@ -189,6 +187,90 @@ fn rows_are_put_together_from_the_blocks_that_they_need() {
 }
 
 #[test]
+fn few_texts_are_written_as_numbers_of_a_dictionary() {
+    let files = encode(&segment(9_000), Codec::None);
+    let segment = open(&files, |_| false).unwrap();
+    let rows = segment.stored().iter().find(|group| group.kind == FileKind::Rows).unwrap();
+    for (column, encoding) in rows.columns.iter().zip(&rows.encodings) {
+        assert_eq!(encoding.as_str(), if column == "kind" { "dictionary" } else { "plain" }, "{column}");
+    }
+    let text = segment.stored().iter().find(|group| group.kind == FileKind::Column("text".to_owned())).unwrap();
+    assert_eq!(text.encodings, [Encoding::Plain]);
+    // As another reader of Arrow sees it.
+    let file = files.iter().find(|file| file.kind == FileKind::Rows).unwrap();
+    let read: Vec<_> = crate::model::IpcReader::new(file.bytes.clone()).unwrap().collect::<Result<_>>().unwrap();
+    let kind = read[0].column_by_name("kind").unwrap();
+    assert_eq!(format!("{}", kind.data_type()), "Dictionary(Int8, Utf8)");
+    let kinds = arrow_array::cast::AsArray::as_dictionary::<arrow_array::types::Int8Type>(kind);
+    let kinds = kinds.downcast_dict::<arrow_array::StringArray>().unwrap();
+    let expected = (0..read[0].num_rows()).map(|id| Some(["amber", "birch", "cedar"][id % 3]));
+    assert!(kinds.into_iter().eq(expected));
+}
+
+/// A file in a codec that Arrow does not know is a standard stream of an Arrow file, and each block a part of it.
+#[test]
+fn streams_hold_a_plain_arrow_file() {
+    let plain = encode(&segment(3_000), Codec::None);
+    for codec in [Codec::Gzip, Codec::Snappy] {
+        let files = encode(&segment(3_000), codec);
+        let segment = open(&files, |kind| matches!(kind, FileKind::Column(_))).unwrap();
+        for (file, plain) in files.iter().zip(&plain).filter(|(file, _)| file.kind != FileKind::Layout) {
+            let group = segment.stored().iter().find(|group| group.kind == file.kind).unwrap();
+            assert_eq!(group.codec, if matches!(file.kind, FileKind::Vector(_)) { Codec::None } else { codec });
+            if group.codec == Codec::None {
+                continue;
+            }
+            let last = &group.blocks[group.blocks.len() - 1];
+            let end = last.offset as usize + last.len as usize;
+            let pieces =
+                group.blocks.iter().map(|block| block.offset as usize..(block.offset as usize + block.len as usize));
+            let pieces: Vec<Vec<u8>> = pieces
+                .chain(std::iter::once(end..file.bytes.len()))
+                .map(|piece| crate::base::compress::decompress_stream(codec, &file.bytes[piece]).unwrap())
+                .collect();
+            let pieces = pieces.concat();
+            assert!(plain.bytes.ends_with(&pieces), "{:?}", file.kind);
+            if file.kind != FileKind::Deletes {
+                assert!(pieces.len() > plain.bytes.len() * 9 / 10 && file.bytes.len() * 2 < plain.bytes.len());
+            }
+            #[cfg(native)]
+            {
+                let mut others: Box<dyn std::io::Read> = match codec {
+                    Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(&file.bytes[..])),
+                    _ => Box::new(snap::read::FrameDecoder::new(&file.bytes[..])),
+                };
+                let mut read = Vec::new();
+                others.read_to_end(&mut read).unwrap();
+                assert!(read == plain.bytes, "{:?} by another reader", file.kind);
+            }
+        }
+        let rows = [5, 2_999];
+        let blocks = fetch(&files, &segment.needs(&rows, &|_| true, &Blocks::default()));
+        let expected = open(&plain, |_| false).unwrap().take(&rows, &Blocks::default());
+        assert_eq!(segment.take(&rows, &blocks).0.to_arrow(), expected.0.to_arrow());
+    }
+}
+
+#[test]
+fn filters_know_the_keys() {
+    let mut written = segment(2_000);
+    let again = Batch::from_rows(&spec().schema, vec![row(7)]).unwrap();
+    assert!(open(&encode(&written, Codec::Zstd), |_| false).unwrap().has_distinct_keys());
+    written.push(&again, &[Version::default()], Lsn(9));
+    let read = open(&encode(&written, Codec::Zstd), |_| false).unwrap();
+    assert!(!read.has_distinct_keys() && !written.has_distinct_keys());
+    let may_have = |read: &Segment, key: i64| read.may_have_key(&Key::Int(key), hash_int(key));
+    assert!((0..2_000).all(|key| may_have(&read, key)) && written.may_have_key(&Key::Int(9_000), 0));
+    assert!((-3_000..0).chain(2_000..9_000).all(|key| !may_have(&read, key)));
+    assert_eq!(read.key_filter_bytes(), 0, "integers without gaps need none");
+    // A gap, in which a key may be thought to be there.
+    written.push(&Batch::from_rows(&spec().schema, vec![row(9_000)]).unwrap(), &[Version::default()], Lsn(10));
+    let read = open(&encode(&written, Codec::Zstd), |_| false).unwrap();
+    assert!((0..2_000).chain([9_000]).all(|key| may_have(&read, key)) && read.key_filter_bytes() > 2 * 2_001);
+    assert!((2_000..9_000).filter(|&key| may_have(&read, key)).count() < 4 && !may_have(&read, 9_001));
+}
+
+#[test]
 fn statistics_tell_the_bounds_of_each_block() {
     let segment = open(&encode(&segment(9_000), Codec::Zstd), |_| false).unwrap();
     let rows = segment.stored().iter().find(|group| group.kind == FileKind::Rows).unwrap();
@@ -211,7 +293,7 @@ fn golden(name: &str) -> std::path::PathBuf {
 #[cfg(native)]
 #[expect(clippy::disallowed_methods, reason = "the test reads golden files")]
 fn golden_files_are_read() {
-    for codec in [Codec::Zstd, Codec::Lz4] {
+    for codec in [Codec::Zstd, Codec::Lz4, Codec::Gzip, Codec::Snappy] {
         let written = segment(500);
         let name = |kind: &FileKind| {
             let name = format!("{}-{kind:?}.arrow", codec.as_str()).to_lowercase();
@@ -247,6 +329,24 @@ fn a_later_layout_is_refused_as_such() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn versions_come_back(rows in prop::collection::vec(any::<[u64; 4]>(), 0..100), near in any::<bool>(), codec in 0usize..5) {
+        let mut versions = Versions::default();
+        for [timestamp, origin, sequence, lsn] in rows {
+            let shift = if near { 60 } else { 0 };
+            let version = Version {
+                timestamp: Timestamp(timestamp >> shift),
+                origin: ReplicaId(origin >> shift),
+                sequence: Sequence(sequence >> shift),
+            };
+            versions.push(version, Lsn(lsn >> shift));
+        }
+        let mut bytes = Vec::new();
+        versions.encode(Codec::ALL[codec], &mut bytes);
+        let read = Versions::decode(&mut crate::base::codec::Reader::new(&bytes)).unwrap();
+        prop_assert_eq!(format!("{read:?}"), format!("{versions:?}"));
+    }
 
     /// Bytes that are wrong in spite of their checksums, as an attacker makes them, are an error or other values.
     #[test]

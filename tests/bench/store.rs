@@ -230,7 +230,7 @@ async fn large(directory: &Path) -> Result<Json> {
 /// Bytes on disk of a row of the sample, by codec.
 async fn codecs(bytes: &[u8], directory: &Path) -> Result<Json> {
     let mut told = serde_json::Map::new();
-    for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
+    for codec in Codec::ALL {
         let store = directory.join(format!("codec-{}", codec.as_str()));
         let db = open(&store, Options { codec, ..Options::default() }).await?;
         let collection = db.load_dataset("symbols", bytes.to_vec().into(), |_, _| {}).await?;

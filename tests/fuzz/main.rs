@@ -113,7 +113,7 @@ fn seeds() -> Seeds {
     add("log", "golden", golden("log-v1.bin"));
     add("log", "frames", log());
 
-    for codec in [Codec::Zstd, Codec::Lz4, Codec::None] {
+    for codec in Codec::ALL {
         add("segment", codec.as_str(), targets::join_files(&encode(&segment(20), codec)));
     }
     add("segment", "empty", targets::join_files(&encode(&segment(0), Codec::Zstd)));

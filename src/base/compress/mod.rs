@@ -1,12 +1,14 @@
-//! Zstandard and LZ4 frames, read and written in Rust alone, so that every target writes the same bytes.
+//! Zstandard, LZ4, gzip and Snappy, read and written in Rust alone, so that every target writes the same bytes.
 //!
 //! The C libraries do not compile for browsers without a C toolchain, and the Rust crates cost the browser ten times what this
-//! does. Frames are those of RFC 8878 and of the LZ4 frame format 1.6: other readers open them. Deliberately absent:
-//! dictionaries, and checking the optional content checksum, for whoever stores frames checks their bytes before.
+//! does. Frames are those of RFC 8878, of the LZ4 frame format 1.6, of RFC 1952 and of the Snappy framing format: other readers open
+//! them. Deliberately absent: dictionaries, and checking the content checksums, for whoever stores frames checks their bytes before.
 
 mod bits;
 mod fse;
+mod gzip;
 mod lz4;
+mod snappy;
 // Against the C library and another LZ4, which are native.
 #[cfg(all(test, native))]
 mod tests;
@@ -24,16 +26,30 @@ pub enum Codec {
     /// Zstandard frames.
     #[default]
     Zstd,
+    /// Members of a gzip file: what every tool opens.
+    Gzip,
+    /// Snappy's framing format: larger, and the fastest to read.
+    Snappy,
 }
 
 impl Codec {
+    /// All there are.
+    pub const ALL: [Self; 5] = [Self::None, Self::Lz4, Self::Zstd, Self::Gzip, Self::Snappy];
+
     /// The name by which options and manifests call it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Lz4 => "lz4",
             Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
         }
+    }
+
+    /// Whether streams of it, one after the other, are one stream of the bytes of all: the codecs of whole files.
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Gzip | Self::Snappy)
     }
 }
 
@@ -41,10 +57,10 @@ impl std::str::FromStr for Codec {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        [Self::None, Self::Lz4, Self::Zstd]
-            .into_iter()
-            .find(|codec| codec.as_str() == name)
-            .ok_or_else(|| Error::invalid(format!("codec {name:?}; expected \"zstd\", \"lz4\" or \"none\"")))
+        Self::ALL.into_iter().find(|codec| codec.as_str() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            Error::invalid(format!("codec {name:?}; expected one of: {names}"))
+        })
     }
 }
 
@@ -54,6 +70,8 @@ pub fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
         Codec::None => bytes.to_vec(),
         Codec::Lz4 => lz4::compress(bytes),
         Codec::Zstd => zstd::compress(bytes),
+        Codec::Gzip => gzip::compress(bytes),
+        Codec::Snappy => snappy::compress(bytes),
     }
 }
 
@@ -66,10 +84,27 @@ pub fn decompress(codec: Codec, bytes: &[u8], len: usize) -> Result<Vec<u8>> {
         Codec::None => Some(bytes.to_vec()),
         Codec::Lz4 => lz4::decompress(bytes, len),
         Codec::Zstd => zstd::decompress(bytes, len),
+        Codec::Gzip => gzip::decompress(bytes, len),
+        Codec::Snappy => snappy::decompress(bytes, len),
     };
     decoded
         .filter(|decoded| decoded.len() == len)
         .ok_or_else(|| Error::corrupt(format!("no {} frame of {len} bytes", codec.as_str())))
+}
+
+/// All that a stream holds; the bytes themselves with another codec. Memory grows with what is decoded.
+///
+/// # Errors
+/// `Corrupt` when the stream is damaged.
+pub fn decompress_stream(codec: Codec, bytes: &[u8]) -> Result<Vec<u8>> {
+    let decoded = match codec {
+        Codec::Gzip => {
+            gzip::decompress(bytes, gzip::claim(bytes)).filter(|decoded| decoded.len() == gzip::claim(bytes))
+        }
+        Codec::Snappy => snappy::decompress(bytes, usize::MAX),
+        _ => Some(bytes.to_vec()),
+    };
+    decoded.ok_or_else(|| Error::corrupt(format!("no {} stream", codec.as_str())))
 }
 
 /// How many bytes from `a` and from `b` on are equal, at most up to `end`; `a < b`.

@@ -55,6 +55,20 @@ fn other_readers_open_what_is_written() {
         lz4_flex::frame::FrameDecoder::new(frame.as_slice()).read_to_end(&mut read).unwrap();
         assert!(read == bytes, "lz4, {} bytes", bytes.len());
         assert!(decompress(Codec::Lz4, &frame, bytes.len()).unwrap() == bytes, "lz4, {} bytes", bytes.len());
+        let stream = compress(Codec::Gzip, &bytes);
+        let mut read = Vec::new();
+        flate2::read::MultiGzDecoder::new([stream.clone(), stream.clone()].concat().as_slice())
+            .read_to_end(&mut read)
+            .unwrap();
+        assert!(read == [bytes.clone(), bytes.clone()].concat(), "gzip, {} bytes", bytes.len());
+        assert!(decompress_stream(Codec::Gzip, &stream).unwrap() == bytes, "gzip, {} bytes", bytes.len());
+        let stream = compress(Codec::Snappy, &bytes);
+        let mut read = Vec::new();
+        snap::read::FrameDecoder::new([stream.clone(), stream.clone()].concat().as_slice())
+            .read_to_end(&mut read)
+            .unwrap();
+        assert!(read == [bytes.clone(), bytes.clone()].concat(), "snappy, {} bytes", bytes.len());
+        assert!(decompress_stream(Codec::Snappy, &stream).unwrap() == bytes, "snappy, {} bytes", bytes.len());
     }
 }
 
@@ -69,6 +83,21 @@ fn what_other_writers_write_is_read() {
         writer.write_all(&bytes).unwrap();
         let frame = writer.finish().unwrap();
         assert!(decompress(Codec::Lz4, &frame, bytes.len()).unwrap() == bytes, "{} bytes", bytes.len());
+        for level in [0, 1, 6, 9] {
+            let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+            writer.write_all(&bytes).unwrap();
+            let stream = writer.finish().unwrap();
+            assert!(decompress_stream(Codec::Gzip, &stream).unwrap() == bytes, "{} bytes", bytes.len());
+        }
+        let mut writer = snap::write::FrameEncoder::new(Vec::new());
+        writer.write_all(&bytes).unwrap();
+        let stream = writer.into_inner().unwrap();
+        // Of nothing, that writer writes nothing.
+        assert!(
+            bytes.is_empty() || decompress_stream(Codec::Snappy, &stream).unwrap() == bytes,
+            "{} bytes",
+            bytes.len()
+        );
     }
 }
 
@@ -77,6 +106,14 @@ fn text_shrinks_nearly_as_much_as_with_the_reference() {
     let text = include_str!("zstd.rs");
     let ours = compress(Codec::Zstd, text.as_bytes()).len();
     let reference = ::zstd::bulk::compress(text.as_bytes(), 1).unwrap().len();
+    assert!(ours < reference + reference / 8, "{ours} bytes; the reference needs {reference} of {}", text.len());
+    let ours = compress(Codec::Gzip, text.as_bytes()).len();
+    let mut reference = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
+    reference.write_all(text.as_bytes()).unwrap();
+    let reference = reference.finish().unwrap().len();
+    assert!(ours < reference + reference / 8, "{ours} bytes; the reference needs {reference} of {}", text.len());
+    let ours = compress(Codec::Snappy, text.as_bytes()).len();
+    let reference = snap::raw::Encoder::new().compress_vec(text.as_bytes()).unwrap().len();
     assert!(ours < reference + reference / 8, "{ours} bytes; the reference needs {reference} of {}", text.len());
 }
 
@@ -87,9 +124,9 @@ proptest! {
         len in 0usize..3000,
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
-        lz4 in any::<bool>(),
+        codec in 1usize..5,
     ) {
-        let codec = if lz4 { Codec::Lz4 } else { Codec::Zstd };
+        let codec = Codec::ALL[codec];
         let bytes = sample(seed, len);
         let mut frame = compress(codec, &bytes);
         for (at, byte) in damage {
@@ -103,6 +140,10 @@ proptest! {
             if let Ok(decoded) = decompress(codec, &frame, len) {
                 prop_assert_eq!(decoded.len(), len);
             }
+        }
+        if let Ok(decoded) = decompress_stream(codec, &frame) {
+            // No codec holds more than this in a byte.
+            prop_assert!(decoded.len() <= frame.len() * 1_100);
         }
     }
 }
