@@ -199,10 +199,40 @@ export class Database<B extends boolean = false> {
 
   /**
    * All collections with their indexes in one file, each as it was at one moment: to keep, to move to another browser, or to open with the
-   * command `eddy restore`. It is put together in memory.
+   * command `eddy restore`. It comes in small parts: a browser may keep those of a large file on disk.
    */
   async exportFile(): Promise<Blob> {
-    return new Blob([required(await this.#client.request('exportFile'))], { type: 'application/octet-stream' });
+    const parts: Blob[] = [];
+    await this.#export(async (piece) => void parts.push(new Blob([piece])));
+    return new Blob(parts, { type: 'application/octet-stream' });
+  }
+
+  /**
+   * The same as {@link Database.exportFile} into a stream, such as that of a file which `showSaveFilePicker` gives, never more than a few MiB
+   * in memory. The stream is closed at the end, and aborted when something fails.
+   */
+  async exportTo(stream: WritableStream<Uint8Array>): Promise<void> {
+    const writer = stream.getWriter();
+    try {
+      await this.#export((piece) => writer.write(piece));
+      await writer.close();
+    } catch (error) {
+      await writer.abort(error).catch(() => {});
+      throw error;
+    }
+  }
+
+  async #export(write: (piece: Bytes) => Promise<void>): Promise<void> {
+    const key = decode(required(await this.#client.request('exportFile'))) as string;
+    try {
+      for (;;) {
+        const piece = required(await this.#client.request('exportPiece', key));
+        if (piece.length === 0) return;
+        await write(piece);
+      }
+    } finally {
+      await this.#client.request('exportEnd', key).catch(() => {});
+    }
   }
 
   /**
@@ -211,8 +241,9 @@ export class Database<B extends boolean = false> {
    * @throws {@link EddyError} `corrupt` when the file was cut or changed, `already_exists` when a collection of that name is there.
    */
   async importFile(file: Blob | ArrayBuffer | Uint8Array): Promise<string[]> {
-    const given = file instanceof Blob ? await file.arrayBuffer() : file;
-    const bytes = given instanceof Uint8Array ? (given.slice() as Bytes) : new Uint8Array(given.slice(0));
+    // What is sent is gone afterwards: what the caller has is copied.
+    const bytes =
+      file instanceof Blob ? new Uint8Array(await file.arrayBuffer()) : file instanceof Uint8Array ? (file.slice() as Bytes) : new Uint8Array(file.slice(0));
     return decode(required(await this.#client.request('importFile', undefined, bytes))) as string[];
   }
 

@@ -1,7 +1,7 @@
 import { type Bytes, decode, encode } from './codec.js';
 import { EddyError, toEddyError } from './error.js';
 import type { EngineEvent, Op, Session, SyncStatusMessage } from './protocol.js';
-import type { Wasm, WasmCollection, WasmDatabase, WasmSyncSession } from './wasm.js';
+import type { Wasm, WasmArchive, WasmCollection, WasmDatabase, WasmSyncSession } from './wasm.js';
 
 /** @internal */
 export interface EngineHooks {
@@ -42,6 +42,7 @@ export class Engine {
   readonly #sessions = new Set<EngineSession>();
   readonly #running = new Set<(error: EddyError) => void>();
   readonly #snapshots = new Map<string, WasmCollection>();
+  readonly #exports = new Map<string, WasmArchive>();
   #nextSnapshot = 1;
   readonly #watches = new Map<string, number>();
   readonly #syncs = new Map<string, SharedSync>();
@@ -160,8 +161,19 @@ export class Engine {
         this.#keep(target!, await this.#db.loadDataset(target!, body!));
         this.#wake();
         return undefined;
-      case 'exportFile':
-        return this.#db.exportArchive();
+      case 'exportFile': {
+        const key = `export:${this.#nextSnapshot++}`;
+        this.#exports.set(key, await this.#db.exportArchive());
+        return encode(key);
+      }
+      case 'exportPiece': {
+        const archive = this.#exports.get(target!);
+        if (!archive) throw new EddyError('gone', 'the tab that wrote the file is gone: export it again');
+        return archive.next();
+      }
+      case 'exportEnd':
+        this.endExport(target!);
+        return undefined;
       case 'importFile': {
         const names = await this.#db.importArchive(body!);
         this.#wake();
@@ -236,6 +248,12 @@ export class Engine {
       default:
         throw new EddyError('internal', `no operation ${op}`);
     }
+  }
+
+  /** Lets go of what an archive is made of. @internal */
+  endExport(key: string): void {
+    this.#exports.get(key)?.end();
+    this.#exports.delete(key);
   }
 
   /** Lets go of what a snapshot sees, once what runs on it has ended. @internal */
@@ -385,6 +403,7 @@ class EngineSession implements Session {
   readonly send: (event: EngineEvent) => void;
   readonly #watched = new Set<string>();
   readonly #snapshots = new Set<string>();
+  readonly #exports = new Set<string>();
   readonly #syncs = new Set<string>();
 
   constructor(engine: Engine, send: (event: EngineEvent) => void) {
@@ -419,6 +438,14 @@ class EngineSession implements Session {
         this.#snapshots.add(decode(key) as string);
         return key;
       }
+      case 'exportFile': {
+        const key = (await this.#engine.run(op, target, body))!;
+        this.#exports.add(decode(key) as string);
+        return key;
+      }
+      case 'exportEnd':
+        this.#exports.delete(target!);
+        return this.#engine.run(op, target, body);
       case 'releaseSnapshot':
         this.#snapshots.delete(target!);
         return this.#engine.run(op, target, body);
@@ -437,6 +464,7 @@ class EngineSession implements Session {
   async close(): Promise<void> {
     for (const key of this.#syncs) this.#engine.stopSync(key, this);
     for (const key of this.#snapshots) this.#engine.releaseSnapshot(key);
+    for (const key of this.#exports) this.#engine.endExport(key);
     this.#engine.forget(this);
   }
 }

@@ -13,6 +13,8 @@ export type Op =
   | 'aliases'
   | 'loadDataset'
   | 'exportFile'
+  | 'exportPiece'
+  | 'exportEnd'
   | 'importFile'
   | 'databaseStats'
   | 'describe'

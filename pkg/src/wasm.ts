@@ -41,6 +41,12 @@ export interface WasmSyncSession {
 }
 
 /** @internal */
+export interface WasmArchive {
+  next(): Promise<Uint8Array<ArrayBuffer>>;
+  end(): void;
+}
+
+/** @internal */
 export interface WasmDatabase {
   readonly replicaId: number;
   createCollection(name: string, schema: Uint8Array, ifNotExists: boolean): Promise<WasmCollection>;
@@ -53,7 +59,7 @@ export interface WasmDatabase {
   loadDataset(name: string, bytes: Uint8Array): Promise<WasmCollection>;
   stats(): Promise<Uint8Array<ArrayBuffer>>;
   sync(request: Uint8Array, listener: (status: Uint8Array<ArrayBuffer>) => void): WasmSyncSession;
-  exportArchive(): Promise<Uint8Array<ArrayBuffer>>;
+  exportArchive(): Promise<WasmArchive>;
   importArchive(archive: Uint8Array): Promise<string[]>;
   memory(): Uint8Array<ArrayBuffer>;
   onProgress(listener: (collection: string, work: string, rowsDone: number, rows: number) => void): void;

@@ -9,7 +9,7 @@ use crate::base::ErrorKind;
 use crate::engine::{CollectionSpec, name};
 use crate::model::{Batch, Row, Value};
 use crate::platform::block_on;
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::{FaultStorage, MemoryStorage, Storage};
 
 fn spec() -> CollectionSpec {
     let json = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"v","type":"float_vector","dim":2}],
@@ -128,13 +128,11 @@ fn a_snapshot_keeps_its_files_until_it_is_dropped_and_becomes_a_store() {
             snapshot.read(file).await.unwrap();
         }
         let mut archive = Vec::new();
-        for number in 0.. {
-            match snapshot.piece(number).await.unwrap() {
-                Some(piece) => archive.extend(piece),
-                None => break,
-            }
+        let mut pieces = snapshot.into_archive(|_| false);
+        while let Some(piece) = pieces.next().await.unwrap() {
+            archive.extend(piece);
         }
-        drop(snapshot);
+        drop(pieces);
         db.maintain().await.unwrap();
         assert!(storage.read_all(&files[0].name).await.is_err(), "the merge has removed it by now");
 
@@ -146,5 +144,45 @@ fn a_snapshot_keeps_its_files_until_it_is_dropped_and_becomes_a_store() {
         let again = other.import_archive(archive.into()).await.unwrap_err();
         assert_eq!(again.kind(), ErrorKind::AlreadyExists);
         assert_eq!(ids(&other).await.len(), 65);
+    });
+}
+
+/// The disk is full in the middle of an import: its files took the room that everything else needs until the store was opened again.
+#[test]
+fn a_failed_import_leaves_nothing() {
+    block_on(async {
+        let from = open(&MemoryStorage::new()).await;
+        from.create_collection("notes", spec()).await.unwrap();
+        for batch in 0..3 {
+            write(&from, batch * 10..batch * 10 + 10).await;
+            from.flush("notes").await.unwrap();
+        }
+        let mut pieces = from.snapshot().await.unwrap().into_archive(|_| false);
+        let mut archive = Vec::new();
+        while let Some(piece) = pieces.next().await.unwrap() {
+            archive.extend(piece);
+        }
+        let archive = bytes::Bytes::from(archive);
+        let storage = FaultStorage::new(3);
+        let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+        db.create_collection("other", spec()).await.unwrap();
+        let names = async || {
+            let entries = storage.list("").await.unwrap();
+            entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>()
+        };
+        let before = names().await;
+        let mut failures = 0;
+        loop {
+            // Each operation in turn, the put of the manifest at last.
+            storage.fail_at(failures, ErrorKind::StorageFull);
+            match db.import_archive(archive.clone()).await {
+                Ok(_) => break,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}"),
+            }
+            assert_eq!(names().await, before, "after operation {failures}");
+            failures += 1;
+        }
+        assert!(failures > 6, "{failures}");
+        assert_eq!(ids(&db).await, (0..30).collect::<Vec<_>>());
     });
 }

@@ -30,7 +30,7 @@ mod sync;
 mod writer;
 
 pub use crate::engine::Memory;
-pub use archive::StoreSnapshot;
+pub use archive::{ArchivePieces, StoreSnapshot};
 pub use collection::Collection;
 pub use database::{Db, Options};
 pub use progress::{Work, WorkListener, WorkProgress, Written};

@@ -423,11 +423,10 @@ mod tests {
             db.flush("notes").await.unwrap();
             assert_eq!(keys(&notes, &["b"], Some("n is null")).await, [30]);
             // Into another store, as an archive.
-            let snapshot = db.snapshot().await.unwrap();
-            let (mut archive, mut number) = (Vec::new(), 0);
-            while let Some(piece) = snapshot.piece(number).await.unwrap() {
+            let mut pieces = db.snapshot().await.unwrap().into_archive(|_| false);
+            let mut archive = Vec::new();
+            while let Some(piece) = pieces.next().await.unwrap() {
                 archive.extend(piece);
-                number += 1;
             }
             let copy = open(&MemoryDisk::new()).await;
             copy.import_archive(archive.into()).await.unwrap();

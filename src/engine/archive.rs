@@ -38,33 +38,34 @@ pub fn start(manifest: &Manifest) -> Vec<u8> {
     out.put_bytes(MAGIC);
     out.put_u16(VERSION);
     out.put_u16(0);
-    put_entry(&mut out, MANIFEST, &manifest.encode());
+    let bytes = manifest.encode();
+    put_head(&mut out, MANIFEST, bytes.len() as u64, checksum(&bytes));
+    out.put_bytes(&bytes);
     out
 }
 
-/// One file of an archive.
-pub fn file(entry: &FileEntry, bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len() + entry.name.len() + 18);
-    put_entry(&mut out, &entry.name, bytes);
+/// What comes before the bytes of a file in an archive.
+pub fn file_head(entry: &FileEntry) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_head(&mut out, &entry.name, entry.len, entry.checksum);
     out
 }
 
 /// The end of an archive.
 pub fn end() -> Vec<u8> {
     let mut out = Vec::new();
-    put_entry(&mut out, "", &[]);
+    put_head(&mut out, "", 0, checksum(&[]));
     out
 }
 
-fn put_entry(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+fn put_head(out: &mut Vec<u8>, name: &str, len: u64, sum: u32) {
     let at = out.len();
     out.put_u16(u16::try_from(name.len()).expect("a name of storage is short"));
-    out.put_u64(bytes.len() as u64);
-    out.put_u32(checksum(bytes));
+    out.put_u64(len);
+    out.put_u32(sum);
     out.put_bytes(name.as_bytes());
     let sum = checksum(&out[at..]);
     out.put_u32(sum);
-    out.put_bytes(bytes);
 }
 
 /// Reads an archive: the manifest, and the bytes of every file that it names. All of it is checked before anything is told.
@@ -72,6 +73,17 @@ fn put_entry(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
 /// # Errors
 /// `Corrupt`, with the offset, when it is cut short or not what was written, `Unsupported` for another version.
 pub fn decode(archive: &Bytes) -> Result<(Manifest, BTreeMap<String, Bytes>)> {
+    decode_without(archive, &|_| false)
+}
+
+/// The same of an archive that may lack files that `is_there` knows.
+///
+/// # Errors
+/// As of [`decode`].
+pub fn decode_without(
+    archive: &Bytes,
+    is_there: &dyn Fn(&FileEntry) -> bool,
+) -> Result<(Manifest, BTreeMap<String, Bytes>)> {
     let cut = |at: usize| Error::corrupt(format!("the archive is cut short at byte {at}"));
     let mut reader = Reader::new(archive);
     let magic = reader.bytes(8).map_err(|_| cut(archive.len()))?;
@@ -122,7 +134,7 @@ pub fn decode(archive: &Bytes) -> Result<(Manifest, BTreeMap<String, Bytes>)> {
     let manifest = manifest.ok_or_else(|| Error::corrupt("the archive has no manifest"))?;
     for file in manifest.files() {
         let found = files.get(&file.name).map(|bytes| (bytes.len() as u64, checksum(bytes)));
-        if found != Some((file.len, file.checksum)) {
+        if found != Some((file.len, file.checksum)) && (found.is_some() || !is_there(file)) {
             return Err(Error::corrupt(format!("the archive lacks {}, as its manifest names it", file.name)));
         }
     }
@@ -160,7 +172,7 @@ mod tests {
             segments: vec![SegmentManifest { id: SegmentId(1), rows: 1, files: files.clone() }],
             partitions: Default::default(),
         });
-        [start(&manifest), file(&files[0], b"rows"), file(&files[1], b""), end()].concat()
+        [start(&manifest), file_head(&files[0]), b"rows".to_vec(), file_head(&files[1]), end()].concat()
     }
 
     #[test]
@@ -169,6 +181,19 @@ mod tests {
         assert_eq!(manifest.collections[0].name, "notes");
         assert_eq!(files["c000001/segment/1/rows"], "rows");
         assert_eq!(files.len(), 2);
+    }
+
+    #[test]
+    fn files_that_are_there_may_be_left_out() {
+        let whole = archive();
+        let (manifest, _) = decode(&whole.clone().into()).unwrap();
+        let rows = manifest.files().next().unwrap().clone();
+        let without = [start(&manifest), file_head(manifest.files().nth(1).unwrap()), end()].concat();
+        let error = decode(&without.clone().into()).unwrap_err();
+        assert!(error.message().contains("lacks c000001/segment/1/rows"), "{error}");
+        let (_, files) = decode_without(&without.into(), &|file| *file == rows).unwrap();
+        assert_eq!(files.len(), 1);
+        assert_eq!(decode_without(&whole.into(), &|_| true).unwrap().1.len(), 2);
     }
 
     #[test]

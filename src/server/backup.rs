@@ -12,8 +12,8 @@ use bytes::Bytes;
 use crate::base::codec::checksum;
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::StoreSnapshot;
-use crate::engine::{FileEntry, Manifest, archive, name};
-use crate::storage::Storage;
+use crate::engine::{FileEntry, Manifest, name};
+use crate::storage::{Entry, Storage};
 
 const BACKUPS: &str = "backup/";
 const FILES: &str = "file/";
@@ -35,7 +35,7 @@ pub struct Summary {
 pub enum Source<'a> {
     /// A store that is open.
     Snapshot(&'a StoreSnapshot),
-    /// An archive that was read.
+    /// An archive that was read, perhaps without files that are there.
     Archive(&'a Manifest, &'a BTreeMap<String, Bytes>),
 }
 
@@ -44,16 +44,6 @@ impl Source<'_> {
         match self {
             Self::Snapshot(snapshot) => snapshot.manifest(),
             Self::Archive(manifest, _) => manifest,
-        }
-    }
-
-    /// The archive of it, piece by piece: piece 0, 1, … until there is none.
-    pub async fn piece(&self, number: usize) -> Result<Option<Vec<u8>>> {
-        let count = self.manifest().files().count();
-        match number.checked_sub(1).map(|number| self.manifest().files().nth(number)) {
-            None => Ok(Some(archive::start(self.manifest()))),
-            Some(Some(file)) => Ok(Some(archive::file(file, &self.read(file).await?))),
-            Some(None) => Ok((number == count + 1).then(archive::end)),
         }
     }
 
@@ -67,8 +57,16 @@ impl Source<'_> {
     }
 }
 
-fn file_name(file: &FileEntry) -> String {
+/// The name of the bytes of a file in a backup.
+pub fn file_name(file: &FileEntry) -> String {
     format!("{FILES}{}/{:08x}-{}", file.name, file.checksum, file.len)
+}
+
+/// Which files are in `storage` already, wholly.
+pub async fn files_there(storage: &dyn Storage) -> Result<BTreeSet<String>> {
+    let entries = storage.list(FILES).await?;
+    let whole = |entry: &Entry| entry.name.rsplit('-').next().is_some_and(|len| len.parse() == Ok(entry.len));
+    Ok(entries.into_iter().filter(whole).map(|entry| entry.name).collect())
 }
 
 fn backup_name(number: u64) -> String {

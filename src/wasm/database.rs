@@ -1,3 +1,4 @@
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use wasm_bindgen::prelude::*;
@@ -6,8 +7,35 @@ use super::error::{OrThrow, Thrown};
 use super::message::{self, DatabaseStatsMessage, MemoryMessage, OpenMessage, SchemaMessage, SyncMessage};
 use super::{Collection, SyncSession};
 use crate::base::ErrorKind;
-use crate::db::{Db, WorkProgress};
+use crate::db::{ArchivePieces, Db, WorkProgress};
 use crate::storage::{DirectoryStorage, ForeignStorage, MemoryStorage, Storage};
+
+/// An archive on its way out.
+#[wasm_bindgen]
+pub struct Archive {
+    pieces: RefCell<Option<ArchivePieces>>,
+    ended: Cell<bool>,
+}
+
+#[wasm_bindgen]
+impl Archive {
+    /// The next bytes; none after the last.
+    pub async fn next(&self) -> Thrown<Vec<u8>> {
+        // Who asks twice at once has lost the order, and gets nothing.
+        let Some(mut pieces) = self.pieces.take() else { return Ok(Vec::new()) };
+        let piece = pieces.next().await.or_throw()?;
+        if !self.ended.get() {
+            self.pieces.replace(Some(pieces));
+        }
+        Ok(piece.unwrap_or_default())
+    }
+
+    /// Lets go of what it is made of.
+    pub fn end(&self) {
+        self.ended.set(true);
+        self.pieces.take();
+    }
+}
 
 /// An open store.
 #[wasm_bindgen]
@@ -134,15 +162,11 @@ impl Database {
         Ok(Collection::new(&self.db, self.db.load_dataset(&name, bytes.into(), |_, _| {}).await.or_throw()?))
     }
 
-    /// The whole store as an archive.
+    /// The whole store as it is now, as an archive.
     #[wasm_bindgen(js_name = exportArchive)]
-    pub async fn export_archive(&self) -> Thrown<Vec<u8>> {
-        let snapshot = self.db.snapshot().await.or_throw()?;
-        let mut archive = Vec::new();
-        while let Some(piece) = snapshot.piece(archive.len()).await.or_throw()? {
-            archive.push(piece);
-        }
-        Ok(archive.concat())
+    pub async fn export_archive(&self) -> Thrown<Archive> {
+        let pieces = self.db.snapshot().await.or_throw()?.into_archive(|_| false);
+        Ok(Archive { pieces: RefCell::new(Some(pieces)), ended: Cell::new(false) })
     }
 
     /// Adds the collections of an archive; tells their names.

@@ -99,6 +99,17 @@ fn a_store_goes_through_a_file_and_out_of_a_running_server() {
     );
     let second = run_well(&restored, &["backup", "--from", &url, text(&destination)]);
     assert!(!second.contains(" 0 were there"), "the second copies what is new: {second}");
+    // What is there is not sent again.
+    let there = std::fs::read_dir(&destination).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let there: Vec<String> =
+        there.map(|name| name.replace('~', "/")).filter(|name| name.starts_with("file/")).collect();
+    let body = serde_json::to_vec(&serde_json::json!({"without": there})).unwrap();
+    let (part, whole) = (server.request("POST", "/api/archive", &[], &body), server.get("/api/archive"));
+    assert!((part.status, whole.status) == (200, 200) && part.body.len() * 2 < whole.body.len(), "{}", part.body.len());
+    let third = run_well(&restored, &["backup", "--from", &url, text(&destination)]);
+    assert!(third.contains(" 0 copied"), "{third}");
+    run_well(&restored, &["backup", "--from", &url, text(&directory.path().join("live.eddy"))]);
+    run_well(&directory.path().join("of-file"), &["restore", text(&directory.path().join("live.eddy"))]);
     server.kill();
     let again = directory.path().join("again");
     run_well(&again, &["restore", text(&destination)]);

@@ -242,11 +242,12 @@ fn store() -> (Vec<u8>, Vec<u8>) {
         db.create_alias("other", "notes").await.unwrap();
         let snapshot = db.snapshot().await.unwrap();
         let mut archive = Vec::new();
-        for number in 0.. {
-            let Some(piece) = snapshot.piece(number).await.unwrap() else { break };
+        let manifest = snapshot.manifest().encode();
+        let mut pieces = snapshot.into_archive(|_| false);
+        while let Some(piece) = pieces.next().await.unwrap() {
             archive.extend(piece);
         }
-        (snapshot.manifest().encode(), archive)
+        (manifest, archive)
     })
 }
 

@@ -38,6 +38,24 @@ test('what is exported is imported, with its index, and goes on', async (t) => {
   assert.deepEqual(await again.collections(), ['empty', 'notes']);
 });
 
+test('a file goes out by a stream, part after part', async (t) => {
+  const db = await open({ name: 'streamed', path: temporaryDirectory('eddy-stream-') });
+  t.after(() => db.close());
+  await (await db.createCollection('notes', schema)).insert(makeRows(2_000));
+  const parts = [];
+  await db.exportTo(new WritableStream({ write: (part) => void parts.push(part) }));
+  const whole = new Blob(parts);
+  assert.ok(parts.length > 3);
+  assert.deepEqual(new Uint8Array(await whole.arrayBuffer()), new Uint8Array(await (await db.exportFile()).arrayBuffer()));
+  const into = await open({ name: 'into' });
+  t.after(() => into.close());
+  assert.deepEqual(await into.importFile(whole), ['notes']);
+  // A stream that takes no more ends it, and the database goes on.
+  const full = new WritableStream({ write: () => Promise.reject(new Error('no room')) });
+  await assert.rejects(db.exportTo(full), /no room/);
+  assert.equal(await db.collection('notes').count(), 2_000);
+});
+
 test('a file that was cut, changed, or is another one is refused, and nothing of it is imported', async (t) => {
   const from = await open({ name: 'from' });
   t.after(() => from.close());

@@ -1,13 +1,16 @@
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
+use serde_json::json;
 
 use super::{DataDirectory, output};
 use crate::base::{Error, ErrorKind, Result};
-use crate::engine::archive;
+use crate::db::Db;
+use crate::engine::{FileEntry, archive};
 use crate::server::backup::{self, Source, Summary};
 use crate::server::store::{self, Place};
 
@@ -69,43 +72,59 @@ pub(super) struct Restore {
 }
 
 pub(super) async fn backup(command: Backup) -> Result<()> {
-    let read = match &command.from {
-        Some(url) => Some(archive::decode(&download(url)?)?),
-        None => None,
-    };
-    let db = match &read {
+    let db = match &command.from {
         Some(_) => None,
         None => Some(store::open(&command.directory.place(), false).await?),
     };
-    let snapshot = match &db {
-        Some(db) => Some(db.snapshot().await?),
-        None => None,
-    };
-    let source = match (&snapshot, &read) {
-        (Some(snapshot), _) => Source::Snapshot(snapshot),
-        (None, Some((manifest, files))) => Source::Archive(manifest, files),
-        (None, None) => return Err(Error::internal("a backup has a source")),
-    };
-    if command.destination.ends_with(ARCHIVE) {
-        let bytes = write_archive(&source, Path::new(&command.destination)).await?;
-        output::line(&format!("wrote {} ({})", command.destination, output::bytes(bytes)))?;
-    } else {
-        let storage = store::open_storage(&place(&command.destination), true).await?;
-        let done = backup::backup(&source, &*storage, command.keep).await;
-        let closed = storage.close().await;
-        let Summary { number, files, copied, bytes } = done?;
-        closed?;
-        output::line(&format!(
-            "backup {number}: {files} files, {copied} copied ({}), {} were there",
-            output::bytes(bytes),
-            files - copied
-        ))?;
-    }
-    drop(snapshot);
-    match db {
+    let done = copy(&command, db.as_ref()).await;
+    let closed = match db {
         Some(db) => db.close().await,
         None => Ok(()),
+    };
+    done.and(closed)
+}
+
+/// Copies `db`, or what a server has.
+async fn copy(command: &Backup, db: Option<&Db>) -> Result<()> {
+    let from = command.from.as_deref().unwrap_or_default();
+    if command.destination.ends_with(ARCHIVE) {
+        let path = Path::new(&command.destination);
+        let bytes = match db {
+            Some(db) => {
+                let mut pieces = db.snapshot().await?.into_archive(|_| false);
+                write_archive(path, async || pieces.next().await).await?
+            }
+            None => {
+                let mut whole = Some(download(from, None)?);
+                archive::decode(whole.as_ref().unwrap_or(&Bytes::new()))?;
+                write_archive(path, async || Ok(whole.take().map(Vec::from))).await?
+            }
+        };
+        return output::line(&format!("wrote {} ({})", command.destination, output::bytes(bytes)));
     }
+    let storage = store::open_storage(&place(&command.destination), true).await?;
+    let copy = async || match db {
+        Some(db) => {
+            let snapshot = db.snapshot().await?;
+            backup::backup(&Source::Snapshot(&snapshot), &*storage, command.keep).await
+        }
+        None => {
+            let there = backup::files_there(&*storage).await?;
+            let archive = download(from, Some(&there))?;
+            let is_there = |file: &FileEntry| there.contains(&backup::file_name(file));
+            let (manifest, files) = archive::decode_without(&archive, &is_there)?;
+            backup::backup(&Source::Archive(&manifest, &files), &*storage, command.keep).await
+        }
+    };
+    let done = copy().await;
+    let closed = storage.close().await;
+    let Summary { number, files, copied, bytes } = done?;
+    closed?;
+    output::line(&format!(
+        "backup {number}: {files} files, {copied} copied ({}), {} were there",
+        output::bytes(bytes),
+        files - copied
+    ))
 }
 
 pub(super) async fn restore(command: Restore) -> Result<()> {
@@ -155,31 +174,35 @@ fn read_file(path: &Path) -> Result<Bytes> {
 
 /// Writes the archive beside its place first, so that what has the name is whole.
 #[expect(clippy::disallowed_types, reason = "the command line writes the file that it is asked for")]
-async fn write_archive(source: &Source<'_>, path: &Path) -> Result<u64> {
+async fn write_archive(path: &Path, mut next: impl AsyncFnMut() -> Result<Option<Vec<u8>>>) -> Result<u64> {
     let partial = path.with_extension("eddy-partial");
     let io = |error: std::io::Error| failed(&partial, &error);
     let mut file = std::fs::File::create(&partial).map_err(io)?;
     let mut bytes = 0;
-    let mut number = 0;
-    while let Some(piece) = source.piece(number).await? {
+    while let Some(piece) = next().await? {
         file.write_all(&piece).map_err(io)?;
         bytes += piece.len() as u64;
-        number += 1;
     }
     file.sync_all().and_then(|()| std::fs::rename(&partial, path)).map_err(io)?;
     Ok(bytes)
 }
 
-/// The archive of the store that a server has open. As HTTP/1.0, so that the answer is the bytes and nothing else; that all of them
-/// came is seen by the archive's end.
-fn download(url: &str) -> Result<Bytes> {
+/// The archive of the store that a server has open, without files that are there. As HTTP/1.0, so that the answer is the bytes and
+/// nothing else; that all of them came is seen by the archive's end.
+fn download(url: &str, there: Option<&BTreeSet<String>>) -> Result<Bytes> {
     let address = url.trim_end_matches('/').strip_prefix("http://");
     let address = address.filter(|address| !address.contains('/')).ok_or_else(|| {
         Error::invalid(format!("--from {url:?}: expected the address of a server, such as http://localhost:7700"))
     })?;
     let io = |error: std::io::Error| Error::new(ErrorKind::Unavailable, format!("{url}: {error}"));
     let mut stream = TcpStream::connect(address).map_err(io)?;
-    write!(stream, "GET /api/archive HTTP/1.0\r\nhost: {address}\r\n\r\n").map_err(io)?;
+    let (method, body) = match there {
+        None => ("GET", String::new()),
+        Some(there) => ("POST", json!({ "without": there }).to_string()),
+    };
+    let len = body.len();
+    write!(stream, "{method} /api/archive HTTP/1.0\r\nhost: {address}\r\ncontent-length: {len}\r\n\r\n{body}")
+        .map_err(io)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(io)?;
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);

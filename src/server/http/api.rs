@@ -16,13 +16,13 @@ use super::App;
 use super::reply::Failure;
 use crate::base::{Error, Result, Timestamp};
 use crate::db::{
-    Collection, CollectionStats, Condition, Durability, Operation, QueryRequest, SearchRequest, SearchResponse,
-    Snapshot, Target, WriteOptions, WriteResponse,
+    ArchivePieces, Collection, CollectionStats, Condition, Durability, Operation, QueryRequest, SearchRequest,
+    SearchResponse, Snapshot, Target, WriteOptions, WriteResponse,
 };
 use crate::engine::CollectionSpec;
 use crate::index::IndexSpec;
 use crate::model::{Field, Key, Row, Schema, Value};
-use crate::server::{store, words};
+use crate::server::{backup, store, words};
 
 type Answer = Result<Json<JsonValue>, Failure>;
 type Body = Result<Bytes, BytesRejection>;
@@ -32,7 +32,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/health", get(health))
         .route("/api/collections", get(list).post(create))
         .route("/api/collections/{name}", get(describe).delete(drop_collection))
-        .route("/api/archive", get(archive))
+        .route("/api/archive", get(archive).post(archive_without))
         .route("/api/aliases", get(aliases))
         .route("/api/aliases/{alias}", axum::routing::put(set_alias).delete(drop_alias))
         .route("/api/collections/{name}/fields", post(add_field))
@@ -70,13 +70,30 @@ async fn health(State(app): State<Arc<App>>) -> Json<JsonValue> {
 /// The whole store as it is now, in one file, while it goes on. A client that goes away ends it.
 async fn archive(State(app): State<Arc<App>>) -> Result<Response, Failure> {
     let snapshot = app.db.snapshot().await?;
-    let pieces = futures_util::stream::try_unfold((snapshot, 0), |(snapshot, number)| async move {
-        let piece = snapshot.piece(number).await?;
-        Ok::<_, Error>(piece.map(|piece| (piece, (snapshot, number + 1))))
+    Ok(stream(snapshot.into_archive(|_| false)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArchiveBody {
+    without: std::collections::BTreeSet<String>,
+}
+
+/// The same without the files that the client has, by the names that backups give them.
+async fn archive_without(State(app): State<Arc<App>>, body: Body) -> Result<Response, Failure> {
+    let ArchiveBody { without } = parse(body)?;
+    let snapshot = app.db.snapshot().await?;
+    Ok(stream(snapshot.into_archive(|file| without.contains(&backup::file_name(file)))))
+}
+
+fn stream(pieces: ArchivePieces) -> Response {
+    let pieces = futures_util::stream::try_unfold(pieces, |mut pieces| async move {
+        let piece = pieces.next().await?;
+        Ok::<_, Error>(piece.map(|piece| (piece, pieces)))
     });
     let headers =
         [("content-type", "application/octet-stream"), ("content-disposition", "attachment; filename=\"store.eddy\"")];
-    Ok((headers, axum::body::Body::from_stream(pieces)).into_response())
+    (headers, axum::body::Body::from_stream(pieces)).into_response()
 }
 
 async fn list(State(app): State<Arc<App>>) -> Answer {
