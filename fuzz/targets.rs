@@ -105,9 +105,10 @@ fn read_log(bytes: &[u8]) {
                 let again = wal::replay("log", &bytes[..replay.valid_len], collection, number, next, until);
                 assert_eq!(again.expect("what was read once").frames, replay.frames);
                 // And a repair finds all of it, but for what a later owner's file takes the place of.
-                if replay.valid_len > 0 {
-                    let salvage =
-                        wal::salvage(bytes, collection, number, next, until).expect("whole frames are readable");
+                // It looks further, though, and may find a frame of a later version in the torn tail.
+                if let (true, Ok(salvage)) =
+                    (replay.valid_len > 0, wal::salvage(bytes, collection, number, next, until))
+                {
                     assert_eq!(salvage.frames[..replay.frames.len()], replay.frames);
                 }
             }

@@ -30,12 +30,19 @@ async function spawn(): Promise<Port> {
     return inProcessPort(browserOpener(() => {}));
   }
   const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'eddydb' });
+  const alive = `eddydb:alive:${crypto.randomUUID()}`;
+  let failed: (reason: string) => void = () => {};
   return {
-    post: (message, transfer) => worker.postMessage(message, transfer),
+    post: (message, transfer) => worker.postMessage('open' in message ? { ...message, alive } : message, transfer),
     onMessage: (listener) => {
-      worker.onmessage = ({ data }: MessageEvent<EngineMessage>) => listener(data);
+      worker.onmessage = ({ data }: MessageEvent<EngineMessage>) => {
+        // A worker that is ended from outside says nothing: it holds this lock while it lives.
+        if ('opened' in data) void globalThis.navigator?.locks?.request(alive, () => failed('it was ended'));
+        listener(data);
+      };
     },
     onFailure: (listener) => {
+      failed = listener;
       worker.onerror = (event) => {
         event.preventDefault();
         listener(event.message || 'its script was not loaded');

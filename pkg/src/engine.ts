@@ -1,6 +1,6 @@
 import { type Bytes, decode, encode } from './codec.js';
 import { EddyError, toEddyError } from './error.js';
-import type { EngineEvent, Op, Session, SyncStatusMessage } from './protocol.js';
+import type { EngineEvent, Op, Session, SyncStatusMessage, WriteMark } from './protocol.js';
 import type { Wasm, WasmArchive, WasmCollection, WasmDatabase, WasmSyncSession } from './wasm.js';
 
 /** @internal */
@@ -108,7 +108,7 @@ export class Engine {
   }
 
   /** Runs one request to its end, or to the engine's. @internal */
-  run(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined> {
+  run(op: Op, target: string | undefined, body: Bytes | undefined, mark?: WriteMark): Promise<Bytes | undefined> {
     if (this.#ended) return Promise.reject(this.#ended);
     return new Promise((resolve, reject) => {
       this.#running.add(reject);
@@ -116,7 +116,7 @@ export class Engine {
         this.#running.delete(reject);
         if (this.#running.size === 0) for (const resume of this.#idle.splice(0)) resume();
       };
-      this.#perform(op, target, body).then(
+      this.#perform(op, target, body, mark).then(
         (value) => (settle(), resolve(value)),
         (error: unknown) => (settle(), reject(this.#understand(error))),
       );
@@ -129,7 +129,7 @@ export class Engine {
     return this.#ended?.kind === 'internal' ? this.#ended : toEddyError(error);
   }
 
-  async #perform(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined> {
+  async #perform(op: Op, target: string | undefined, body: Bytes | undefined, mark: WriteMark | undefined): Promise<Bytes | undefined> {
     switch (op) {
       case 'collections':
         return encode(this.#db.collections());
@@ -202,7 +202,8 @@ export class Engine {
         this.#wake();
         return undefined;
       case 'write': {
-        const written = await this.#collection(target!).write(body!);
+        const numbers = mark && Float64Array.of(mark.client, mark.number, mark.settled, Number(mark.again));
+        const written = await this.#collection(target!).write(body!, numbers);
         this.#wake();
         this.#wakeLater();
         return written;
@@ -411,7 +412,7 @@ class EngineSession implements Session {
     this.send = send;
   }
 
-  async request(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined> {
+  async request(op: Op, target: string | undefined, body: Bytes | undefined, mark?: WriteMark): Promise<Bytes | undefined> {
     if (op === 'watch') {
       this.#watched.add(target!);
       return encode(await this.#engine.watch(target!));
@@ -453,7 +454,7 @@ class EngineSession implements Session {
         this.#engine.setOnline(target === 'online');
         return undefined;
       default:
-        return this.#engine.run(op, target, body);
+        return this.#engine.run(op, target, body, mark);
     }
   }
 

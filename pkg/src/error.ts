@@ -9,7 +9,9 @@
  * - `storage_full`: the disk or the browser's quota is full; free some room and retry. Nothing was half written.
  * - `corrupt`: stored bytes are not what was written; restore them from a replica or a backup.
  * - `unsupported`: written by another version, or a host that lacks something; the message says what.
- * - `unavailable`: a passing failure, such as the tab that owned the store going away in mid-write; retry.
+ * - `unavailable`: a passing failure; retry.
+ * - `interrupted`: the tab that held the database went away during a call that may have been done, wholly, or not; look which. Reads and
+ *   writes of rows never say so: they go on with the next tab, and are done once.
  * - `closed`: the database was closed; open it again.
  * - `io`: the host refused an operation on the storage.
  * - `internal`: an invariant of this library does not hold; please report it.
@@ -25,12 +27,13 @@ export type ErrorKind =
   | 'corrupt'
   | 'unsupported'
   | 'unavailable'
+  | 'interrupted'
   | 'closed'
   | 'io'
   | 'internal';
 
 const kinds: ReadonlySet<string> = new Set<ErrorKind>([
-  'invalid_argument', 'not_found', 'already_exists', 'conflict', 'gone', 'locked', 'storage_full', 'corrupt', 'unsupported', 'unavailable', 'closed', 'io', 'internal',
+  'invalid_argument', 'not_found', 'already_exists', 'conflict', 'gone', 'locked', 'storage_full', 'corrupt', 'unsupported', 'unavailable', 'interrupted', 'closed', 'io', 'internal',
 ]);
 
 /** Every error of this package: a `kind` that says what to do, and a message that says what was got, what was expected and where. */

@@ -3,7 +3,7 @@ import type { ErrorMessage } from './error.js';
 
 // What a client (a page, a Node program, another tab's worker) and the thread of the engine say to each other.
 
-/** What a client can ask for. Reads are repeated when the engine's owner goes away; others are not. @internal */
+/** What a client can ask for. @internal */
 export type Op =
   | 'collections'
   | 'createCollection'
@@ -42,8 +42,12 @@ export type Op =
   | 'syncStop'
   | 'network';
 
-/** Operations that leave the store as it is, so that asking twice is the same as asking once. @internal */
-export const reads: ReadonlySet<Op> = new Set<Op>([
+/**
+ * Operations that are the same asked twice: they leave the store as it is, or in the state that they name. A `write` is asked again with
+ * the number that it had. @internal
+ */
+export const repeatable: ReadonlySet<Op> = new Set<Op>([
+  'flush', 'compact', 'loadDataset', 'setTtl',
   'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
@@ -59,6 +63,8 @@ export interface OpenMessage {
     codec: 'zstd' | 'lz4' | 'none';
     replicaNumber?: number | undefined;
   };
+  /** The lock that the worker holds while it lives. */
+  alive?: string | undefined;
 }
 
 /** @internal */
@@ -105,8 +111,19 @@ export interface DeadMessage {
 /** @internal */
 export type EngineMessage = { opened: true } | { failed: ErrorMessage } | ResponseMessage | EngineEvent | DeadMessage;
 
+/**
+ * Which write of which client: its random number, that of the write, that of its first write without an answer, and whether it is asked
+ * again. The engine keeps the answers from that first one on, durably with what was written. @internal
+ */
+export interface WriteMark {
+  client: number;
+  number: number;
+  settled: number;
+  again: boolean;
+}
+
 /** One client's line to an engine, wherever that is. @internal */
 export interface Session {
-  request(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined>;
+  request(op: Op, target: string | undefined, body: Bytes | undefined, mark?: WriteMark): Promise<Bytes | undefined>;
   close(): Promise<void>;
 }

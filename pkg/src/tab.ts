@@ -1,7 +1,7 @@
 import { type Bytes, decode } from './codec.js';
 import type { Engine } from './engine.js';
 import { EddyError, type ErrorMessage, fromErrorMessage, toEddyError, toErrorMessage } from './error.js';
-import { type EngineEvent, type Op, reads, type Session } from './protocol.js';
+import { type EngineEvent, type Op, repeatable, type Session, type WriteMark } from './protocol.js';
 
 // Several tabs, one store. Each tab has a worker; the one that holds the Web Lock of the store's name owns the files and runs the
 // engine, the others pass their page's requests on to it. All of this happens between workers: no page is in the way, and when a tab
@@ -14,7 +14,7 @@ import { type EngineEvent, type Op, reads, type Session } from './protocol.js';
 type Announcement = { owner: string } | { hello: string } | { welcome: string; owner: string };
 
 /** On the channel of a guest. */
-type GuestMessage = { to: string; id: number; op: Op; target: string | undefined; body: Bytes | undefined };
+type GuestMessage = { to: string; id: number; op: Op; target: string | undefined; body: Bytes | undefined; mark: WriteMark | undefined };
 type OwnerMessage =
   | { owner: string; id: number; body?: Bytes | undefined }
   | { owner: string; id: number; error: ErrorMessage }
@@ -48,6 +48,10 @@ export class Tab implements Session {
   readonly #abort = new AbortController();
   readonly #watched = new Map<string, number>();
   readonly #syncs = new Map<string, { body: Bytes | undefined; paused: boolean }>();
+  /** Writes have numbers by which any owner knows them again: 53 random bits for the tab, and a count. */
+  readonly #client = Number(crypto.getRandomValues(new BigUint64Array(1))[0]! >> 11n);
+  readonly #unanswered = new Set<number>();
+  #writes = 0;
   #line: { session: Session; owner: string } | undefined;
   #lineWaiters: { resolve(session: Session): void; reject(error: EddyError): void }[] = [];
   #ended: EddyError | undefined;
@@ -92,17 +96,33 @@ export class Tab implements Session {
 
   async request(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined> {
     this.#remember(op, target, body);
-    for (;;) {
+    const number = ++this.#writes;
+    if (op === 'write') this.#unanswered.add(number);
+    try {
+      return await this.#ask(op, target, body, number);
+    } finally {
+      this.#unanswered.delete(number);
+    }
+  }
+
+  /** Asks one owner after the other until there is an answer. */
+  async #ask(op: Op, target: string | undefined, body: Bytes | undefined, number: number): Promise<Bytes | undefined> {
+    for (let again = false; ; again = true) {
       const session = await this.#getLine();
+      // Numbers are added as they grow: the first of the set is the least.
+      const [settled = number] = this.#unanswered;
+      const mark = op === 'write' ? { client: this.#client, number, settled, again } : undefined;
       try {
-        const answer = await session.request(op, target, body);
+        const answer = await session.request(op, target, body, mark);
         if (op === 'watch' && answer) this.#watched.set(target!, decode(answer) as number);
         return answer;
       } catch (error) {
-        if (error !== ownerGone) throw error;
-        if (!reads.has(op)) {
-          throw new EddyError('unavailable', `the tab that held the database went away during this ${op}, which was done wholly or not at all: retry`);
+        if (error === ownerGone) {
+          if (mark || repeatable.has(op)) continue;
+          throw new EddyError('interrupted', `the tab that held the database went away during this ${op}, which was done wholly or not at all: look which`);
         }
+        if (mark && again && toEddyError(error).kind === 'unavailable') throw new EddyError('interrupted', toEddyError(error).message);
+        throw error;
       }
     }
   }
@@ -263,11 +283,11 @@ export class Tab implements Session {
     const session = engine.connect((event) => tell({ owner, event }));
     channel.onmessage = async ({ data }: MessageEvent<GuestMessage>) => {
       if (data.to !== owner) return;
-      const { id, op, target, body } = data;
+      const { id, op, target, body, mark } = data;
       try {
-        tell({ owner, id, body: await session.request(op, target, body) });
+        tell({ owner, id, body: await session.request(op, target, body, mark) });
       } catch (error) {
-        // Not answered: the guest asks the next owner, or says that it may retry.
+        // Not answered: the guest asks the next owner.
         if (toEddyError(error).kind === 'closed') return;
         tell({ owner, id, error: toErrorMessage(error) });
       }
@@ -301,12 +321,12 @@ class GuestSession implements Session {
     };
   }
 
-  request(op: Op, target: string | undefined, body: Bytes | undefined): Promise<Bytes | undefined> {
+  request(op: Op, target: string | undefined, body: Bytes | undefined, mark?: WriteMark): Promise<Bytes | undefined> {
     if (this.#lost) return Promise.reject(ownerGone);
     return new Promise((resolve, reject) => {
       const id = GuestSession.#next++;
       this.#waiting.set(id, { resolve, reject });
-      this.#channel.postMessage({ to: this.#owner, id, op, target, body } satisfies GuestMessage);
+      this.#channel.postMessage({ to: this.#owner, id, op, target, body, mark } satisfies GuestMessage);
     });
   }
 

@@ -18,7 +18,7 @@ export interface WasmCollection {
   createPartition(partition: string): Promise<void>;
   dropPartition(partition: string): Promise<void>;
   describe(): Uint8Array<ArrayBuffer>;
-  write(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  write(request: Uint8Array, mark?: Float64Array): Promise<Uint8Array<ArrayBuffer>>;
   snapshot(at?: bigint | null): WasmCollection;
   release(): void;
   get(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;

@@ -20,10 +20,20 @@ scope.addEventListener('error', (event) => {
   uncaught(event.message);
 });
 
+/** Takes a lock for as long as this worker lives. */
+async function hold(name: string): Promise<void> {
+  if (!globalThis.navigator?.locks) return;
+  await new Promise<void>((held) => void navigator.locks.request(name, () => (held(), new Promise<never>(() => {}))));
+}
+
 serve(
   {
     post: (message, transfer) => scope.postMessage(message, transfer),
-    onMessage: (listener) => scope.addEventListener('message', (event) => listener(event.data)),
+    onMessage: (listener) =>
+      scope.addEventListener('message', async ({ data }) => {
+        if ('open' in data && data.alive) await hold(data.alive);
+        listener(data);
+      }),
     end: () => scope.close(),
   },
   browserOpener((listener) => (uncaught = listener)),

@@ -208,7 +208,7 @@ impl Db {
             let mut described = CollectionManifest {
                 id: next,
                 log_start: 1,
-                progress: Progress { positions: Default::default(), ..described.progress },
+                progress: Progress { positions: Default::default(), answers: Default::default(), ..described.progress },
                 ..described
             };
             next = next.next();

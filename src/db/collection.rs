@@ -154,7 +154,11 @@ impl Collection {
         };
         let steps = operations.into_iter().map(step).collect::<Result<Vec<Step>>>()?;
         options.conditions.iter().try_for_each(|condition| self.check_key(&condition.key))?;
-        self.write(Request::Write { steps, conditions: options.conditions }, options.durability).await
+        self.write(
+            Request::Write { steps, conditions: options.conditions, request: options.request },
+            options.durability,
+        )
+        .await
     }
 
     /// `batch` as rows of the collection as it is now: they may have been made before fields were added.

@@ -8,9 +8,9 @@ use hashbrown::HashMap;
 
 use super::collection::Collection;
 use super::log::{GROUP_FRAMES_MAX, Log};
-use super::{Condition, Durability, WriteResponse};
+use super::{Condition, Durability, WriteRequest, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version};
-use crate::engine::{ChangeSet, Record, SyncPosition};
+use crate::engine::{Answer, ChangeSet, Record, RequestId, Source, SyncPosition};
 use crate::model::{Batch, Key};
 use crate::platform;
 use crate::query::Filter;
@@ -24,6 +24,7 @@ pub(super) enum Request {
     Write {
         steps: Vec<Step>,
         conditions: Vec<Condition>,
+        request: Option<WriteRequest>,
     },
     Apply {
         changes: ChangeSet,
@@ -131,12 +132,21 @@ impl Collection {
             }
             // These look at the state as it is after all requests before them.
             let alone = match &request {
-                Request::Write { steps, .. } => steps.iter().any(|step| matches!(step, Step::DeleteWhere(_))),
+                Request::Write { steps, request, .. } => {
+                    steps.iter().any(|step| matches!(step, Step::DeleteWhere(_)))
+                        || request.is_some_and(|request| request.again)
+                }
                 Request::Apply { .. } => false,
                 Request::MarkPushed { .. } | Request::Seal => true,
             };
             if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
                 self.commit_group(&mut log, std::mem::take(&mut group)).await;
+            }
+            if let Request::Write { request: Some(request), .. } = &request
+                && let Some(answer) = self.answer_again(request)
+            {
+                drop(reply.send(answer));
+                continue;
             }
             match self.stage(&mut log, &mut group, request).await {
                 Ok(Some(staged)) => {
@@ -162,7 +172,7 @@ impl Collection {
         let shared = &self.inner.shared;
         let mut seen = Vec::new();
         let record = match request {
-            Request::Write { steps, conditions } => {
+            Request::Write { steps, conditions, request } => {
                 self.check_conditions(group, &conditions)?;
                 // A field may have been added while they waited, or a partition dropped.
                 let checked = |batch| {
@@ -176,7 +186,15 @@ impl Collection {
                 };
                 let steps = steps.into_iter().map(checked).collect::<Result<_>>()?;
                 let (puts, deletes) = self.fold(group, steps).await?;
-                self.stage_local(group, puts, deletes)
+                let from = match request {
+                    Some(request) => {
+                        let before = RequestId { number: request.settled, ..request.id };
+                        self.inner.state.write().expect("no panic while held").settle(before);
+                        Source::Client(request.id)
+                    }
+                    None => Source::Here,
+                };
+                self.stage_local(group, puts, deletes, from)
             }
             Request::Apply { changes, from } => {
                 {
@@ -201,7 +219,8 @@ impl Collection {
                         (position.pulled != pulled)
                             .then_some(Record::Position { hub, position: SyncPosition { pulled, ..position } })
                     }
-                    (false, from) => Some(Record::Changes { from, changes }),
+                    (false, Some((hub, pulled))) => Some(Record::Changes { from: Source::Hub(hub, pulled), changes }),
+                    (false, None) => Some(Record::Changes { from: Source::Here, changes }),
                 }
             }
             Request::MarkPushed { hub, sequence } => {
@@ -254,7 +273,7 @@ impl Collection {
         Ok(Some(Staged { lsn, record, version, seen }))
     }
 
-    fn stage_local(&self, group: &mut Group, puts: Batch, deletes: Vec<Key>) -> Option<Record> {
+    fn stage_local(&self, group: &mut Group, puts: Batch, deletes: Vec<Key>, from: Source) -> Option<Record> {
         if puts.is_empty() && deletes.is_empty() {
             return None;
         }
@@ -270,7 +289,28 @@ impl Collection {
         group.sequence = Some(version.sequence);
         let put_versions = vec![version; puts.len()];
         let deletes = deletes.into_iter().map(|key| (key, version)).collect();
-        Some(Record::Changes { from: None, changes: ChangeSet { puts, put_versions, deletes } })
+        Some(Record::Changes { from, changes: ChangeSet { puts, put_versions, deletes } })
+    }
+
+    /// The answer to a write that was done when it was asked for before.
+    ///
+    /// # Errors
+    /// `Unavailable` when that cannot be told any more.
+    fn answer_again(&self, request: &WriteRequest) -> Option<Result<WriteResponse>> {
+        if !request.again {
+            return None;
+        }
+        let state = self.inner.state.read().expect("no panic while held");
+        let answers = &state.progress().answers;
+        if let Some(answer) = answers.find(request.id) {
+            let &Answer { count, version, lsn, .. } = answer;
+            let keys = answer.keys.clone();
+            return Some(Ok(WriteResponse { count: count as usize, timestamp: version.timestamp, version, lsn, keys }));
+        }
+        answers.has_forgotten(request.id).then(|| {
+            let message = "whether this write was done when it was asked for before is not known any more";
+            Err(Error::new(ErrorKind::Unavailable, message))
+        })
     }
 
     /// The version of the row with that key, as later requests of the group see it.
@@ -384,7 +424,10 @@ impl Collection {
                         0
                     }
                 };
-                answers.push((reply, WriteResponse { count, timestamp: version.timestamp, version, lsn }));
+                answers.push((
+                    reply,
+                    WriteResponse { count, timestamp: version.timestamp, version, lsn, keys: Vec::new() },
+                ));
             }
         }
         if group.changes {

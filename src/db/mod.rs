@@ -38,7 +38,7 @@ pub use progress::{Work, WorkListener, WorkProgress, Written};
 pub use repair::{Finding, Loss, RepairReport, repair};
 pub use request::{
     CollectionStats, Condition, Durability, Hit, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates,
-    Target, WriteOptions, WriteResponse,
+    Target, WriteOptions, WriteRequest, WriteResponse,
 };
 pub use snapshot::Snapshot;
 #[cfg(all(test, native, hosted))]
@@ -50,5 +50,7 @@ pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncS
 mod fencing;
 #[cfg(all(test, feature = "server"))]
 mod memory_tests;
+#[cfg(all(test, feature = "server"))]
+mod retry_tests;
 #[cfg(all(test, feature = "server"))]
 mod tests;

@@ -47,7 +47,8 @@ impl Db {
         };
         loop {
             let rows = Step::DeleteWhere(Box::new(Filter::within(None, &names)));
-            collection.write(Request::Write { steps: vec![rows], conditions: Vec::new() }, None).await?;
+            let request = Request::Write { steps: vec![rows], conditions: Vec::new(), request: None };
+            collection.write(request, None).await?;
             // Rows that came in between are deleted first.
             if self.alter_partitions(&collection, partition.to_owned(), false).await? {
                 return Ok(());

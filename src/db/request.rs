@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::Written;
 use crate::base::{Error, Lsn, Result, Timestamp, Version};
+use crate::engine::RequestId;
 use crate::model::{Batch, Key, Row, Value};
 
 /// When a write is acknowledged.
@@ -78,6 +79,19 @@ pub struct WriteOptions {
     /// The partition that rows are written into, and the only one in which rows are deleted. With `None`, that which a row names as
     /// `$partition`, else the default one, and deletes are in all. A row is in one partition: writing it into another one moves it.
     pub partition: Option<String>,
+    /// How a client whose connection breaks asks again without anything being done twice. With `None` it does not ask again.
+    pub request: Option<WriteRequest>,
+}
+
+/// A write of a client that may ask again for its answer: the same request is done once, and answered the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteRequest {
+    /// Which one.
+    pub id: RequestId,
+    /// The client has the answers to all its requests before this number: they need not be kept.
+    pub settled: u64,
+    /// Whether it was asked before, and may have been done.
+    pub again: bool,
 }
 
 /// What must be so for a write to be done.
@@ -100,6 +114,8 @@ pub struct WriteResponse {
     pub version: Version,
     /// Their position in the local log.
     pub lsn: Lsn,
+    /// For a [`WriteRequest`] that had been done before: the keys of its rows, where the collection made them.
+    pub keys: Vec<Key>,
 }
 
 /// Which rows: by key or by filter.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, SyncPosition, View};
+use super::{
+    Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, RequestId, Source,
+    SyncPosition, View,
+};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version};
 use crate::index::Insertion;
 use crate::model::{Batch, Key};
@@ -25,6 +28,9 @@ pub struct Progress {
     pub positions: BTreeMap<ReplicaId, SyncPosition>,
     /// Rows that were replaced or deleted up to this time may be gone: reads at times before it are refused.
     pub history: Timestamp,
+    /// What clients are told that ask again for a write.
+    #[serde(default, skip_serializing_if = "Answers::is_empty")]
+    pub answers: Answers,
 }
 
 /// A segment and which of its rows are the newest of their key.
@@ -180,13 +186,13 @@ impl CollectionState {
         ChangeSet { puts: changes.puts.take(&rows), put_versions, deletes }
     }
 
-    /// Applies frame `lsn`: rows and deletes that are newer than what is here, and the position of the hub that sent them.
-    /// Tells how many won.
-    pub fn apply(&mut self, lsn: Lsn, changes: &ChangeSet, from: Option<(ReplicaId, Lsn)>) -> usize {
+    /// Applies frame `lsn`: rows and deletes that are newer than what is here, and the position of the hub, or the answer to the
+    /// client, that sent them. Tells how many won.
+    pub fn apply(&mut self, lsn: Lsn, changes: &ChangeSet, from: Source) -> usize {
         assert!(lsn > self.progress.frame, "frame {lsn} after {}", self.progress.frame);
         self.progress.frame = lsn;
         self.progress.lsn = lsn;
-        if let Some((hub, pulled)) = from {
+        if let Source::Hub(hub, pulled) = from {
             self.progress.positions.entry(hub).or_default().pulled = pulled;
         }
         self.observe(changes);
@@ -208,7 +214,17 @@ impl CollectionState {
                 won += 1;
             }
         }
+        if let Source::Client(request) = from {
+            let version = changes.versions().max().unwrap_or_default();
+            let keys = if self.spec.schema.auto_id() { changes.puts.keys() } else { Vec::new() };
+            self.progress.answers.add(Answer { request, count: won as u64, version, lsn, keys });
+        }
         won
+    }
+
+    /// Notes that a client has the answers to all its writes before this one.
+    pub fn settle(&mut self, before: RequestId) {
+        self.progress.answers.settle(before);
     }
 
     /// Applies a position frame.

@@ -6,6 +6,7 @@
 //!
 #![doc = include_str!("../docs/formats.md")]
 
+mod answers;
 pub mod archive;
 mod changes;
 mod collection;
@@ -17,13 +18,14 @@ pub mod name;
 mod record;
 mod spec;
 
+pub use answers::{Answer, Answers, RequestId};
 pub use changes::{ChangeSet, SyncPosition};
 pub use collection::{CollectionState, Progress, Slot};
 pub use compaction::{Budget, Candidate, Merge, Task, Waiting, choose_budget, choose_merge, choose_task, should_seal};
 pub use history::{Death, View};
 pub use manifest::{CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use memory::{Memory, Movable, choose_move};
-pub use record::Record;
+pub use record::{Record, Source};
 pub use spec::CollectionSpec;
 
 pub use crate::base::Version;

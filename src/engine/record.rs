@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{ChangeSet, SyncPosition};
+use super::{ChangeSet, RequestId, SyncPosition};
 use crate::base::codec::{Reader, Write};
 use crate::base::{Error, Lsn, ReplicaId, Result, Sequence};
 use crate::model::Schema;
@@ -10,15 +10,15 @@ use crate::wal::FrameKind;
 ///
 /// | kind | payload |
 /// |---|---|
-/// | 1, changes | 1 byte: 1 when a hub sent them, else 0; then its replica id (8) and its log position (8), zero for none; then a [`ChangeSet`] |
+/// | 1, changes | 1 byte: 1 when a hub sent them, then its replica id (8) and its log position (8); 2 when a client may ask for their answer again, then its number (8) and that of its request (8); else 0 and 16 zeros; then a [`ChangeSet`] |
 /// | 2, position | the hub's replica id (8), `pushed` (8), `pulled` (8) |
 /// | 3, lost | the number of the last lost frame (8) |
 #[derive(Debug, Clone)]
 pub enum Record {
-    /// Rows and deletes were applied; with `from`, they bring this replica to that position of that hub.
+    /// Rows and deletes were applied.
     Changes {
-        /// The hub and its log position.
-        from: Option<(ReplicaId, Lsn)>,
+        /// Who sent them.
+        from: Source,
         /// What was applied.
         changes: ChangeSet,
     },
@@ -36,6 +36,18 @@ pub enum Record {
     },
 }
 
+/// Who sent changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Source {
+    /// Somebody here who does not ask again.
+    #[default]
+    Here,
+    /// A hub: they bring this replica to that position of its log.
+    Hub(ReplicaId, Lsn),
+    /// A client that may ask again.
+    Client(RequestId),
+}
+
 impl Record {
     /// The kind of its frame.
     pub fn kind(&self) -> FrameKind {
@@ -51,10 +63,14 @@ impl Record {
         let mut out = Vec::new();
         match self {
             Self::Changes { from, changes } => {
-                let (hub, lsn) = from.unwrap_or_default();
-                out.put_u8(u8::from(from.is_some()));
-                out.put_u64(hub.0);
-                out.put_u64(lsn.0);
+                let (kind, sender, position) = match from {
+                    Source::Here => (0, 0, 0),
+                    Source::Hub(hub, lsn) => (1, hub.0, lsn.0),
+                    Source::Client(RequestId { client, number }) => (2, *client, *number),
+                };
+                out.put_u8(kind);
+                out.put_u64(sender);
+                out.put_u64(position);
                 out.put_bytes(&changes.encode());
             }
             Self::Position { hub, position } => {
@@ -75,14 +91,13 @@ impl Record {
         let mut reader = Reader::new(payload);
         match kind {
             FrameKind::Changes => {
-                let from = match reader.u8()? {
-                    0 | 1 if payload.len() < 17 => return Err(Error::corrupt("a change record cut short")),
-                    0 => {
-                        reader.bytes(16)?;
-                        None
-                    }
-                    1 => Some((ReplicaId(reader.u64()?), Lsn(reader.u64()?))),
-                    other => return Err(Error::corrupt(format!("at byte 0: flag {other}, expected 0 or 1"))),
+                let kind = reader.u8()?;
+                let (sender, position) = (reader.u64()?, reader.u64()?);
+                let from = match kind {
+                    0 => Source::Here,
+                    1 => Source::Hub(ReplicaId(sender), Lsn(position)),
+                    2 => Source::Client(RequestId { client: sender, number: position }),
+                    other => return Err(Error::corrupt(format!("at byte 0: flag {other}, expected 0, 1 or 2"))),
                 };
                 let changes = ChangeSet::decode(schema, reader.bytes(reader.remaining())?)?;
                 Ok(Self::Changes { from, changes })
@@ -113,7 +128,7 @@ mod tests {
     }
 
     /// One of each kind; the payload of the first is packed, those of the others are not.
-    fn records() -> [Record; 4] {
+    fn records() -> [Record; 5] {
         let schema = schema();
         let version = |number: u64| Version {
             timestamp: Timestamp::new(1_700_000_000_000 + number, 3),
@@ -134,9 +149,13 @@ mod tests {
         };
         let hub = ReplicaId(5);
         [
-            Record::Changes { from: None, changes: changes(3, vec![(9.into(), version(1))]) },
-            Record::Changes { from: Some((hub, Lsn(12))), changes: changes(0, Vec::new()) },
+            Record::Changes { from: Source::Here, changes: changes(3, vec![(9.into(), version(1))]) },
+            Record::Changes { from: Source::Hub(hub, Lsn(12)), changes: changes(0, Vec::new()) },
             Record::Position { hub, position: SyncPosition { pushed: Sequence(41), pulled: Lsn(12) } },
+            Record::Changes {
+                from: Source::Client(RequestId { client: 1 << 40, number: 9 }),
+                changes: changes(1, Vec::new()),
+            },
             Record::Lost { last: Lsn(30) },
         ]
     }
@@ -153,8 +172,8 @@ mod tests {
         }
         let golden = std::fs::read(path).unwrap();
         let read = wal::replay("golden", &golden, CollectionId(7), 3, Lsn(20), None).unwrap();
-        assert_eq!((read.frames.len(), read.valid_len), (4, golden.len()));
-        assert_eq!(read.frames.iter().map(|frame| golden[frame.offset + 17]).collect::<Vec<_>>(), [1, 0, 0, 0]);
+        assert_eq!((read.frames.len(), read.valid_len), (5, golden.len()));
+        assert_eq!(read.frames.iter().map(|frame| golden[frame.offset + 17]).collect::<Vec<_>>(), [1, 0, 0, 1, 0]);
         // How a payload is packed may change; what is not packed is written as it was.
         let first = read.frames[0].end;
         assert_eq!(bytes[bytes.len() - (golden.len() - first)..], golden[first..]);

@@ -9,7 +9,8 @@ use super::message::{
     StatsMessage, WriteMessage, WriteRequestMessage,
 };
 use crate::base::{Error, ErrorKind, Lsn, Timestamp};
-use crate::db::{Db, Snapshot};
+use crate::db::{Db, Snapshot, WriteRequest};
+use crate::engine::RequestId;
 
 #[wasm_bindgen]
 extern "C" {
@@ -89,13 +90,21 @@ impl Collection {
         self.db.drop_partition(self.collection.name(), &partition).await.or_throw()
     }
 
-    /// Does all of the operations, in order, or none.
-    pub async fn write(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
+    /// Does all of the operations, in order, or none. `mark` says how the client would ask again: its number, that of the request, that of
+    /// the first request whose answer it does not have, and whether it does ask again.
+    pub async fn write(&self, request: Vec<u8>, mark: Option<Vec<f64>>) -> Thrown<Vec<u8>> {
         let request = message::decode::<WriteRequestMessage>("the request", &request).or_throw()?;
-        let (operations, options) = request.into_operations(&self.collection).or_throw()?;
+        let (operations, mut options) = request.into_operations(&self.collection).or_throw()?;
+        if let Some(&[client, number, settled, again]) = mark.as_deref() {
+            let id = RequestId { client: client as u64, number: number as u64 };
+            options.request = Some(WriteRequest { id, settled: settled as u64, again: again != 0.0 });
+        }
         let auto_id = self.collection.spec().schema.auto_id();
         let keys = auto_id.then(|| message::keys_written(&operations));
-        let written = self.collection.batch(operations, options).await.or_throw()?;
+        let mut written = self.collection.batch(operations, options).await.or_throw()?;
+        // Of a write that was done before the keys are those that it has given then.
+        let given = std::mem::take(&mut written.keys);
+        let keys = if given.is_empty() { keys } else { Some(given) };
         Ok(message::encode(&WriteMessage::new(&written, keys)))
     }
 

@@ -17,7 +17,7 @@ use arrow_array::{Float32Array, Int64Array, RecordBatch, StringArray};
 use eddydb::base::compress::Codec;
 use eddydb::base::{CollectionId, Lsn, ReplicaId, SegmentId, Sequence, Timestamp, Version};
 use eddydb::db::{Db, Options, Target};
-use eddydb::engine::{ChangeSet, CollectionSpec, Record, SyncPosition};
+use eddydb::engine::{ChangeSet, CollectionSpec, Record, RequestId, Source, SyncPosition};
 use eddydb::model::{Batch, Row, Schema, Value};
 use eddydb::platform::{Environment, block_on};
 use eddydb::segment::{Segment, Tombstone, encode};
@@ -270,9 +270,9 @@ fn changes() -> ChangeSet {
 fn log() -> Vec<u8> {
     let position = SyncPosition { pushed: Sequence(4), pulled: Lsn(3) };
     let records = [
-        Record::Changes { from: None, changes: changes() },
+        Record::Changes { from: Source::Client(RequestId { client: 5, number: 6 }), changes: changes() },
         Record::Position { hub: ReplicaId(1), position },
-        Record::Changes { from: Some((ReplicaId(1), Lsn(8))), changes: changes() },
+        Record::Changes { from: Source::Hub(ReplicaId(1), Lsn(8)), changes: changes() },
     ];
     let mut bytes = wal::encode_header(CollectionId(7), 3);
     for (place, record) in (0..).zip(&records) {

@@ -9,6 +9,7 @@ use arrow_cast::{CastOptions, cast_with_options};
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::ParquetMetaData;
 
 use super::{Chunk, Source};
 use crate::base::{Error, ErrorKind, Result};
@@ -54,8 +55,12 @@ impl Columnar {
     /// Opens a Parquet file.
     pub(super) fn open_parquet(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let builder = ParquetRecordBatchReaderBuilder::try_new(super::open_file(path)?)
+        let file = super::open_file(path)?;
+        let file_len = file.metadata().map_err(|error| super::io_error(&name, &error))?.len();
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
             .map_err(|error| Error::corrupt(format!("{name}: {error}")))?;
+        check_places(builder.metadata(), file_len)
+            .map_err(|what| Error::corrupt(format!("{name}: the footer gives {what}")))?;
         let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         let arrow_schema = builder.schema().clone();
         let reader: ParquetRecordBatchReader =
@@ -168,6 +173,31 @@ impl Source for Columnar {
     fn progress(&self) -> (u64, u64) {
         (self.done, self.total)
     }
+}
+
+/// The reader of Parquet believes where a footer says that columns lie, and panics where that cannot be.
+fn check_places(metadata: &ParquetMetaData, file_len: u64) -> Result<(), String> {
+    for (index, group) in metadata.row_groups().iter().enumerate() {
+        if group.num_rows() < 0 {
+            return Err(format!("row group {index} {} rows", group.num_rows()));
+        }
+        for column in group.columns() {
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            let end = u64::try_from(start)
+                .ok()
+                .zip(u64::try_from(column.compressed_size()).ok())
+                .and_then(|(start, len)| start.checked_add(len));
+            if end.is_none_or(|end| end > file_len) || column.num_values() < 0 || column.uncompressed_size() < 0 {
+                return Err(format!(
+                    "column {:?} of row group {index} {} values in {} bytes at byte {start}; the file has {file_len}",
+                    column.column_path().string(),
+                    column.num_values(),
+                    column.compressed_size()
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn arrow_error(name: &str, error: &ArrowError) -> Error {
