@@ -141,6 +141,7 @@ impl Db {
         let mut memory = Memory { cache, ..Memory::default() };
         for collection in self.collections() {
             memory += collection.inner.state.read().expect("no panic while held").memory();
+            memory += self.memory_of_merge(&collection);
         }
         memory
     }
@@ -154,6 +155,7 @@ impl Db {
         for (at, collection) in collections.iter().enumerate() {
             let state = collection.inner.state.read().expect("no panic while held");
             memory += state.memory();
+            memory += self.memory_of_merge(collection);
             files.extend(state.movables().into_iter().map(|file| (at, file)));
         }
         // What stays in memory whatever is moved; wide columns count by what they take, moved ones by what they will.

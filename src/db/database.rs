@@ -9,7 +9,7 @@ use super::progress::{Discarded, WorkListener};
 use super::{Collection, Durability};
 use crate::base::compress::Codec;
 use crate::base::{Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
-use crate::engine::{CollectionManifest, CollectionSpec, CollectionState, Manifest, Progress, name};
+use crate::engine::{CollectionManifest, CollectionSpec, CollectionState, Manifest, MergePolicy, Progress, name};
 use crate::platform;
 use crate::storage::Storage;
 
@@ -35,6 +35,8 @@ pub struct Options {
     /// How much memory collections may take, about; no limit with `None`. Keys, narrow columns, versions and graphs are always in
     /// memory; wide columns and vectors of flushed segments are as far as there is room, and are read by the block otherwise.
     pub memory_limit_bytes: Option<usize>,
+    /// When segments are merged in the background.
+    pub merge_policy: MergePolicy,
     /// Where the time and random numbers come from.
     pub environment: platform::Environment,
     /// The number of this replica, 0 to 16,383, for made `int64` keys ([`Collection::make_key`]): a different one for each replica. The
@@ -54,6 +56,7 @@ impl Default for Options {
             codec: Codec::default(),
             retention_ms: 0,
             memory_limit_bytes: None,
+            merge_policy: MergePolicy::default(),
             environment: platform::Environment::default(),
             replica_number: None,
             grace_ms: 0,

@@ -9,6 +9,8 @@ use crate::engine::{Budget, FileEntry, Progress, Task, Waiting, choose_budget, c
 use crate::platform;
 use crate::segment::Segment;
 
+/// Progress is told about this often.
+pub(super) const TOLD_ROWS: usize = 1_024;
 /// An idle store flushes when a restart would replay this much log.
 const IDLE_LOG_BYTES: u64 = 4 << 20;
 
@@ -103,16 +105,22 @@ impl Db {
         let inputs =
             collection.inner.merge.lock().await.as_ref().map_or(Vec::new(), |merging| merging.merge.inputs.clone());
         let state = &collection.inner.state;
-        for done in 0..rows_max {
+        let mut done = 0;
+        while done < rows_max {
             let begun = state.write().expect("no panic while held").begin_row(&inputs);
-            let Some(row) = begun else { return done > 0 };
+            let Some(row) = begun else { break };
             let found = state.read().expect("no panic while held").look_up(row);
-            let Some(found) = found else { return done > 0 };
+            let Some(found) = found else { break };
             if !state.write().expect("no panic while held").insert(row, found) {
-                return true;
+                break;
             }
+            done += 1;
         }
-        true
+        let (rows, left) = state.read().expect("no panic while held").rows_to_index();
+        if done > 0 && (left == 0 || (rows - left) % TOLD_ROWS < done) {
+            self.tell(collection, Work::Index, rows - left, rows);
+        }
+        done > 0
     }
 
     /// Writes what is only in the log to segments, and drops the log before it. Called by [`Collection`]s' owners and by close.
@@ -222,6 +230,22 @@ impl Db {
             self.step(&collection, self.budget()).await?;
             drop(one);
             platform::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// [`Self::flush`] of every collection.
+    pub async fn flush_all(&self) -> Result<()> {
+        for collection in self.collections() {
+            self.flush(collection.name()).await?;
+        }
+        Ok(())
+    }
+
+    /// [`Self::compact`] of every collection.
+    pub async fn compact_all(&self) -> Result<()> {
+        for collection in self.collections() {
+            self.compact(collection.name()).await?;
         }
         Ok(())
     }

@@ -1,14 +1,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::maintenance::TOLD_ROWS;
 use super::progress::Work;
 use super::writer::SegmentWriter;
 use super::{Collection, Db};
 use crate::base::Result;
-use crate::engine::{Budget, Merge, SegmentManifest, choose_merge};
-
-/// Progress is told about this often.
-const TOLD_ROWS: usize = 1_024;
+use crate::engine::{Budget, Memory, Merge, MergePolicy, SegmentManifest, choose_merge};
 
 /// A merge that has begun.
 pub(super) struct Merging {
@@ -46,6 +44,9 @@ impl Db {
             }
             return Ok(true);
         }
+        if merge.carry_deletes(&mut collection.inner.state.write().expect("no panic while held"), budget.rows_moved) {
+            return Ok(true);
+        }
         let indexed = merge.index_some(budget.rows_indexed);
         if indexed > 0 {
             let done = merge.rows_indexed();
@@ -54,14 +55,25 @@ impl Db {
             }
             return Ok(true);
         }
-        let mut taken = writer.take().unwrap_or_else(|| self.segment_writer(&merge.segment));
-        // After a failure writing begins anew.
-        if self.write_some(collection, &merge.segment, &mut taken, budget.bytes).await? {
+        let mut taken = match writer.take() {
+            Some(writer) => writer,
+            None => {
+                // What was left out lost to changes that may be only buffered: a crash must not take both.
+                collection.sync_log(&mut *collection.inner.log.lock().await).await?;
+                self.segment_writer(&merge.segment)
+            }
+        };
+        let described = if merge.is_nothing() {
+            None
+        } else if self.write_some(collection, &merge.segment, &mut taken, budget.bytes).await? {
             *writer = Some(taken);
             return Ok(true);
-        }
-        let described = self.written(&merge.segment, taken)?;
-        collection.count_written(Work::Compaction, &described);
+        } else {
+            // Had that failed, writing would begin anew.
+            let described = self.written(&merge.segment, taken)?;
+            collection.count_written(Work::Compaction, &described);
+            Some(described)
+        };
         *old = Some(self.name_merged(collection, merge, described).await?);
         collection.inner.state.write().expect("no panic while held").begin_swap(merge);
         Ok(true)
@@ -71,7 +83,8 @@ impl Db {
         let bytes_max = self.inner.shared.options.memory_limit_bytes.map_or(usize::MAX, |limit| limit / 2);
         let whole = collection.inner.compact.load(Ordering::Relaxed);
         let state = collection.inner.state.read().expect("no panic while held");
-        let inputs = choose_merge(&state.flushed_segments(), bytes_max, whole);
+        let policy = if whole { &MergePolicy::WHOLE } else { &self.inner.shared.options.merge_policy };
+        let inputs = choose_merge(&state.flushed_segments(), bytes_max, policy);
         let slots: Vec<_> = inputs.iter().filter_map(|id| state.slot(*id)).collect();
         if slots.is_empty() {
             collection.inner.compact.store(false, Ordering::Relaxed);
@@ -83,12 +96,12 @@ impl Db {
         Some(Merging { merge, writer: None, old: None })
     }
 
-    /// Has the manifest name the new segment instead of its inputs; gives these back.
+    /// Has the manifest name the new segment, where there is one, instead of its inputs; gives these back.
     async fn name_merged(
         &self,
         collection: &Collection,
         merge: &Merge,
-        described: SegmentManifest,
+        described: Option<SegmentManifest>,
     ) -> Result<Vec<SegmentManifest>> {
         let id = collection.id();
         // What the merge left out was forgotten before it began.
@@ -98,7 +111,7 @@ impl Db {
             let is_input = |segment: &SegmentManifest| merge.inputs.contains(&segment.id);
             let (old, kept): (Vec<_>, Vec<_>) = collection.segments.drain(..).partition(is_input);
             collection.segments = kept;
-            collection.segments.push(described);
+            collection.segments.extend(described);
             collection.progress.history = collection.progress.history.max(history);
             Ok(old)
         };
@@ -115,6 +128,17 @@ impl Db {
         let rows = merge.segment.len();
         self.tell(collection, Work::Compaction, rows, rows);
         self.inner.shared.remove_discarded(false).await
+    }
+
+    /// What a merge holds that is no part of the collection yet.
+    pub(super) fn memory_of_merge(&self, collection: &Collection) -> Memory {
+        // Only a step that is under way has it locked; then it is left out for a moment.
+        let merging = collection.inner.merge.try_lock();
+        let merging = merging.as_deref().and_then(Option::as_ref).filter(|merging| merging.old.is_none());
+        merging.map_or_else(Memory::default, |merging| {
+            let [rows, columns, vectors, indexes] = merging.merge.segment.memory();
+            Memory { rows, columns, vectors, indexes, ..Memory::default() }
+        })
     }
 
     /// Gives up the flush and the merge that are under way: they begin anew some time. A merge whose rows take their places comes to

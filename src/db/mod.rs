@@ -29,7 +29,7 @@ mod specs;
 mod sync;
 mod writer;
 
-pub use crate::engine::Memory;
+pub use crate::engine::{Memory, MergePolicy};
 pub use archive::{ArchivePieces, StoreSnapshot};
 pub use collection::Collection;
 pub use database::{Db, Options};
@@ -50,6 +50,8 @@ pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncS
 mod fencing;
 #[cfg(all(test, feature = "server"))]
 mod memory_tests;
+#[cfg(all(test, feature = "server"))]
+mod merge_tests;
 #[cfg(all(test, feature = "server"))]
 mod retry_tests;
 #[cfg(all(test, feature = "server"))]

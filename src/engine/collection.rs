@@ -410,6 +410,26 @@ impl CollectionState {
         }
     }
 
+    /// Whether a delete can matter no more: a newer change of its key is here, and nobody may read the time between the two; times
+    /// before the newer one are refused from then on. Older rows of that key lose to the newer change as well.
+    ///
+    /// A delete that is the newest change of its key stays for good: a replica that has not heard of it may come at any time.
+    pub fn is_outlived(&mut self, delete: &Tombstone) -> bool {
+        let Some(newer) = self.version_of(&delete.key).filter(|version| *version > delete.version) else {
+            return false;
+        };
+        let read_from = match self.retention_ms {
+            None => return false,
+            Some(0) => Timestamp(u64::MAX),
+            Some(retention_ms) => Timestamp::new(self.forgotten_ms.saturating_sub(retention_ms), 0),
+        };
+        let outlived = newer.timestamp < read_from;
+        if outlived {
+            self.progress.history = self.progress.history.max(newer.timestamp);
+        }
+        outlived
+    }
+
     /// The rows of `keys` that a view sees, in that order.
     pub fn find_all(&self, keys: &[Key], view: &View) -> Vec<(&Segment, u32)> {
         let mut past: Option<HashMap<Key, (&Segment, u32)>> = None;
@@ -617,6 +637,12 @@ impl CollectionState {
         self.slots.iter().any(|(id, slot)| slot.segment.can_index() && !but.contains(id))
     }
 
+    /// How many rows have, or wait for, an index, each counted once an index, and how many of them wait.
+    pub fn rows_to_index(&self) -> (usize, usize) {
+        let of_slot = |slot: &Slot| (slot.segment.rows_to_index(), slot.segment.rows_unindexed());
+        self.slots.values().map(of_slot).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+    }
+
     /// Begins to add a row to an index that lags behind, and tells to which, of which segment. See [`Segment::begin_row`].
     pub fn begin_row(&mut self, but: &[SegmentId]) -> Option<(SegmentId, usize)> {
         self.slots.iter_mut().filter(|(id, slot)| slot.segment.can_index() && !but.contains(id)).find_map(
@@ -668,7 +694,8 @@ impl CollectionState {
         let flushed = self.slots.iter().filter(|(id, _)| **id != self.growing && !self.unflushed.contains_key(id));
         let candidate = |(id, slot): (&SegmentId, &Slot)| {
             let live = slot.live.count() + slot.deaths.len();
-            Candidate { id: *id, rows: slot.segment.len(), live, bytes: live * slot.segment.row_bytes() }
+            let deletes = slot.segment.deletes.len();
+            Candidate { id: *id, rows: slot.segment.len(), live, deletes, bytes: live * slot.segment.row_bytes() }
         };
         flushed.map(candidate).collect()
     }
@@ -676,6 +703,9 @@ impl CollectionState {
     /// Takes the segment of `merge` in, none of whose rows has a place yet; then [`Self::swap_some`] until it has nothing to do, and
     /// [`Self::end_swap`]. All readers see every row once meanwhile.
     pub fn begin_swap(&mut self, merge: &Merge) {
+        if merge.is_nothing() {
+            return;
+        }
         let live = RowMask::none(merge.segment.len());
         let slot = Slot { segment: merge.segment.clone(), live, deaths: Vec::new() };
         self.slots.insert(merge.segment.id(), slot);
@@ -713,7 +743,9 @@ impl CollectionState {
             deaths.extend(moved);
             replaced.push(slot.segment);
         }
-        self.slots.get_mut(&merge.segment.id()).expect("the new segment was taken in").deaths.extend(deaths);
+        if let Some(slot) = self.slots.get_mut(&merge.segment.id()) {
+            slot.deaths.extend(deaths);
+        }
         replaced
     }
 

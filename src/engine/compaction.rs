@@ -1,26 +1,42 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{CollectionSpec, Slot};
+use super::{CollectionSpec, CollectionState, Slot};
 use crate::base::{RowMask, SegmentId};
-use crate::segment::{BlockRef, Blocks, Segment, Versions};
+use crate::segment::{BlockRef, Blocks, Segment, Tombstone, Versions};
 
 /// The growing segment is sealed at this many rows: graphs of this size still build in reasonable slices.
 const SEAL_ROWS: usize = 131_072;
 /// Or when its log files reach this size: it bounds what a restart replays.
 const SEAL_LOG_BYTES: u64 = 64 << 20;
-/// Segments of fewer living rows than this are merged when there are many of them.
-const SMALL_ROWS: usize = 16_384;
-/// This many small segments are merged at once.
-const SMALL_COUNT: usize = 4;
-/// A segment is rewritten when this share of its rows is dead.
-const DEAD_SHARE: f64 = 0.3;
 /// Rows that are gathered at once, however small they are.
 const GATHERED_ROWS_MAX: usize = 1_024;
 
 /// Whether the growing segment should be sealed, from its rows and the length of its log.
 pub fn should_seal(rows: usize, log_bytes: u64) -> bool {
     rows >= SEAL_ROWS || log_bytes >= SEAL_LOG_BYTES
+}
+
+/// When segments are merged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MergePolicy {
+    /// Segments of fewer living rows and deletes than this are small; 16,384.
+    pub small_rows: usize,
+    /// So many small ones become one; 4. At least 2.
+    pub small_count: usize,
+    /// A segment is rewritten when a greater share of its rows is dead; 0.3.
+    pub dead_share: f64,
+}
+
+impl Default for MergePolicy {
+    fn default() -> Self {
+        Self { small_rows: 16_384, small_count: 4, dead_share: 0.3 }
+    }
+}
+
+impl MergePolicy {
+    /// Merges all that can be merged: every dead row is too much, and every segment is small that another one fits beside.
+    pub const WHOLE: Self = Self { small_rows: SEAL_ROWS, small_count: 2, dead_share: 0.0 };
 }
 
 /// What a policy of compaction knows of a flushed segment.
@@ -32,33 +48,54 @@ pub struct Candidate {
     pub rows: usize,
     /// Those of them that somebody may read.
     pub live: usize,
-    /// What these take when they are gathered, about.
+    /// Its deletes.
+    pub deletes: usize,
+    /// What the living rows take when they are gathered, about.
     pub bytes: usize,
 }
 
+impl Candidate {
+    fn dead_share(&self) -> f64 {
+        (self.rows - self.live) as f64 / self.rows.max(1) as f64
+    }
+
+    fn size(&self) -> usize {
+        self.live + self.deletes
+    }
+}
+
 /// Which segments to merge into one of at most `bytes_max`; none when all is well. Comes first what frees most: the segment with the
-/// greatest share of dead rows, when that is too great; then small ones, the oldest first, when there are many. With `whole` every
-/// dead row is too much, and every segment that another one fits beside is small.
-pub fn choose_merge(segments: &[Candidate], bytes_max: usize, whole: bool) -> Vec<SegmentId> {
-    let (dead_share, small_rows, small_count) =
-        if whole { (0.0, SEAL_ROWS, 2) } else { (DEAD_SHARE, SMALL_ROWS, SMALL_COUNT) };
-    let share = |segment: &&Candidate| (segment.rows - segment.live) as f64 / segment.rows.max(1) as f64;
-    let wasteful = segments.iter().filter(|segment| share(segment) > dead_share && segment.bytes <= bytes_max);
-    let most = wasteful.max_by(|a, b| share(a).total_cmp(&share(b)));
+/// greatest share of dead rows, when that is too great; then small ones, the oldest first, when there are many.
+///
+/// A log of deletes, which is a segment without rows, is on the level `n` when it holds at least `small_rows * small_count^n` of
+/// them; when there are `small_count` on a level they become one of the next. So a delete is rewritten once a level, and of
+/// logs there are few.
+pub fn choose_merge(segments: &[Candidate], bytes_max: usize, policy: &MergePolicy) -> Vec<SegmentId> {
+    let small_count = policy.small_count.max(2);
+    let wasteful =
+        segments.iter().filter(|segment| segment.dead_share() > policy.dead_share && segment.bytes <= bytes_max);
+    let most = wasteful.max_by(|a, b| a.dead_share().total_cmp(&b.dead_share()));
     let (mut rows, mut bytes) = (0, 0);
     let fits = |segment: &&Candidate| {
         rows += segment.live;
         bytes += segment.bytes;
         rows <= SEAL_ROWS && bytes <= bytes_max
     };
-    let small = segments.iter().filter(|segment| segment.live < small_rows);
+    let small = segments.iter().filter(|segment| segment.size() < policy.small_rows);
     let small: Vec<SegmentId> = small.take_while(fits).map(|segment| segment.id).collect();
     match most {
-        // Those with dead rows are among the small ones then, and written once.
-        Some(most) if !whole || small.len() < small_count => vec![most.id],
-        _ if small.len() < small_count => Vec::new(),
-        _ => small,
+        // One among small ones that are merged anyway is written once then.
+        Some(most) if small.len() < small_count || !small.contains(&most.id) => return vec![most.id],
+        _ if small.len() >= small_count => return small,
+        _ => {}
     }
+    let level = |segment: &Candidate| (segment.deletes / policy.small_rows.max(1)).checked_ilog(small_count);
+    let logs = || segments.iter().filter(|segment| segment.rows == 0);
+    let on_level =
+        |wanted: u32| logs().filter(move |log| level(log) == Some(wanted)).map(|log| log.id).collect::<Vec<_>>();
+    let mut levels = logs().filter_map(level).collect::<Vec<_>>();
+    levels.sort_unstable();
+    levels.into_iter().map(on_level).find(|logs| logs.len() >= small_count).unwrap_or_default()
 }
 
 /// How much one step of background work does at most: in a browser nobody is answered meanwhile.
@@ -124,7 +161,7 @@ pub enum Task {
 /// length writers wait.
 const LOG_PERCENT_PRESSING: u64 = 150;
 /// With so many segments a merge has its turn while rows are being indexed: each search looks into all of them.
-const SEGMENTS_PRESSING: usize = 2 * SMALL_COUNT;
+const SEGMENTS_PRESSING: usize = 8;
 
 /// What comes next, in the order of what is lost by waiting: a merged segment takes its place, and a flush that has begun comes to its
 /// end; a log that grows too long is flushed; rows without index, which every search compares one by one, are indexed; and what
@@ -158,6 +195,8 @@ pub struct Merge {
     pub rows: usize,
     /// Rows that are to be gathered, and from which on.
     rest: VecDeque<(SegmentId, RowMask, usize)>,
+    /// Deletes that are to be looked at: of which input, and from which on.
+    deletes: VecDeque<(SegmentId, usize)>,
     /// Where each row of the new segment was: ascending by input and row.
     pub(super) sources: Vec<(SegmentId, u32)>,
     /// Blocks that the next rows may be in too.
@@ -167,22 +206,22 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// A merge of the rows of `slots` that live, and of the dead ones that readers of the past may ask for, into segment `id`. The
-    /// deletes of the inputs move along: they still have to win over older writes.
+    /// A merge of the rows of `slots` that live, and of the dead ones that readers of the past may ask for, into segment `id`. Deletes
+    /// move along as long as they have to win over older writes, here or in another replica: see [`CollectionState::is_outlived`].
     pub fn new(id: SegmentId, mut slots: Vec<&Slot>, spec: &CollectionSpec) -> Self {
         slots.sort_by_key(|slot| slot.segment.id());
-        let mut segment = Segment::new(id, &spec.schema, &spec.indexes);
-        let mut rest = VecDeque::new();
+        let segment = Segment::new(id, &spec.schema, &spec.indexes);
+        let (mut rest, mut deletes) = (VecDeque::new(), VecDeque::new());
         let mut rows = 0;
         for slot in &slots {
             let kept = slot.kept();
             rows += kept.count();
             rest.push_back((slot.segment.id(), kept, 0));
-            segment.deletes.extend(slot.segment.deletes.iter().cloned());
+            deletes.push_back((slot.segment.id(), 0));
         }
         let inputs = slots.iter().map(|slot| slot.segment.id()).collect();
         let segment = Arc::new(segment);
-        Self { inputs, segment, rows, rest, sources: Vec::new(), blocks: Blocks::default(), placed: 0 }
+        Self { inputs, segment, rows, rest, deletes, sources: Vec::new(), blocks: Blocks::default(), placed: 0 }
     }
 
     /// The segment that rows are to be gathered from next; `None` when all are.
@@ -223,6 +262,21 @@ impl Merge {
         Ok(())
     }
 
+    /// Looks at some deletes of the inputs, and takes along those that `state` has to keep; tells whether there are more.
+    pub fn carry_deletes(&mut self, state: &mut CollectionState, count_max: usize) -> bool {
+        let Some((input, from)) = self.deletes.front_mut() else { return false };
+        let Some(input) = state.slot(*input).map(|slot| slot.segment.clone()) else { return false };
+        let end = input.deletes.len().min(*from + count_max);
+        let looked_at = &input.deletes[*from..end];
+        *from = end;
+        if end == input.deletes.len() {
+            self.deletes.pop_front();
+        }
+        let kept: Vec<Tombstone> = looked_at.iter().filter(|delete| !state.is_outlived(delete)).cloned().collect();
+        self.segment_mut().deletes.extend(kept);
+        !self.deletes.is_empty()
+    }
+
     /// Where blocks that it asked for go.
     pub fn blocks_mut(&mut self) -> &mut Blocks {
         &mut self.blocks
@@ -237,6 +291,11 @@ impl Merge {
         self.segment_mut().index_some(rows_max)
     }
 
+    /// Whether nothing is left of the inputs, once all of them was looked at: then there is no new segment.
+    pub fn is_nothing(&self) -> bool {
+        self.segment.is_empty() && self.segment.deletes.is_empty()
+    }
+
     /// Rows that are indexed.
     pub fn rows_indexed(&self) -> usize {
         self.segment.len() - self.segment.rows_unindexed().min(self.segment.len())
@@ -245,23 +304,34 @@ impl Merge {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn segment(id: u64, rows: usize, live: usize) -> Candidate {
-        Candidate { id: SegmentId(id), rows, live, bytes: live * 100 }
+        Candidate { id: SegmentId(id), rows, live, deletes: 0, bytes: live * 100 }
+    }
+
+    fn log(id: u64, deletes: usize) -> Candidate {
+        Candidate { id: SegmentId(id), rows: 0, live: 0, deletes, bytes: 0 }
     }
 
     fn chosen(segments: &[Candidate], bytes_max: usize) -> Vec<u64> {
-        choose_merge(segments, bytes_max, false).into_iter().map(|id| id.0).collect()
+        choose_merge(segments, bytes_max, &MergePolicy::default()).into_iter().map(|id| id.0).collect()
     }
 
     #[test]
     fn the_most_wasteful_segment_comes_first() {
         let segments = [segment(1, 1000, 650), segment(2, 1000, 100), segment(3, 1000, 1000), segment(4, 0, 0)];
-        assert_eq!(chosen(&segments, usize::MAX), [2]);
+        assert_eq!(chosen(&segments[..3], usize::MAX), [2]);
+        assert_eq!(chosen(&segments, usize::MAX), [1, 2, 3, 4], "it is among small ones that are many");
         assert_eq!(chosen(&segments[..1], usize::MAX), [1]);
         assert_eq!(chosen(&segments[2..], usize::MAX), [0; 0]);
         assert_eq!(chosen(&segments[..1], 64_999), [0; 0], "it would not fit into memory");
+        let policy = MergePolicy { dead_share: 0.4, ..MergePolicy::default() };
+        assert_eq!(choose_merge(&segments[..1], usize::MAX, &policy), []);
     }
 
     #[test]
@@ -274,8 +344,80 @@ mod tests {
         let large = [segment(7, 20_000, 20_000), segment(8, 20_000, 20_000)];
         let both: Vec<Candidate> = large.iter().chain(&small[..4]).copied().collect();
         assert_eq!(chosen(&both, usize::MAX), [1, 2, 3, 4]);
-        let whole = |segments: &[Candidate]| choose_merge(segments, usize::MAX, true).len();
+        let whole = |segments: &[Candidate]| choose_merge(segments, usize::MAX, &MergePolicy::WHOLE).len();
         assert_eq!((whole(&both), whole(&small[..2]), whole(&small[..1])), (6, 2, 0));
         assert_eq!(whole(&[segment(1, 1000, 999)]), 1);
+    }
+
+    #[test]
+    fn logs_of_deletes_are_merged_level_by_level() {
+        let logs: Vec<Candidate> = (1..=4).map(|id| log(id, 20_000)).collect();
+        assert_eq!(chosen(&logs[..3], usize::MAX), [0; 0]);
+        assert_eq!(chosen(&logs, usize::MAX), [1, 2, 3, 4]);
+        let mixed: Vec<Candidate> =
+            logs[..3].iter().copied().chain([log(5, 80_000), segment(6, 50_000, 50_000)]).collect();
+        assert_eq!(chosen(&mixed, usize::MAX), [0; 0], "those of one level only");
+        // Small logs go with small segments.
+        let small = [log(1, 10), segment(2, 10, 10), log(3, 10), segment(4, 10, 10)];
+        assert_eq!(chosen(&small, usize::MAX), [1, 2, 3, 4]);
+    }
+
+    proptest! {
+        /// A delete is written again once a level, not with every flush: so often as levels that its log has gone through.
+        #[test]
+        fn deletes_are_rewritten_a_few_times(flushes in 1usize..300, deletes in 1usize..40_000) {
+            let policy = MergePolicy::default();
+            let mut segments: Vec<Candidate> = Vec::new();
+            let mut written = 0;
+            for flush in 0..flushes {
+                segments.push(log(flush as u64, deletes));
+                loop {
+                    let inputs: BTreeSet<SegmentId> = choose_merge(&segments, usize::MAX, &policy).into_iter().collect();
+                    if inputs.is_empty() {
+                        break;
+                    }
+                    prop_assert!(inputs.len() > 1, "a merge makes them fewer");
+                    let sum = segments.iter().filter(|log| inputs.contains(&log.id)).map(|log| log.deletes).sum();
+                    written += sum;
+                    segments.retain(|log| !inputs.contains(&log.id));
+                    segments.push(log(1_000 + written as u64, sum));
+                }
+            }
+            let total = flushes * deletes;
+            let small = policy.small_rows.div_ceil(deletes).max(1);
+            let levels = |logs: usize| logs.checked_ilog(policy.small_count).map_or(0, |levels| levels as usize + 1);
+            prop_assert!(segments.len() <= policy.small_count * (2 + levels(flushes)), "{} logs", segments.len());
+            // A log that is still small is rewritten by every few flushes; later ones once a level.
+            prop_assert!(written <= total * (small.div_ceil(policy.small_count - 1) + 1 + levels(flushes)), "{written} of {total}");
+        }
+    }
+
+    #[test]
+    fn what_is_lost_by_waiting_comes_first() {
+        let all = Waiting {
+            swapping: true,
+            flushing: true,
+            unflushed: true,
+            log_percent: 150,
+            unindexed: true,
+            stale: true,
+            merging: true,
+            segments: 3,
+            turn: 1,
+        };
+        assert_eq!(choose_task(&all), Task::Swap);
+        let flushing = Waiting { swapping: false, ..all };
+        assert_eq!(choose_task(&flushing), Task::Flush);
+        assert_eq!(choose_task(&Waiting { flushing: false, ..flushing }), Task::Flush, "the log grows too long");
+        let calm = Waiting { flushing: false, log_percent: 149, ..flushing };
+        assert_eq!(choose_task(&calm), Task::Index);
+        assert_eq!(choose_task(&Waiting { turn: 2, ..calm }), Task::Merge, "a merge is not left waiting for ever");
+        assert_eq!(choose_task(&Waiting { turn: 2, merging: false, ..calm }), Task::Index);
+        assert_eq!(choose_task(&Waiting { turn: 2, merging: false, segments: 8, ..calm }), Task::Merge);
+        let indexed = Waiting { unindexed: false, ..calm };
+        assert_eq!(choose_task(&indexed), Task::Flush);
+        assert_eq!(choose_task(&Waiting { unflushed: false, ..indexed }), Task::SaveIndex);
+        assert_eq!(choose_task(&Waiting::default()), Task::Merge);
+        assert!(choose_budget(1).bytes < choose_budget(0).bytes);
     }
 }

@@ -21,7 +21,9 @@ mod spec;
 pub use answers::{Answer, Answers, RequestId};
 pub use changes::{ChangeSet, SyncPosition};
 pub use collection::{CollectionState, Progress, Slot};
-pub use compaction::{Budget, Candidate, Merge, Task, Waiting, choose_budget, choose_merge, choose_task, should_seal};
+pub use compaction::{
+    Budget, Candidate, Merge, MergePolicy, Task, Waiting, choose_budget, choose_merge, choose_task, should_seal,
+};
 pub use history::{Death, View};
 pub use manifest::{CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use memory::{Memory, Movable, choose_move};

@@ -603,13 +603,19 @@ impl Segment {
         vectors + (here + left) / self.len().max(1) + 32
     }
 
+    fn graphs(&self) -> impl Iterator<Item = Option<&Hnsw>> {
+        let graphs = self.indexes.iter().filter(|index| matches!(index.spec.kind, IndexKind::Hnsw { .. }));
+        graphs.filter(|_| self.len() >= INDEXED_ROWS_MIN).map(|index| index.graph.as_ref())
+    }
+
+    /// Rows that are to be in an index, over all indexes.
+    pub fn rows_to_index(&self) -> usize {
+        self.graphs().count() * self.len()
+    }
+
     /// Rows that their index does not cover yet, over all indexes.
     pub fn rows_unindexed(&self) -> usize {
-        if self.len() < INDEXED_ROWS_MIN {
-            return 0;
-        }
-        let graphs = self.indexes.iter().filter(|index| matches!(index.spec.kind, IndexKind::Hnsw { .. }));
-        graphs.map(|index| self.len() - index.graph.as_ref().map_or(0, Hnsw::len)).sum()
+        self.graphs().map(|graph| self.len() - graph.map_or(0, Hnsw::len)).sum()
     }
 
     /// Whether a step of indexing has something to do: rows that no index covers, and vectors in memory.

@@ -27,6 +27,10 @@ fn help_teaches() {
             &["--vector-file", "--filter", "--limit", "[default: 10]", "--output-fields", "--json", "words"][..],
         ),
         ("info", &["--json", "Examples:"][..]),
+        ("compact", &["--url", "--data", "[COLLECTION]", "Examples:"][..]),
+        ("flush", &["--url", "--data", "[COLLECTION]", "Examples:"][..]),
+        ("stats", &["--url", "--json", "[COLLECTION]", "Examples:"][..]),
+        ("memory", &["--url", "--json", "Examples:"][..]),
     ] {
         let (code, out, _) = texts(&eddy().args(["help", command]).output().unwrap());
         assert_eq!(code, 0);

@@ -16,4 +16,5 @@ mod import;
 mod repair;
 mod resume;
 mod search;
+mod upkeep;
 mod wrong;

@@ -211,6 +211,7 @@ impl Run {
                     let (timestamp, expected) = self.past[at].clone();
                     held.push((collection.snapshot_at(timestamp).unwrap(), expected));
                 }
+                15 if self.random.below(3) == 0 => db.compact("notes").await.unwrap(),
                 15 => db.flush("notes").await.unwrap(),
                 16..=17 => {
                     for _ in 0..self.random.below(6) {

@@ -15,6 +15,7 @@ mod crash;
 mod guard;
 mod stop;
 mod types;
+mod upkeep;
 
 use serde_json::{Value, json};
 

@@ -1,13 +1,12 @@
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
 
-use super::{DataDirectory, output};
+use super::{DataDirectory, output, remote};
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::Db;
 use crate::engine::{FileEntry, archive};
@@ -187,32 +186,10 @@ async fn write_archive(path: &Path, mut next: impl AsyncFnMut() -> Result<Option
     Ok(bytes)
 }
 
-/// The archive of the store that a server has open, without files that are there. As HTTP/1.0, so that the answer is the bytes and
-/// nothing else; that all of them came is seen by the archive's end.
+/// The archive of the store that a server has open, without files that are there.
 fn download(url: &str, there: Option<&BTreeSet<String>>) -> Result<Bytes> {
-    let address = url.trim_end_matches('/').strip_prefix("http://");
-    let address = address.filter(|address| !address.contains('/')).ok_or_else(|| {
-        Error::invalid(format!("--from {url:?}: expected the address of a server, such as http://localhost:7700"))
-    })?;
-    let io = |error: std::io::Error| Error::new(ErrorKind::Unavailable, format!("{url}: {error}"));
-    let mut stream = TcpStream::connect(address).map_err(io)?;
-    let (method, body) = match there {
-        None => ("GET", String::new()),
-        Some(there) => ("POST", json!({ "without": there }).to_string()),
-    };
-    let len = body.len();
-    write!(stream, "{method} /api/archive HTTP/1.0\r\nhost: {address}\r\ncontent-length: {len}\r\n\r\n{body}")
-        .map_err(io)?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).map_err(io)?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
-    let answer = Bytes::from(answer);
-    match end {
-        Some(end) if answer.starts_with(b"HTTP/1.") && answer[9..].starts_with(b"200") => Ok(answer.slice(end..)),
-        Some(end) => {
-            let said = String::from_utf8_lossy(&answer[end..]).chars().take(200).collect::<String>();
-            Err(Error::new(ErrorKind::Unavailable, format!("{url} does not give its archive: {said}")))
-        }
-        None => Err(Error::new(ErrorKind::Unavailable, format!("{url}: no answer of a server"))),
+    match there {
+        None => remote::ask("--from", url, "GET", "/api/archive", ""),
+        Some(there) => remote::ask("--from", url, "POST", "/api/archive", &json!({ "without": there }).to_string()),
     }
 }

@@ -7,9 +7,11 @@ mod import;
 mod info;
 mod inspect;
 mod output;
+mod remote;
 mod repair;
 mod search;
 mod serve;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +27,7 @@ Examples:
   eddy import --data ./eddy-data notes notes.jsonl        make a collection from a file, or add the file to it
   eddy import --data ./eddy-data films films.tsv --vectors films.npy --metric IP
   eddy info --data ./eddy-data                            what is there
+  eddy compact --data ./eddy-data notes                   merge its segments, and let go of what is dead
   eddy repair ./eddy-data                                 what is damaged, and what of it can be saved
   eddy search --data ./eddy-data notes --vector-file query.json --filter 'done == false'
   eddy serve --data ./eddy-data --console www/dist        browsers connect, and replicas sync
@@ -56,6 +59,10 @@ enum Command {
     Inspect(inspect::Inspect),
     Backup(backup::Backup),
     Restore(backup::Restore),
+    Stats(upkeep::Stats),
+    Memory(upkeep::Memory),
+    Flush(upkeep::Flush),
+    Compact(upkeep::Compact),
 }
 
 /// Where the store is.
@@ -114,6 +121,10 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Inspect(command) => inspect::run(&command),
         Command::Backup(command) => backup::backup(command).await,
         Command::Restore(command) => backup::restore(command).await,
+        Command::Stats(command) => upkeep::stats(command).await,
+        Command::Memory(command) => upkeep::memory(command).await,
+        Command::Flush(command) => upkeep::flush(command).await,
+        Command::Compact(command) => upkeep::compact(command).await,
     }
 }
 

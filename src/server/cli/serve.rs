@@ -23,6 +23,7 @@ Addresses:
   /health                 status, version, replica, collections
   /sync                   sync over WebSocket
   /api/collections        collections; /api/collections/NAME/{search,query,count,get,insert,upsert,delete,batch} take JSON
+  /api/stats, /api/memory what is held; POST /api/flush and /api/compact do background work now
 
 Examples:
   eddy serve --data ./eddy-data --console www/dist
@@ -62,6 +63,10 @@ pub(super) struct Serve {
     #[arg(long, env = "EDDY_REPLICA_NUMBER", value_name = "NUMBER")]
     replica_number: Option<u16>,
 
+    /// How much memory collections may take, in MiB: vectors and long columns that do not fit are read from storage by the block.
+    #[arg(long, env = "EDDY_MEMORY_LIMIT", value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    memory_limit: Option<u32>,
+
     /// The largest request, in MiB.
     #[arg(long, env = "EDDY_BODY_LIMIT", default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u16).range(1..=1024))]
     body_limit: u16,
@@ -78,6 +83,7 @@ pub(super) async fn run(command: Serve) -> Result<()> {
         durability: if command.buffered { Durability::Buffered } else { Durability::Synced },
         retention_ms: u64::from(command.retention) * 1_000,
         replica_number: command.replica_number,
+        memory_limit_bytes: command.memory_limit.map(|mib| (mib as usize) << 20),
         ..Options::default()
     };
     let db = store::open_with(&command.directory.place(), true, options).await?;

@@ -9,6 +9,7 @@ mod console;
 mod guard;
 mod reply;
 mod stop;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use tower_http::trace::TraceLayer;
 pub(super) use api::{description, hits};
 pub use guard::Origin;
 pub use stop::{Stop, StopGuard, Stopper};
+pub(super) use upkeep::{Work, describe_memory, describe_stats};
 
 use super::store;
 use super::sync::{self, AllowedOrigins};
@@ -114,6 +116,7 @@ fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr)
     let guard = Arc::new(guard::Guard::new(address, settings.allow_origins.clone()));
     Router::new()
         .merge(api::router())
+        .merge(upkeep::router())
         .merge(sync::router(hub, allowed_to_sync(&settings.allow_origins)))
         .fallback_service(console::service(settings.console.as_deref()))
         .layer(CompressionLayer::new())

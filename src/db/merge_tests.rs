@@ -1,0 +1,214 @@
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by its panic")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Collection, Db, Durability, MergePolicy, Options, QueryRequest, Target, WriteOptions};
+use crate::base::{Random, ReplicaId, Sequence, Timestamp, Version};
+use crate::engine::{ChangeSet, CollectionSpec};
+use crate::model::{Batch, Key, Row, Value};
+use crate::platform::{Environment, block_on};
+use crate::storage::FaultStorage;
+
+fn spec(kind: &str) -> CollectionSpec {
+    let json = format!(
+        r#"{{"fields":[{{"name":"id","type":"int64","primaryKey":true}},{{"name":"text","type":"varchar","maxLength":2000}},
+        {{"name":"v","type":"float_vector","dim":2}}],"dynamic":false,"indexes":{{"v":{{"metric":"L2","kind":{kind}}}}}}}"#
+    );
+    serde_json::from_str(&json).unwrap()
+}
+
+/// By key, the text.
+type State = BTreeMap<i64, String>;
+
+fn batch(collection: &Collection, rows: &State) -> Batch {
+    let row = |(key, text): (&i64, &String)| {
+        Row::from([
+            ("id".to_owned(), Value::Int(*key)),
+            ("text".to_owned(), Value::String(text.clone())),
+            ("v".to_owned(), Value::Vector(vec![*key as f32, 1.0])),
+        ])
+    };
+    Batch::from_rows(&collection.spec().schema, rows.iter().map(row).collect()).unwrap()
+}
+
+fn state(rows: &[Row]) -> State {
+    let pair = |row: &Row| match (&row["id"], &row["text"]) {
+        (Value::Int(key), Value::String(text)) => (*key, text.clone()),
+        other => panic!("{other:?}"),
+    };
+    rows.iter().map(pair).collect()
+}
+
+async fn now(collection: &Collection) -> State {
+    state(&collection.query(&QueryRequest::default()).await.unwrap())
+}
+
+async fn open(storage: &FaultStorage, options: Options) -> Db {
+    Db::open(Arc::new(storage.clone()), options).await.unwrap()
+}
+
+/// Rows change in every step of a merge: while they are gathered, indexed, written, and while they take their places.
+#[test]
+fn rows_that_change_in_any_step_of_a_merge_are_as_they_were_written() {
+    for seed in 0..4 {
+        block_on(async {
+            let kind = if seed % 2 == 0 { r#""FLAT""# } else { r#"{"HNSW":{"m":4,"ef_construction":8}}"# };
+            let storage = FaultStorage::new(seed);
+            let mut random = Random::new(seed);
+            let limit = (seed > 1).then_some(4 << 20);
+            let options = || Options {
+                // Small pieces, so that files are appended to.
+                checkpoint_bytes: 4 << 20,
+                memory_limit_bytes: limit,
+                environment: Environment::simulated(seed, 1_700_000_000_000),
+                ..Options::default()
+            };
+            let db = open(&storage, options()).await;
+            let notes = db.create_collection("notes", spec(kind)).await.unwrap();
+            let mut expected = State::new();
+            for part in 0..3i64 {
+                let rows: State = (0..900).map(|id| (part * 700 + id, format!("{part} {}", "x".repeat(100)))).collect();
+                notes.upsert(batch(&notes, &rows)).await.unwrap();
+                expected.extend(rows);
+                db.flush("notes").await.unwrap();
+            }
+            let before = expected.clone();
+            let held = notes.snapshot().unwrap();
+            let mut steps = 0;
+            db.begin_compaction(&notes);
+            while db.maintain().await.unwrap() || db.is_compacting(&notes) {
+                steps += 1;
+                let key = random.below(2_300) as i64;
+                if random.one_in(3) {
+                    notes.delete(Target::Keys(vec![Key::Int(key)])).await.unwrap();
+                    expected.remove(&key);
+                } else {
+                    let rows = State::from([(key, format!("step {steps}"))]);
+                    notes.upsert(batch(&notes, &rows)).await.unwrap();
+                    expected.extend(rows);
+                }
+                assert_eq!(notes.count(None).await.unwrap(), expected.len(), "seed {seed}, step {steps}");
+                if steps % 16 == 0 {
+                    assert_eq!(now(&notes).await, expected, "seed {seed}, step {steps}");
+                }
+                assert!(steps < 20_000, "seed {seed}: it does not end");
+            }
+            assert!(steps > 15, "seed {seed}: {steps} steps, which are too large");
+            assert_eq!(now(&notes).await, expected, "seed {seed}");
+            assert_eq!(state(&held.query(&QueryRequest::default()).await.unwrap()), before, "seed {seed}");
+            drop((held, notes, db));
+            let db = open(&storage.reopen(), options()).await;
+            assert_eq!(now(&db.collection("notes").unwrap()).await, expected, "seed {seed}, after a crash");
+        });
+    }
+}
+
+/// A merge left out a row that had been replaced by one that was only buffered: a crash took the new one, and the old one, which
+/// had been durable for long, was nowhere.
+#[test]
+fn a_crash_never_takes_a_row_with_what_had_replaced_it() {
+    for seed in 0..10 {
+        block_on(async {
+            let storage = FaultStorage::new(seed);
+            let db = open(&storage, Options::default()).await;
+            let notes = db.create_collection("notes", spec(r#""FLAT""#)).await.unwrap();
+            notes.upsert(batch(&notes, &State::from([(1, "old".to_owned())]))).await.unwrap();
+            db.flush("notes").await.unwrap();
+            let options = WriteOptions { durability: Some(Durability::Buffered), ..Default::default() };
+            let new = batch(&notes, &State::from([(1, "new".to_owned())]));
+            notes.batch(vec![super::Operation::Upsert(new)], options).await.unwrap();
+            // The segment has nothing but a dead row.
+            for _ in 0..20 {
+                db.maintain().await.unwrap();
+            }
+            let stats = notes.stats().await.unwrap();
+            assert_eq!((stats.rows_dead, stats.states.flushed), (0, 0), "nothing was left of it");
+            let db = open(&storage.reopen(), Options::default()).await;
+            assert_eq!(now(&db.collection("notes").unwrap()).await.len(), 1, "seed {seed}");
+        });
+    }
+}
+
+async fn deletes_bytes(notes: &Collection) -> u64 {
+    notes.stats().await.unwrap().files.get("deletes").copied().unwrap_or_default()
+}
+
+#[test]
+fn deletes_go_when_their_keys_were_written_again_and_stay_while_others_may_ask() {
+    block_on(async {
+        let storage = FaultStorage::new(1);
+        let db = open(&storage, Options::default()).await;
+        let notes = db.create_collection("notes", spec(r#""FLAT""#)).await.unwrap();
+        let rows: State = (0..100).map(|id| (id, "one".to_owned())).collect();
+        notes.upsert(batch(&notes, &rows)).await.unwrap();
+        db.flush("notes").await.unwrap();
+        notes.delete(Target::Keys((0..100).map(Key::Int).collect())).await.unwrap();
+        db.flush("notes").await.unwrap();
+        let all = deletes_bytes(&notes).await;
+        assert!(all > 0);
+        let again: State = (1..100).map(|id| (id, "two".to_owned())).collect();
+        notes.upsert(batch(&notes, &again)).await.unwrap();
+        db.compact("notes").await.unwrap();
+        let left = deletes_bytes(&notes).await;
+        assert!(left > 0 && left < all, "one of a hundred is left: {left} of {all} bytes");
+        // The one that is left wins over an older write, here and after a restart.
+        let old = |notes: &Collection| ChangeSet {
+            puts: batch(notes, &State::from([(0, "late".to_owned())])),
+            put_versions: vec![Version { timestamp: Timestamp(5), origin: ReplicaId(9), sequence: Sequence(1) }],
+            deletes: Vec::new(),
+        };
+        assert_eq!(notes.apply(old(&notes), None).await.unwrap(), 0);
+        let db = open(&storage.reopen(), Options::default()).await;
+        let notes = db.collection("notes").unwrap();
+        assert_eq!(notes.apply(old(&notes), None).await.unwrap(), 0);
+        assert_eq!(now(&notes).await, again);
+        // When its key is written, too, there is none.
+        notes.upsert(batch(&notes, &State::from([(0, "three".to_owned())]))).await.unwrap();
+        db.compact("notes").await.unwrap();
+        assert_eq!(deletes_bytes(&notes).await, 0);
+        let db = open(&storage.reopen(), Options::default()).await;
+        assert_eq!(db.collection("notes").unwrap().count(None).await.unwrap(), 100);
+    });
+}
+
+#[test]
+fn deletes_stay_as_long_as_the_past_is_told() {
+    block_on(async {
+        let storage = FaultStorage::new(1);
+        let environment = Environment::simulated(1, 1_700_000_000_000);
+        let options = || Options { retention_ms: 60_000, environment: environment.clone(), ..Options::default() };
+        let db = open(&storage, options()).await;
+        let notes = db.create_collection("notes", spec(r#""FLAT""#)).await.unwrap();
+        let write = async |notes: &Collection, text: &str| {
+            let rows = State::from([(1, text.to_owned())]);
+            notes.upsert(batch(notes, &rows)).await.unwrap().timestamp
+        };
+        write(&notes, "one").await;
+        db.flush("notes").await.unwrap();
+        let deleted = notes.delete(Target::Keys(vec![1.into()])).await.unwrap().timestamp;
+        db.flush("notes").await.unwrap();
+        write(&notes, "two").await;
+        db.compact("notes").await.unwrap();
+        let db = open(&storage.reopen(), options()).await;
+        let notes = db.collection("notes").unwrap();
+        assert_eq!(notes.snapshot_at(deleted).unwrap().count(None).await.unwrap(), 0, "it was gone for a while");
+    });
+}
+
+#[test]
+fn a_store_merges_as_its_policy_says() {
+    block_on(async {
+        for (small_count, segments) in [(2, 1), (4, 3)] {
+            let merge_policy = MergePolicy { small_count, ..MergePolicy::default() };
+            let db = open(&FaultStorage::new(1), Options { merge_policy, ..Options::default() }).await;
+            let notes = db.create_collection("notes", spec(r#""FLAT""#)).await.unwrap();
+            for id in 0..3 {
+                notes.upsert(batch(&notes, &State::from([(id, "x".to_owned())]))).await.unwrap();
+                db.flush("notes").await.unwrap();
+            }
+            while db.maintain().await.unwrap() {}
+            assert_eq!(notes.stats().await.unwrap().states.flushed, segments);
+        }
+    });
+}
