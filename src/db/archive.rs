@@ -221,10 +221,9 @@ impl Db {
                     super::writer::put_fresh(&*shared.storage, &file.name, &bytes).await?;
                 }
             }
-            let limited = shared.options.memory_limit_bytes.is_some();
             let growing = shared.next_segment();
             let entries = shared.storage.list(&name::collection(described.id)).await?;
-            let opened = open_collection(&*shared.storage, &described, &entries, growing, None, limited).await?;
+            let opened = open_collection(&*shared.storage, &described, &entries, growing, None).await?;
             imported.push((described, opened));
         }
         shared

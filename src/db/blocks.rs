@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -6,9 +7,9 @@ use hashbrown::HashMap;
 
 use super::database::Shared;
 use super::{Collection, Db};
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorKind, Result, SegmentId};
 use crate::engine::{CollectionState, Memory, Movable, choose_move};
-use crate::segment::{BlockRef, Blocks, batch_bytes};
+use crate::segment::{BlockRef, Blocks, FileKind, batch_bytes};
 
 /// Blocks that lie one after the other are read together, up to this much.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -59,6 +60,16 @@ impl Cache {
             self.bytes -= old.bytes;
         }
         self.shrink(capacity);
+    }
+
+    /// Gives up the blocks of a file.
+    fn forget(&mut self, name: &str) {
+        let bytes = &mut self.bytes;
+        self.entries.retain(|(file, _), entry| {
+            let other = **file != *name;
+            *bytes -= if other { 0 } else { entry.bytes };
+            other
+        });
     }
 
     /// Gives up what is worth least until no more than `capacity` bytes are held.
@@ -127,6 +138,32 @@ fn slice<'a>(bytes: &'a Bytes, block: &BlockRef, start: u64) -> Result<&'a [u8]>
 /// What of the limit the cache may take at most and at least.
 const CACHE_SHARE: usize = 4;
 const CACHE_SHARE_MIN: usize = 16;
+/// Without a limit it serves until everything is in memory.
+const CACHE_BYTES: usize = 32 << 20;
+/// A file is loaded in pieces of about this size, for reads wait for each of them where there is one thread.
+const LOAD_BYTES: u64 = 512 << 10;
+
+/// What the cache may take beside `fixed` bytes that stay in memory.
+pub(super) fn cache_share(limit: Option<usize>, fixed: usize) -> usize {
+    limit.map_or(CACHE_BYTES, |limit| (limit.saturating_sub(fixed) / CACHE_SHARE).max(limit / CACHE_SHARE_MIN))
+}
+
+/// A file on its way into memory, and those that cannot come: their bytes are not what was written.
+#[derive(Debug, Default)]
+pub(super) struct Loading {
+    file: Option<(SegmentId, FileKind)>,
+    blocks: Blocks,
+    /// How many blocks are there.
+    done: usize,
+    damaged: BTreeSet<(SegmentId, FileKind)>,
+}
+
+impl Loading {
+    /// Gives up what is on its way.
+    fn stop(&mut self) {
+        *self = Self { damaged: std::mem::take(&mut self.damaged), ..Self::default() };
+    }
+}
 
 impl Collection {
     fn with_state<T>(&self, read: impl FnOnce(&CollectionState) -> T) -> T {
@@ -146,38 +183,93 @@ impl Db {
         memory
     }
 
-    /// One move of a file into memory or out of it, when the limit calls for one; tells whether it did.
+    /// A step of a move of a file into memory or out of it, while there is room for one that is not there, or the limit calls for less;
+    /// tells whether it did something.
+    ///
+    /// # Errors
+    /// As of [`Shared::fetch`]. A damaged file is told once, and then left to those who read from it.
     pub(super) async fn balance(&self) -> Result<bool> {
-        let Some(limit) = self.inner.shared.options.memory_limit_bytes else { return Ok(false) };
+        let shared = &self.inner.shared;
         let collections = self.collections();
         let mut files = Vec::new();
         let mut memory = Memory::default();
-        for (at, collection) in collections.iter().enumerate() {
-            let state = collection.inner.state.read().expect("no panic while held");
-            memory += state.memory();
-            memory += self.memory_of_merge(collection);
-            files.extend(state.movables().into_iter().map(|file| (at, file)));
+        {
+            let loading = shared.loading.lock().expect("no panic while held");
+            for (at, collection) in collections.iter().enumerate() {
+                let state = collection.inner.state.read().expect("no panic while held");
+                memory += state.memory();
+                memory += self.memory_of_merge(collection);
+                let movable = state.movables().into_iter();
+                let movable = movable.filter(|file| !loading.damaged.contains(&(file.segment, file.kind.clone())));
+                files.extend(movable.map(|file| (at, file)));
+            }
         }
-        // What stays in memory whatever is moved; wide columns count by what they take, moved ones by what they will.
+        // What stays in memory whatever is moved.
         let moved: usize = files.iter().filter(|(_, file)| file.loaded).map(|(_, file)| file.bytes).sum();
         let fixed = memory.total().saturating_sub(moved);
-        let cache = (limit.saturating_sub(fixed) / CACHE_SHARE).max(limit / CACHE_SHARE_MIN);
-        self.inner.shared.set_cache_capacity(cache);
-        let budget = limit.saturating_sub(fixed + cache);
+        let limit = shared.options.memory_limit_bytes;
+        let cache = cache_share(limit, fixed);
+        shared.set_cache_capacity(cache);
+        // Half of all there is leaves sums below it.
+        let (budget, spare) =
+            limit.map_or((usize::MAX / 2, 0), |limit| (limit.saturating_sub(fixed + cache), limit / 4));
         let all: Vec<Movable> = files.iter().map(|(_, file)| file.clone()).collect();
-        let Some(choice) = choose_move(budget, limit / 4, &all) else { return Ok(false) };
+        let Some(choice) = choose_move(budget, spare, &all) else {
+            shared.loading.lock().expect("no panic while held").stop();
+            return Ok(false);
+        };
         let at = all.iter().position(|file| *file == choice).expect("one of them was chosen");
         let collection = &collections[files[at].0];
-        let mut blocks = Blocks::default();
-        if !choice.loaded {
-            let needs = collection.with_state(|state| {
-                let segment = &state.slot(choice.segment)?.segment;
-                Some(segment.stored().iter().find(|group| group.kind == choice.kind)?.all())
-            });
-            self.inner.shared.fetch(needs.unwrap_or_default(), &mut blocks, false).await?;
+        if choice.loaded {
+            return Ok(collection.inner.state.write().expect("no panic while held").move_file(&choice, None));
         }
-        let blocks = (!choice.loaded).then_some(&blocks);
-        // Where somebody reads the segment at this moment, the next step tries again.
-        Ok(collection.inner.state.write().expect("no panic while held").move_file(&choice, blocks))
+        self.load_some(collection, &choice).await
+    }
+
+    /// Reads some blocks of a file, and moves it into memory when all are there.
+    async fn load_some(&self, collection: &Collection, file: &Movable) -> Result<bool> {
+        let shared = &self.inner.shared;
+        let id = (file.segment, file.kind.clone());
+        let mut loading = std::mem::take(&mut *shared.loading.lock().expect("no panic while held"));
+        if loading.file.as_ref() != Some(&id) {
+            loading.stop();
+            loading.file = Some(id.clone());
+        }
+        let needs = collection.with_state(|state| {
+            let segment = &state.slot(file.segment)?.segment;
+            Some(segment.stored().iter().find(|group| group.kind == file.kind)?.all())
+        });
+        let needs = needs.unwrap_or_default();
+        let mut bytes = 0;
+        let few = |block: &&BlockRef| {
+            let fits = bytes < LOAD_BYTES;
+            bytes += u64::from(block.place().len);
+            fits
+        };
+        let some: Vec<BlockRef> = needs.iter().skip(loading.done).take_while(few).cloned().collect();
+        let count = some.len();
+        let fetched = shared.fetch(some, &mut loading.blocks, false).await;
+        match &fetched {
+            Ok(()) => loading.done += count,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                loading.damaged.insert(id);
+                loading.stop();
+            }
+            Err(_) => {}
+        }
+        let mut moved = true;
+        if fetched.is_ok() && loading.done >= needs.len() {
+            // Where somebody reads the segment at this moment, the next step tries again.
+            let mut state = collection.inner.state.write().expect("no panic while held");
+            moved = state.move_file(file, Some(&loading.blocks));
+            if moved {
+                loading.stop();
+                if let Some(block) = needs.first() {
+                    shared.cache.lock().expect("no panic while held").forget(&block.group.name);
+                }
+            }
+        }
+        *shared.loading.lock().expect("no panic while held") = loading;
+        fetched.map(|()| moved)
     }
 }

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
-use super::blocks::Cache;
+use super::blocks::{Cache, Loading, cache_share};
 use super::log::Log;
 use super::progress::{Discarded, WorkListener};
 use super::{Collection, Durability};
@@ -99,6 +99,8 @@ pub(super) struct Shared {
     pub(super) cache: Mutex<Cache>,
     /// What of the limit the cache may take.
     cache_capacity: AtomicUsize,
+    /// What is on its way into memory.
+    pub(super) loading: Mutex<Loading>,
     /// How many snapshots there are, and the files that no manifest names and that wait for their end.
     pub(super) pins: AtomicUsize,
     pub(super) garbage: Mutex<Vec<String>>,
@@ -112,6 +114,7 @@ impl Shared {
             // The growing segment is all in memory, and so is what a flush and a merge hold for a while.
             options.checkpoint_bytes = options.checkpoint_bytes.min(limit as u64 / 8).max(1 << 16);
         }
+        let first_cache_capacity = cache_share(options.memory_limit_bytes, 0);
         Self {
             storage,
             options,
@@ -125,7 +128,8 @@ impl Shared {
             discarded: Mutex::default(),
             listener: Mutex::default(),
             cache: Mutex::default(),
-            cache_capacity: AtomicUsize::new(0),
+            cache_capacity: AtomicUsize::new(first_cache_capacity),
+            loading: Mutex::default(),
             pins: AtomicUsize::new(0),
             garbage: Mutex::default(),
             db: OnceLock::new(),
@@ -253,10 +257,7 @@ impl Db {
         };
         let inner = Arc::new(inner);
         shared.db.set(Arc::downgrade(&inner)).expect("a store is opened once");
-        let db = Self { inner };
-        // What there is room for is in memory from the start.
-        while db.balance().await? {}
-        Ok(db)
+        Ok(Self { inner })
     }
 
     /// This replica's id.

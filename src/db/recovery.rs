@@ -31,8 +31,7 @@ pub(super) async fn open(
     let mut next_segment = manifest.next_segment;
     for described in &manifest.collections {
         let fence = fenced.then_some(manifest.fence);
-        let limited = options.memory_limit_bytes.is_some();
-        let opened = open_collection(&*storage, described, &entries, next_segment, fence, limited).await?;
+        let opened = open_collection(&*storage, described, &entries, next_segment, fence).await?;
         clock = clock.max(opened.state.progress().timestamp);
         next_segment = next_segment.next();
         states.push((described, opened));
@@ -145,13 +144,12 @@ pub(super) async fn open_collection(
     entries: &[Entry],
     growing: SegmentId,
     fence: Option<u64>,
-    limited: bool,
 ) -> Result<Opened> {
     let spec = described.spec.clone().completed()?;
     let schema = spec.schema.clone();
     let mut state = CollectionState::new(spec, growing, described.progress.clone());
     for segment in &described.segments {
-        state.add_flushed(read_segment(storage, state.spec(), segment, limited).await?);
+        state.add_flushed(read_segment(storage, entries, state.spec(), segment, false).await?);
     }
     let prefix = name::logs(described.id);
     let mut logs: Vec<(u64, &str)> = entries
@@ -245,20 +243,21 @@ pub(super) async fn read_checked(storage: &dyn Storage, file: &FileEntry) -> Res
     Ok(bytes)
 }
 
-/// A segment that a manifest names; `limited`, without what can be read when it is asked for.
+/// A segment that a manifest names; unless `whole`, without what can be read when it is asked for: wide columns and vectors are most of
+/// the bytes, and a first search needs little of them.
 pub(super) async fn read_segment(
     storage: &dyn Storage,
+    entries: &[Entry],
     spec: &CollectionSpec,
     described: &SegmentManifest,
-    limited: bool,
+    whole: bool,
 ) -> Result<Segment> {
     let mut files = BTreeMap::new();
     for file in &described.files {
         let kind = file_kind(file)?;
-        let stays = limited && matches!(kind, FileKind::Column(_) | FileKind::Vector(_));
+        let stays = !whole && matches!(kind, FileKind::Column(_) | FileKind::Vector(_));
         let bytes = if stays { None } else { Some(read_checked(storage, file).await?) };
         if stays {
-            let entries = storage.list(&file.name).await?;
             let found = entries.iter().find(|entry| entry.name == file.name).map_or(0, |entry| entry.len);
             if found != file.len {
                 return Err(Error::corrupt(format!("{}: {found} bytes; expected {}", file.name, file.len)));

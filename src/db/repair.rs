@@ -251,7 +251,7 @@ impl Repair<'_> {
                 self.set_aside(&segment);
                 continue;
             }
-            match damage(read_segment(self.storage, &spec, &segment, false).await.map(drop))? {
+            match damage(read_segment(self.storage, &[], &spec, &segment, true).await.map(drop))? {
                 Ok(()) => kept.push(segment),
                 Err(what) => {
                     (*changed, lost) = (true, true);

@@ -273,14 +273,35 @@ fn damaged_files_are_named_and_nothing_panics() {
     built(&list);
     let entries = block_on(Storage::list(&list, "")).unwrap();
     assert!(entries.len() >= 7, "manifest, log, rows, vectors, index, deletes: {entries:?}");
+    let whole = block_on(async {
+        let db = Db::open(Arc::new(list.reopen()), Options::default()).await?;
+        db.collection("notes")?
+            .query(&QueryRequest { output_fields: Some(vec!["*".into()]), ..Default::default() })
+            .await
+    });
+    let whole = whole.unwrap();
     // A damaged copy of the manifest is made anew without a word.
     for entry in entries.into_iter().filter(|entry| !entry.name.starts_with("manifest-copy/")) {
         for at in [0, 8, 12, entry.len / 3, entry.len / 2] {
             let storage = FaultStorage::new(0);
             built(&storage);
             assert!(storage.tamper(&entry.name, |bytes| bytes[at as usize] ^= 0x41));
-            let opened = block_on(Db::open(Arc::new(storage.reopen()), Options::default()));
-            let error = opened.err().unwrap_or_else(|| panic!("{} byte {at}: opened", entry.name));
+            // What stays in storage at first is read by background work.
+            let read = block_on(async {
+                let db = Db::open(Arc::new(storage.reopen()), Options::default()).await?;
+                while db.maintain().await? {}
+                db.collection("notes")?
+                    .query(&QueryRequest { output_fields: Some(vec!["*".into()]), ..Default::default() })
+                    .await
+            });
+            // The head and the foot of its file are for other readers: it has checksums of its own.
+            if (entry.name.contains("/vector") || entry.name.contains("/column"))
+                && let Ok(read) = &read
+            {
+                assert!(*read == whole, "{} byte {at}: other rows", entry.name);
+                continue;
+            }
+            let error = read.err().unwrap_or_else(|| panic!("{} byte {at}: opened", entry.name));
             assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{error}");
             assert!(error.message().contains(&entry.name), "{error}: expected {}", entry.name);
         }
