@@ -10,7 +10,7 @@ use super::collection::Collection;
 use super::log::{GROUP_FRAMES_MAX, Log};
 use super::{Condition, Durability, WriteRequest, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version};
-use crate::engine::{Answer, ChangeSet, Record, RequestId, Source, SyncPosition};
+use crate::engine::{Answer, ChangeSet, Record, RequestId, Source, SyncPosition, encode_rows};
 use crate::model::{Batch, Key};
 use crate::platform;
 use crate::query::Filter;
@@ -49,8 +49,21 @@ pub(super) enum Step {
 /// A request that waits for the next commit.
 pub(super) struct Pending {
     request: Request,
+    rows: Option<Rows>,
     durability: Durability,
     reply: oneshot::Sender<Result<WriteResponse>>,
+}
+
+/// The rows of a write as they go into the log, made by the caller: what a commit has to do, all others wait for.
+struct Rows(wal::Body);
+
+impl Rows {
+    /// Those of a write whose rows are there already: they go into the log as they are, or not at all.
+    fn of(request: &Request) -> Option<Self> {
+        let Request::Write { steps, .. } = request else { return None };
+        let [Step::Insert(batch) | Step::Upsert(batch)] = &steps[..] else { return None };
+        Some(Self(wal::Body::pack(encode_rows(batch))))
+    }
 }
 
 /// A record with its place in the log.
@@ -96,7 +109,8 @@ impl Collection {
     async fn submit(&self, request: Request, durability: Option<Durability>) -> Result<WriteResponse> {
         let durability = durability.unwrap_or(self.inner.shared.options.durability);
         let (reply, mut answer) = oneshot::channel();
-        self.inner.pending.lock().expect("no panic while held").push(Pending { request, durability, reply });
+        let rows = Rows::of(&request);
+        self.inner.pending.lock().expect("no panic while held").push(Pending { request, rows, durability, reply });
         let lost = |_| Error::internal("a commit ended without an answer");
         let mut turn = std::pin::pin!(self.inner.log.lock_arc());
         let first = poll_fn(|context| match Pin::new(&mut answer).poll(context) {
@@ -125,7 +139,7 @@ impl Collection {
         platform::yield_now().await;
         let requests = std::mem::take(&mut *self.inner.pending.lock().expect("no panic while held"));
         let mut group = Group::default();
-        for Pending { request, durability, reply } in requests {
+        for Pending { request, rows, durability, reply } in requests {
             if reply.is_canceled() {
                 // Given up before it was begun.
                 continue;
@@ -148,7 +162,7 @@ impl Collection {
                 drop(reply.send(answer));
                 continue;
             }
-            match self.stage(&mut log, &mut group, request).await {
+            match self.stage(&mut log, &mut group, request, rows).await {
                 Ok(Some(staged)) => {
                     // Positions are worth no sync of their own: losing one repeats some work and loses nothing.
                     let changes = matches!(staged.record, Record::Changes { .. });
@@ -165,7 +179,13 @@ impl Collection {
     }
 
     /// Turns a request into a record of `group`; `None` when there is nothing to write.
-    async fn stage(&self, log: &mut Log, group: &mut Group, request: Request) -> Result<Option<Staged>> {
+    async fn stage(
+        &self,
+        log: &mut Log,
+        group: &mut Group,
+        request: Request,
+        rows: Option<Rows>,
+    ) -> Result<Option<Staged>> {
         if let Some(error) = &log.broken {
             return Err(error.clone());
         }
@@ -255,16 +275,19 @@ impl Collection {
         if group.bytes.is_empty() && log.len == 0 {
             group.bytes = wal::encode_header(self.id(), log.number);
         }
-        let payload = record.encode();
-        if payload.len() > wal::PAYLOAD_BYTES_MAX {
-            return Err(Error::invalid(format!(
-                "a batch of {} bytes; at most {} fit one log frame",
-                payload.len(),
-                wal::PAYLOAD_BYTES_MAX
-            )));
+        let head = record.encode_head();
+        let body = match rows {
+            // A field that was added meanwhile is one that these rows lack.
+            Some(Rows(body)) => body,
+            None => wal::Body::pack(record.encode_rows()),
+        };
+        let len = head.len() + body.unpacked_len();
+        if len > wal::PAYLOAD_BYTES_MAX {
+            let at_most = wal::PAYLOAD_BYTES_MAX;
+            return Err(Error::invalid(format!("a batch of {len} bytes; at most {at_most} fit one log frame")));
         }
         let place = log.place(group.staged.len());
-        wal::encode_frame(&mut group.bytes, lsn, place, record.kind(), &payload);
+        wal::encode_frame(&mut group.bytes, lsn, place, record.kind(), &head, &body);
         if let Record::Changes { changes, .. } = &record {
             let versions = changes.put_versions.iter().copied().map(Some);
             group.keys.extend(changes.puts.keys().into_iter().zip(versions));
@@ -339,9 +362,18 @@ impl Collection {
 
     /// What remains of operations done one after the other: at most one change a key.
     async fn fold(&self, group: &Group, mut steps: Vec<Step>) -> Result<(Batch, Vec<Key>)> {
-        if let [Step::Upsert(batch)] = &mut steps[..] {
-            let empty = Batch::empty(batch.schema());
-            return Ok((std::mem::replace(batch, empty), Vec::new()));
+        let exists = |row: usize, key: &Key| {
+            let message = format!("row {row}: primary key {key} exists already; upsert replaces rows");
+            Err(Error::new(ErrorKind::AlreadyExists, message))
+        };
+        if let [Step::Insert(batch) | Step::Upsert(batch)] = &steps[..] {
+            if matches!(steps[0], Step::Insert(_))
+                && let Some(row) = (0..batch.len()).find(|&row| self.version_of(group, &batch.key(row)).is_some())
+            {
+                return exists(row, &batch.key(row));
+            }
+            let Some(Step::Insert(batch) | Step::Upsert(batch)) = steps.pop() else { unreachable!("looked at above") };
+            return Ok((batch, Vec::new()));
         }
         // Where the row of each key is, or that it is deleted.
         let mut changed: HashMap<Key, Option<(usize, usize)>> = HashMap::new();
@@ -353,10 +385,7 @@ impl Collection {
                         let key = batch.key(row);
                         let place = changed.get(&key).map(Option::is_some);
                         if place.unwrap_or_else(|| self.version_of(group, &key).is_some()) {
-                            return Err(Error::new(
-                                ErrorKind::AlreadyExists,
-                                format!("row {row}: primary key {key} exists already; upsert replaces rows"),
-                            ));
+                            return exists(row, &key);
                         }
                         changed.insert(key, Some((batches.len(), row)));
                     }

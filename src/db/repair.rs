@@ -326,9 +326,10 @@ impl Repair<'_> {
                         found.push(Finding { file: path, offset: frame.offset as u64, bytes: 0, what, loss });
                     }
                     settle(&mut found, last);
-                    wal::encode_frame(&mut out, next, 0, FrameKind::Lost, &last.0.to_le_bytes());
+                    wal::encode_frame(&mut out, next, 0, FrameKind::Lost, &last.0.to_le_bytes(), &wal::Body::empty());
                 }
-                wal::encode_frame(&mut out, frame.lsn, 0, frame.kind, &frame.payload);
+                let body = wal::Body::pack(frame.payload.to_vec());
+                wal::encode_frame(&mut out, frame.lsn, 0, frame.kind, &[], &body);
                 next = frame.next()?;
                 settle(&mut found, Lsn(frame.lsn.0 - 1));
             }
@@ -336,7 +337,7 @@ impl Repair<'_> {
             if let Some(to) = to {
                 if last {
                     // After everything else: replayed last, it makes the store ask its hubs for what is lost.
-                    wal::encode_frame(&mut out, next, 0, FrameKind::Lost, &next.0.to_le_bytes());
+                    wal::encode_frame(&mut out, next, 0, FrameKind::Lost, &next.0.to_le_bytes(), &wal::Body::empty());
                 }
                 let path = name::log(collection.id, to + index as u64);
                 self.storage.append(&path, out.into()).await?;

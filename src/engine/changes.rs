@@ -3,18 +3,20 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 
 use crate::base::codec::{Reader, Write};
-use crate::base::{Error, Lsn, Result, Sequence, Version};
-use crate::model::{Batch, Key, PARTITION_COLUMN, Schema};
-use crate::segment::{Tombstone, Versions, read_stream, write_stream};
+use crate::base::{Error, Lsn, ReplicaId, Result, Sequence, Timestamp, Version};
+use crate::model::{Batch, DataType, Key, PARTITION_COLUMN, Schema};
+use crate::segment::{read_stream, write_stream};
 
 /// Rows and deletes with their versions: what a log frame, a push and a pull carry. At most one change a key.
 ///
 /// | bytes | what |
 /// |---|---|
-/// | 4 | length of the rows' part; 0 when there are none |
-/// | … | Arrow IPC stream of one record batch: the columns of [`Batch::to_arrow`], then `$timestamp`, `$origin`, `$sequence`, `$lsn` |
-/// | 4 | length of the deletes' part; 0 when there are none |
-/// | … | Arrow IPC stream of one record batch: the key under its field's name, then the same four columns |
+/// | 4 | number of rows |
+/// | 4 | number of deletes |
+/// | 1 | 1 when all of them have one version, else 0 |
+/// | 24 each | that version, or those of the rows, then of the deletes: timestamp, origin, sequence (8 bytes each) |
+/// | … | the deleted keys: 8 bytes each, or the length of the text (4 bytes) and the text |
+/// | … | when there are rows, an Arrow IPC stream of one record batch, without the mark of its end: the columns of [`Batch::to_arrow`] |
 #[derive(Debug, Clone)]
 pub struct ChangeSet {
     /// Rows, inserted or replaced.
@@ -33,32 +35,35 @@ impl ChangeSet {
 
     /// The bytes of the table above.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let rows = if self.puts.is_empty() { Vec::new() } else { write_stream(&self.rows_to_arrow()) };
-        out.put_u32(u32::try_from(rows.len()).expect("batches are bounded well below 4 GiB"));
-        out.put_bytes(&rows);
-        let deletes = if self.deletes.is_empty() {
-            Vec::new()
-        } else {
-            let tombstones: Vec<Tombstone> = self
-                .deletes
-                .iter()
-                .map(|(key, version)| Tombstone { key: key.clone(), version: *version, lsn: Lsn(0) })
-                .collect();
-            write_stream(&crate::segment::encode_tombstones(self.puts.schema(), &tombstones))
-        };
-        out.put_u32(u32::try_from(deletes.len()).expect("batches are bounded well below 4 GiB"));
-        out.put_bytes(&deletes);
+        let mut out = self.encode_head();
+        out.append(&mut encode_rows(&self.puts));
         out
     }
 
-    fn rows_to_arrow(&self) -> RecordBatch {
-        let mut versions = Versions::default();
-        self.put_versions.iter().for_each(|&version| versions.push(version, Lsn(0)));
-        let rows = self.puts.to_arrow();
-        let fields = rows.schema();
-        let columns = fields.fields().iter().map(|field| field.as_ref().clone()).zip(rows.columns().iter().cloned());
-        crate::segment::batch_of(columns.chain(versions.to_arrow(0..rows.num_rows())), rows.num_rows())
+    /// Those before the rows: all that depends on when the changes were made.
+    pub(super) fn encode_head(&self) -> Vec<u8> {
+        let mut versions: Vec<Version> = self.versions().collect();
+        let one = versions.windows(2).all(|pair| pair[0] == pair[1]) && !versions.is_empty();
+        versions.truncate(if one { 1 } else { usize::MAX });
+        let mut out = Vec::with_capacity(9 + 24 * versions.len() + 8 * self.deletes.len());
+        out.put_u32(self.puts.len() as u32);
+        out.put_u32(self.deletes.len() as u32);
+        out.put_u8(u8::from(one));
+        for version in versions {
+            out.put_u64(version.timestamp.0);
+            out.put_u64(version.origin.0);
+            out.put_u64(version.sequence.0);
+        }
+        for (key, _) in &self.deletes {
+            match key {
+                Key::Int(key) => out.put_u64(*key as u64),
+                Key::String(key) => {
+                    out.put_u32(key.len() as u32);
+                    out.put_bytes(key.as_bytes());
+                }
+            }
+        }
+        out
     }
 
     /// The change set in `bytes`, validated against `schema` as rows of an application are.
@@ -67,26 +72,52 @@ impl ChangeSet {
     /// `Corrupt` when the bytes are no change set, `InvalidArgument` when the rows do not fit.
     pub fn decode(schema: &Arc<Schema>, bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
-        let len = reader.u32()? as usize;
-        let rows = reader.bytes(len)?;
-        let len = reader.u32()? as usize;
-        let deletes = reader.bytes(len)?;
-        if reader.remaining() > 0 {
-            return Err(Error::corrupt(format!("{} bytes after the end of a change set", reader.remaining())));
-        }
+        let (rows, deletes) = (reader.u32()? as usize, reader.u32()? as usize);
+        let one = match reader.u8()? {
+            0 => false,
+            1 if rows + deletes > 0 => true,
+            other => return Err(Error::corrupt(format!("at byte 8: flag {other} of {rows} rows, {deletes} deletes"))),
+        };
+        // What is claimed is allocated only as far as there are bytes for it.
+        let mut versions = Reader::new(reader.bytes(if one { 24 } else { (rows + deletes).saturating_mul(24) })?);
+        let first = versions.clone();
+        let mut next = || -> Result<Version> {
+            if one {
+                versions = first.clone();
+            }
+            Ok(Version {
+                timestamp: Timestamp(versions.u64()?),
+                origin: ReplicaId(versions.u64()?),
+                sequence: Sequence(versions.u64()?),
+            })
+        };
         let mut changes = Self::empty(schema);
-        if !rows.is_empty() {
-            let (rows, versions) = Versions::split(&read_stream(rows)?)?;
+        let mut keys = Vec::new();
+        for _ in 0..deletes {
+            keys.push(match schema.primary_key().data_type {
+                DataType::Int64 => Key::Int(reader.u64()? as i64),
+                _ => {
+                    let len = reader.u32()? as usize;
+                    let at = reader.offset();
+                    let text = std::str::from_utf8(reader.bytes(len)?);
+                    Key::from(text.map_err(|error| Error::corrupt(format!("at byte {at}: {error}")))?)
+                }
+            });
+        }
+        let at = reader.offset();
+        let stream = reader.bytes(reader.remaining())?;
+        let batch = if stream.is_empty() { None } else { Some(read_stream(stream)?) };
+        if batch.as_ref().map_or(0, RecordBatch::num_rows) != rows {
+            return Err(Error::corrupt(format!("at byte {at}: not the {rows} rows that are told")));
+        }
+        if let Some(batch) = batch {
             // A replica whose rows have partitions by name tells them from then on.
-            let divided = !schema.partitioned() && rows.column_by_name(PARTITION_COLUMN).is_some();
+            let divided = !schema.partitioned() && batch.column_by_name(PARTITION_COLUMN).is_some();
             let schema = if divided { &Arc::new(Schema::clone(schema).with_partitions()?) } else { schema };
-            changes.puts = Batch::from_arrow(schema, &rows)?;
-            changes.put_versions = (0..versions.len()).map(|row| versions.version(row)).collect();
+            changes.puts = Batch::from_arrow(schema, &batch)?;
         }
-        if !deletes.is_empty() {
-            let tombstones = crate::segment::decode_tombstones(schema, &read_stream(deletes)?)?;
-            changes.deletes = tombstones.into_iter().map(|delete| (delete.key, delete.version)).collect();
-        }
+        changes.put_versions = (0..rows).map(|_| next()).collect::<Result<_>>()?;
+        changes.deletes = keys.into_iter().map(|key| Ok((key, next()?))).collect::<Result<_>>()?;
         Ok(changes)
     }
 
@@ -104,6 +135,11 @@ impl ChangeSet {
     pub fn versions(&self) -> impl Iterator<Item = Version> + '_ {
         self.put_versions.iter().copied().chain(self.deletes.iter().map(|(_, version)| *version))
     }
+}
+
+/// The last line of the table of [`ChangeSet`].
+pub fn encode_rows(rows: &Batch) -> Vec<u8> {
+    if rows.is_empty() { Vec::new() } else { write_stream(&rows.to_arrow()) }
 }
 
 /// How far a collection and one hub have got with each other. Durable with the changes it speaks of.

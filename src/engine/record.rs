@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::changes::encode_rows;
 use super::{ChangeSet, RequestId, SyncPosition};
 use crate::base::codec::{Reader, Write};
 use crate::base::{Error, Lsn, ReplicaId, Result, Sequence};
@@ -58,8 +59,8 @@ impl Record {
         }
     }
 
-    /// The payload of its frame.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The payload of its frame but for the rows, which come last.
+    pub fn encode_head(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
             Self::Changes { from, changes } => {
@@ -71,7 +72,7 @@ impl Record {
                 out.put_u8(kind);
                 out.put_u64(sender);
                 out.put_u64(position);
-                out.put_bytes(&changes.encode());
+                out.append(&mut changes.encode_head());
             }
             Self::Position { hub, position } => {
                 out.put_u64(hub.0);
@@ -81,6 +82,14 @@ impl Record {
             Self::Lost { last } => out.put_u64(last.0),
         }
         out
+    }
+
+    /// The rows of its payload.
+    pub fn encode_rows(&self) -> Vec<u8> {
+        match self {
+            Self::Changes { changes, .. } => encode_rows(&changes.puts),
+            Self::Position { .. } | Self::Lost { .. } => Vec::new(),
+        }
     }
 
     /// The record of a frame.
@@ -165,7 +174,8 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/log-v1.bin");
         let mut bytes = wal::encode_header(CollectionId(7), 3);
         for (index, record) in records().iter().enumerate() {
-            wal::encode_frame(&mut bytes, Lsn(20 + index as u64), 0, record.kind(), &record.encode());
+            let body = wal::Body::pack(record.encode_rows());
+            wal::encode_frame(&mut bytes, Lsn(20 + index as u64), 0, record.kind(), &record.encode_head(), &body);
         }
         if std::env::var_os("EDDY_WRITE_GOLDEN").is_some() {
             std::fs::write(path, &bytes).unwrap();
@@ -178,7 +188,7 @@ mod tests {
         let first = read.frames[0].end;
         assert_eq!(bytes[bytes.len() - (golden.len() - first)..], golden[first..]);
         for (frame, record) in read.frames.iter().zip(records()) {
-            assert_eq!(frame.payload[..], record.encode());
+            assert_eq!(frame.payload[..], [record.encode_head(), record.encode_rows()].concat());
             let decoded = Record::decode(&schema(), frame.kind, &frame.payload).unwrap();
             assert_eq!(format!("{decoded:?}"), format!("{record:?}"));
         }

@@ -293,11 +293,10 @@ impl BlockReader {
     }
 }
 
-/// One record batch as an Arrow IPC stream.
+/// One record batch as an Arrow IPC stream, without the mark of its end: whoever keeps it knows its length.
 pub fn write_stream(batch: &RecordBatch) -> Vec<u8> {
     let mut out = schema_message(batch.schema_ref());
     out.extend(batch_message(batch, Codec::None, None));
-    out.extend_from_slice(&END);
     out
 }
 

@@ -204,7 +204,7 @@ pub(super) fn floats<'a>(block: &'a RecordBatch, column: &VectorColumn) -> Resul
 }
 
 /// Tombstones as Arrow: the key under the primary key's name, and the version columns.
-pub(crate) fn encode_tombstones(schema: &Schema, deletes: &[Tombstone]) -> RecordBatch {
+pub(super) fn encode_tombstones(schema: &Schema, deletes: &[Tombstone]) -> RecordBatch {
     let mut versions = Versions::default();
     deletes.iter().for_each(|delete| versions.push(delete.version, delete.lsn));
     let keys: ArrayRef = if matches!(schema.primary_key().data_type, crate::model::DataType::Int64) {
@@ -223,7 +223,7 @@ pub(crate) fn encode_tombstones(schema: &Schema, deletes: &[Tombstone]) -> Recor
 }
 
 /// The reverse of [`encode_tombstones`]; `Corrupt` when the columns are others.
-pub(crate) fn decode_tombstones(schema: &Schema, batch: &RecordBatch) -> Result<Vec<Tombstone>> {
+pub(super) fn decode_tombstones(schema: &Schema, batch: &RecordBatch) -> Result<Vec<Tombstone>> {
     let (rest, versions) = Versions::split(batch)?;
     let name = &schema.primary_key().name;
     let wrong = || Error::corrupt(format!("deletes with columns {}; expected key {name:?}", rest.schema_ref()));

@@ -23,7 +23,6 @@ pub use arrow::{Block, read_stream, write_stream};
 pub(crate) use arrow::{batch_bytes, batch_of};
 pub use encoder::{Encoder, Piece, encode};
 pub use files::{FileKind, SegmentFile, StoredFile, decode, layout};
-pub(crate) use files::{decode_tombstones, encode_tombstones};
 pub use growing::{FieldIndex, Segment, Tombstone};
 pub use keys::{KeyFilter, hash_int, hash_key, hash_text};
 #[cfg(feature = "server")]

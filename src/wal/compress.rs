@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use super::frame::PAYLOAD_BYTES_MAX;
-use crate::base::codec::Write;
+use crate::base::codec::Reader;
 use crate::base::{Error, Result, compress};
 
 /// How a payload lies in its frame.
@@ -10,7 +10,7 @@ use crate::base::{Error, Result, compress};
 pub(super) enum Codec {
     /// As it is.
     Plain = 0,
-    /// 4 bytes of unpacked length, then an LZ4 frame.
+    /// The length of the head (4 bytes), the head, the unpacked length of the body (4 bytes), and an LZ4 frame of it.
     Lz4 = 1,
 }
 
@@ -32,14 +32,37 @@ fn pays(packed: usize, whole: usize) -> bool {
     packed <= whole - whole / 8
 }
 
-/// The payload in the codec that pays.
-pub(super) fn pack(payload: &[u8]) -> (Codec, Cow<'_, [u8]>) {
-    if payload.len() < PACKED_BYTES_MIN || !sample_shrinks(payload) {
-        return (Codec::Plain, payload.into());
+/// The second part of a payload, in the codec that pays. It is most of the bytes, and can be made before the frame has its place in the
+/// log.
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub(super) codec: Codec,
+    pub(super) len: usize,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Body {
+    /// None.
+    pub fn empty() -> Self {
+        Self { codec: Codec::Plain, len: 0, bytes: Vec::new() }
     }
-    let mut packed = (payload.len() as u32).to_le_bytes().to_vec();
-    packed.put_bytes(&compress::compress(compress::Codec::Lz4, payload));
-    if pays(packed.len(), payload.len()) { (Codec::Lz4, packed.into()) } else { (Codec::Plain, payload.into()) }
+
+    /// Packs `bytes` where that saves an eighth.
+    pub fn pack(bytes: Vec<u8>) -> Self {
+        let len = bytes.len();
+        if len >= PACKED_BYTES_MIN && sample_shrinks(&bytes) {
+            let packed = compress::compress(compress::Codec::Lz4, &bytes);
+            if pays(packed.len() + 8, len) {
+                return Self { codec: Codec::Lz4, len, bytes: packed };
+            }
+        }
+        Self { codec: Codec::Plain, len, bytes }
+    }
+
+    /// Its length, unpacked.
+    pub fn unpacked_len(&self) -> usize {
+        self.len
+    }
 }
 
 fn sample_shrinks(payload: &[u8]) -> bool {
@@ -53,18 +76,26 @@ fn sample_shrinks(payload: &[u8]) -> bool {
     pays(compress::compress(compress::Codec::Lz4, &sample).len(), sample.len())
 }
 
-/// The payload that `stored` holds. Its length is believed only as far as the bytes unpack to it.
+/// The payload that `stored` holds. Its lengths are believed only as far as the bytes are there and unpack to them.
 ///
 /// # Errors
-/// `Corrupt` when the bytes are not what [`pack`] makes.
+/// `Corrupt` when the bytes are not those of a head and a [`Body`].
 pub(super) fn unpack(codec: Codec, stored: &[u8]) -> Result<Cow<'_, [u8]>> {
     if codec == Codec::Plain {
         return Ok(stored.into());
     }
-    let unpacked = stored
-        .split_first_chunk()
-        .map(|(len, frame)| (u32::from_le_bytes(*len) as usize, frame))
-        .filter(|(len, _)| *len <= PAYLOAD_BYTES_MAX)
-        .and_then(|(len, frame)| compress::decompress(compress::Codec::Lz4, frame, len).ok());
-    unpacked.map(Cow::from).ok_or_else(|| Error::corrupt("its payload does not unpack to the length that it says"))
+    let mut reader = Reader::new(stored);
+    let mut parts = || {
+        let len = reader.u32()? as usize;
+        let head = reader.bytes(len)?;
+        let len = reader.u32()? as usize;
+        Ok((head, len, reader.bytes(reader.remaining())?))
+    };
+    let (head, len, packed): (&[u8], usize, &[u8]) = parts().map_err(|error: Error| error.context("its payload"))?;
+    let wrong = || Error::corrupt("its payload does not unpack to the length that it says");
+    if head.len() + len > PAYLOAD_BYTES_MAX {
+        return Err(wrong());
+    }
+    let body = compress::decompress(compress::Codec::Lz4, packed, len).map_err(|_| wrong())?;
+    Ok([head, &body].concat().into())
 }

@@ -1,4 +1,4 @@
-use super::compress::pack;
+use super::compress::{Body, Codec};
 use crate::base::codec::{Write, checksum, checksum_append};
 use crate::base::{CollectionId, Lsn};
 
@@ -25,7 +25,7 @@ pub const HEADER_BYTES: usize = 32;
 /// | 4 | 4 | CRC-32C of bytes 0 to 4 and of everything from byte 8 to the frame's end |
 /// | 8 | 8 | log sequence number |
 /// | 16 | 1 | kind: 1 changes, 2 position, 3 lost |
-/// | 17 | 1 | codec of the payload: 0, as it is; 1, its unpacked length (4 bytes) and an LZ4 frame |
+/// | 17 | 1 | codec of the payload: 0, as it is; 1, length of its head (4 bytes), the head, unpacked length of the rest (4 bytes), an LZ4 frame of it |
 /// | 18 | 2 | place in its group, from 0: frames of one group were appended and synced together |
 pub const FRAME_HEADER_BYTES: usize = 20;
 /// The longest payload, unpacked: well above the largest batch that the model accepts, and a bound for what damaged lengths may claim.
@@ -63,21 +63,29 @@ pub fn encode_header(collection: CollectionId, number: u64) -> Vec<u8> {
     out
 }
 
-/// Appends frame `place` of a group to `out`, its payload packed where that saves an eighth. Panics when the payload is longer than
+/// Appends frame `place` of a group to `out`; its payload is `head`, then `body`. Panics when the payload is longer than
 /// [`PAYLOAD_BYTES_MAX`]: the caller bounds batches.
-pub fn encode_frame(out: &mut Vec<u8>, lsn: Lsn, place: u16, kind: FrameKind, payload: &[u8]) {
-    assert!(payload.len() <= PAYLOAD_BYTES_MAX, "a frame of {} bytes; batches are bounded before", payload.len());
-    let (codec, payload) = pack(payload);
-    let length = (payload.len() as u32).to_le_bytes();
-    let mut rest = Vec::with_capacity(12);
-    rest.put_u64(lsn.0);
-    rest.put_u8(kind as u8);
-    rest.put_u8(codec as u8);
-    rest.put_u16(place);
-    let sum = checksum_append(checksum_append(checksum(&length), &rest), &payload);
-    out.reserve(FRAME_HEADER_BYTES + payload.len());
-    out.put_bytes(&length);
-    out.put_u32(sum);
-    out.put_bytes(&rest);
-    out.put_bytes(&payload);
+pub fn encode_frame(out: &mut Vec<u8>, lsn: Lsn, place: u16, kind: FrameKind, head: &[u8], body: &Body) {
+    let unpacked = head.len() + body.len;
+    assert!(unpacked <= PAYLOAD_BYTES_MAX, "a frame of {unpacked} bytes; batches are bounded before");
+    let lengths = if body.codec == Codec::Lz4 { 8 } else { 0 };
+    let len = lengths + head.len() + body.bytes.len();
+    let start = out.len();
+    out.reserve(FRAME_HEADER_BYTES + len);
+    out.put_u32(len as u32);
+    out.put_u32(0);
+    out.put_u64(lsn.0);
+    out.put_u8(kind as u8);
+    out.put_u8(body.codec as u8);
+    out.put_u16(place);
+    if body.codec == Codec::Lz4 {
+        out.put_u32(head.len() as u32);
+    }
+    out.put_bytes(head);
+    if body.codec == Codec::Lz4 {
+        out.put_u32(body.len as u32);
+    }
+    out.put_bytes(&body.bytes);
+    let sum = checksum_append(checksum(&out[start..start + 4]), &out[start + 8..]);
+    out[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
 }

@@ -276,7 +276,8 @@ fn log() -> Vec<u8> {
     ];
     let mut bytes = wal::encode_header(CollectionId(7), 3);
     for (place, record) in (0..).zip(&records) {
-        wal::encode_frame(&mut bytes, Lsn(20 + u64::from(place)), place, record.kind(), &record.encode());
+        let body = wal::Body::pack(record.encode_rows());
+        wal::encode_frame(&mut bytes, Lsn(20 + u64::from(place)), place, record.kind(), &record.encode_head(), &body);
     }
     bytes
 }
