@@ -233,7 +233,7 @@ impl World {
         storage.close().await.expect("it closes");
     }
 
-    /// A byte goes wrong on a copy of the disk: the store refuses to open and says where, or does not need that byte.
+    /// A byte goes wrong on a copy of the disk: the store refuses to open, or to read what it is in, and says where, or does not need it.
     async fn flip(&mut self, fault: Option<Fault>) {
         if fault.is_some() || !self.random.one_in(3) {
             return;
@@ -280,21 +280,22 @@ impl World {
             }
             disk.put(&name, bytes.into()).await.expect("memory takes it");
         }
-        match Db::open(Arc::new(disk), self.options()).await {
-            Ok(db) => {
-                let Ok(collection) = db.collection("notes") else {
-                    assert!(!self.created, "a wrong byte at {at} of {name} made a collection vanish");
-                    return;
-                };
-                for (writer, oracle) in self.oracles.iter().enumerate() {
-                    let found = read(&collection, writer as i64).await.expect("memory does not fail");
-                    oracle.check(&found, &format!("with a wrong byte at {at} of {name}"));
-                }
+        let read = async {
+            let db = Db::open(Arc::new(disk), self.options()).await?;
+            let Ok(collection) = db.collection("notes") else {
+                assert!(!self.created, "a wrong byte at {at} of {name} made a collection vanish");
+                return Ok(());
+            };
+            for (writer, oracle) in self.oracles.iter().enumerate() {
+                // Vectors are read now.
+                let found = read(&collection, writer as i64).await?;
+                oracle.check(&found, &format!("with a wrong byte at {at} of {name}"));
             }
-            Err(error) => {
-                let told = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported);
-                assert!(told, "a wrong byte at {at} of {name} is told as {:?}: {error}", error.kind());
-            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = read.await {
+            let told = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported);
+            assert!(told, "a wrong byte at {at} of {name} is told as {:?}: {error}", error.kind());
         }
     }
 }
