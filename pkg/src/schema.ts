@@ -335,6 +335,7 @@ export type InputRow<S extends Schema> = IsKnown<S> extends true
           | undefined;
       }
     > &
+      { readonly $partition?: string } &
       (S extends { readonly dynamic: true } ? { readonly [name: string]: Json | VectorInput | bigint | undefined } : unknown)
   : { readonly [name: string]: unknown };
 

@@ -234,7 +234,8 @@ impl Collection {
             let kind = kind.split('-').next().unwrap_or(kind);
             *files.entry(kind.to_owned()).or_default() += entry.len;
         }
-        let partitions = self.partition_stats();
+        let all = self.inner.state.read().expect("no panic while held").rows();
+        let partitions = self.partition_stats(all);
         let state = self.inner.state.read().expect("no panic while held");
         let rows_held: usize = state.slots().map(|slot| slot.segment.len()).sum();
         let sealed = state.unflushed_count();

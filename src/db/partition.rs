@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::commit::{Request, Step};
 use super::{Collection, Db, Target};
 use crate::base::{Error, ErrorKind, Result};
-use crate::engine::{ChangeSet, CollectionSpec};
+use crate::engine::{ChangeSet, CollectionSpec, View};
 use crate::model::partition::{PartitionColumn, Place};
 use crate::model::{Batch, DEFAULT_PARTITION, PARTITIONS_MAX, Schema, check_partition, key_partition_name};
 use crate::platform;
@@ -41,16 +41,32 @@ impl Db {
     /// key assigns.
     pub async fn drop_partition(&self, collection: &str, partition: &str) -> Result<()> {
         let collection = self.collection(collection)?;
-        let names = collection.check_partitions(&[partition])?;
-        let Some(names) = names.filter(|_| partition != DEFAULT_PARTITION) else {
+        collection.check_partitions(&[partition])?;
+        if partition == DEFAULT_PARTITION {
             return Err(Error::invalid(format!("partition {partition:?} is always there: delete its rows instead")));
-        };
+        }
+        let (db, name) = (self.clone(), partition.to_owned());
+        platform::run_to_end(async move {
+            // From here on nobody writes into it.
+            if !collection.inner.partitions.write().expect("no panic while held").remove(&name) {
+                return Err(Error::not_found(format!("partition {name:?} is being dropped")));
+            }
+            let dropped = db.drop_rows(&collection, &name).await;
+            if dropped.is_err() {
+                collection.inner.partitions.write().expect("no panic while held").insert(name);
+            }
+            dropped
+        })
+        .await
+    }
+
+    async fn drop_rows(&self, collection: &Collection, name: &str) -> Result<()> {
         loop {
-            let rows = Step::DeleteWhere(Box::new(Filter::within(None, &names)));
+            let rows = Step::DeleteWhere(Box::new(Filter::within(None, &[name].into())));
             let request = Request::Write { steps: vec![rows], conditions: Vec::new(), request: None };
             collection.write(request, None).await?;
-            // Rows that came in between are deleted first.
-            if self.alter_partitions(&collection, partition.to_owned(), false).await? {
+            // Rows that came from elsewhere in between are deleted first.
+            if self.alter_partitions(collection, name.to_owned(), false).await? {
                 return Ok(());
             }
         }
@@ -98,8 +114,9 @@ impl Db {
                     collection.name()
                 )));
             }
-            let changed = if add { names.insert(name.clone()) } else { names.remove(&name) };
-            if add && !changed {
+            if !add {
+                names.remove(&name);
+            } else if !names.insert(name.clone()) {
                 return Err(exists(&collection, &name));
             }
             let id = collection.id();
@@ -234,23 +251,28 @@ impl Collection {
         })))
     }
 
-    /// The living rows of each partition.
-    pub(super) fn partition_stats(&self) -> BTreeMap<String, usize> {
+    /// The living rows of each partition, of which there are `all` together.
+    pub(super) fn partition_stats(&self, all: usize) -> BTreeMap<String, usize> {
+        if self.spec().schema.partition_column().is_none() {
+            return [(DEFAULT_PARTITION.to_owned(), all)].into();
+        }
         let mut rows: BTreeMap<String, usize> = self.partitions().into_iter().map(|name| (name, 0)).collect();
         rows.extend(self.rows_by_partition());
         rows
     }
 
-    /// The same of each that has any. Cost: one pass over the rows where there is more than one partition.
+    /// The same of each that has any: one pass over the rows. What has expired is in none.
     pub(super) fn rows_by_partition(&self) -> BTreeMap<String, usize> {
         let schema = self.spec().schema.clone();
+        let view = self.view(View::NOW);
         let state = self.inner.state.read().expect("no panic while held");
         let mut rows = BTreeMap::new();
         for slot in state.slots() {
+            let visible = slot.visible(&view);
             for (start, chunk) in slot.segment.chunks() {
                 let column = PartitionColumn::new(&schema, chunk);
                 let mut last: Option<(Place<'_>, usize)> = None;
-                let live = slot.live.iter_from(start).take_while(|row| row - start < chunk.num_rows());
+                let live = visible.iter_from(start).take_while(|row| row - start < chunk.num_rows());
                 for row in live {
                     let place = column.as_ref().map_or(Place::Name(DEFAULT_PARTITION), |column| column.of(row - start));
                     match &mut last {
@@ -545,5 +567,29 @@ mod tests {
         assert!(schema.clone().with_partition_key("x", None).unwrap_err().message().contains("no such field"));
         let named = schema.with_partitions().unwrap();
         assert!(named.with_partition_key("tenant", None).unwrap_err().message().contains("have names"));
+    }
+
+    /// Rows that have expired are not deleted, and were waited for without end.
+    #[test]
+    fn a_partition_of_expired_rows_is_dropped() {
+        block_on(async {
+            let disk = MemoryDisk::new();
+            let db = open(&disk).await;
+            let notes = db.create_collection("notes", spec("")).await.unwrap();
+            db.create_partition("notes", "a").await.unwrap();
+            let mut old = row(1, "t");
+            old.insert("$partition".to_owned(), "a".into());
+            let puts = notes.to_batch(vec![old]).unwrap();
+            let timestamp = crate::base::Timestamp::new(Options::default().environment.now_ms() - 3_600_000, 0);
+            let version = crate::base::Version { timestamp, ..Default::default() };
+            notes.apply(ChangeSet { puts, put_versions: vec![version], deletes: vec![] }, None).await.unwrap();
+            write(&notes, &[2], Some("a")).await.unwrap();
+            assert_eq!(notes.stats().await.unwrap().partitions["a"], 2);
+            db.set_ttl("notes", Some(60)).await.unwrap();
+            assert_eq!(notes.stats().await.unwrap().partitions["a"], 1);
+            db.drop_partition("notes", "a").await.unwrap();
+            assert_eq!((notes.partitions().len(), notes.count(None).await.unwrap()), (1, 0));
+            says(db.drop_partition("notes", "a").await, ErrorKind::NotFound, "\"a\"");
+        });
     }
 }

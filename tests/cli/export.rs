@@ -48,6 +48,39 @@ fn every_format_comes_back_as_it_went() {
     assert!(!names.into_iter().any(|name| name.to_string_lossy().contains("floppy")), "nothing is left");
 }
 
+#[test]
+fn partitions_go_out_and_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let plain = write(directory.path(), "plain.jsonl", "{\"id\": 1, \"n\": 1}\n");
+    let blue = write(directory.path(), "blue.jsonl", "{\"id\": 2, \"n\": 2}\n{\"id\": 3, \"n\": 3}\n");
+    run_well(&data, &["import", "notes", &plain]);
+    run_well(&data, &["import", "notes", &blue, "--partition", "blue"]);
+    let lines = |data: &std::path::Path, more: &[&str]| {
+        let path = directory.path().join("lines.jsonl");
+        run_well(data, &[&["export", "notes", path.to_str().unwrap()], more].concat());
+        std::fs::read_to_string(path).unwrap()
+    };
+    let all = lines(&data, &[]);
+    assert_eq!(all.lines().count(), 3);
+    assert!(all.contains("\"$partition\":\"blue\"") && all.contains("\"$partition\":\"_default\""), "{all}");
+    assert_eq!(lines(&data, &["--partition", "blue"]).lines().count(), 2);
+    for ending in ["arrow", "parquet", "jsonl"] {
+        let path = directory.path().join(format!("notes.{ending}"));
+        run_well(&data, &["export", "notes", path.to_str().unwrap()]);
+        let again = directory.path().join(format!("again-{ending}"));
+        run_well(&again, &["import", "notes", path.to_str().unwrap()]);
+        assert_eq!(lines(&again, &[]), all, "{ending}");
+        assert_eq!(lines(&again, &["--partition", "blue"]).lines().count(), 2, "{ending}");
+    }
+    let table = directory.path().join("notes.csv");
+    run_well(&data, &["export", "notes", table.to_str().unwrap()]);
+    let text = std::fs::read_to_string(&table).unwrap();
+    assert!(text.starts_with("id,n,$partition,$meta\n") && text.contains("\n3,3,blue,"), "{text}");
+    let (code, _, error) = run(&data, &["import", "notes", &plain, "--partition", "not a name"]);
+    assert!(code == 1 && error.contains("not a name"), "{error}");
+}
+
 /// An export that died between two pages: the note tells where, and half a page after it is cut.
 #[test]
 fn an_interrupted_export_goes_on_after_the_last_row_that_was_noted() {

@@ -174,6 +174,20 @@ const [grownRow] = await grown.query();
 expectType<number>()(grownRow!.rank);
 expectType<string>()(grownRow!.id);
 
+// Partitions.
+await notes.createPartition('blue');
+await notes.insert([], { partition: 'blue', durability: 'buffered' });
+await made.insert([{ n: 1, $partition: 'blue' }]);
+const [placed] = await notes.query({ partitions: ['blue', '_default'], outputFields: ['title', '$partition'] });
+expectType<string>()(placed!.$partition);
+await notes.search({ vector: [], partitions: ['blue'] });
+await notes.delete({ keys: [1] }, { partition: 'blue' });
+expectType<string[]>()(await notes.partitions());
+// @ts-expect-error one partition is written into
+await notes.upsert([], { partitions: ['blue'] });
+await db.createCollection('tenants', { fields: { id: { type: 'int64', primaryKey: true }, tenant: { type: 'varchar', partitionKey: true } }, numPartitions: 64 });
+await db.exportTo(new WritableStream<Uint8Array>());
+
 // Results, events, errors.
 const written = await notes.upsert([]);
 expectType<{ count: number; timestamp: bigint; version: string; lsn: number; keys?: number[] }>()({ ...written });

@@ -11,14 +11,14 @@ use serde_json::{Value as Json, json};
 use super::{DataDirectory, output};
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::QueryRequest;
-use crate::model::{Batch, Key, META_COLUMN, Row, Schema};
+use crate::model::{Batch, Key, META_COLUMN, PARTITION_COLUMN, Row, Schema};
 use crate::server::store;
 
 /// Write the rows of a collection to a file: Arrow, Parquet, CSV or JSON Lines
 ///
 /// All fields of all rows, by ascending key. The file has its name only when it is whole. `eddy import` makes the same rows of Arrow,
 /// Parquet and JSON Lines again; JSON fields are text in Arrow and Parquet, and in CSV so are
-/// vectors, arrays and, under `$meta`, names that the schema does not know.
+/// vectors, arrays and, under `$meta`, names that the schema does not know. `$partition` names each row's partition.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -59,6 +59,8 @@ pub(super) async fn run(command: Export) -> Result<()> {
     let key_field = schema.primary_key().name.clone();
     let (mut writer, mut progress) = Writer::open(&command.file, &schema, command.resume)?;
     let terminal = std::io::stderr().is_terminal();
+    let mut output_fields = vec!["*".to_owned()];
+    output_fields.extend(schema.partitioned().then(|| PARTITION_COLUMN.to_owned()));
     loop {
         let after = progress.key.as_ref().map(|key| format!("{key_field} > {}", literal(key)));
         let filter = match (&command.filter, after) {
@@ -68,7 +70,7 @@ pub(super) async fn run(command: Export) -> Result<()> {
         let request = QueryRequest {
             filter,
             partitions: command.partitions.clone(),
-            output_fields: Some(vec!["*".to_owned()]),
+            output_fields: Some(output_fields.clone()),
             limit: Some(command.page_rows as usize),
             offset: 0,
         };
@@ -171,7 +173,7 @@ impl Writer {
             None => {
                 let mut file = options(true)?;
                 if ending == "csv" {
-                    let mut names: Vec<&str> = schema.fields().iter().map(|field| field.name.as_str()).collect();
+                    let mut names: Vec<&str> = schema.columns().iter().map(|field| field.name.as_str()).collect();
                     names.extend(schema.dynamic().then_some(META_COLUMN));
                     write_csv(&mut file, names).map_err(|error| failed(&partial, &error))?;
                 }
@@ -219,10 +221,10 @@ impl Writer {
                 for row in &rows {
                     let mut json = serde_json::to_value(row).map_err(|error| Error::invalid(error.to_string()))?;
                     let mut cells: Vec<String> =
-                        schema.fields().iter().map(|field| cell(json.get_mut(&field.name).map(Json::take))).collect();
+                        schema.columns().iter().map(|field| cell(json.get_mut(&field.name).map(Json::take))).collect();
                     if schema.dynamic() {
                         if let Some(rest) = json.as_object_mut() {
-                            rest.retain(|name, _| schema.fields().iter().all(|field| field.name != *name));
+                            rest.retain(|name, _| schema.columns().iter().all(|field| field.name != *name));
                         }
                         cells.push(json.to_string());
                     }

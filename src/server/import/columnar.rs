@@ -115,7 +115,7 @@ impl Columnar {
     pub(super) fn bind(mut self, schema: &Arc<Schema>) -> Result<Self> {
         for (index, field) in self.arrow_schema.fields().iter().enumerate() {
             let name = super::field_name(field.name());
-            let known = schema.field(&name).is_some() || field.name() == META_COLUMN;
+            let known = schema.column(&name).is_some() || field.name() == META_COLUMN;
             if !known && !schema.dynamic() {
                 return Err(super::unknown_column(&self.name, field.name(), schema));
             }
@@ -256,7 +256,7 @@ fn fit(batch: &RecordBatch, schema: &Schema) -> Result<RecordBatch> {
     let (mut fields, mut columns, mut nested) = (Vec::new(), Vec::new(), Vec::new());
     for (index, (arrow, array)) in batch.schema_ref().fields().iter().zip(batch.columns()).enumerate() {
         let name = super::field_name(arrow.name());
-        let field = schema.field(&name);
+        let field = schema.column(&name);
         if field.is_none() && is_nested(array.data_type()) {
             nested.push(index);
             continue;

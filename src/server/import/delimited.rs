@@ -60,7 +60,7 @@ impl Delimited {
         self.columns = self
             .header
             .iter()
-            .map(|column| match schema.field(column) {
+            .map(|column| match schema.column(column) {
                 Some(field) => Ok(Column::Field(field.clone())),
                 None if schema.dynamic() => Ok(Column::Dynamic),
                 None => Err(super::unknown_column(&self.name, column, schema)),

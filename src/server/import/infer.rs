@@ -7,7 +7,7 @@ use crate::base::{Error, Result};
 use crate::distance::Metric;
 use crate::engine::CollectionSpec;
 use crate::index::{IndexKind, IndexSpec};
-use crate::model::{DataType, Field, Schema};
+use crate::model::{DataType, Field, PARTITION_COLUMN, Schema};
 
 /// A list of numbers at least this long in every row is taken for a vector without being named.
 const VECTOR_DIM_MIN: usize = 8;
@@ -157,8 +157,10 @@ pub(super) fn spec_from_types(
 ) -> Result<CollectionSpec> {
     // An integer of any width may be the key, and a key is an int64.
     let is_key = |column: &String| column == wishes.key.as_deref().unwrap_or("id");
+    let partitioned = columns.iter().any(|(column, _)| column == PARTITION_COLUMN);
     let columns: Vec<(String, DataType)> = columns
         .iter()
+        .filter(|(column, _)| column != PARTITION_COLUMN)
         .map(|(column, data_type)| match data_type {
             DataType::Int8 | DataType::Int16 | DataType::Int32 if is_key(column) => (column.clone(), DataType::Int64),
             _ => (column.clone(), *data_type),
@@ -192,7 +194,10 @@ pub(super) fn spec_from_types(
             default: None,
         })
         .collect();
-    let schema = Schema::new(fields, key, dynamic).map_err(|error| error.context(name))?;
+    let mut schema = Schema::new(fields, key, dynamic).map_err(|error| error.context(name))?;
+    if partitioned {
+        schema = schema.with_partitions()?;
+    }
     let metric = wishes.metric.unwrap_or(Metric::Cosine);
     let indexes: BTreeMap<String, IndexSpec> = columns
         .iter()

@@ -91,7 +91,7 @@ impl std::io::Read for CountingFile {
 /// The field that a column called `column` belongs to: fields have ASCII letters, digits and underscores only, so `First
 /// name` is `First_name`.
 fn field_name(column: &str) -> String {
-    if column == crate::model::META_COLUMN {
+    if [crate::model::META_COLUMN, crate::model::PARTITION_COLUMN].contains(&column) {
         return column.to_owned();
     }
     let mut name: String =

@@ -180,7 +180,7 @@ pub async fn run(db: &Db, directory: &Path, plan: &Plan, observer: &mut (dyn Obs
         }
         while let Some(chunk) = source.next_chunk(plan.batch_rows)? {
             let rows = chunk.len() as u64;
-            let lsn = write(&collection, &schema, path, chunk, &options, &mut summary).await?;
+            let lsn = write(db, &collection, path, chunk, &options, &mut summary).await?;
             summary.rows += rows;
             position = Position { files: index, rows: position.rows + rows, lsn };
             record.store(position)?;
@@ -369,19 +369,22 @@ impl Chunk {
 
 /// Upserts a chunk, and tells where the collection's log is then.
 async fn write(
+    db: &Db,
     collection: &Collection,
-    schema: &Arc<Schema>,
     path: &Path,
     chunk: Chunk,
     options: &WriteOptions,
     summary: &mut Summary,
 ) -> Result<Lsn> {
     let rows = chunk.len();
-    let batches = batches(schema, path, chunk, || collection.make_key())?;
+    let batches = batches(&collection.spec().schema, path, chunk, || collection.make_key())?;
     let kept: usize = batches.iter().map(Batch::len).sum();
     summary.rows_replaced += (rows - kept) as u64;
     let mut lsn = Lsn::default();
     for batch in batches {
+        for partition in batch.partitions().into_iter().filter(|partition| !collection.has_partition(partition)) {
+            db.create_partition(collection.name(), partition).await?;
+        }
         lsn = collection.batch(vec![Operation::Upsert(batch)], options.clone()).await?.lsn;
     }
     Ok(lsn)
