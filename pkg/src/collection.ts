@@ -1,6 +1,6 @@
 import type { Client } from './client.js';
 import { type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeRows, fromSchemaMessage, toQuery } from './codec.js';
-import { type CollectionStats, required } from './database.js';
+import { type CollectionOptions, type CollectionStats, required } from './database.js';
 import { EddyError } from './error.js';
 import type { AnySchema, Field, InputRow, Key, KeyInput, OutputField, OutputRow, QueryInput, Schema, VectorField, WithField } from './schema.js';
 
@@ -166,6 +166,19 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
    */
   async setTtl(seconds: number | null): Promise<void> {
     await this.#client.request('setTtl', this.name, encode(seconds));
+  }
+
+  /** How it keeps its rows: what was said when it was created, or since. */
+  async options(): Promise<CollectionOptions> {
+    return decode(required(await this.#client.request('options', this.name))) as CollectionOptions;
+  }
+
+  /**
+   * Has it keep its rows so from now on, durably; what is left out is as usual again. Segments in storage stay as they are until they are
+   * merged.
+   */
+  async setOptions(options: CollectionOptions): Promise<void> {
+    await this.#client.request('setOptions', this.name, encode(options));
   }
 
   /** The names of its partitions, `_default` first: rows for which no other is named are there. How many rows each has is in {@link stats}. */

@@ -34,8 +34,11 @@ export interface OpenOptions<B extends boolean = boolean> {
    * text and JSON of more than 64 bytes a row, are as far as there is room, and are read from storage otherwise. No limit by default.
    */
   memoryLimitBytes?: number;
-  /** How columns are compressed in storage; vectors are not. Default `'zstd'`; `'lz4'` is faster and larger. */
-  codec?: 'zstd' | 'lz4' | 'none';
+  /**
+   * How columns of collections that do not say are compressed in storage; vectors are not. Default `'zstd'`. `'lz4'` and `'snappy'` are faster
+   * and larger; `'gzip'` is what every tool opens.
+   */
+  codec?: Codec;
   /**
    * The number of this replica, 0 to 16,383, where several make `int64` keys (`autoId`) for one collection and sync it: each needs another
    * one, and to give them is up to you. The database keeps it. Keys of type `varchar` are unique without.
@@ -113,8 +116,28 @@ export interface DatabaseStats {
   maintenanceError?: { kind: string; message: string };
 }
 
+/** How columns are compressed in storage. */
+export type Codec = 'zstd' | 'lz4' | 'gzip' | 'snappy' | 'none';
+
+/** How a collection keeps its rows. Each replica says so for itself. */
+export interface CollectionOptions {
+  /** How columns are compressed; vectors never are. As the database's option says when left out. */
+  codec?: Codec;
+  /** When rows that were written lately go from the log to a segment in storage: as soon as one of these is reached. */
+  seal?: {
+    /** So many rows: 1 to 131,072, which is the default. */
+    rows?: number;
+    /** So many bytes of log: 65,536 to 67,108,864, which is the default. */
+    bytes?: number;
+    /** So many milliseconds after the first of them, 1,000 or more. Not by default. */
+    ageMs?: number;
+    /** So many milliseconds without a write, 1,000 or more. Not by default. */
+    idleMs?: number;
+  };
+}
+
 /** How a collection is created. */
-export interface CreateOptions {
+export interface CreateOptions extends CollectionOptions {
   /** When a collection of that name and the same schema is there already, take that one. Default false: `already_exists`. */
   ifNotExists?: boolean;
 }
@@ -140,10 +163,11 @@ export class Database<B extends boolean = false> {
   /**
    * Creates a collection, durably. Write the schema as a literal: rows are typed from it.
    *
-   * @throws {@link EddyError} `already_exists` when the name is taken, `invalid_argument` for a schema that cannot be.
+   * @throws {@link EddyError} `already_exists` when the name is taken, `invalid_argument` for a schema or options that cannot be.
    */
   async createCollection<const S extends Schema>(name: string, schema: S, options: CreateOptions = {}): Promise<Collection<S, B>> {
-    const body = encode({ schema: encode(toSchemaMessage(schema)), ifNotExists: options.ifNotExists === true });
+    const { ifNotExists, ...kept } = options;
+    const body = encode({ schema: encode(toSchemaMessage(schema)), options: encode(kept), ifNotExists: ifNotExists === true });
     await this.#client.request('createCollection', name, body);
     return this.collection<S>(name);
   }
@@ -324,8 +348,8 @@ export function checkOptions(options: OpenOptions, hosts: readonly string[]): vo
   if (!Number.isInteger(replicaNumber) || replicaNumber < 0 || replicaNumber > 16_383) {
     throw new EddyError('invalid_argument', `replicaNumber: an integer from 0 to 16383 expected, got ${String(replicaNumber)}`);
   }
-  if (!['zstd', 'lz4', 'none'].includes(codec)) {
-    throw new EddyError('invalid_argument', `codec: zstd, lz4 or none expected, got ${String(codec)}`);
+  if (!['zstd', 'lz4', 'gzip', 'snappy', 'none'].includes(codec)) {
+    throw new EddyError('invalid_argument', `codec: zstd, lz4, gzip, snappy or none expected, got ${String(codec)}`);
   }
   if (path !== undefined && storage !== 'files' && storage !== 'auto') {
     throw new EddyError('invalid_argument', `path belongs to storage 'files', got storage '${storage}'`);

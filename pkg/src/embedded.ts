@@ -1,5 +1,5 @@
 import type { EngineBuild } from './build.js';
-import { Database } from './database.js';
+import { type Codec, Database } from './database.js';
 import type { DirectoryHandle } from './directory.js';
 import { Engine } from './engine.js';
 import { inProcessPort } from './in-process.js';
@@ -25,7 +25,7 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
   /** As for `open`. */
   memoryLimitBytes?: number;
   /** As for `open`. */
-  codec?: 'zstd' | 'lz4' | 'none';
+  codec?: Codec;
   /** As for `open`. */
   replicaNumber?: number;
   /** As for `open`. */

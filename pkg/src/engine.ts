@@ -51,6 +51,7 @@ export class Engine {
   #maintenance: Promise<void> | undefined;
   #maintainAgain = false;
   #later: ReturnType<typeof setTimeout> | undefined;
+  #due: ReturnType<typeof setTimeout> | undefined;
   #maintenanceError: { kind: string; message: string } | undefined;
   #ended: EddyError | undefined;
 
@@ -134,8 +135,8 @@ export class Engine {
       case 'collections':
         return encode(this.#db.collections());
       case 'createCollection': {
-        const { schema, ifNotExists } = decode(body!) as { schema: Uint8Array; ifNotExists: boolean };
-        this.#keep(target!, await this.#db.createCollection(target!, schema, ifNotExists));
+        const { schema, options, ifNotExists } = decode(body!) as { schema: Uint8Array; options: Uint8Array; ifNotExists: boolean };
+        this.#keep(target!, await this.#db.createCollection(target!, schema, options, ifNotExists));
         return undefined;
       }
       case 'dropCollection': {
@@ -190,6 +191,12 @@ export class Engine {
         return undefined;
       case 'setTtl':
         await this.#collection(target!).setTtl((decode(body!) as number | null) ?? undefined);
+        this.#wake();
+        return undefined;
+      case 'options':
+        return this.#collection(target!).options();
+      case 'setOptions':
+        await this.#collection(target!).setOptions(body!);
         this.#wake();
         return undefined;
       case 'partitions':
@@ -374,6 +381,13 @@ export class Engine {
     }, syncedAfterMs);
   }
 
+  /** Has background work look again when a segment is due for its age or for having been idle. */
+  #wakeWhenDue(): void {
+    const dueMs = this.#db.sealDueMs();
+    clearTimeout(this.#due);
+    this.#due = dueMs === undefined ? undefined : setTimeout(() => !this.#ended && this.#wake(), Math.min(dueMs + 1, 2 ** 31 - 1));
+  }
+
   async #maintain(): Promise<void> {
     try {
       while (this.#maintainAgain && !this.#ended) {
@@ -383,6 +397,7 @@ export class Engine {
         this.#maintainAgain = false;
         if (await this.#slice()) this.#maintainAgain = true;
       }
+      if (!this.#ended) this.#wakeWhenDue();
     } catch (error) {
       const understood = this.#understand(error);
       this.#maintenanceError = { kind: understood.kind, message: understood.message };

@@ -2,7 +2,7 @@ export type {
   ChangeEvent, Collection, Conditions, DeleteTarget, Hit, Operation, OutputOptions, QueryRequest, SearchRequest, SearchResponse, Snapshot,
   TimeOptions, WriteOptions, WriteResponse,
 } from './collection.js';
-export type { CollectionStats, CreateOptions, Database, DatabaseStats, MemoryUse, OpenOptions, ProgressEvent } from './database.js';
+export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, MemoryUse, OpenOptions, ProgressEvent } from './database.js';
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 export { EddyError, type ErrorKind } from './error.js';
 export type {

@@ -1,4 +1,5 @@
 import type { Bytes } from './codec.js';
+import type { Codec } from './database.js';
 import type { ErrorMessage } from './error.js';
 
 // What a client (a page, a Node program, another tab's worker) and the thread of the engine say to each other.
@@ -20,6 +21,8 @@ export type Op =
   | 'describe'
   | 'addField'
   | 'setTtl'
+  | 'options'
+  | 'setOptions'
   | 'partitions'
   | 'createPartition'
   | 'dropPartition'
@@ -47,8 +50,8 @@ export type Op =
  * the number that it had. @internal
  */
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
-  'flush', 'compact', 'loadDataset', 'setTtl',
-  'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'flush', 'compact', 'loadDataset', 'setTtl', 'setOptions',
+  'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */
@@ -60,7 +63,7 @@ export interface OpenMessage {
     durability: 'synced' | 'buffered';
     retention: number;
     memoryLimitBytes?: number | undefined;
-    codec: 'zstd' | 'lz4' | 'none';
+    codec: Codec;
     replicaNumber?: number | undefined;
   };
   /** The lock that the worker holds while it lives. */

@@ -14,6 +14,8 @@ import type { ForeignStorage } from './storage.js';
 export interface WasmCollection {
   addField(field: Uint8Array): Promise<void>;
   setTtl(seconds: number | undefined): Promise<void>;
+  options(): Uint8Array<ArrayBuffer>;
+  setOptions(options: Uint8Array): Promise<void>;
   partitions(): string[];
   createPartition(partition: string): Promise<void>;
   dropPartition(partition: string): Promise<void>;
@@ -49,7 +51,7 @@ export interface WasmArchive {
 /** @internal */
 export interface WasmDatabase {
   readonly replicaId: number;
-  createCollection(name: string, schema: Uint8Array, ifNotExists: boolean): Promise<WasmCollection>;
+  createCollection(name: string, schema: Uint8Array, options: Uint8Array, ifNotExists: boolean): Promise<WasmCollection>;
   collection(name: string): WasmCollection;
   collections(): string[];
   dropCollection(name: string): Promise<void>;
@@ -64,6 +66,7 @@ export interface WasmDatabase {
   memory(): Uint8Array<ArrayBuffer>;
   onProgress(listener: (collection: string, work: string, rowsDone: number, rows: number) => void): void;
   maintain(): Promise<boolean>;
+  sealDueMs(): number | undefined;
   close(): Promise<void>;
   free(): void;
 }

@@ -1,6 +1,6 @@
 use super::{Collection, Db};
 use crate::base::{Error, Result, Timestamp};
-use crate::engine::{CollectionSpec, View};
+use crate::engine::{CollectionOptions, CollectionSpec, View};
 use crate::index::IndexSpec;
 use crate::model::{Field, Schema};
 use crate::platform;
@@ -38,6 +38,20 @@ impl Db {
         let collection = self.collection(collection)?;
         let edit = move |spec: &mut CollectionSpec| {
             spec.schema = Schema::clone(&spec.schema).with_ttl(seconds)?.into();
+            Ok(())
+        };
+        self.alter(&collection, edit).await
+    }
+
+    /// Has a collection keep its rows so from now on, durably; what is not said is as usual again. Segments that are there stay as they
+    /// are until they are merged.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such collection, `InvalidArgument` as of [`CollectionSpec::completed`].
+    pub async fn set_options(&self, collection: &str, options: CollectionOptions) -> Result<()> {
+        let collection = self.collection(collection)?;
+        let edit = move |spec: &mut CollectionSpec| {
+            spec.options = options;
             Ok(())
         };
         self.alter(&collection, edit).await
@@ -117,12 +131,115 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::base::{ReplicaId, Sequence, Version};
+    use crate::base::compress::Codec;
+    use crate::base::{ErrorKind, ReplicaId, Sequence, Version};
     use crate::db::{Options, QueryRequest};
-    use crate::engine::ChangeSet;
+    use crate::engine::{ChangeSet, SealPolicy};
     use crate::model::{Batch, DataType, Row, Value};
-    use crate::platform::block_on;
+    use crate::platform::{Environment, block_on};
     use crate::storage::MemoryDisk;
+
+    async fn put(collection: &Collection, ids: std::ops::Range<i64>) {
+        let rows = ids.map(|id| Row::from([("id".to_owned(), Value::Int(id))])).collect();
+        collection.upsert(Batch::from_rows(&collection.spec().schema, rows).unwrap()).await.unwrap();
+    }
+
+    async fn work(db: &Db) {
+        while db.maintain().await.unwrap() {}
+    }
+
+    async fn flushed(collection: &Collection) -> usize {
+        collection.stats().await.unwrap().states.flushed
+    }
+
+    fn ids(options: CollectionOptions) -> CollectionSpec {
+        let schema = Schema::new(vec![Field::new("id", DataType::Int64)], "id", false).unwrap();
+        CollectionSpec { schema: schema.into(), indexes: BTreeMap::new(), options }
+    }
+
+    #[test]
+    fn segments_are_sealed_by_age_and_when_nothing_was_written_for_long() {
+        block_on(async {
+            let environment = Environment::simulated(1, 1_000_000);
+            let options = Options { environment: environment.clone(), ..Options::default() };
+            let db = Db::open(Arc::new(MemoryDisk::new().open().unwrap()), options).await.unwrap();
+            let seal = |age_ms, idle_ms| CollectionOptions {
+                seal: SealPolicy { age_ms, idle_ms, ..SealPolicy::default() },
+                ..CollectionOptions::default()
+            };
+            let old = db.create_collection("old", ids(seal(Some(10_000), None))).await.unwrap();
+            let idle = db.create_collection("idle", ids(seal(None, Some(4_000)))).await.unwrap();
+            work(&db).await;
+            environment.advance_ms(60_000);
+            assert_eq!(db.seal_due_ms(), None, "nothing was written");
+            for at in 0..4 {
+                put(&old, at * 3..at * 3 + 3).await;
+                put(&idle, at * 3..at * 3 + 3).await;
+                work(&db).await;
+                assert!(db.seal_due_ms().unwrap() <= 4_000);
+                environment.advance_ms(3_000);
+                work(&db).await;
+                assert_eq!((flushed(&old).await, flushed(&idle).await), (usize::from(at == 3), 0), "after {at}");
+            }
+            environment.advance_ms(1_500);
+            work(&db).await;
+            assert_eq!((flushed(&old).await, flushed(&idle).await), (1, 1));
+            assert_eq!(db.seal_due_ms(), None);
+            // A delete alone is a change like others.
+            idle.delete(crate::db::Target::Keys(vec![1.into()])).await.unwrap();
+            work(&db).await;
+            environment.advance_ms(5_000);
+            work(&db).await;
+            assert_eq!((flushed(&idle).await, idle.count(None).await.unwrap()), (2, 11));
+        });
+    }
+
+    #[test]
+    fn options_of_a_collection_come_before_those_of_the_store_and_last() {
+        block_on(async {
+            let disk = MemoryDisk::new();
+            let db = open(&disk).await;
+            let few = SealPolicy { rows: Some(100), ..SealPolicy::default() };
+            let rows =
+                db.create_collection("rows", ids(CollectionOptions { codec: Some(Codec::Gzip), seal: few })).await;
+            let rows = rows.unwrap();
+            put(&rows, 0..99).await;
+            work(&db).await;
+            assert_eq!(flushed(&rows).await, 0);
+            put(&rows, 99..100).await;
+            work(&db).await;
+            db.set_options("rows", CollectionOptions { codec: Some(Codec::Snappy), seal: few }).await.unwrap();
+            put(&rows, 100..200).await;
+            work(&db).await;
+            db.set_options("rows", CollectionOptions::default()).await.unwrap();
+            put(&rows, 200..300).await;
+            work(&db).await;
+            assert_eq!(flushed(&rows).await, 2);
+            db.flush("rows").await.unwrap();
+            let codecs = |collection: &Collection| {
+                let state = collection.inner.state.read().unwrap();
+                let stored = state.slots().filter_map(|slot| Some(slot.segment.stored().first()?.codec));
+                stored.collect::<Vec<_>>()
+            };
+            let expected = [Codec::Gzip, Codec::Snappy, Codec::Zstd];
+            assert_eq!(codecs(&rows), expected);
+            let refused = CollectionOptions { codec: None, seal: SealPolicy { rows: Some(0), ..few } };
+            assert_eq!(db.set_options("rows", refused).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+            assert_eq!(
+                db.create_collection("other", ids(refused)).await.err().map(|error| error.kind()),
+                Some(ErrorKind::InvalidArgument)
+            );
+            db.set_options("rows", CollectionOptions { codec: Some(Codec::Lz4), seal: few }).await.unwrap();
+            drop(rows);
+            db.close().await.unwrap();
+            let db = open(&disk).await;
+            let rows = db.collection("rows").unwrap();
+            assert_eq!((codecs(&rows), rows.count(None).await.unwrap()), (expected.to_vec(), 300));
+            assert_eq!(rows.spec().options, CollectionOptions { codec: Some(Codec::Lz4), seal: few });
+            db.compact("rows").await.unwrap();
+            assert_eq!((codecs(&rows), rows.count(Some("id >= 100")).await.unwrap()), (vec![Codec::Lz4], 200));
+        });
+    }
 
     #[test]
     fn a_row_lasts_for_all_of_its_seconds() {
@@ -158,7 +275,7 @@ mod tests {
             let disk = MemoryDisk::new();
             let db = open(&disk).await;
             let schema = Schema::new(vec![Field::new("id", DataType::Int64)], "id", false).unwrap();
-            let spec = CollectionSpec { schema: schema.into(), indexes: BTreeMap::new() };
+            let spec = CollectionSpec { schema: schema.into(), indexes: BTreeMap::new(), options: Default::default() };
             let rows = db.create_collection("rows", spec).await.unwrap();
             fill(&rows).await;
             db.flush("rows").await.unwrap();

@@ -16,7 +16,7 @@ use super::{
     WriteResponse,
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
-use crate::engine::{ChangeSet, CollectionSpec, CollectionState, SyncPosition, View, name};
+use crate::engine::{ChangeSet, CollectionSpec, CollectionState, SyncPosition, View, Watch, name};
 use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Row};
 
 /// A collection of an open store. Cheap to clone.
@@ -31,6 +31,8 @@ pub(super) struct Inner {
     name: String,
     pub(super) specs: Specs,
     pub(super) state: RwLock<CollectionState>,
+    /// Since when the growing segment has rows.
+    pub(super) watch: Mutex<Watch>,
     /// Those that have names but the default one; every one that a row is in.
     pub(super) partitions: RwLock<BTreeSet<String>>,
     pub(super) pending: Mutex<Vec<Pending>>,
@@ -64,6 +66,7 @@ impl Collection {
             name: name.to_owned(),
             specs: Specs::new(state.spec().clone()),
             state: RwLock::new(state),
+            watch: Mutex::default(),
             partitions: RwLock::new(partitions),
             pending: Mutex::default(),
             log_bytes: AtomicU64::new(log.bytes()),
@@ -101,6 +104,15 @@ impl Collection {
     /// Notes that somebody waits for an answer: background work takes smaller steps then.
     fn count_call(&self) {
         self.inner.shared.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How old the growing segment is and how long it has been idle, as far as was seen; `None` while there is nothing in it.
+    pub(super) fn look(&self, now_ms: u64) -> Option<(u64, u64)> {
+        let state = self.inner.state.read().expect("no panic while held");
+        let segment = &state.growing().segment;
+        let is_empty = segment.is_empty() && segment.deletes.is_empty();
+        let mut watch = self.inner.watch.lock().expect("no panic while held");
+        (!is_empty).then(|| watch.look(segment.id().0, state.progress().lsn.0, now_ms))
     }
 
     /// Its name.

@@ -159,6 +159,7 @@ mod tests {
                         let spec = CollectionSpec {
                             schema: schema.with_auto_id().unwrap().into(),
                             indexes: Default::default(),
+                            options: Default::default(),
                         };
                         db.create_collection("rows", spec).await.unwrap()
                     }

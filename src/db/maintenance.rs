@@ -5,7 +5,9 @@ use super::progress::Work;
 use super::writer::SegmentWriter;
 use super::{Collection, Db};
 use crate::base::Result;
-use crate::engine::{Budget, FileEntry, Progress, Task, Waiting, choose_budget, choose_task, name, should_seal};
+use crate::engine::{
+    Budget, FileEntry, Growing, Progress, Task, Waiting, choose_budget, choose_task, name, should_seal,
+};
 use crate::platform;
 use crate::segment::Segment;
 
@@ -71,15 +73,37 @@ impl Db {
                 _ => break,
             }
         }
-        let (log_bytes, rows) = {
-            let log = collection.inner.log.lock().await;
-            (log.growing_bytes(), collection.inner.state.read().expect("no panic while held").growing().segment.len())
-        };
-        if should_seal(rows, log_bytes) || log_bytes >= shared.options.checkpoint_bytes.min(IDLE_LOG_BYTES) {
+        let growing = self.growing(collection).await;
+        let seals = growing.is_some_and(|growing| {
+            should_seal(&collection.spec().options.seal, &growing)
+                || growing.log_bytes >= shared.options.checkpoint_bytes.min(IDLE_LOG_BYTES)
+        });
+        if seals {
             collection.seal().await?;
             return Ok(true);
         }
         collection.sync_when_due().await
+    }
+
+    /// What is known of the growing segment; `None` while there is nothing in it.
+    async fn growing(&self, collection: &Collection) -> Option<Growing> {
+        let log_bytes = collection.inner.log.lock().await.growing_bytes();
+        let (age_ms, idle_ms) = collection.look(self.inner.shared.options.environment.now_ms())?;
+        let rows = collection.inner.state.read().expect("no panic while held").growing().segment.len();
+        Some(Growing { rows, log_bytes, age_ms, idle_ms })
+    }
+
+    /// After how many milliseconds the next growing segment is due to be sealed for its age or for having been idle; `None` when none
+    /// will be. Whoever calls [`Self::maintain`] only when something has changed looks again then.
+    pub fn seal_due_ms(&self) -> Option<u64> {
+        let now_ms = self.inner.shared.options.environment.now_ms();
+        let due_ms = |collection: &Collection| {
+            let policy = collection.spec().options.seal;
+            let (age_ms, idle_ms) = collection.look(now_ms)?;
+            let left = [(policy.age_ms, age_ms), (policy.idle_ms, idle_ms)];
+            left.into_iter().filter_map(|(limit, now)| Some(limit?.saturating_sub(now))).min()
+        };
+        self.collections().iter().filter_map(due_ms).min()
     }
 
     async fn waiting(&self, collection: &Collection) -> Waiting {
@@ -154,7 +178,7 @@ impl Db {
         if writing.is_none() {
             let next = collection.inner.state.read().expect("no panic while held").next_unflushed();
             let Some((segment, progress, log_start)) = next else { return Ok(false) };
-            let writer = self.segment_writer(&segment);
+            let writer = self.segment_writer(collection, &segment);
             *writing = Some(Writing { segment, writer, flush: Some((progress, log_start)) });
         }
         let mut taken = writing.take().expect("a flush is under way");

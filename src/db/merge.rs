@@ -60,7 +60,7 @@ impl Db {
             None => {
                 // What was left out lost to changes that may be only buffered: a crash must not take both.
                 collection.sync_log(&mut *collection.inner.log.lock().await).await?;
-                self.segment_writer(&merge.segment)
+                self.segment_writer(collection, &merge.segment)
             }
         };
         let described = if merge.is_nothing() {

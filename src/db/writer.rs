@@ -35,8 +35,9 @@ impl SegmentWriter {
 
 impl Db {
     /// Writes all of `segment`.
-    pub(super) fn segment_writer(&self, segment: &Segment) -> SegmentWriter {
-        SegmentWriter::new(Encoder::new(segment, self.inner.shared.options.codec), 0)
+    pub(super) fn segment_writer(&self, collection: &Collection, segment: &Segment) -> SegmentWriter {
+        let codec = collection.spec().options.codec.unwrap_or(self.inner.shared.options.codec);
+        SegmentWriter::new(Encoder::new(segment, codec), 0)
     }
 
     /// Writes its indexes, which have grown.

@@ -1,20 +1,23 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{CollectionSpec, CollectionState, Slot};
+use super::{CollectionSpec, CollectionState, Growing, SealPolicy, Slot};
 use crate::base::{RowMask, SegmentId};
 use crate::segment::{BlockRef, Blocks, Segment, Tombstone, Versions};
 
 /// The growing segment is sealed at this many rows: graphs of this size still build in reasonable slices.
-const SEAL_ROWS: usize = 131_072;
+pub(super) const SEAL_ROWS: usize = 131_072;
 /// Or when its log files reach this size: it bounds what a restart replays.
-const SEAL_LOG_BYTES: u64 = 64 << 20;
+pub(super) const SEAL_LOG_BYTES: u64 = 64 << 20;
 /// Rows that are gathered at once, however small they are.
 const GATHERED_ROWS_MAX: usize = 1_024;
 
-/// Whether the growing segment should be sealed, from its rows and the length of its log.
-pub fn should_seal(rows: usize, log_bytes: u64) -> bool {
-    rows >= SEAL_ROWS || log_bytes >= SEAL_LOG_BYTES
+/// Whether the growing segment should be sealed.
+pub fn should_seal(policy: &SealPolicy, growing: &Growing) -> bool {
+    growing.rows as u64 >= policy.rows.unwrap_or(SEAL_ROWS as u64)
+        || growing.log_bytes >= policy.bytes.unwrap_or(SEAL_LOG_BYTES)
+        || policy.age_ms.is_some_and(|age_ms| growing.age_ms >= age_ms)
+        || policy.idle_ms.is_some_and(|idle_ms| growing.idle_ms >= idle_ms)
 }
 
 /// When segments are merged.

@@ -15,6 +15,7 @@ mod history;
 mod manifest;
 mod memory;
 pub mod name;
+mod options;
 mod record;
 mod spec;
 
@@ -27,6 +28,7 @@ pub use compaction::{
 pub use history::{Death, View};
 pub use manifest::{CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use memory::{Memory, Movable, choose_move};
+pub use options::{CollectionOptions, Growing, SealPolicy, Watch};
 pub use record::{Record, Source};
 pub use spec::CollectionSpec;
 

@@ -3,14 +3,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::CollectionOptions;
 use crate::base::{Error, Result};
 use crate::distance::Metric;
 use crate::index::{IndexKind, IndexSpec};
 use crate::model::{DataType, Field, Schema};
 
-/// What a collection is made of: its schema, and an index for each vector field.
+/// What a collection is made of: its schema, an index for each vector field, and how its rows are kept.
 ///
-/// As JSON: `{"fields": […], "dynamic": false, "indexes": {"embedding": {"metric": "IP", "kind": "FLAT"}}}`.
+/// As JSON: `{"fields": […], "dynamic": false, "indexes": {"embedding": {"metric": "IP", "kind": "FLAT"}},
+/// "options": {"codec": "gzip"}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CollectionSpec {
     /// The fields.
@@ -20,6 +22,9 @@ pub struct CollectionSpec {
     /// HAMMING, sparse ones with IP.
     #[serde(default)]
     pub indexes: BTreeMap<String, IndexSpec>,
+    /// How its rows are kept.
+    #[serde(default, skip_serializing_if = "CollectionOptions::is_usual")]
+    pub options: CollectionOptions,
 }
 
 /// A shared schema is written as the schema itself.
@@ -41,8 +46,9 @@ impl CollectionSpec {
     ///
     /// # Errors
     /// `InvalidArgument` for an index on a field that is no vector, by a metric that is not for its type, of a kind that its
-    /// type does not have, and for HNSW parameters out of range.
+    /// type does not have, for HNSW parameters out of range, and for options that cannot be.
     pub fn completed(mut self) -> Result<Self> {
+        self.options = self.options.checked()?;
         for (name, index) in &self.indexes {
             let Some(field) = self.schema.field(name).filter(|field| field.data_type.is_vector()) else {
                 return Err(Error::invalid(format!("index on {name:?}: expected the name of a vector field")));

@@ -65,7 +65,19 @@ impl Collection {
         self.db.add_field(self.collection.name(), field.0, field.1).await.or_throw()
     }
 
-    /// Has rows expire so many seconds after they were written; never without.
+    /// Has it keep its rows so from now on.
+    #[wasm_bindgen(js_name = setOptions)]
+    pub async fn set_options(&self, options: Vec<u8>) -> Thrown<()> {
+        let options = message::decode("options", &options).or_throw()?;
+        self.db.set_options(self.collection.name(), options).await.or_throw()
+    }
+
+    /// How its rows are kept.
+    pub fn options(&self) -> Vec<u8> {
+        message::encode(&self.collection.spec().options)
+    }
+
+    /// Has its rows expire so many seconds after they were written; never without.
     #[wasm_bindgen(js_name = setTtl)]
     pub async fn set_ttl(&self, seconds: Option<f64>) -> Thrown<()> {
         // What is no whole number of seconds becomes one that is refused.

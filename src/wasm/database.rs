@@ -8,6 +8,7 @@ use super::message::{self, DatabaseStatsMessage, MemoryMessage, OpenMessage, Sch
 use super::{Collection, SyncSession};
 use crate::base::ErrorKind;
 use crate::db::{ArchivePieces, Db, WorkProgress};
+use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::storage::{DirectoryStorage, ForeignStorage, MemoryStorage, Storage};
 
 /// An archive on its way out.
@@ -82,12 +83,19 @@ impl Database {
         self.db.replica_id().0 as f64
     }
 
-    /// Creates a collection from a schema message; with `if_not_exists`, takes one of the same name and schema.
+    /// Creates a collection from a schema message and an options message; with `if_not_exists`, takes one of the same name and schema.
     #[wasm_bindgen(js_name = createCollection)]
-    pub async fn create_collection(&self, name: String, schema: Vec<u8>, if_not_exists: bool) -> Thrown<Collection> {
+    pub async fn create_collection(
+        &self,
+        name: String,
+        schema: Vec<u8>,
+        options: Vec<u8>,
+        if_not_exists: bool,
+    ) -> Thrown<Collection> {
+        let options = message::decode::<CollectionOptions>("options", &options).or_throw()?;
         // Completed, so that it is compared with what is stored.
         let spec = message::decode::<SchemaMessage>("the schema", &schema)
-            .and_then(|schema| schema.into_spec()?.completed())
+            .and_then(|schema| CollectionSpec { options, ..schema.into_spec()? }.completed())
             .or_throw()?;
         let collection = match self.db.create_collection(&name, spec.clone()).await {
             Err(error) if if_not_exists && error.kind() == ErrorKind::AlreadyExists => {
@@ -194,6 +202,12 @@ impl Database {
                 &all.into(),
             );
         });
+    }
+
+    /// After how many milliseconds background work should look again, because a segment is due to be sealed then.
+    #[wasm_bindgen(js_name = sealDueMs)]
+    pub fn seal_due_ms(&self) -> Option<f64> {
+        self.db.seal_due_ms().map(|due_ms| due_ms as f64)
     }
 
     /// One bounded step of background work; tells whether more is waiting.

@@ -183,3 +183,36 @@ test('a collection that is there is taken with the schema that made it', async (
   const other = { ...made, fields: { ...fields, bits: { type: 'binary_vector', dim: 8 } } };
   await assert.rejects(db.createCollection('words', other, { ifNotExists: true }), { kind: 'already_exists', message: /another schema/ });
 });
+
+test('options of a collection are kept, changed and refused', async (t) => {
+  const path = await directory(t);
+  let db = await open({ name: 'options', path, codec: 'gzip' });
+  const plain = await db.createCollection('plain', schema);
+  assert.deepEqual(await plain.options(), {});
+  const words = await db.createCollection('words', schema, { codec: 'snappy', seal: { rows: 50, idleMs: 2_000 } });
+  assert.deepEqual(await words.options(), { codec: 'snappy', seal: { rows: 50, idleMs: 2_000 } });
+  await words.insert(Array.from({ length: 60 }, (_, id) => ({ id, word: `word ${id % 3}` })));
+  // Background work seals and flushes what is full.
+  const flushed = async () => (await words.stats()).states.flushed;
+  for (const until = Date.now() + 20_000; (await flushed()) < 1; ) {
+    assert.ok(Date.now() < until, 'a full segment is flushed');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await words.setOptions({ codec: 'none' });
+  assert.deepEqual(await words.options(), { codec: 'none' });
+  for (const [options, message] of [
+    [{ seal: { rows: 0 } }, /seal.rows 0; expected at least 1/],
+    [{ seal: { ageMs: 10 } }, /seal.ageMs 10/],
+    [{ codec: 'brotli' }, /brotli/],
+    [{ rows: 5 }, /rows/],
+  ]) {
+    const refused = (error) => error.kind === 'invalid_argument' && message.test(error.message) || assert.fail(`${error.kind}: ${error.message}`);
+    await assert.rejects(() => words.setOptions(options), refused);
+    await assert.rejects(() => db.createCollection('other', schema, options), refused);
+  }
+  await db.close();
+  db = await open({ name: 'options', path });
+  assert.deepEqual(await db.collection('words').options(), { codec: 'none' });
+  assert.equal(await db.collection('words').count("word == 'word 1'"), 20);
+  await db.close();
+});

@@ -14,10 +14,13 @@ mod snappy;
 mod tests;
 mod zstd;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Error, Result};
 
 /// How bytes are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Codec {
     /// Not at all.
     None,

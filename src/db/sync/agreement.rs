@@ -1,10 +1,11 @@
 use crate::base::{Error, Result};
-use crate::engine::CollectionSpec;
+use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::model::{Field, Schema};
 
-/// The specification as it travels.
+/// The specification as it travels: how rows are kept is each side's own choice.
 pub(super) fn to_json(spec: &CollectionSpec) -> Result<String> {
-    serde_json::to_string(spec).map_err(|error| Error::internal(format!("a collection's specification: {error}")))
+    let spec = CollectionSpec { options: CollectionOptions::default(), ..spec.clone() };
+    serde_json::to_string(&spec).map_err(|error| Error::internal(format!("a collection's specification: {error}")))
 }
 
 /// The specification that a peer sent.

@@ -45,7 +45,11 @@ pub(crate) fn spec() -> CollectionSpec {
         Field::new("title", DataType::Varchar { max_length: 200 }),
         Field::new("embedding", DataType::FloatVector { dim: 4 }),
     ];
-    CollectionSpec { schema: Arc::new(Schema::new(fields, "id", true).unwrap()), indexes: BTreeMap::new() }
+    CollectionSpec {
+        schema: Arc::new(Schema::new(fields, "id", true).unwrap()),
+        indexes: BTreeMap::new(),
+        options: Default::default(),
+    }
 }
 
 pub(crate) fn row(id: i64, title: &str) -> Row {

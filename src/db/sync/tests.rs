@@ -145,7 +145,7 @@ async fn made_integers_are_synced_by_stores_with_numbers_only() {
     };
     let (hub, a, b) = (with_number(Some(0)).await, with_number(Some(1)).await, with_number(None).await);
     let schema = Schema::new(vec![Field::new("id", DataType::Int64)], "id", true).unwrap().with_auto_id().unwrap();
-    let spec = CollectionSpec { schema: schema.into(), indexes: BTreeMap::new() };
+    let spec = CollectionSpec { schema: schema.into(), indexes: BTreeMap::new(), options: Default::default() };
     a.db.create_collection("notes", spec.clone()).await.unwrap();
     let write = async |device: &Device| {
         let rows = device.notes().to_batch(vec![Default::default(); 700]).unwrap();
@@ -304,7 +304,11 @@ async fn schemas_that_do_not_agree_are_told_apart() {
     let (hub, a) = (Device::new().await, Device::new().await);
     let mut fields = spec().schema.fields().to_vec();
     fields[1] = Field::new("title", DataType::Varchar { max_length: 100 });
-    let other = CollectionSpec { schema: Arc::new(Schema::new(fields, "id", true).unwrap()), indexes: BTreeMap::new() };
+    let other = CollectionSpec {
+        schema: Arc::new(Schema::new(fields, "id", true).unwrap()),
+        indexes: BTreeMap::new(),
+        options: Default::default(),
+    };
     hub.db.create_collection("notes", other).await.unwrap();
     for name in ["notes", "tags"] {
         a.db.create_collection(name, spec()).await.unwrap();

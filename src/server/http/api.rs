@@ -19,7 +19,7 @@ use crate::db::{
     ArchivePieces, Collection, CollectionStats, Condition, Durability, Operation, QueryRequest, SearchRequest,
     SearchResponse, Snapshot, Target, WriteOptions, WriteResponse,
 };
-use crate::engine::CollectionSpec;
+use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::index::IndexSpec;
 use crate::model::{Field, Key, Row, Schema, Value};
 use crate::server::{backup, store, words};
@@ -37,6 +37,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/aliases/{alias}", axum::routing::put(set_alias).delete(drop_alias))
         .route("/api/collections/{name}/fields", post(add_field))
         .route("/api/collections/{name}/ttl", axum::routing::put(set_ttl))
+        .route("/api/collections/{name}/options", axum::routing::put(set_options))
         .route("/api/collections/{name}/partitions", get(partitions))
         .route(
             "/api/collections/{name}/partitions/{partition}",
@@ -117,11 +118,13 @@ struct CreateBody {
     schema: Schema,
     #[serde(default)]
     indexes: BTreeMap<String, IndexSpec>,
+    #[serde(default)]
+    options: CollectionOptions,
 }
 
 async fn create(State(app): State<Arc<App>>, body: Body) -> Answer {
     let body: CreateBody = parse(body)?;
-    let spec = CollectionSpec { schema: Arc::new(body.schema), indexes: body.indexes };
+    let spec = CollectionSpec { schema: Arc::new(body.schema), indexes: body.indexes, options: body.options };
     let collection = app.db.create_collection(&body.name, spec).await?;
     let stats = collection.stats().await?;
     Ok(Json(description(&collection, &stats)))
@@ -154,6 +157,11 @@ struct TtlBody {
 async fn set_ttl(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
     let TtlBody { ttl_seconds } = parse(body)?;
     app.db.set_ttl(&name, ttl_seconds).await?;
+    describe(State(app), Path(name)).await
+}
+
+async fn set_options(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    app.db.set_options(&name, parse(body)?).await?;
     describe(State(app), Path(name)).await
 }
 
@@ -502,6 +510,7 @@ pub(in crate::server) fn description(collection: &Collection, stats: &Collection
         "lsn": stats.lsn,
         "schema": &*spec.schema,
         "indexes": spec.indexes,
+        "options": spec.options,
     })
 }
 

@@ -204,7 +204,7 @@ pub(super) fn spec_from_types(
         .filter(|(_, data_type)| data_type.is_vector())
         .map(|(column, _)| (column.clone(), IndexSpec { metric, kind: IndexKind::HNSW }))
         .collect();
-    Ok(CollectionSpec { schema: Arc::new(schema), indexes })
+    Ok(CollectionSpec { schema: Arc::new(schema), indexes, options: Default::default() })
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ impl SchemaMessage {
             Some(field) => schema.with_partition_key(&field, self.num_partitions)?,
             None => schema,
         };
-        Ok(CollectionSpec { schema: Arc::new(schema), indexes })
+        Ok(CollectionSpec { schema: Arc::new(schema), indexes, options: Default::default() })
     }
 }
 
