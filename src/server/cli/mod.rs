@@ -91,6 +91,7 @@ impl DataDirectory {
 pub fn run() -> ExitCode {
     // Prints help and usage errors itself, and ends with 0 or 2.
     let cli = Cli::parse();
+    crate::server::import::end_at_panics();
     if let Err(message) = start_log(&cli) {
         output::error(&format!("error: --log: {message}"));
         return ExitCode::from(2);

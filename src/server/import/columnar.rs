@@ -9,8 +9,10 @@ use arrow_cast::{CastOptions, cast_with_options};
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
+use super::guard::guarded;
 use super::{Chunk, Source};
 use crate::base::{Error, ErrorKind, Result};
 use crate::model::{DataType, Field, META_COLUMN, Schema, check_ipc};
@@ -57,14 +59,15 @@ impl Columnar {
         let name = path.display().to_string();
         let file = super::open_file(path)?;
         let file_len = file.metadata().map_err(|error| super::io_error(&name, &error))?.len();
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-            .map_err(|error| Error::corrupt(format!("{name}: {error}")))?;
-        check_places(builder.metadata(), file_len)
-            .map_err(|what| Error::corrupt(format!("{name}: the footer gives {what}")))?;
-        let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let arrow_schema = builder.schema().clone();
-        let reader: ParquetRecordBatchReader =
-            builder.build().map_err(|error| Error::corrupt(format!("{name}: {error}")))?;
+        let open = || -> Result<(u64, SchemaRef, ParquetRecordBatchReader)> {
+            let wrong = |error: ParquetError| Error::corrupt(error.to_string());
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(wrong)?;
+            check_places(builder.metadata(), file_len)
+                .map_err(|what| Error::corrupt(format!("the footer gives {what}")))?;
+            let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+            Ok((total, builder.schema().clone(), builder.build().map_err(wrong)?))
+        };
+        let (total, arrow_schema, reader) = guarded(open).map_err(|error| error.context(&name))?;
         Ok(Self { batches: Box::new(reader), name, arrow_schema, schema: None, rest: None, done: 0, total })
     }
 
@@ -128,7 +131,11 @@ impl Columnar {
     }
 
     fn read(&mut self) -> Result<Option<RecordBatch>> {
-        self.batches.next().transpose().map_err(|error| arrow_error(&self.name, &error))
+        let Self { batches, name, .. } = self;
+        guarded(|| Ok(batches.next()))
+            .map_err(|error| error.context(&*name))?
+            .transpose()
+            .map_err(|error| arrow_error(name, &error))
     }
 
     fn next_slice(&mut self, rows_max: usize) -> Result<Option<RecordBatch>> {

@@ -8,6 +8,7 @@
 
 mod columnar;
 mod delimited;
+mod guard;
 mod infer;
 mod jsonl;
 mod npy;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 use arrow_array::RecordBatch;
 
+pub use guard::end_at_panics;
 pub use run::{Format, Observer, Plan, Summary, rehearse, run};
 
 use crate::base::{Error, ErrorKind, Result};
