@@ -13,6 +13,8 @@ use crate::segment::Segment;
 
 /// Progress is told about this often.
 pub(super) const TOLD_ROWS: usize = 1_024;
+/// What somebody who waits for a flush has written at once, before other tasks of the thread have their turn.
+const FLUSHED_BYTES: usize = 1 << 20;
 /// An idle store flushes when a restart would replay this much log.
 const IDLE_LOG_BYTES: u64 = 4 << 20;
 
@@ -52,8 +54,10 @@ impl Db {
         let shared = &self.inner.shared;
         {
             let mut state = collection.inner.state.write().expect("no panic while held");
-            state.forget(shared.options.environment.now_ms());
-            state.expire(collection.expired_before());
+            // Expired rows are seen by nobody: it is soon enough to look for them as often as that.
+            if state.forget(shared.options.environment.now_ms()) {
+                state.expire(collection.expired_before());
+            }
         }
         let mut waiting = self.waiting(collection).await;
         loop {
@@ -151,7 +155,13 @@ impl Db {
     pub(super) async fn flush_collection(&self, collection: &Collection) -> Result<()> {
         let _one = self.inner.maintenance.lock().await;
         collection.seal().await?;
-        while self.flush_some(collection, usize::MAX).await? {}
+        self.flush_sealed(collection).await
+    }
+
+    async fn flush_sealed(&self, collection: &Collection) -> Result<()> {
+        while self.flush_some(collection, FLUSHED_BYTES).await? {
+            platform::yield_now().await;
+        }
         Ok(())
     }
 
@@ -160,7 +170,7 @@ impl Db {
         let _one = self.inner.maintenance.lock().await;
         if collection.log_is_full() {
             collection.seal().await?;
-            while self.flush_some(collection, usize::MAX).await? {}
+            self.flush_sealed(collection).await?;
         }
         Ok(())
     }

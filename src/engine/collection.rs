@@ -385,10 +385,10 @@ impl CollectionState {
         Ok(View { lsn: self.progress.lsn, timestamp, ..View::NOW })
     }
 
-    /// Gives up rows that died before everything that anybody may read. Looks once a second at most.
-    pub fn forget(&mut self, now_ms: u64) {
+    /// Gives up rows that died before everything that anybody may read. Looks once a second at most; tells whether it did.
+    pub fn forget(&mut self, now_ms: u64) -> bool {
         if now_ms.saturating_sub(self.forgotten_ms) < 1_000 {
-            return;
+            return false;
         }
         self.forgotten_ms = now_ms;
         let mut oldest = View::NOW;
@@ -408,6 +408,7 @@ impl CollectionState {
                 kept
             });
         }
+        true
     }
 
     /// Whether a delete can matter no more: a newer change of its key is here, and nobody may read the time between the two; times
