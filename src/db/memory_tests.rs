@@ -299,6 +299,58 @@ fn damage_of_what_stays_in_storage_is_found_when_it_is_read() {
     });
 }
 
+/// All keys were in a map, with where their rows are: 85 bytes a row, as much as all of its narrow columns.
+#[test]
+fn keys_of_flushed_segments_take_little_memory() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let mut db = open(disk.open().unwrap(), None).await;
+        let json = r#"{"fields":[{"name":"id","type":"varchar","primaryKey":true},{"name":"n","type":"int64"}]}"#;
+        let words = db.create_collection("words", serde_json::from_str(json).unwrap()).await.unwrap();
+        let key = |id: i64| Value::String(format!("{:016x}", id.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64)));
+        let rows = |words: &Collection, ids: std::ops::Range<i64>, n: i64| {
+            let row = |id| Row::from([("id".to_owned(), key(id)), ("n".to_owned(), Value::Int(n))]);
+            Batch::from_rows(&words.spec().schema, ids.map(row).collect()).unwrap()
+        };
+        for part in 0..3 {
+            words.insert(rows(&words, part * 4_000..part * 4_000 + 4_000, 1)).await.unwrap();
+            db.flush("words").await.unwrap();
+        }
+        drop(words);
+        for reopened in [false, true] {
+            if reopened {
+                db.close().await.unwrap();
+                db = open(disk.open().unwrap(), None).await;
+            }
+            let held = db.memory().keys;
+            assert!(held <= 12_000 * 3, "{held} bytes of keys of 12,000 rows, reopened: {reopened}");
+        }
+        let words = db.collection("words").unwrap();
+        assert_eq!(words.insert(rows(&words, 11_999..12_001, 2)).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        // New keys add themselves, and find nothing.
+        words.insert(rows(&words, 12_000..12_100, 2)).await.unwrap();
+        let held = db.memory().keys;
+        assert!(held <= 12_000 * 3 + 100 * 30, "{held} bytes of keys");
+        // Old ones are found, in whichever segment they are.
+        words.upsert(rows(&words, 3_990..8_010, 3)).await.unwrap();
+        words.delete(Target::Filter("n == 2".to_owned())).await.unwrap();
+        for (filter, count) in [("n == 1", 7_980), ("n == 2", 0), ("n == 3", 4_020)] {
+            assert_eq!(words.count(Some(filter)).await.unwrap(), count, "{filter}");
+        }
+        db.flush("words").await.unwrap();
+        settle(&db).await;
+        drop(words);
+        db.close().await.unwrap();
+        let db = open(disk.open().unwrap(), None).await;
+        let words = db.collection("words").unwrap();
+        assert_eq!((words.count(None).await.unwrap(), words.count(Some("n == 3")).await.unwrap()), (12_000, 4_020));
+        db.compact("words").await.unwrap();
+        assert_eq!(words.count(Some("n == 1")).await.unwrap(), 7_980);
+        let held = db.memory().keys;
+        assert!(held <= 12_000 * 3 + 100 * 128, "{held} bytes of keys, deleted ones among them");
+    });
+}
+
 /// What statistics rule out is not read: neither a file of a segment where no row can match, nor blocks between those that can.
 #[test]
 fn statistics_keep_blocks_from_being_read() {

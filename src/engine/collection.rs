@@ -4,6 +4,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::keys::KeyTable;
 use super::{
     Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, RequestId, Source,
     SyncPosition, View,
@@ -11,7 +12,7 @@ use super::{
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version};
 use crate::index::Insertion;
 use crate::model::{Batch, Key};
-use crate::segment::{BlockRef, Blocks, FileKind, Group, Segment, Tombstone};
+use crate::segment::{BlockRef, Blocks, FileKind, Group, Segment, Tombstone, hash_key};
 
 /// How far a collection's log, its writers and its hubs have got.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -42,13 +43,24 @@ pub struct Slot {
     pub live: RowMask,
     /// Dead ones that somebody may still read.
     pub deaths: Vec<Death>,
+    keys: KeyTable,
 }
 
 impl Slot {
     fn new(segment: Segment) -> Self {
-        Self { live: RowMask::none(segment.len()), segment: Arc::new(segment), deaths: Vec::new() }
+        let live = RowMask::none(segment.len());
+        Self { live, segment: Arc::new(segment), deaths: Vec::new(), keys: KeyTable::growing() }
+    }
+
+    /// Notes that a row lives from now on.
+    fn revive(&mut self, row: u32) {
+        self.live.insert(row as usize);
+        self.keys.insert(&self.segment, row);
     }
 }
+
+/// What a deleted key takes in memory, without the bytes of a text.
+const TOMBSTONE_BYTES: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -65,7 +77,8 @@ pub struct CollectionState {
     spec: CollectionSpec,
     slots: BTreeMap<SegmentId, Slot>,
     growing: SegmentId,
-    places: HashMap<Key, Place>,
+    /// How many rows live.
+    living: usize,
     tombstones: HashMap<Key, (Version, Lsn)>,
     progress: Progress,
     /// Sealed and not yet in the manifest: what its flush will make durable.
@@ -91,7 +104,7 @@ impl CollectionState {
             slots: BTreeMap::from([(growing, slot)]),
             growing,
             oldest: Timestamp(u64::MAX),
-            places: HashMap::new(),
+            living: 0,
             tombstones: HashMap::new(),
             progress,
             unflushed: BTreeMap::new(),
@@ -107,11 +120,12 @@ impl CollectionState {
         let id = segment.id();
         let len = segment.len();
         let segment = Arc::new(segment);
-        self.slots.insert(id, Slot { segment: segment.clone(), live: RowMask::none(len), deaths: Vec::new() });
-        self.places.reserve(len);
-        let keys = segment.keys();
-        for (row, key) in keys.into_iter().enumerate() {
-            self.place(key, segment.versions().version(row), Place { segment: id, row: row as u32 });
+        // Where no two rows have one key, none is looked for among them.
+        let keys = if segment.has_distinct_keys() { KeyTable::default() } else { KeyTable::growing() };
+        let skipped = segment.has_distinct_keys().then_some(id);
+        self.slots.insert(id, Slot { segment: segment.clone(), live: RowMask::none(len), deaths: Vec::new(), keys });
+        for (row, key) in segment.keys().into_iter().enumerate() {
+            self.place(key, segment.versions().version(row), Place { segment: id, row: row as u32 }, skipped);
         }
         for delete in &segment.deletes {
             self.bury(delete);
@@ -154,17 +168,29 @@ impl CollectionState {
 
     /// The number of living rows.
     pub fn rows(&self) -> usize {
-        self.places.len()
+        self.living
+    }
+
+    /// Where the living row of `key` is, in any segment but `skipped`. New segments come first: most keys that are asked for were
+    /// written lately.
+    fn place_of(&self, key: &Key, skipped: Option<SegmentId>) -> Option<Place> {
+        let hash = hash_key(key);
+        let slots = self.slots.iter().rev().filter(|(id, _)| Some(**id) != skipped);
+        let mut places = slots.filter_map(|(id, slot)| {
+            let row = slot.keys.find(&slot.segment, &slot.live, key, hash)?;
+            Some(Place { segment: *id, row })
+        });
+        places.next()
     }
 
     /// Where the living row of `key` is.
     pub fn find(&self, key: &Key) -> Option<(&Segment, u32)> {
-        self.places.get(key).map(|place| (&*self.slots[&place.segment].segment, place.row))
+        self.place_of(key, None).map(|place| (&*self.slots[&place.segment].segment, place.row))
     }
 
     /// The version that a change of `key` must exceed.
     fn version_of(&self, key: &Key) -> Option<Version> {
-        match self.places.get(key) {
+        match self.place_of(key, None) {
             Some(place) => Some(self.slots[&place.segment].segment.versions().version(place.row as usize)),
             None => self.tombstones.get(key).map(|(version, _)| *version),
         }
@@ -204,7 +230,7 @@ impl CollectionState {
         let mut won = 0;
         for (row, version) in changes.put_versions.iter().enumerate() {
             let place = Place { segment: self.growing, row: (first + row) as u32 };
-            won += usize::from(self.place(changes.puts.key(row), *version, place));
+            won += usize::from(self.place(changes.puts.key(row), *version, place, None));
         }
         for (key, version) in &changes.deletes {
             let delete = Tombstone { key: key.clone(), version: *version, lsn };
@@ -259,15 +285,17 @@ impl CollectionState {
         }
     }
 
-    /// Makes `place` the living row of `key` when its version is the greatest; tells whether it is.
-    fn place(&mut self, key: Key, version: Version, place: Place) -> bool {
+    /// Makes `place` the living row of `key` when its version is the greatest; tells whether it is. In `skipped` there is no other.
+    fn place(&mut self, key: Key, version: Version, place: Place, skipped: Option<SegmentId>) -> bool {
         if let Some((buried, _)) = self.tombstones.get(&key) {
             if *buried >= version {
                 return false;
             }
             self.tombstones.remove(&key);
         }
-        if let Some(old) = self.places.get(&key).copied() {
+        self.living += 1;
+        if let Some(old) = self.place_of(&key, skipped) {
+            self.living -= 1;
             let slot = self.slots.get_mut(&old.segment).expect("places name living segments");
             if slot.segment.versions().version(old.row as usize) >= version {
                 return false;
@@ -276,8 +304,7 @@ impl CollectionState {
             let lsn = self.slots[&place.segment].segment.versions().lsn(place.row as usize);
             self.record_death(old, lsn, version.timestamp);
         }
-        self.slots.get_mut(&place.segment).expect("rows are placed in living segments").live.insert(place.row as usize);
-        self.places.insert(key, place);
+        self.slots.get_mut(&place.segment).expect("rows are placed in living segments").revive(place.row);
         self.oldest = self.oldest.min(version.timestamp);
         true
     }
@@ -287,7 +314,8 @@ impl CollectionState {
         if self.version_of(&delete.key).is_some_and(|here| here >= delete.version) {
             return false;
         }
-        if let Some(old) = self.places.remove(&delete.key) {
+        if let Some(old) = self.place_of(&delete.key, None) {
+            self.living -= 1;
             let slot = self.slots.get_mut(&old.segment).expect("places name living segments");
             slot.live.remove(old.row as usize);
             self.record_death(old, delete.lsn, delete.version.timestamp);
@@ -335,7 +363,7 @@ impl CollectionState {
             }
         }
         for (key, mut changes) in changes {
-            if let Some(place) = self.places.get(&key) {
+            if let Some(place) = self.place_of(&key, None) {
                 let versions = self.slots[&place.segment].segment.versions();
                 changes.push((versions.version(place.row as usize), versions.lsn(place.row as usize), None));
             }
@@ -435,7 +463,7 @@ impl CollectionState {
     pub fn find_all(&self, keys: &[Key], view: &View) -> Vec<(&Segment, u32)> {
         let mut past: Option<HashMap<Key, (&Segment, u32)>> = None;
         let find = |key: &Key| {
-            if let Some(place) = self.places.get(key) {
+            if let Some(place) = self.place_of(key, None) {
                 let slot = &self.slots[&place.segment];
                 if view.is_latest() || slot.is_born(place.row as usize, view) {
                     return Some((&*slot.segment, place.row));
@@ -465,7 +493,7 @@ impl CollectionState {
                 let timestamp = versions.version(row).timestamp;
                 if timestamp < since {
                     slot.live.remove(row);
-                    self.places.remove(&slot.segment.key(row));
+                    self.living -= 1;
                     expired += 1;
                 } else {
                     oldest = oldest.min(timestamp);
@@ -631,6 +659,10 @@ impl CollectionState {
     /// Notes that a manifest names this segment.
     pub fn flushed(&mut self, id: SegmentId) {
         self.unflushed.remove(&id);
+        if let Some(slot) = self.slots.get_mut(&id) {
+            // From now on it has a filter.
+            slot.keys = KeyTable::default();
+        }
     }
 
     /// Whether rows wait for an index, and their vectors are in memory, in a segment that is not among `but`.
@@ -708,7 +740,7 @@ impl CollectionState {
             return;
         }
         let live = RowMask::none(merge.segment.len());
-        let slot = Slot { segment: merge.segment.clone(), live, deaths: Vec::new() };
+        let slot = Slot { segment: merge.segment.clone(), live, deaths: Vec::new(), keys: KeyTable::default() };
         self.slots.insert(merge.segment.id(), slot);
     }
 
@@ -722,8 +754,7 @@ impl CollectionState {
             let slot = self.slots.get_mut(&input).expect("inputs stay until the end");
             if slot.live.contains(source as usize) {
                 slot.live.remove(source as usize);
-                self.slots.get_mut(&id).expect("the new segment was taken in").live.insert(row);
-                self.places.insert(merge.segment.key(row), Place { segment: id, row: row as u32 });
+                self.slots.get_mut(&id).expect("the new segment was taken in").revive(row as u32);
             }
         }
         merge.placed = end;
@@ -757,9 +788,9 @@ impl CollectionState {
 
     /// What is held in memory.
     pub fn memory(&self) -> Memory {
-        let mut memory =
-            Memory { keys: (self.places.capacity() + self.tombstones.capacity()) * 48, ..Memory::default() };
+        let mut memory = Memory { keys: self.tombstones.capacity() * TOMBSTONE_BYTES, ..Memory::default() };
         for slot in self.slots.values() {
+            memory.keys += slot.keys.memory_bytes() + slot.segment.key_filter_bytes();
             let [rows, columns, vectors, indexes] = slot.segment.memory();
             memory += Memory { rows, columns, vectors, indexes, ..Memory::default() };
         }

@@ -12,6 +12,7 @@ mod changes;
 mod collection;
 mod compaction;
 mod history;
+mod keys;
 mod manifest;
 mod memory;
 pub mod name;

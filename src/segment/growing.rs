@@ -8,7 +8,7 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use super::arrow::{batch_bytes, column_bytes};
 use super::files::floats;
 use super::layout::key_range;
-use super::{BlockRef, Blocks, FileKind, Group, KeyFilter, Known, Layout, Versions, hash_int, hash_text};
+use super::{BlockRef, Blocks, FileKind, Group, KeyFilter, KeyRef, Known, Layout, Versions, hash_int, hash_text};
 use crate::base::{Lsn, SegmentId, Version};
 use crate::index::{Hnsw, IndexKind, IndexSpec, Insertion, Vectors};
 use crate::model::batch::grow;
@@ -563,6 +563,17 @@ impl Segment {
 
     fn key_column<'a>(&self, chunk: &'a RecordBatch) -> &'a ArrayRef {
         chunk.column_by_name(&self.schema.primary_key().name).expect("keys are in memory")
+    }
+
+    /// The key of `row`, where it lies. Panics past the end.
+    pub fn key_ref(&self, row: usize) -> KeyRef<'_> {
+        let at = self.chunks.partition_point(|(start, _)| *start <= row) - 1;
+        let (start, chunk) = &self.chunks[at];
+        let column = self.key_column(chunk);
+        match column.as_any().downcast_ref::<Int64Array>() {
+            Some(keys) => KeyRef::Int(keys.value(row - start)),
+            None => KeyRef::Text(column.as_string::<i32>().value(row - start)),
+        }
     }
 
     /// Whether no two rows have the same key; false when that is not known.

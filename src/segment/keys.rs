@@ -26,6 +26,35 @@ pub fn hash_text(key: &str) -> u64 {
     mix(key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
 }
 
+/// The key of a row, where it lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum KeyRef<'a> {
+    /// An integer.
+    Int(i64),
+    /// Text.
+    Text(&'a str),
+}
+
+impl KeyRef<'_> {
+    /// Its hash.
+    pub fn hash(self) -> u64 {
+        match self {
+            Self::Int(key) => hash_int(key),
+            Self::Text(key) => hash_text(key),
+        }
+    }
+}
+
+impl PartialEq<Key> for KeyRef<'_> {
+    fn eq(&self, other: &Key) -> bool {
+        match (self, other) {
+            (Self::Int(left), Key::Int(right)) => left == right,
+            (Self::Text(left), Key::String(right)) => **left == **right,
+            _ => false,
+        }
+    }
+}
+
 /// The hash of a key.
 pub fn hash_key(key: &Key) -> u64 {
     match key {

@@ -24,7 +24,7 @@ pub(crate) use arrow::{batch_bytes, batch_of};
 pub use encoder::{Encoder, Piece, encode};
 pub use files::{FileKind, SegmentFile, StoredFile, decode, layout};
 pub use growing::{FieldIndex, Segment, Tombstone};
-pub use keys::{KeyFilter, hash_int, hash_key, hash_text};
+pub use keys::{KeyFilter, KeyRef, hash_int, hash_key, hash_text};
 #[cfg(feature = "server")]
 pub use layout::describe;
 pub use layout::{BlockRef, Blocks, Encoding, Group, Layout};
