@@ -303,7 +303,7 @@ mod tests {
     use crate::db::{Operation, Options, QueryRequest, SearchRequest, WriteOptions};
     use crate::model::{Row, Value};
     use crate::platform::block_on;
-    use crate::storage::MemoryDisk;
+    use crate::storage::{FaultStorage, MemoryDisk};
 
     fn spec(more: &str) -> CollectionSpec {
         let json = format!(
@@ -590,6 +590,65 @@ mod tests {
             db.drop_partition("notes", "a").await.unwrap();
             assert_eq!((notes.partitions().len(), notes.count(None).await.unwrap()), (1, 0));
             says(db.drop_partition("notes", "a").await, ErrorKind::NotFound, "\"a\"");
+        });
+    }
+
+    /// What is acknowledged of partitions is so after a crash, at whichever call to the storage it comes; and a partition that is being
+    /// dropped has all of its rows or none.
+    #[test]
+    fn a_crash_anywhere_leaves_rows_in_their_partitions() {
+        block_on(async {
+            let mut crashes = 0;
+            loop {
+                let storage = FaultStorage::new(crashes);
+                let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+                let notes = db.create_collection("notes", spec("")).await.unwrap();
+                write(&notes, &[1, 2], None).await.unwrap();
+                storage.crash_after(crashes);
+                // How far it came: each step begins when the one before is acknowledged.
+                let mut done = 0;
+                let steps = async {
+                    db.create_partition("notes", "a").await?;
+                    done = 1;
+                    write(&notes, &[2, 3, 4], Some("a")).await?;
+                    done = 2;
+                    db.flush("notes").await?;
+                    write(&notes, &[5], Some("a")).await?;
+                    done = 3;
+                    db.drop_partition("notes", "a").await?;
+                    done = 4;
+                    Ok::<_, Error>(())
+                };
+                let ended = steps.await.is_ok();
+                drop((notes, db));
+                let db = Db::open(Arc::new(storage.reopen()), Options::default()).await.unwrap();
+                let notes = db.collection("notes").unwrap();
+                let there = notes.has_partition("a");
+                let rows = if there { keys(&notes, &["a"], None).await } else { Vec::new() };
+                let allowed: &[(bool, &[i64])] = match done {
+                    0 => &[(false, &[]), (true, &[])],
+                    1 => &[(true, &[]), (true, &[2, 3, 4])],
+                    2 => &[(true, &[2, 3, 4]), (true, &[2, 3, 4, 5])],
+                    3 => &[(true, &[2, 3, 4, 5]), (true, &[]), (false, &[])],
+                    _ => &[(false, &[])],
+                };
+                assert!(allowed.contains(&(there, &rows)), "crash {crashes}, step {done}: {there} {rows:?}");
+                let rest = keys(&notes, &["_default"], None).await;
+                let gone = done >= 3 && rows.is_empty();
+                assert_eq!(rest, if rows.contains(&2) || gone { vec![1] } else { vec![1, 2] }, "crash {crashes}");
+                assert_eq!(keys(&notes, &[], None).await.len(), rest.len() + rows.len());
+                // And it goes on.
+                if !there {
+                    db.create_partition("notes", "a").await.unwrap();
+                }
+                write(&notes, &[9], Some("a")).await.unwrap();
+                assert!(keys(&notes, &["a"], None).await.contains(&9));
+                if ended {
+                    break;
+                }
+                crashes += 1;
+            }
+            assert!(crashes > 20, "{crashes}");
         });
     }
 }
