@@ -133,6 +133,15 @@ fn inspect_says_what_is_in_every_file() {
     let shown = well(&[manifest["file"].as_str().unwrap()]);
     assert!(shown.contains("collection 1 \"notes\""), "{shown}");
 
+    let layout = json.as_array().unwrap().iter().find(|file| file["kind"] == "layout").unwrap();
+    assert_eq!((&layout["content"]["rows"], &layout["content"]["files"][0]["codec"]), (&100.into(), &"zstd".into()));
+    let shown = well(&[layout["file"].as_str().unwrap()]);
+    assert!(shown.contains("  id: plain") && shown.contains("keys: 100 of 100 rows"), "{shown}");
+    let golden = |name: &str| format!("{}/tests/golden/segment-v1/{name}.arrow", env!("CARGO_MANIFEST_DIR"));
+    let shown = well(&[&golden("snappy-layout")]);
+    assert!(shown.contains("rows: snappy, 500 rows") && shown.contains("  kind: dictionary of 3 values"), "{shown}");
+    assert!(well(&[&golden("gzip-rows")]).contains("gzip ("));
+
     let log = write(directory.path(), "log", std::fs::read("tests/golden/log-v1.bin").unwrap());
     assert!(well(&[&log]).contains("byte 32: frame"));
     let victim = manifest["file"].as_str().unwrap();

@@ -1,6 +1,7 @@
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use arrow_array::Array;
 use arrow_ipc::reader::FileReader;
 use bytes::Bytes;
 use clap::Args;
@@ -10,6 +11,7 @@ use super::output;
 use crate::base::{CollectionId, Error, ErrorKind, Lsn, Result};
 use crate::engine::{Manifest, archive};
 use crate::model::check_ipc;
+use crate::segment::{self, Encoding, FileKind};
 use crate::wal;
 
 /// Frames of a log that are shown without --json.
@@ -116,9 +118,13 @@ fn describe(path: &Path) -> Result<Found> {
         Some(b"EDDYMAN\n") => manifest(&bytes),
         Some(b"EDDYLOG\n") => log(&bytes),
         Some(b"EDDYARC\n") => archive(&bytes),
-        Some(b"EDDYSEG\n") => Ok(opaque(&bytes, "layout", "where the blocks of a segment's files lie")),
+        Some(b"EDDYSEG\n") => layout(&bytes),
         Some(b"EDDYHNSW") => Ok(opaque(&bytes, "index", "a graph (HNSW)")),
         Some(start) if start.starts_with(b"ARROW1") => arrow(&bytes),
+        Some(start) if start.starts_with(b"\x1f\x8b") => Ok(opaque(&bytes, "gzip", "an Arrow file in gzip")),
+        Some(start) if start.starts_with(b"\xff\x06\0\0") => {
+            Ok(opaque(&bytes, "snappy", "an Arrow file in Snappy frames"))
+        }
         _ => Ok(opaque(&bytes, "unknown", "not written by this version of Eddy")),
     }
 }
@@ -139,6 +145,10 @@ fn manifest(bytes: &[u8]) -> Result<Found> {
             collection.log_start,
             collection.progress.timestamp
         ));
+        if !collection.spec.options.is_usual() {
+            let options = serde_json::to_string(&collection.spec.options);
+            lines.push(format!("  options: {}", options.map_err(|error| Error::internal(error.to_string()))?));
+        }
         for segment in &collection.segments {
             lines.push(format!("  segment {}: {} rows", segment.id, segment.rows));
             lines.extend(
@@ -160,6 +170,63 @@ fn manifest(bytes: &[u8]) -> Result<Found> {
         ),
         lines,
         content: serde_json::to_value(&manifest).map_err(|error| Error::internal(error.to_string()))?,
+    })
+}
+
+fn layout(bytes: &[u8]) -> Result<Found> {
+    let layout = segment::describe(bytes)?;
+    let filter_bytes = layout.filter.memory_bytes();
+    let (mut lines, mut files) = (Vec::new(), Vec::new());
+    for group in &layout.groups {
+        let kind = match &group.kind {
+            FileKind::Column(field) => format!("column {field:?}"),
+            FileKind::Vector(field) => format!("vectors {field:?}"),
+            kind => format!("{kind:?}").to_lowercase(),
+        };
+        let stored: u64 = group.blocks.iter().map(|block| u64::from(block.len)).sum();
+        lines.push(format!(
+            "{kind}: {}, {} rows in {} blocks of {} together",
+            group.codec.as_str(),
+            group.rows(),
+            group.blocks.len(),
+            output::bytes(stored)
+        ));
+        let columns = group.columns.iter().zip(&group.encodings);
+        lines.extend(columns.clone().map(|(column, encoding)| match encoding {
+            Encoding::Plain => format!("  {column}: plain"),
+            Encoding::Dictionary(values) => format!("  {column}: dictionary of {} values", values.len()),
+        }));
+        files.push(json!({
+            "kind": kind,
+            "codec": group.codec.as_str(),
+            "rows": group.rows(),
+            "blocks": group.blocks.len(),
+            "bytes": stored,
+            "columns": columns.map(|(name, encoding)| json!({ "name": name, "encoding": encoding.as_str() })).collect::<Vec<_>>(),
+        }));
+    }
+    let filter = if filter_bytes == 0 {
+        "no filter".to_owned()
+    } else {
+        format!("a filter of {}", output::bytes(filter_bytes as u64))
+    };
+    lines.push(format!("versions: delta; keys: {} of {} rows, {filter}", layout.keys, layout.versions.len()));
+    Ok(Found {
+        kind: "layout",
+        bytes: bytes.len() as u64,
+        summary: format!(
+            "where the blocks of {} files lie, versions of {} rows, {filter}",
+            files.len(),
+            layout.versions.len()
+        ),
+        lines,
+        content: json!({
+            "files": files,
+            "rows": layout.versions.len(),
+            "versions": "delta",
+            "keys": layout.keys,
+            "filterBytes": filter_bytes,
+        }),
     })
 }
 
