@@ -213,6 +213,6 @@ test('options of a collection are kept, changed and refused', async (t) => {
   await db.close();
   db = await open({ name: 'options', path });
   assert.deepEqual(await db.collection('words').options(), { codec: 'none' });
-  assert.equal(await db.collection('words').count("word == 'word 1'"), 20);
+  assert.equal(await db.collection('words').count({ filter: "word == 'word 1'" }), 20);
   await db.close();
 });
