@@ -1,7 +1,7 @@
 // `npm test`: everything, cheapest first. `npm test -- rust browser` runs the named phases only; `--list` names them.
 // Each phase tells its time and counts; the output of one that fails is shown whole; the last line is the total alone.
 
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { brotliCompressSync, constants } from 'node:zlib';
 
@@ -137,13 +137,30 @@ async function s3Server() {
   return { program };
 }
 
+/** Installs a server of Azure Blob Storage into `target`; tells its directory, or why there is none. */
+async function azurite() {
+  const directory = join(root, 'target', 'azurite');
+  const there = () => existsSync(join(directory, 'node_modules', 'azurite', 'package.json'));
+  if (there()) return { directory };
+  mkdirSync(directory, { recursive: true });
+  const args = ['install', '--no-audit', '--no-fund', '--silent', '--prefix', directory, 'azurite@3.37'];
+  const installed = await run('npm', args, { capture: true, limitSeconds: 600 });
+  return there() ? { directory } : { reason: `azurite cannot be installed: ${installed.output.trim().split('\n').at(-1)}` };
+}
+
 /** What needs a service that the tests start themselves; where that cannot be had they are not run, and said to be so. */
 async function services() {
-  const { program, reason } = await s3Server();
-  const args = ['test', '--features', 'object-store', '--lib', '--test', 'object_storage'];
-  if (program) return counted('cargo', args, cargoCounts, { env: { EDDY_TEST_S3_SERVER: program } });
-  const result = await counted('cargo', [...args, '--', '--skip', 's3', '--skip', 'bucket'], cargoCounts);
-  return { ...result, notRun: `the tests against a real S3 server: ${reason}` };
+  const [s3, azure] = [await s3Server(), await azurite()];
+  const env = { ...(s3.program && { EDDY_TEST_S3_SERVER: s3.program }), ...(azure.directory && { EDDY_TEST_AZURITE: azure.directory }) };
+  const skipped = [...(s3.program ? [] : ['s3', 'bucket']), ...(azure.directory ? [] : ['azure'])].flatMap((name) => ['--skip', name]);
+  const object = ['test', '--features', 'object-store'];
+  const results = [
+    // Of the library only what the feature brings: all else the phase `rust` has run.
+    await counted('cargo', [...object, '--lib', 'storage::backend::object'], cargoCounts),
+    await counted('cargo', [...object, '--test', 'object_storage', '--', ...skipped], cargoCounts, { env }),
+  ];
+  const notRun = [s3.reason && `the tests against a real S3 server: ${s3.reason}`, azure.reason && `the tests against Azure Blob Storage: ${azure.reason}`];
+  return { ...sum(results), notRun: notRun.filter(Boolean).join('; ') || undefined };
 }
 
 const phases = {

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use eddydb::base::{Error, ErrorKind, Random};
-use eddydb::db::{Collection, Db, Options, QueryRequest, SearchRequest, Target};
-use eddydb::engine::{CollectionSpec, Manifest};
+use eddydb::base::{Error, ErrorKind, Random, Version};
+use eddydb::db::{
+    Collection, Condition, Db, Operation as Write, Options, QueryRequest, SearchRequest, Target, WriteOptions,
+    WriteRequest,
+};
+use eddydb::engine::{CollectionSpec, Manifest, RequestId};
 use eddydb::model::{Batch, Key, Row, Schema, Value};
 use eddydb::platform::Environment;
 use eddydb::storage::{FaultStorage, MemoryStorage, Operation, Storage};
@@ -61,10 +64,30 @@ struct World {
     environment: Environment,
     random: Random,
     oracles: Vec<Oracle>,
+    /// Of each writer the last write of a life, when its answer never came: it is asked for again in the next.
+    unanswered: Vec<Option<Unanswered>>,
     /// Whether the collection's creation was acknowledged.
     created: bool,
     /// Numbers every version of every row, so that no two are alike.
     version: u64,
+}
+
+/// A write that is to be done once, however often it is asked for.
+#[derive(Clone)]
+struct Unanswered {
+    request: RequestId,
+    rows: Rows,
+    insert: bool,
+}
+
+impl Unanswered {
+    async fn ask(&self, collection: &Collection, again: bool) -> Result<usize, Error> {
+        let batch = batch(&collection.spec().schema, &self.rows);
+        let operation = if self.insert { Write::Insert(batch) } else { Write::Upsert(batch) };
+        let request = Some(WriteRequest { id: self.request, settled: self.request.number, again });
+        let options = WriteOptions { request, ..Default::default() };
+        Ok(collection.batch(vec![operation], options).await?.count)
+    }
 }
 
 /// Runs a seed; panics when anything promised does not hold.
@@ -74,6 +97,7 @@ pub async fn run(seed: u64, fault: Option<Fault>) {
         environment: Environment::simulated(seed, 1_700_000_000_000),
         random: Random::new(seed ^ 0x51_3ed),
         oracles: vec![Oracle::new(); WRITERS as usize],
+        unanswered: vec![None; WRITERS as usize],
         created: false,
         version: 0,
     };
@@ -148,18 +172,27 @@ impl World {
             oracle.check(&found, "after opening");
             oracle.settle(found);
         }
+        if self.ask_again(&collection).await.is_err() {
+            return;
+        }
         if last {
             self.rest(db, &collection).await;
             return;
+        }
+        if self.random.one_in(3) && !collection.has_partition("p") {
+            // Should it fail, rows go where they went before.
+            let _ = db.create_partition("notes", "p").await;
         }
         let steps = 4 + self.random.below(12);
         let seeds: Vec<u64> = (0..=self.oracles.len()).map(|_| self.random.next_u64()).collect();
         let version = self.version;
         self.version += 10_000;
-        let writers = self.oracles.iter_mut().enumerate().map(|(writer, oracle)| Writer {
+        let writers = self.oracles.iter_mut().zip(&mut self.unanswered).enumerate();
+        let writers = writers.map(|(writer, (oracle, unanswered))| Writer {
             db,
             collection: &collection,
             oracle,
+            unanswered,
             writer: writer as i64,
             random: Random::new(seeds[writer]),
             version: version + writer as u64 * 3_000,
@@ -179,6 +212,48 @@ impl World {
         }
     }
 
+    /// Writers whose last write had no answer ask again: what was done is not done again, over what was written since.
+    async fn ask_again(&mut self, collection: &Collection) -> Result<(), Error> {
+        for (writer, unanswered) in self.unanswered.iter_mut().enumerate() {
+            let Some(asked) = unanswered.clone() else { continue };
+            let oracle = &mut self.oracles[writer];
+            let before = oracle.certain().expect("settled when the store was opened").clone();
+            // Every text is new, so it was done when they are there.
+            let done = asked.rows.iter().all(|(key, row)| before.get(key) == Some(row));
+            if done {
+                let (&key, (text, vector)) = asked.rows.first_key_value().expect("no write is empty");
+                let over = Rows::from([(key, (format!("{text}, written over"), vector.clone()))]);
+                let written = collection.upsert(batch(&collection.spec().schema, &over)).await.map(drop);
+                match &written {
+                    Ok(()) => oracle.acknowledged(|all| all.extend(over.clone())),
+                    Err(_) => oracle.uncertain(|all| all.extend(over.clone())),
+                }
+                written?;
+            }
+            match asked.ask(collection, true).await {
+                Ok(count) => {
+                    *unanswered = None;
+                    assert_eq!(count, asked.rows.len(), "the answer is that of the first time");
+                    if !done {
+                        oracle.acknowledged(|all| all.extend(asked.rows.clone()));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && !done => *unanswered = None,
+                Err(error) => {
+                    assert!(error.kind() != ErrorKind::AlreadyExists, "an insert was done twice: {error}");
+                    if !done {
+                        oracle.uncertain(|all| all.extend(asked.rows.clone()));
+                    }
+                    *unanswered = None;
+                    return Err(error);
+                }
+            }
+            let found = read(collection, writer as i64).await?;
+            oracle.check(&found, "after asking again");
+        }
+        Ok(())
+    }
+
     /// Nothing fails any more: the store comes to rest, answers, and leaves no file that no manifest names.
     async fn rest(&mut self, db: &Db, collection: &Collection) {
         db.flush("notes").await.expect("nothing fails any more");
@@ -190,6 +265,11 @@ impl World {
             all.extend(found);
         }
         assert_eq!(collection.count(None).await.expect("nothing fails any more"), all.len());
+        let mut in_partitions = 0;
+        for partition in collection.partitions() {
+            in_partitions += collection.count_within(None, &[partition]).await.expect("nothing fails any more");
+        }
+        assert_eq!(in_partitions, all.len(), "every row is in one partition");
         for (key, (_, vector)) in all.iter().take(3) {
             let vector: Vec<f32> = vector.iter().map(|&x| x as f32).collect();
             for exact in [true, false] {
@@ -305,6 +385,7 @@ struct Writer<'a> {
     db: &'a Db,
     collection: &'a Collection,
     oracle: &'a mut Oracle,
+    unanswered: &'a mut Option<Unanswered>,
     writer: i64,
     random: Random,
     version: u64,
@@ -314,7 +395,9 @@ impl Writer<'_> {
     async fn work(mut self, steps: u64) {
         for _ in 0..steps {
             let done = match self.random.below(20) {
-                0..=9 => self.upsert().await,
+                0..=6 => self.upsert().await,
+                7..=8 => self.numbered().await,
+                9 => self.conditional().await,
                 10..=11 => self.insert().await,
                 12..=14 => self.delete_keys().await,
                 15 => self.delete_where().await,
@@ -347,6 +430,8 @@ impl Writer<'_> {
     }
 
     fn note(&mut self, done: Result<(), Error>, change: impl Fn(&mut Rows)) -> Result<(), Error> {
+        // Only while nothing comes after it can be told whether a write was done.
+        *self.unanswered = None;
         match &done {
             Ok(()) => self.oracle.acknowledged(change),
             Err(_) => self.oracle.uncertain(change),
@@ -356,8 +441,60 @@ impl Writer<'_> {
 
     async fn upsert(&mut self) -> Result<(), Error> {
         let rows = self.rows();
-        let done = self.collection.upsert(batch(&self.collection.spec().schema, &rows)).await.map(drop);
+        let partition = (self.random.one_in(3) && self.collection.has_partition("p")).then(|| "p".to_owned());
+        let options = WriteOptions { partition, ..Default::default() };
+        let upsert = Write::Upsert(batch(&self.collection.spec().schema, &rows));
+        let done = self.collection.batch(vec![upsert], options).await.map(drop);
         self.note(done, |all| all.extend(rows.clone()))
+    }
+
+    /// A write that is asked for again, in the next life, when its answer does not come.
+    async fn numbered(&mut self) -> Result<(), Error> {
+        let insert = self.random.one_in(2);
+        let rows = self.rows();
+        let request = RequestId { client: 1 + self.writer as u64, number: self.version };
+        let asked = Unanswered { request, rows: rows.clone(), insert };
+        let done = asked.ask(self.collection, false).await.map(drop);
+        if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
+            return Ok(());
+        }
+        let failed = done.is_err();
+        let done = self.note(done, |all| all.extend(rows.clone()));
+        if failed {
+            *self.unanswered = Some(asked);
+        }
+        done
+    }
+
+    /// A row that is as it was read is written; one that is not is left alone.
+    async fn conditional(&mut self) -> Result<(), Error> {
+        let (key, row) = self.rows().pop_first().expect("at least one row");
+        let rows = Rows::from([(key, row)]);
+        let found = self.collection.get(&[Key::Int(key)], Some(&["$version".to_owned()])).await?;
+        let version = found.first().map(|row| match &row["$version"] {
+            Value::String(text) => text.parse::<Version>().expect("a version"),
+            other => panic!("a version of another type: {other:?}"),
+        });
+        let wrong = self.random.one_in(3);
+        let expected = match version {
+            Some(_) if wrong => None,
+            None if wrong => Some(Version::default()),
+            version => version,
+        };
+        let conditions = vec![Condition { key: Key::Int(key), version: expected }];
+        let upsert = Write::Upsert(batch(&self.collection.spec().schema, &rows));
+        let done = self.collection.batch(vec![upsert], WriteOptions { conditions, ..Default::default() }).await;
+        match done {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                assert!(wrong, "nobody else writes this key: {error}");
+                Ok(())
+            }
+            Err(error) if wrong => Err(error),
+            done => {
+                assert!(!wrong, "a write was done whose condition does not hold");
+                self.note(done.map(drop), |all| all.extend(rows.clone()))
+            }
+        }
     }
 
     async fn insert(&mut self) -> Result<(), Error> {

@@ -1,6 +1,7 @@
-//! `ObjectStorage`: in memory, and against a real S3-compatible server that the test starts.
+//! `ObjectStorage`: in memory, and against real servers that the test starts, one of S3 and one of Azure Blob Storage.
 //!
-//! `npm test -- services` installs the server and names it in `EDDY_TEST_S3_SERVER`; without that its tests fail, for they prove nothing.
+//! `npm test -- services` installs them and names them in `EDDY_TEST_S3_SERVER` and `EDDY_TEST_AZURITE`; without that their tests fail, for
+//! they prove nothing.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -22,6 +23,7 @@ use eddydb::platform::Task;
 use eddydb::storage::conformance::{self, CASES, Home};
 use eddydb::storage::{ObjectStorage, Storage};
 use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -126,6 +128,56 @@ async fn conformance_on_s3() {
     assert_eq!(conformance::run(home).await, CASES.len());
 }
 
+/// A server of Azure Blob Storage with an empty container `eddy`; it ends with its standard input.
+struct Azurite {
+    child: Child,
+    endpoint: String,
+}
+
+impl Azurite {
+    fn start() -> Self {
+        assert!(
+            std::env::var_os("EDDY_TEST_AZURITE").is_some(),
+            "EDDY_TEST_AZURITE names where azurite is; `npm test -- services` installs it"
+        );
+        let mut child = Command::new("node")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/azurite.mjs"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut endpoint = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut endpoint).unwrap();
+        Self { child, endpoint: endpoint.trim().to_owned() }
+    }
+
+    fn container(&self) -> Arc<dyn ObjectStore> {
+        let (_, account) = self.endpoint.rsplit_once('/').expect("the address ends with the account");
+        let builder = MicrosoftAzureBuilder::new()
+            .with_endpoint(self.endpoint.clone())
+            .with_allow_http(true)
+            .with_account(account)
+            // That of every Azurite.
+            .with_access_key("Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==")
+            .with_container_name("eddy");
+        Arc::new(builder.build().unwrap())
+    }
+}
+
+impl Drop for Azurite {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conformance_on_azure() {
+    let server = Azurite::start();
+    let home = async |case: &'static str| Prefix { store: server.container(), prefix: case.to_owned() };
+    assert_eq!(conformance::run(home).await, CASES.len());
+}
+
 fn spec() -> CollectionSpec {
     let json = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"v","type":"float_vector","dim":2}],
         "dynamic":false,"indexes":{"v":{"metric":"L2","kind":"FLAT"}}}"#;
@@ -135,8 +187,18 @@ fn spec() -> CollectionSpec {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_in_a_bucket_keeps_what_it_acknowledged() {
     let server = Server::start();
+    keeps_what_it_acknowledged(server.bucket()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_an_azure_container_keeps_what_it_acknowledged() {
+    let server = Azurite::start();
+    keeps_what_it_acknowledged(server.container()).await;
+}
+
+async fn keeps_what_it_acknowledged(bucket: Arc<dyn ObjectStore>) {
     let open = async || {
-        let storage = ObjectStorage::open(server.bucket(), "db").await.unwrap();
+        let storage = ObjectStorage::open(bucket.clone(), "db").await.unwrap();
         Db::open(Arc::new(storage), Options::default()).await.unwrap()
     };
     let mut expected = Vec::new();
