@@ -224,11 +224,15 @@ impl World {
                 let (&key, (text, vector)) = asked.rows.first_key_value().expect("no write is empty");
                 let over = Rows::from([(key, (format!("{text}, written over"), vector.clone()))]);
                 let written = collection.upsert(batch(&collection.spec().schema, &over)).await.map(drop);
-                match &written {
+                match written {
                     Ok(()) => oracle.acknowledged(|all| all.extend(over.clone())),
-                    Err(_) => oracle.uncertain(|all| all.extend(over.clone())),
+                    Err(error) => {
+                        oracle.uncertain(|all| all.extend(over.clone()));
+                        // What it had written may be written over now, and does not tell any more that it was done.
+                        *unanswered = None;
+                        return Err(error);
+                    }
                 }
-                written?;
             }
             match asked.ask(collection, true).await {
                 Ok(count) => {
