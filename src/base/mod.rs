@@ -8,6 +8,7 @@ pub mod compress;
 mod error;
 mod id;
 mod mask;
+pub mod message;
 mod random;
 mod time;
 mod topk;

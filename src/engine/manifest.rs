@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CollectionSpec, Progress};
 use crate::base::codec::{Reader, Write, checksum};
-use crate::base::{CollectionId, Error, ErrorKind, ReplicaId, Result, SegmentId, Timestamp};
+use crate::base::{CollectionId, Error, ErrorKind, ReplicaId, Result, SegmentId, Timestamp, message};
 
 const MAGIC: &[u8; 8] = b"EDDYMAN\n";
 const VERSION: u16 = 1;
@@ -163,6 +163,6 @@ impl Manifest {
         if checksum(payload) != sum {
             return Err(Error::corrupt("at byte 12: the checksum does not fit the payload"));
         }
-        rmp_serde::from_slice(payload).map(Some).map_err(|error| Error::corrupt(format!("at byte 24: {error}")))
+        message::decode(payload).map(Some).map_err(|error| Error::corrupt(format!("at byte 24: {error}")))
     }
 }

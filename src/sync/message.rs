@@ -334,7 +334,7 @@ fn put(frame: &mut Vec<u8>, number: u8, body: &impl Serialize) -> Result<(), rmp
 fn body<T: DeserializeOwned>(name: &str, frame: &[u8], offset: usize) -> Result<T> {
     // Strings and bytes are read up to what is there, never by the length that they claim, and lists grow as they are read.
     let mut decoder = rmp_serde::Deserializer::new(Cursor::new(&frame[offset..]));
-    let body = T::deserialize(&mut decoder);
+    let body = erased_serde::deserialize::<T>(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut decoder));
     let position = offset + decoder.position() as usize;
     let body = body.map_err(|error| Error::corrupt(format!("at byte {position} of a {name} frame: {error}")))?;
     if position != frame.len() {

@@ -17,13 +17,13 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, message};
 use crate::db::{CollectionStats, Durability, Memory, Options, SyncOptions, SyncStatus, WriteResponse};
 use crate::model::Key;
 
 /// The message in `bytes`; `what` names it in the error.
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
-    rmp_serde::from_slice(bytes).map_err(|error| Error::invalid(format!("{what}: {error}")))
+    message::decode(bytes).map_err(|error| Error::invalid(format!("{what}: {error}")))
 }
 
 /// The bytes of `message`.
