@@ -24,10 +24,10 @@ const variants = [
 const featuresAlways = ['+bulk-memory', '+nontrapping-fptoint', '+sign-ext', '+mutable-globals', '+reference-types', '+multivalue'];
 /**
  * What LLVM is told, besides `opt-level = 3`, so that code stays small where it is not hot. Measured, brotli and search: inlining as
- * usual (275) costs 50 kB for nothing; loops made of vectors or unrolled by LLVM's own choice cost 20 kB, and search is as fast without,
+ * usual (275) costs 50 kB for nothing, and where libraries hint at it (325) another 20 kB; loops made of vectors or unrolled by LLVM's own choice cost 20 kB, and search is as fast without,
  * for the hot loops have their vectors in the source. `opt-level = "s"` saved 39 kB, at half the speed.
  */
-const llvmArguments = '-inline-threshold=5 -vectorize-loops=false -vectorize-slp=false -unroll-threshold=60 -unroll-runtime=false';
+const llvmArguments = '-inline-threshold=5 -inlinehint-threshold=30 -vectorize-loops=false -vectorize-slp=false -unroll-threshold=60 -unroll-runtime=false';
 /** LLVM has optimized already: `-O3` here makes 2 % fewer bytes, which compress so much worse that a host sends 4 % more. */
 const optimizerAlways = [
   '-O1', '--enable-bulk-memory', '--enable-bulk-memory-opt', '--enable-nontrapping-float-to-int', '--enable-sign-ext', '--enable-mutable-globals',
