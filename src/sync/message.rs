@@ -1,10 +1,9 @@
 use std::collections::BTreeMap;
-use std::io::Cursor;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, message};
 
 /// The version of the protocol that this build speaks: 1 to 127.
 pub const VERSION: u8 = 1;
@@ -333,9 +332,9 @@ fn put(frame: &mut Vec<u8>, number: u8, body: &impl Serialize) -> Result<(), rmp
 
 fn body<T: DeserializeOwned>(name: &str, frame: &[u8], offset: usize) -> Result<T> {
     // Strings and bytes are read up to what is there, never by the length that they claim, and lists grow as they are read.
-    let mut decoder = rmp_serde::Deserializer::new(Cursor::new(&frame[offset..]));
-    let body = erased_serde::deserialize::<T>(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut decoder));
-    let position = offset + decoder.position() as usize;
+    let mut decoder = message::Decoder::new(&frame[offset..]);
+    let body = T::deserialize(&mut decoder);
+    let position = offset + decoder.position();
     let body = body.map_err(|error| Error::corrupt(format!("at byte {position} of a {name} frame: {error}")))?;
     if position != frame.len() {
         return Err(Error::corrupt(format!(

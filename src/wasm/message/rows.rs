@@ -5,7 +5,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value as Json;
 
 use super::item::{Item, SAFE_INTEGER_MAX};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, message};
 use crate::db::{Hit, SearchResponse};
 use crate::model::{DataType, Element, Key, Row, Schema, Value};
 
@@ -14,7 +14,7 @@ use crate::model::{DataType, Element, Key, Row, Schema, Value};
 /// # Errors
 /// `InvalidArgument` when the bytes are no array of maps, or a value is none that a field could have.
 pub(in super::super) fn decode_rows(schema: &Schema, bytes: &[u8]) -> Result<Vec<Row>> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    let mut deserializer = message::Decoder::new(bytes);
     RowsSeed { schema }.deserialize(&mut deserializer).map_err(|error| Error::invalid(error.to_string()))
 }
 
