@@ -352,8 +352,6 @@ impl<'de> SeqAccess<'de> for ExtensionItems<'de> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test says what went wrong by its panic")]
-
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
