@@ -17,6 +17,7 @@ const statuses: Record<ErrorKind, number> = {
   corrupt: 500,
   unsupported: 501,
   unavailable: 503,
+  interrupted: 503,
   closed: 503,
   io: 500,
   internal: 500,
