@@ -188,7 +188,7 @@ impl Encoder {
         Self { parts, codec, has_layout: false, ..Self::of_indexes() }
     }
 
-    /// The bytes that the next call of [`Self::take`] gives.
+    /// The bytes that the next call of `take` gives.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }

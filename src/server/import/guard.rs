@@ -1,7 +1,7 @@
 //! Readers of others that panic where a file is wrong.
 //!
 //! `eddy` ends at a panic: what was acknowledged is in the log, and what comes after a broken invariant cannot be trusted. Only what
-//! runs in [`guarded`] is outside of that: it holds nothing of ours, and its panic says that the file is not what it should be.
+//! runs in `guarded` is outside of that: it holds nothing of ours, and its panic says that the file is not what it should be.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +24,7 @@ pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// Has every panic end the process, but for those of [`guarded`] readers, which say nothing.
+/// Has every panic end the process, but for those of `guarded` readers, which say nothing.
 pub fn end_at_panics() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
