@@ -1,6 +1,7 @@
 // Builds the WebAssembly of the npm package into pkg/dist, three times: `eddydb_relaxed` for engines with the relaxed SIMD
-// instructions, `eddydb_simd` for those with simd128 alone, and `eddydb_plain` for those without. Does nothing when what it was built from is unchanged. Run: node scripts/wasm.mjs [--dev]; with --dev, one quick
-// build without SIMD and optimizer stands for both.
+// instructions, `eddydb_simd` for those with simd128 alone, and `eddydb_plain` for those without. Does nothing when
+// what it was built from is unchanged. Run: node scripts/wasm.mjs [--dev]; with --dev, one quick build without SIMD and optimizer stands
+// for all three.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

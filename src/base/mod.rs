@@ -1,5 +1,5 @@
-//! What every room stands on: errors, ids, hybrid timestamps, the little-endian codec, zstd and lz4 frames, row
-//! masks, bounded top-k and a seeded generator.
+//! What every room stands on: errors, ids, hybrid timestamps, the little-endian codec, MessagePack as it is
+//! read, compressed frames, row masks, bounded top-k and a seeded generator.
 //!
 //! Nothing here knows what a collection is. Everything is a value: no IO, no clock, no randomness, no global state.
 
