@@ -5,7 +5,7 @@ use arrow_array::RecordBatch;
 use crate::base::codec::{Reader, Write};
 use crate::base::{Error, Lsn, ReplicaId, Result, Sequence, Timestamp, Version};
 use crate::model::{Batch, DataType, Key, PARTITION_COLUMN, Schema};
-use crate::segment::{read_stream, write_stream};
+use crate::segment::{read_stream, write_rows};
 
 /// Rows and deletes with their versions: what a log frame, a push and a pull carry. At most one change a key.
 ///
@@ -139,7 +139,7 @@ impl ChangeSet {
 
 /// The last line of the table of [`ChangeSet`].
 pub fn encode_rows(rows: &Batch) -> Vec<u8> {
-    if rows.is_empty() { Vec::new() } else { write_stream(&rows.to_arrow()) }
+    if rows.is_empty() { Vec::new() } else { write_rows(rows) }
 }
 
 /// How far a collection and one hub have got with each other. Durable with the changes it speaks of.

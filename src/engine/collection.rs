@@ -215,6 +215,24 @@ impl CollectionState {
     /// Applies frame `lsn`: rows and deletes that are newer than what is here, and the position of the hub, or the answer to the
     /// client, that sent them. Tells how many won.
     pub fn apply(&mut self, lsn: Lsn, changes: &ChangeSet, from: Source) -> usize {
+        let first = self.push_rows(&[(lsn, changes)]);
+        self.apply_pushed(lsn, changes, from, first)
+    }
+
+    /// Adds the rows of some frames to the growing segment, all at once: one by one, their columns would be joined again and again. None of
+    /// them lives before its frame is applied. Tells the number of the first.
+    pub fn push_rows(&mut self, frames: &[(Lsn, &ChangeSet)]) -> usize {
+        let growing = self.slots.get_mut(&self.growing).expect("the growing segment has a slot");
+        let segment = Arc::get_mut(&mut growing.segment).expect("the growing segment is not shared");
+        let first = segment.len();
+        let parts = frames.iter().map(|(lsn, changes)| (&changes.puts, changes.put_versions.as_slice(), *lsn));
+        segment.push_all(&parts.collect::<Vec<_>>());
+        growing.live.grow(segment.len());
+        first
+    }
+
+    /// [`CollectionState::apply`] for a frame whose rows were pushed, from `first` on.
+    pub fn apply_pushed(&mut self, lsn: Lsn, changes: &ChangeSet, from: Source, first: usize) -> usize {
         assert!(lsn > self.progress.frame, "frame {lsn} after {}", self.progress.frame);
         self.progress.frame = lsn;
         self.progress.lsn = lsn;
@@ -222,11 +240,6 @@ impl CollectionState {
             self.progress.positions.entry(hub).or_default().pulled = pulled;
         }
         self.observe(changes);
-        let growing = self.slots.get_mut(&self.growing).expect("the growing segment has a slot");
-        let segment = Arc::get_mut(&mut growing.segment).expect("the growing segment is not shared");
-        let first = segment.len();
-        segment.push(&changes.puts, &changes.put_versions, lsn);
-        growing.live.grow(segment.len());
         let mut won = 0;
         for (row, version) in changes.put_versions.iter().enumerate() {
             let place = Place { segment: self.growing, row: (first + row) as u32 };

@@ -41,6 +41,16 @@ pub struct Batch {
     vectors: Vec<VectorColumn>,
 }
 
+/// A column of a batch.
+pub(crate) enum BatchColumn<'a> {
+    Scalars(&'a Arc<ArrowField>, &'a ArrayRef),
+    Vectors(&'a VectorColumn),
+}
+
+fn vector_item() -> Arc<ArrowField> {
+    Arc::new(ArrowField::new("item", ArrowType::Float32, false))
+}
+
 impl Batch {
     /// Bytes of values in one batch from outside: numbers by their width, a bool 1, text and arrays by their length and 4.
     pub const BYTES_MAX: usize = 64 << 20;
@@ -120,31 +130,38 @@ impl Batch {
     /// All columns as Arrow, in schema order, then [`PARTITION_COLUMN`] and [`META_COLUMN`] where they are: see [`Batch::scalars`], and vectors as
     /// `FixedSizeList<Float32>`.
     pub fn to_arrow(&self) -> RecordBatch {
-        let mut fields = Vec::with_capacity(self.schema.columns().len() + 1);
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.capacity());
+        let column = |column| match column {
+            BatchColumn::Scalars(_, array) => Arc::clone(array),
+            BatchColumn::Vectors(VectorColumn { dim, data, .. }) => {
+                let values = Arc::new(Float32Array::from(data.clone()));
+                Arc::new(FixedSizeListArray::new(vector_item(), *dim as i32, values, None))
+            }
+        };
+        record_batch(Arc::new(self.arrow_schema()), self.columns().map(column).collect(), self.len())
+    }
+
+    /// The schema of [`Batch::to_arrow`].
+    pub(crate) fn arrow_schema(&self) -> ArrowSchema {
+        let field = |column| match column {
+            BatchColumn::Scalars(field, _) => Arc::clone(field),
+            BatchColumn::Vectors(VectorColumn { field, dim, .. }) => {
+                Arc::new(ArrowField::new(field, ArrowType::FixedSizeList(vector_item(), *dim as i32), false))
+            }
+        };
+        ArrowSchema::new(self.columns().map(field).collect::<Vec<_>>())
+    }
+
+    /// The columns of [`Batch::to_arrow`], where they are.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = BatchColumn<'_>> {
         let mut vectors = self.vectors.iter();
         let mut scalars = self.scalars.columns().iter().zip(self.scalars.schema_ref().fields());
-        for field in self.schema.columns() {
-            if field.is_apart()
-                && let DataType::FloatVector { dim } = field.data_type
-            {
-                let data = &vectors.next().expect("every vector field has its column").data;
-                let item = Arc::new(ArrowField::new("item", ArrowType::Float32, false));
-                let values = Arc::new(Float32Array::from(data.clone()));
-                let list = FixedSizeListArray::new(item, dim as i32, values, None);
-                fields.push(Arc::new(ArrowField::new(&field.name, list.data_type().clone(), false)));
-                columns.push(Arc::new(list));
-            } else {
-                let (column, field) = scalars.next().expect("every scalar field has its column");
-                fields.push(Arc::clone(field));
-                columns.push(Arc::clone(column));
+        let mut columns = self.schema.columns().iter();
+        std::iter::from_fn(move || {
+            if columns.next().is_some_and(Field::is_apart) {
+                return Some(BatchColumn::Vectors(vectors.next().expect("every vector field has its column")));
             }
-        }
-        for (column, field) in scalars {
-            fields.push(Arc::clone(field));
-            columns.push(Arc::clone(column));
-        }
-        record_batch(Arc::new(ArrowSchema::new(fields)), columns, self.len())
+            scalars.next().map(|(array, field)| BatchColumn::Scalars(field, array))
+        })
     }
 
     /// The number of rows.

@@ -16,6 +16,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use batch::BatchColumn;
 pub use batch::{Batch, META_COLUMN, NORMALIZED_METADATA, VectorColumn};
 pub use ipc::{IpcReader, check_ipc};
 pub use partition::{

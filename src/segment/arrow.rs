@@ -7,7 +7,7 @@ use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use flatbuffers::FlatBufferBuilder;
 
-use super::message::{batch_message, encode_schema, record_batch_message, schema_message};
+use super::message::{Part, batch_message, encode_schema, record_batch_message, schema_message};
 use crate::base::codec::{Reader, Write, checksum};
 use crate::base::compress::{Codec, compress, decompress, decompress_stream};
 use crate::base::{Error, Result};
@@ -97,7 +97,9 @@ fn decompressed(framed: &Framed<'_>, codec: Codec) -> Result<Vec<u8>> {
         body.resize(body.len().next_multiple_of(8), 0);
     }
     let nodes: Vec<FieldNode> = nodes.iter().copied().collect();
-    Ok(record_batch_message(batch.length(), &nodes, &places, Codec::None, &body, None))
+    let (rows, mut out) = (batch.length() as usize, Vec::new());
+    record_batch_message(rows, &nodes, &places, Codec::None, &[Part::Bytes(&body)], None, &mut out);
+    Ok(out)
 }
 
 /// A buffer as Arrow wants it compressed.
@@ -291,13 +293,6 @@ impl BlockReader {
         }
         Ok(batch)
     }
-}
-
-/// One record batch as an Arrow IPC stream, without the mark of its end: whoever keeps it knows its length.
-pub fn write_stream(batch: &RecordBatch) -> Vec<u8> {
-    let mut out = schema_message(batch.schema_ref());
-    out.extend(batch_message(batch, Codec::None, None));
-    out
 }
 
 /// The one record batch of an Arrow IPC stream.

@@ -168,14 +168,23 @@ impl Segment {
 
     /// Adds all rows of `batch`, with a version each; they get the numbers from [`Self::len`] on.
     pub fn push(&mut self, batch: &Batch, versions: &[Version], lsn: Lsn) {
-        assert_eq!(batch.len(), versions.len(), "a version for each row");
-        if batch.is_empty() {
-            return;
+        self.push_all(&[(batch, versions, lsn)]);
+    }
+
+    /// The same of several batches, in their order.
+    pub fn push_all(&mut self, parts: &[(&Batch, &[Version], Lsn)]) {
+        let mut scalars = Vec::with_capacity(parts.len());
+        for (batch, versions, lsn) in parts.iter().filter(|(batch, ..)| !batch.is_empty()) {
+            assert_eq!(batch.len(), versions.len(), "a version for each row");
+            versions.iter().for_each(|&version| self.versions.push(version, *lsn));
+            self.push_vectors(batch);
+            scalars.push(batch.scalars());
         }
-        for &version in versions {
-            self.versions.push(version, lsn);
+        match scalars.as_slice() {
+            [] => {}
+            [one] => self.push_scalars(RecordBatch::clone(one), usize::MAX),
+            [first, ..] => self.push_scalars(gather::concat(first.schema_ref(), &scalars), usize::MAX),
         }
-        self.push_columns(batch, usize::MAX);
     }
 
     /// Adds rows of another segment, with what is known of their writes.
@@ -183,18 +192,21 @@ impl Segment {
         assert_eq!(batch.len(), versions.len(), "a version for each row");
         self.versions.append(versions);
         // A segment that is made at once is written and read in parts: there is no use in joining them all.
-        self.push_columns(batch, CHUNK_ROWS_MAX);
+        self.push_vectors(batch);
+        self.push_scalars(batch.scalars().clone(), CHUNK_ROWS_MAX);
     }
 
-    fn push_columns(&mut self, batch: &Batch, chunk_rows_max: usize) {
-        if let Some(partitions) = self.partitions.get_mut() {
-            partitions.insert_rows(&self.schema, batch.scalars());
-        }
+    fn push_vectors(&mut self, batch: &Batch) {
         for (column, added) in self.vectors.iter_mut().zip(batch.vectors()) {
             column.data.extend_from_slice(&added.data);
         }
-        let mut start = self.len() - batch.len();
-        let mut joined = batch.scalars().clone();
+    }
+
+    fn push_scalars(&mut self, mut joined: RecordBatch, chunk_rows_max: usize) {
+        if let Some(partitions) = self.partitions.get_mut() {
+            partitions.insert_rows(&self.schema, &joined);
+        }
+        let mut start = self.len() - joined.num_rows();
         while joined.num_rows() < chunk_rows_max
             && let Some((before, chunk)) = self.chunks.pop_if(|(_, chunk)| chunk.num_rows() <= 2 * joined.num_rows())
         {

@@ -1,5 +1,6 @@
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
+use arrow_buffer::{Buffer as ArrowBuffer, ToByteSlice};
 use arrow_ipc::convert::IpcSchemaEncoder;
 use arrow_ipc::writer::DictionaryTracker;
 use arrow_ipc::{
@@ -12,6 +13,8 @@ use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
 use super::arrow::compress_buffer;
 use crate::base::codec::Write;
 use crate::base::compress::Codec;
+use crate::model::column::number_bytes;
+use crate::model::{Batch, BatchColumn, VectorColumn};
 
 // arrow-ipc's writer serves dictionaries and every other type there is, and compares arrays to do so: 30 kB of what a browser
 // downloads. Columns of collections are bits, numbers, text, and lists of these.
@@ -27,9 +30,10 @@ pub(super) fn encode_schema<'a>(
 
 /// The message that tells a schema.
 pub(super) fn schema_message(schema: &Schema) -> Vec<u8> {
-    let mut builder = FlatBufferBuilder::new();
+    let (mut builder, mut out) = (FlatBufferBuilder::new(), Vec::new());
     let schema = encode_schema(&mut builder, schema);
-    finish(builder, MessageHeader::Schema, schema.as_union_value(), &[])
+    finish(builder, MessageHeader::Schema, schema.as_union_value(), &[], &mut out);
+    out
 }
 
 /// The message of a record batch, its buffers compressed with `codec`; with `dictionary`, that of a dictionary of that number, whose
@@ -37,22 +41,40 @@ pub(super) fn schema_message(schema: &Schema) -> Vec<u8> {
 pub(super) fn batch_message(batch: &RecordBatch, codec: Codec, dictionary: Option<i64>) -> Vec<u8> {
     // What compresses whole files compresses no buffer.
     let codec = if codec.is_stream() { Codec::None } else { codec };
-    let mut body = Body { codec, nodes: Vec::new(), places: Vec::new(), bytes: Vec::new() };
+    let mut body = Body::new(codec);
     for column in batch.columns() {
         body.push(column);
     }
-    record_batch_message(batch.num_rows() as i64, &body.nodes, &body.places, codec, &body.bytes, dictionary)
+    let mut out = Vec::new();
+    record_batch_message(batch.num_rows(), &body.nodes, &body.places, codec, &body.parts, dictionary, &mut out);
+    out
 }
 
-/// The message of a record batch whose buffers are compressed with `codec` already.
+/// Rows as an Arrow IPC stream of [`Batch::to_arrow`], without the mark of its end: whoever keeps it knows its length. Each byte of the
+/// vectors is copied once.
+pub fn write_rows(batch: &Batch) -> Vec<u8> {
+    let mut out = schema_message(&batch.arrow_schema());
+    let mut body = Body::new(Codec::None);
+    for column in batch.columns() {
+        match column {
+            BatchColumn::Scalars(_, array) => body.push(array),
+            BatchColumn::Vectors(column) => body.push_vectors(column, batch.len()),
+        }
+    }
+    record_batch_message(batch.len(), &body.nodes, &body.places, Codec::None, &body.parts, None, &mut out);
+    out
+}
+
+/// Adds the message of a record batch whose buffers are compressed with `codec` already.
 pub(super) fn record_batch_message(
-    rows: i64,
+    rows: usize,
     nodes: &[FieldNode],
     places: &[Buffer],
     codec: Codec,
-    body: &[u8],
+    parts: &[Part<'_>],
     dictionary: Option<i64>,
-) -> Vec<u8> {
+    out: &mut Vec<u8>,
+) {
     let mut builder = FlatBufferBuilder::new();
     let (nodes, buffers) = (builder.create_vector(nodes), builder.create_vector(places));
     let codec = match codec {
@@ -64,7 +86,7 @@ pub(super) fn record_batch_message(
         BodyCompression::create(&mut builder, &BodyCompressionArgs { codec, method: BodyCompressionMethod::BUFFER })
     });
     let args = RecordBatchArgs {
-        length: rows,
+        length: rows as i64,
         nodes: Some(nodes),
         buffers: Some(buffers),
         compression,
@@ -72,60 +94,84 @@ pub(super) fn record_batch_message(
     };
     let batch = arrow_ipc::RecordBatch::create(&mut builder, &args);
     let Some(id) = dictionary else {
-        return finish(builder, MessageHeader::RecordBatch, batch.as_union_value(), body);
+        return finish(builder, MessageHeader::RecordBatch, batch.as_union_value(), parts, out);
     };
     let args = DictionaryBatchArgs { id, data: Some(batch), isDelta: false };
     let dictionary = DictionaryBatch::create(&mut builder, &args);
-    finish(builder, MessageHeader::DictionaryBatch, dictionary.as_union_value(), body)
+    finish(builder, MessageHeader::DictionaryBatch, dictionary.as_union_value(), parts, out);
 }
 
 fn finish(
     mut builder: FlatBufferBuilder<'_>,
     header_type: MessageHeader,
     header: WIPOffset<UnionWIPOffset>,
-    body: &[u8],
-) -> Vec<u8> {
+    parts: &[Part<'_>],
+    out: &mut Vec<u8>,
+) {
+    let body: usize = parts.iter().map(|part| part.bytes().len().next_multiple_of(8)).sum();
     let args = MessageArgs {
         version: MetadataVersion::V5,
         header_type,
         header: Some(header),
-        bodyLength: body.len() as i64,
+        bodyLength: body as i64,
         custom_metadata: None,
     };
     let message = Message::create(&mut builder, &args);
     builder.finish(message, None);
     let metadata = builder.finished_data();
     let padded = metadata.len().next_multiple_of(8);
-    let mut out = Vec::with_capacity(8 + padded + body.len());
+    out.reserve(8 + padded + body);
     out.put_u32(u32::MAX);
     out.put_u32(padded as u32);
-    out.put_bytes(metadata);
-    out.resize(8 + padded, 0);
-    out.put_bytes(body);
-    out
+    let mut put = |bytes: &[u8]| {
+        out.put_bytes(bytes);
+        out.resize(out.len() + bytes.len().next_multiple_of(8) - bytes.len(), 0);
+    };
+    put(metadata);
+    parts.iter().for_each(|part| put(part.bytes()));
+}
+
+/// A buffer of a message; it is followed by zeros up to a multiple of eight bytes.
+pub(super) enum Part<'a> {
+    Shared(ArrowBuffer),
+    Bytes(&'a [u8]),
+}
+
+impl Part<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(buffer) => buffer.as_slice(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 /// The buffers of columns, depth first.
-struct Body {
+struct Body<'a> {
     codec: Codec,
     nodes: Vec<FieldNode>,
     places: Vec<Buffer>,
-    bytes: Vec<u8>,
+    parts: Vec<Part<'a>>,
+    len: usize,
 }
 
-impl Body {
+impl<'a> Body<'a> {
+    fn new(codec: Codec) -> Self {
+        Self { codec, nodes: Vec::new(), places: Vec::new(), parts: Vec::new(), len: 0 }
+    }
+
     fn push(&mut self, array: &dyn Array) {
         self.nodes.push(FieldNode::new(array.len() as i64, array.null_count() as i64));
         match array.nulls().filter(|nulls| nulls.null_count() > 0) {
-            Some(nulls) => self.buffer(nulls.inner().sliced().as_slice()),
-            None => self.buffer(&[]),
+            Some(nulls) => self.buffer(nulls.inner().sliced()),
+            None => self.part(Part::Bytes(&[])),
         }
         match array.data_type() {
-            DataType::Boolean => self.buffer(array.as_boolean().values().sliced().as_slice()),
+            DataType::Boolean => self.buffer(array.as_boolean().values().sliced()),
             DataType::Utf8 => {
                 let text = array.as_string::<i32>();
                 let (first, last) = self.offsets(text.value_offsets());
-                self.buffer(&text.value_data()[first..last]);
+                self.buffer(text.values().slice_with_length(first, last - first));
             }
             DataType::List(_) => {
                 let list = array.as_list::<i32>();
@@ -133,30 +179,36 @@ impl Body {
                 self.push(&list.values().slice(first, last - first));
             }
             DataType::FixedSizeList(..) => self.push(array.as_fixed_size_list().values()),
-            other => {
-                let width = other.primitive_width().unwrap_or_else(|| panic!("no column of a collection is {other}"));
-                let data = array.to_data();
-                self.buffer(&data.buffers()[0].as_slice()[data.offset() * width..][..data.len() * width]);
-            }
+            other => self.buffer(number_bytes(array).unwrap_or_else(|| panic!("no column of a collection is {other}"))),
         }
+    }
+
+    /// What [`Body::push`] makes of them as an array of lists.
+    fn push_vectors(&mut self, column: &'a VectorColumn, rows: usize) {
+        for len in [rows, column.data.len()] {
+            self.nodes.push(FieldNode::new(len as i64, 0));
+            self.part(Part::Bytes(&[]));
+        }
+        self.part(Part::Bytes(column.data.to_byte_slice()));
     }
 
     /// Offsets that begin at 0; where the values begin and end.
     fn offsets(&mut self, offsets: &[i32]) -> (usize, usize) {
         let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
         let bytes: Vec<u8> = offsets.iter().flat_map(|offset| (offset - first).to_le_bytes()).collect();
-        self.buffer(&bytes);
+        self.buffer(bytes.into());
         (first as usize, last as usize)
     }
 
-    fn buffer(&mut self, bytes: &[u8]) {
-        let start = self.bytes.len();
-        if self.codec == Codec::None || bytes.is_empty() {
-            self.bytes.extend_from_slice(bytes);
-        } else {
-            self.bytes.extend(compress_buffer(self.codec, bytes));
-        }
-        self.places.push(Buffer::new(start as i64, (self.bytes.len() - start) as i64));
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+    fn buffer(&mut self, bytes: ArrowBuffer) {
+        let packed = self.codec != Codec::None && !bytes.is_empty();
+        self.part(Part::Shared(if packed { compress_buffer(self.codec, &bytes).into() } else { bytes }));
+    }
+
+    fn part(&mut self, part: Part<'a>) {
+        let len = part.bytes().len();
+        self.places.push(Buffer::new(self.len as i64, len as i64));
+        self.len += len.next_multiple_of(8);
+        self.parts.push(part);
     }
 }

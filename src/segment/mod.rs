@@ -19,7 +19,7 @@ mod statistics;
 mod tests;
 mod versions;
 
-pub use arrow::{Block, read_stream, write_stream};
+pub use arrow::{Block, read_stream};
 pub(crate) use arrow::{batch_bytes, batch_of};
 pub use encoder::{Encoder, Piece, encode};
 pub use files::{FileKind, SegmentFile, StoredFile, decode, layout};
@@ -28,5 +28,6 @@ pub use keys::{KeyFilter, KeyRef, hash_int, hash_key, hash_text};
 #[cfg(feature = "server")]
 pub use layout::describe;
 pub use layout::{BlockRef, Blocks, Encoding, Group, Layout};
+pub use message::write_rows;
 pub use statistics::{Known, Range, Statistics};
 pub use versions::Versions;

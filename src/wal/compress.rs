@@ -44,7 +44,12 @@ pub struct Body {
 impl Body {
     /// None.
     pub fn empty() -> Self {
-        Self { codec: Codec::Plain, len: 0, bytes: Vec::new() }
+        Self::plain(Vec::new())
+    }
+
+    /// `bytes` as they are: right for floats, which hardly ever shrink.
+    pub fn plain(bytes: Vec<u8>) -> Self {
+        Self { codec: Codec::Plain, len: bytes.len(), bytes }
     }
 
     /// Packs `bytes` where that saves an eighth.
@@ -56,7 +61,7 @@ impl Body {
                 return Self { codec: Codec::Lz4, len, bytes: packed };
             }
         }
-        Self { codec: Codec::Plain, len, bytes }
+        Self::plain(bytes)
     }
 
     /// Its length, unpacked.
