@@ -29,6 +29,8 @@ use serde_json::{Value as Json, json};
 const DIM: usize = 384;
 const WRITES: usize = 640;
 const TOGETHER: usize = 64;
+/// As often as that 64 writers write together, and a bare file is appended to.
+const ROUNDS: usize = 8;
 const BATCH: usize = 1_000;
 const BATCHES: usize = 30;
 /// The segments that are merged, and their rows.
@@ -86,18 +88,36 @@ fn unit(random: &mut Random) -> f32 {
     (random.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
 }
 
-/// How often a second `bytes` can be appended and synced, with nothing around it.
-fn bare(directory: &Path, bytes: usize, times: usize) -> f64 {
-    let path = directory.join("bare");
-    let mut file = OpenOptions::new().create(true).append(true).open(&path).expect("the bare file is made");
-    let bytes = vec![7; bytes];
-    let start = Instant::now();
-    for _ in 0..times {
-        file.write_all(&bytes).and_then(|()| file.sync_data()).expect("the bare file is written");
+/// A bare file that is appended to and synced, with nothing around it.
+struct Bare {
+    file: std::fs::File,
+    path: PathBuf,
+    times: usize,
+    seconds: f64,
+}
+
+impl Bare {
+    fn new(directory: &Path) -> Self {
+        let path = directory.join("bare");
+        let file = OpenOptions::new().create(true).append(true).open(&path).expect("the bare file is made");
+        Self { file, path, times: 0, seconds: 0.0 }
     }
-    let rate = times as f64 / start.elapsed().as_secs_f64();
-    std::fs::remove_file(path).expect("the bare file goes");
-    rate
+
+    fn append(&mut self, bytes: usize, times: usize) {
+        let bytes = vec![7; bytes];
+        let start = Instant::now();
+        for _ in 0..times {
+            self.file.write_all(&bytes).and_then(|()| self.file.sync_data()).expect("the bare file is written");
+        }
+        self.times += times;
+        self.seconds += start.elapsed().as_secs_f64();
+    }
+
+    /// How many a second.
+    fn rate(self) -> f64 {
+        std::fs::remove_file(self.path).expect("the bare file goes");
+        self.times as f64 / self.seconds
+    }
 }
 
 /// The sample: filling, indexing, opening again.
@@ -124,55 +144,66 @@ async fn first_result(db: &Db, name: &str, dim: usize) -> Result<()> {
     Ok(())
 }
 
-/// Durable writes, each beside the bare append and sync of as many bytes, measured before and after.
+/// Durable writes, in turn with bare appends and syncs of as many bytes: how fast a disk syncs changes from one second to the next.
 async fn writes(directory: &Path) -> Result<Json> {
     let db = open(&directory.join("writes"), Options::default()).await?;
     let collection = db.create_collection("rows", spec("\"FLAT\"")).await?;
     let mut rows = Rows::new();
 
     let before = db.storage_bytes().await?;
-    let batches: Vec<Batch> = (0..BATCHES).map(|n| rows.batch(&collection, n * BATCH, BATCH)).collect();
-    let bytes = |after: u64, count: usize| (after - before) as usize / count;
-    let start = Instant::now();
+    collection.upsert(rows.batch(&collection, 0, BATCH)).await?;
+    let batch_bytes = (db.storage_bytes().await? - before) as usize;
+    let batches: Vec<Batch> = (1..=BATCHES).map(|n| rows.batch(&collection, n * BATCH, BATCH)).collect();
+    let (mut seconds, mut bare) = (0.0, Bare::new(directory));
     for batch in batches {
+        let start = Instant::now();
         collection.upsert(batch).await?;
+        seconds += start.elapsed().as_secs_f64();
+        bare.append(batch_bytes, 1);
     }
-    let batches_rate = BATCHES as f64 / start.elapsed().as_secs_f64();
-    let batch_bytes = bytes(db.storage_bytes().await?, BATCHES);
-    let bare_batches = bare(directory, batch_bytes, BATCHES);
+    let (batches_rate, bare_batches) = (BATCHES as f64 / seconds, bare.rate());
 
-    let singles: Vec<Batch> = (0..2 * WRITES).map(|n| rows.batch(&collection, 1_000_000 + n, 1)).collect();
-    let mut singles = singles.into_iter();
-    let start = Instant::now();
-    for batch in singles.by_ref().take(WRITES) {
+    let single_bytes = 4 * DIM + 400;
+    let singles: Vec<Batch> = (0..WRITES).map(|n| rows.batch(&collection, 1_000_000 + n, 1)).collect();
+    let (mut seconds, mut bare) = (0.0, Bare::new(directory));
+    for batch in singles {
+        let start = Instant::now();
         collection.upsert(batch).await?;
+        seconds += start.elapsed().as_secs_f64();
+        bare.append(single_bytes, 1);
     }
-    let alone = WRITES as f64 / start.elapsed().as_secs_f64();
-    let bare_singles = bare(directory, 4 * DIM + 400, WRITES);
+    let (alone, bare_singles) = (WRITES as f64 / seconds, bare.rate());
 
     // Each of 64 writers waits for its own row, then writes the next.
-    let mut shares: Vec<Vec<Batch>> = (0..TOGETHER).map(|_| Vec::new()).collect();
-    for (n, batch) in (0..WRITES * 4).map(|n| (n, rows.batch(&collection, 2_000_000 + n, 1))) {
-        shares[n % TOGETHER].push(batch);
+    let (mut seconds, mut bare) = (0.0, Bare::new(directory));
+    for round in 0..ROUNDS {
+        let mut shares: Vec<Vec<Batch>> = (0..TOGETHER).map(|_| Vec::new()).collect();
+        let first = 2_000_000 + round * WRITES;
+        for (n, batch) in (0..WRITES).map(|n| (n, rows.batch(&collection, first + n, 1))) {
+            shares[n % TOGETHER].push(batch);
+        }
+        let start = Instant::now();
+        let writers = shares.into_iter().map(|share| {
+            let collection = collection.clone();
+            tokio::spawn(async move {
+                for batch in share {
+                    collection.upsert(batch).await?;
+                }
+                Ok::<_, eddydb::base::Error>(())
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.expect("a writer ends")?;
+        }
+        seconds += start.elapsed().as_secs_f64();
+        bare.append(single_bytes, WRITES / ROUNDS);
     }
-    let start = Instant::now();
-    let writers = shares.into_iter().map(|share| {
-        let collection = collection.clone();
-        tokio::spawn(async move {
-            for batch in share {
-                collection.upsert(batch).await?;
-            }
-            Ok::<_, eddydb::base::Error>(())
-        })
-    });
-    for writer in writers.collect::<Vec<_>>() {
-        writer.await.expect("a writer ends")?;
-    }
-    let together = (WRITES * 4) as f64 / start.elapsed().as_secs_f64();
+    let together = (WRITES * ROUNDS) as f64 / seconds;
     db.close().await?;
     Ok(json!({
         "batch_rows_per_second": batches_rate * BATCH as f64, "bare_batch_rows_per_second": bare_batches * BATCH as f64,
-        "writes_per_second": alone, "writes_together_per_second": together, "bare_per_second": bare_singles,
+        "writes_per_second": alone, "bare_per_second": bare_singles,
+        "writes_together_per_second": together, "bare_beside_together_per_second": bare.rate(),
     }))
 }
 
@@ -327,6 +358,7 @@ async fn main() {
     let directory = PathBuf::from(directory);
     let told = match arguments.next().as_deref() {
         Some("compaction") => compaction(&directory).await,
+        Some("writes") => writes(&directory).await,
         _ => measure(sample, directory).await,
     };
     println!("{}", told.expect("the store works"));
