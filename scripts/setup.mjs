@@ -284,6 +284,14 @@ On Debian, as root: apt-get install chromium chromium-driver; elsewhere: npx pla
   if (driver) process.env.CHROMEDRIVER = driver;
 }
 
+/** A Firefox, installed where apt-get can; undefined where there is none: the tests that a Chromium has run do without a second browser. */
+export async function firefox() {
+  const named = process.env.EDDY_FIREFOX;
+  if (named && !executable(named)) throw new Problem(`EDDY_FIREFOX is ${named}, which is no program`);
+  const find = () => named || which('firefox-esr') || which('firefox');
+  return find() || ((await apt('firefox-esr')) ? find() : undefined);
+}
+
 /** The steps, in the order in which they need each other. */
 const steps = { packages: npmPackages, rust, 'rust-tools': rustTools, 'wasm-std': wasmStd, 'wasm-bindgen': wasmBindgen, browser };
 

@@ -7,7 +7,7 @@ import { brotliCompressSync, constants } from 'node:zlib';
 
 import { places } from './build.mjs';
 import { Problem, main, root, run } from './run.mjs';
-import { setup, toBuild, wasmEnv } from './setup.mjs';
+import { firefox as findFirefox, setup, toBuild, wasmEnv } from './setup.mjs';
 
 /** What the WebAssembly that a page downloads takes at most, compressed, in bytes. */
 const WASM_BYTES_MAX = 700_000;
@@ -55,8 +55,10 @@ function testFiles(kind) {
   });
 }
 
-const nodeTests = (kind, { concurrency = 1 } = {}) =>
-  counted(process.execPath, ['--test', '--test-reporter=spec', `--test-concurrency=${concurrency}`, ...testFiles(kind)], nodeCounts);
+const nodeTests = (kind, { concurrency = 1, only = () => true, env } = {}) => {
+  const options = ['--test', '--test-reporter=spec', `--test-concurrency=${concurrency}`];
+  return counted(process.execPath, [...options, ...testFiles(kind).filter(only)], nodeCounts, { env });
+};
 
 async function clippy() {
   return sum([
@@ -163,6 +165,21 @@ async function services() {
   return { ...sum(results), notRun: notRun.filter(Boolean).join('; ') || undefined };
 }
 
+/**
+ * The package and the stores of a browser in Firefox, by tests that Chromium has passed; where there is none and none can be had, they are
+ * not run, and said to be so.
+ */
+async function firefox() {
+  const program = await findFirefox();
+  if (!program) return { passed: 1, failed: 0, output: '', notRun: 'the tests in Firefox: there is none, and apt-get cannot install it' };
+  const env = { EDDY_FIREFOX: program };
+  const inFirefox = (path) => /(?:indexeddb|memory|package|tabs)\.test\.mjs$/.test(path);
+  return sum([
+    await counted(process.execPath, ['scripts/wasm-test.mjs'], cargoCounts, { env: { ...wasmEnv(), ...env } }),
+    await nodeTests('browser', { only: inFirefox, env }),
+  ]);
+}
+
 const phases = {
   repository: () => nodeTests('repository', { concurrency: 4 }),
   format: () => check('cargo', ['fmt', '--check']),
@@ -174,6 +191,7 @@ const phases = {
   node: () => nodeTests('node', { concurrency: 2 }),
   wasm,
   browser: () => nodeTests('browser'),
+  firefox,
   edge: () => nodeTests('edge'),
   packaging: () => nodeTests('packaging'),
   docs,

@@ -1,6 +1,6 @@
-// Runs the Rust tests of what only a browser has, in Chromium. Without arguments it is the whole command: it lets cargo build the tests
+// Runs the Rust tests of what only a browser has, in Chromium or in the Firefox that EDDY_FIREFOX names. Without arguments it is the whole command: it lets cargo build the tests
 // and run them with this same script as the runner, which is given the program. In place of a WebDriver it speaks the DevTools
-// protocol, which alone gives an origin a quota that tests can exceed. The tests run in what they ask for, a dedicated
+// protocol, which alone gives an origin of Chromium a quota that tests can exceed; Firefox takes a preference. The tests run in what they ask for, a dedicated
 // worker; output and result are those of `cargo test`.
 //
 // EDDY_CHROMIUM names the browser, else it is /usr/bin/chromium.
@@ -11,10 +11,12 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout } from 'node:timers/promises';
 
 import { buildSync } from 'esbuild';
 import { chromium } from 'playwright-core';
 
+import { startFirefox } from '../tests/support/firefox.mjs';
 import { root } from './run.mjs';
 import { findWasmBindgen } from './wasm.mjs';
 
@@ -68,20 +70,34 @@ if (!args[0]?.endsWith('.wasm')) {
 const { url, stop } = await serve(args);
 if (typeof url === 'number') process.exit(url);
 
-let passed = false;
-// A profile on disk: in a private one the file system of the origin is in memory.
-const profile = mkdtempSync(join(tmpdir(), 'eddy-wasm-test-'));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.EDDY_CHROMIUM || '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-});
-try {
+/** A Chromium and its page, which is at `url`. */
+async function inChromium(profile) {
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath: process.env.EDDY_CHROMIUM || '/usr/bin/chromium',
+    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  });
   const page = await context.newPage();
-  page.on('pageerror', (error) => console.error(error));
   const devtools = await context.newCDPSession(page);
   await page.goto(url, { waitUntil: 'commit' });
   // Only now: a navigation to another origin ends what an earlier session set.
   await devtools.send('Storage.overrideQuotaForOrigin', { origin: url, quotaSize: QUOTA_BYTES });
+  return { browser: context, page };
+}
+
+/** The same in Firefox, where an origin may have a fifth of what all may, in KiB. */
+async function inFirefox(profile) {
+  const browser = await startFirefox(process.env.EDDY_FIREFOX, profile, { 'dom.quotaManager.temporaryStorage.fixedLimit': (5 * QUOTA_BYTES) / 1024 });
+  const page = await browser.newPage();
+  await page.goto(url, { waitUntil: 'domcontentloaded' });
+  return { browser, page };
+}
+
+let passed = false;
+// A profile on disk: in a private one the file system of the origin is in memory.
+const profile = mkdtempSync(join(tmpdir(), 'eddy-wasm-test-'));
+const { browser, page } = await (process.env.EDDY_FIREFOX ? inFirefox(profile) : inChromium(profile));
+try {
+  page.on('pageerror', (error) => console.error(error));
   const read = () => page.evaluate(() => document.querySelector('#output')?.textContent ?? '');
   let [shown, quietSince, result] = [0, Date.now(), undefined];
   while (!result) {
@@ -95,11 +111,11 @@ try {
     result = /^test result: .*$/m.exec(output);
     if (result) process.stdout.write(output.slice(shown));
     else if (Date.now() - quietSince > LIMIT_SECONDS * 1000) throw new Error(`nothing was said for ${LIMIT_SECONDS} s`);
-    else await page.waitForTimeout(100);
+    else await setTimeout(100);
   }
   passed = result[0].startsWith('test result: ok');
 } finally {
-  await context.close();
+  await browser.close();
   stop();
   rmSync(profile, { recursive: true, force: true });
 }

@@ -1,4 +1,4 @@
-// A static file server and a Chromium for tests.
+// A static file server and a browser for tests: Chromium, or the Firefox that EDDY_FIREFOX names.
 
 import { spawn } from 'node:child_process';
 import { createReadStream, existsSync, statSync } from 'node:fs';
@@ -9,9 +9,14 @@ import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
 import { temporaryDirectory } from './files.mjs';
+import { launchFirefox } from './firefox.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const executablePath = process.env.EDDY_CHROMIUM || '/usr/bin/chromium';
+
+/** The Firefox that the tests run in, if they do. */
+export const firefox = process.env.EDDY_FIREFOX;
+
 const flags = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync',
@@ -57,8 +62,9 @@ export async function serveFiles(t, { directory = root, index = page, change, wa
   return `http://localhost:${server.address().port}/`;
 }
 
-/** A Chromium on a profile of its own, in a process group that can be killed whole. */
+/** A browser on a profile of its own, in a process group that can be killed whole. */
 export async function launch(t, profile = temporaryDirectory('eddy-browser-')) {
+  if (firefox) return launchFirefox(t, firefox, profile);
   const child = spawn(executablePath, [...flags, '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank'], {
     detached: true,
     stdio: ['ignore', 'ignore', 'pipe'],
