@@ -6,7 +6,7 @@ use super::{Collection, Hit, QueryRequest, SearchRequest, SearchResponse};
 use crate::base::{Error, Neighbor, Result, RowMask, SegmentId};
 use crate::distance::Metric;
 use crate::engine::{CollectionState, Slot, View};
-use crate::index::{Hnsw, Vectors, flat, stored};
+use crate::index::{SearchParams, Source, VectorIndex, Vectors, flat, stored};
 use crate::model::{DataType, Field, Key, META_COLUMN, PARTITION_COLUMN, Row, Value, column};
 use crate::query::{Access, Filter, SegmentSearch};
 use crate::segment::{BlockRef, Blocks, Segment};
@@ -61,6 +61,7 @@ struct Nearest<'a> {
     metric: Metric,
     k: usize,
     ef: usize,
+    params: SearchParams,
     exact: bool,
 }
 
@@ -70,18 +71,18 @@ impl Nearest<'_> {
         query
     }
 
-    /// The graph of a segment, where walking it is worth while.
-    fn graph<'a>(&self, segment: &'a Segment, admitted: usize) -> Option<&'a Hnsw> {
-        let graph = segment.index(self.field).and_then(|index| index.graph.as_ref());
+    /// The index of a segment, where using it is worth while.
+    fn index<'a>(&self, segment: &'a Segment, admitted: usize) -> Option<&'a VectorIndex> {
+        let index = segment.index(self.field).and_then(|index| index.built.as_ref()).filter(|index| !index.is_empty());
         let search = SegmentSearch {
             rows: segment.len(),
             admitted,
             k: self.k,
             ef: self.ef,
-            indexed: graph.is_some(),
+            indexed: index.is_some(),
             exact: self.exact,
         };
-        graph.filter(|_| self.apart && search.access() == Access::Graph)
+        index.filter(|_| search.access() == Access::Graph)
     }
 
     /// The nearest rows of a segment that has its vectors in memory.
@@ -103,9 +104,10 @@ impl Nearest<'_> {
         let mask = (count < segment.len()).then_some(admitted);
         let vectors = segment.vectors(self.field).expect("the caller knows that they are here");
         let mut scanned_from = 0;
-        if let Some(graph) = self.graph(segment, count) {
-            neighbors = graph.search(self.numbers(), self.k, self.ef, mask, vectors);
-            scanned_from = graph.len();
+        let source = Source::Floats(vectors);
+        if let Some(index) = self.index(segment, count) {
+            neighbors = index.search(self.query, self.k, &self.params, mask, &source);
+            scanned_from = index.len();
             response.segments_by_index += 1;
         } else {
             response.segments_by_scan += 1;
@@ -197,7 +199,7 @@ impl Collection {
         })
     }
 
-    /// The nearest rows of a segment whose vectors must be read: those of the graph's candidates, or all.
+    /// The nearest rows of a segment whose vectors must be read: those of the index's candidates, or all.
     async fn search_later(
         &self,
         segment: &Segment,
@@ -210,16 +212,16 @@ impl Collection {
         let wanted = |column: &str| column == nearest.field;
         let mut neighbors = Vec::new();
         let mut scanned_from = 0;
-        let graph = nearest.graph(segment, count);
+        let index = nearest.index(segment, count);
         let candidates =
-            graph.and_then(|graph| graph.candidates(nearest.numbers(), nearest.k, nearest.ef, mask).zip(Some(graph)));
-        if let Some((mut candidates, graph)) = candidates {
+            index.and_then(|index| index.candidates(nearest.query, nearest.k, &nearest.params, mask).zip(Some(index)));
+        if let Some((mut candidates, index)) = candidates {
             candidates.sort_unstable();
             let mut blocks = Blocks::default();
             let needs = segment.needs(&candidates, &wanted, &blocks);
             self.inner.shared.fetch(needs, &mut blocks, true).await?;
             neighbors = nearest.compare(segment, &candidates, &blocks);
-            scanned_from = graph.len();
+            scanned_from = index.len();
             response.segments_by_index += 1;
         } else {
             response.segments_by_scan += 1;
@@ -370,13 +372,15 @@ impl Collection {
         if request.ef == Some(0) {
             return Err(Error::invalid("ef 0; expected at least 1"));
         }
+        let ef = request.ef.unwrap_or(EF_MIN).max(k);
         let nearest = Nearest {
             field: &field.name,
             apart: field.is_apart(),
             query: &query,
             metric: self.spec().indexes[&field.name].metric,
             k,
-            ef: request.ef.unwrap_or(EF_MIN).max(k),
+            ef,
+            params: SearchParams { ef: Some(ef) },
             exact: request.exact,
         };
         let mut response = SearchResponse::default();

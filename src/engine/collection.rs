@@ -10,7 +10,7 @@ use super::{
     SyncPosition, View,
 };
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version};
-use crate::index::Insertion;
+use crate::index::Step;
 use crate::model::{Batch, Key};
 use crate::segment::{BlockRef, Blocks, FileKind, Group, Segment, Tombstone, hash_key};
 
@@ -689,7 +689,7 @@ impl CollectionState {
         self.slots.values().map(of_slot).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
-    /// Begins to add a row to an index that lags behind, and tells to which, of which segment. See [`Segment::begin_row`].
+    /// Begins a step of an index that lags behind, and tells of which, of which segment. See [`Segment::begin_row`].
     pub fn begin_row(&mut self, but: &[SegmentId]) -> Option<(SegmentId, usize)> {
         self.slots.iter_mut().filter(|(id, slot)| slot.segment.can_index() && !but.contains(id)).find_map(
             |(id, slot)| {
@@ -700,17 +700,17 @@ impl CollectionState {
         )
     }
 
-    /// Finds the neighbours of the row that was begun there.
-    pub fn look_up(&self, (segment, index): (SegmentId, usize)) -> Option<Insertion> {
+    /// Finds out what that step will write.
+    pub fn look_up(&self, (segment, index): (SegmentId, usize)) -> Option<Step> {
         self.slots.get(&segment)?.segment.look_up(index)
     }
 
-    /// Adds that row to its index; false, and nothing done, when the segment is shared by now.
-    pub fn insert(&mut self, (id, index): (SegmentId, usize), insertion: Insertion) -> bool {
+    /// Takes that step; false, and nothing done, when the segment is shared by now.
+    pub fn insert(&mut self, (id, index): (SegmentId, usize), step: Step) -> bool {
         let Some(segment) = self.slots.get_mut(&id).and_then(|slot| Arc::get_mut(&mut slot.segment)) else {
             return false;
         };
-        segment.insert(index, insertion);
+        segment.insert(index, step);
         if id != self.growing && !self.unflushed.contains_key(&id) {
             self.stale.insert(id);
         }

@@ -58,6 +58,18 @@ pub fn search(
     closest.into_sorted()
 }
 
+/// The `k` of `rows` closest to `query`, as [`search`] says. Panics when a row does not exist.
+pub fn among(vectors: Vectors<'_>, rows: &[u32], metric: Metric, query: &[f32], k: usize) -> Vec<Neighbor> {
+    let mut closest = TopK::new(k);
+    let mut measure = Measure::new(vectors, metric, query);
+    for block in rows.chunks(BLOCK) {
+        for (&row, &distance) in block.iter().zip(measure.gathered(block)) {
+            closest.push(Neighbor { row, distance });
+        }
+    }
+    closest.into_sorted()
+}
+
 /// Full-precision distances of one query to rows.
 pub(super) struct Measure<'a> {
     kernels: &'static Kernels,

@@ -4,12 +4,14 @@
 //! Rows are numbered from 0 in the order of insertion and never move or go away: a deleted row is one that the mask does not
 //! admit. What an index holds follows from the vectors alone, bit for bit, on every target: no clock, no randomness.
 
+mod any;
 pub mod flat;
 mod hnsw;
 mod spec;
 pub mod stored;
 mod vectors;
 
+pub use any::{SearchParams, Step, VectorIndex};
 pub use hnsw::{Hnsw, Insertion};
 pub use spec::{IndexKind, IndexSpec};
-pub use vectors::Vectors;
+pub use vectors::{Run, Source, Vectors};

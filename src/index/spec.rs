@@ -31,4 +31,9 @@ pub enum IndexKind {
 impl IndexKind {
     /// HNSW with the usual parameters.
     pub const HNSW: Self = Self::Hnsw { m: 16, ef_construction: 200 };
+
+    /// Whether there is something to build; else every search is a scan.
+    pub fn is_built(&self) -> bool {
+        !matches!(self, Self::Flat)
+    }
 }

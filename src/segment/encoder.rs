@@ -266,18 +266,18 @@ impl Encoder {
         (keys as u32, if dense { KeyFilter::default() } else { KeyFilter::new(&hashes) })
     }
 
-    /// The same of the graphs: as much as there is of each.
+    /// The same of the indexes: as much as there is of each.
     fn index_step(&mut self, segment: &Segment) -> Option<Option<Piece>> {
         loop {
             let index = segment.indexes().get(self.index.0)?;
-            let part = index.graph.as_ref().and_then(|graph| graph.part(self.index.1));
+            let part = index.built.as_ref().and_then(|built| built.part(self.index.1));
             if let Some(bytes) = part {
                 self.index.1 += 1;
                 self.bytes.extend(bytes);
                 return Some(None);
             }
             self.index = (self.index.0 + 1, 0);
-            if index.graph.is_some() {
+            if index.built.is_some() {
                 return Some(Some(self.take(FileKind::Index(index.field.clone()), true)));
             }
         }

@@ -9,7 +9,7 @@ use super::arrow::batch_of;
 use super::layout::{self, Layout};
 use super::{Segment, Tombstone, Versions};
 use crate::base::{Error, Result, SegmentId};
-use crate::index::{Hnsw, IndexSpec};
+use crate::index::{IndexSpec, VectorIndex};
 use crate::model::column::absent;
 use crate::model::{Batch, Key, Schema, VectorColumn, gather};
 
@@ -154,7 +154,7 @@ pub fn decode(
     if let Some((field, _)) = scalars.iter().find(|(field, array)| !field.is_nullable() && array.null_count() > 0) {
         return Err(missing(&format!("column {:?} without nulls", field.name())));
     }
-    let mut graphs = BTreeMap::new();
+    let mut built = BTreeMap::new();
     let mut vector_columns = Vec::new();
     for column in empty.vectors() {
         let group = group_of(&column.field).ok_or_else(|| missing(&format!("vectors {:?}", column.field)))?;
@@ -168,23 +168,21 @@ pub fn decode(
         if let Some((file, bytes)) =
             files.get(&FileKind::Index(column.field.clone())).and_then(|file| Some((&file.name, file.bytes.as_ref()?)))
         {
-            let graph = Hnsw::from_bytes(bytes).map_err(|error| error.context(file))?;
-            let spec = indexes.get(&column.field).map(|spec| spec.metric);
-            if graph.len() > rows || graph.dim() != column.dim || Some(graph.metric()) != spec {
+            let index = VectorIndex::from_bytes(bytes).map_err(|error| error.context(file))?;
+            let spec = indexes.get(&column.field);
+            if index.len() > rows || !spec.is_some_and(|spec| index.fits(spec, column.dim)) {
                 return Err(Error::corrupt(format!(
-                    "{file}: a graph of {} rows of {} dimensions by {:?}, over {rows} rows of {} by {spec:?}",
-                    graph.len(),
-                    graph.dim(),
-                    graph.metric(),
+                    "{file}: an index of {} rows; it does not fit {rows} rows of {} dimensions with {spec:?}",
+                    index.len(),
                     column.dim
                 )));
             }
-            graphs.insert(column.field.clone(), graph);
+            built.insert(column.field.clone(), index);
         }
         vector_columns.push(VectorColumn { data, ..column.clone() });
     }
     let scalars = batch_of(scalars, rows);
-    let segment = Segment::from_parts(id, schema, indexes, scalars, vector_columns, versions, graphs, deletes);
+    let segment = Segment::from_parts(id, schema, indexes, scalars, vector_columns, versions, built, deletes);
     segment.store(layout);
     Ok(segment)
 }

@@ -10,7 +10,7 @@ use super::files::floats;
 use super::layout::key_range;
 use super::{BlockRef, Blocks, FileKind, Group, KeyFilter, KeyRef, Known, Layout, Versions, hash_int, hash_text};
 use crate::base::{Lsn, SegmentId, Version};
-use crate::index::{Hnsw, IndexKind, IndexSpec, Insertion, Vectors};
+use crate::index::{IndexSpec, Run, Source, Step, VectorIndex, Vectors};
 use crate::model::batch::grow;
 use crate::model::gather;
 use crate::model::partition::PartitionColumn;
@@ -33,15 +33,15 @@ pub struct Tombstone {
     pub lsn: Lsn,
 }
 
-/// The index of one vector field of a segment: a graph over its first rows.
+/// The index of one vector field of a segment.
 #[derive(Debug, Clone)]
 pub struct FieldIndex {
     /// The vector field.
     pub field: String,
     /// What it is.
     pub spec: IndexSpec,
-    /// The graph; `None` for a flat index and while there are too few rows.
-    pub graph: Option<Hnsw>,
+    /// What was built over its first rows; `None` for kinds that are a scan, and while there are too few rows.
+    pub built: Option<VectorIndex>,
 }
 
 /// What is known of a segment that is in storage.
@@ -81,7 +81,7 @@ impl Segment {
             .iter()
             .map(|column| {
                 let spec = indexes[&column.field];
-                FieldIndex { field: column.field.clone(), spec, graph: None }
+                FieldIndex { field: column.field.clone(), spec, built: None }
             })
             .collect();
         Self {
@@ -97,7 +97,7 @@ impl Segment {
         }
     }
 
-    /// A segment of rows read or merged, with the graphs that were read with them (by field). Columns that are only in storage
+    /// A segment of rows read or merged, with the indexes that were read with them (by field). Columns that are only in storage
     /// are missing in `scalars`, or have no data.
     #[expect(clippy::too_many_arguments, reason = "the parts of a segment, named where they are made")]
     pub(crate) fn from_parts(
@@ -107,13 +107,13 @@ impl Segment {
         scalars: RecordBatch,
         vectors: Vec<VectorColumn>,
         versions: Versions,
-        mut graphs: BTreeMap<String, Hnsw>,
+        mut built: BTreeMap<String, VectorIndex>,
         deletes: Vec<Tombstone>,
     ) -> Self {
         assert_eq!(scalars.num_rows(), versions.len(), "a version for each row");
         let mut segment = Self::new(id, schema, indexes);
         for index in &mut segment.indexes {
-            index.graph = graphs.remove(&index.field);
+            index.built = built.remove(&index.field);
         }
         if scalars.num_rows() > 0 {
             segment.chunks.push((0, scalars));
@@ -626,70 +626,73 @@ impl Segment {
         vectors + (here + left) / self.len().max(1) + 32
     }
 
-    fn graphs(&self) -> impl Iterator<Item = Option<&Hnsw>> {
-        let graphs = self.indexes.iter().filter(|index| matches!(index.spec.kind, IndexKind::Hnsw { .. }));
-        graphs.filter(|_| self.len() >= INDEXED_ROWS_MIN).map(|index| index.graph.as_ref())
+    /// The indexes that there are to be, whether they were begun or not.
+    fn built(&self) -> impl Iterator<Item = Option<&VectorIndex>> {
+        let wanted = self.indexes.iter().filter(|index| index.spec.kind.is_built());
+        wanted.filter(|_| self.len() >= INDEXED_ROWS_MIN).map(|index| index.built.as_ref())
     }
 
     /// Rows that are to be in an index, over all indexes.
     pub fn rows_to_index(&self) -> usize {
-        self.graphs().count() * self.len()
+        self.built().count() * self.len()
     }
 
     /// Rows that their index does not cover yet, over all indexes.
     pub fn rows_unindexed(&self) -> usize {
-        self.graphs().map(|graph| self.len() - graph.map_or(0, Hnsw::len)).sum()
+        self.built().map(|index| self.len() - index.map_or(0, VectorIndex::len)).sum()
     }
 
-    /// Whether a step of indexing has something to do: rows that no index covers, and vectors in memory.
+    /// Whether a step of indexing has something to do: an index that lags behind, and vectors in memory.
     pub fn can_index(&self) -> bool {
-        self.rows_unindexed() > 0 && self.vectors.iter().all(|column| self.has_vectors(column))
+        self.built().any(|index| index.is_none_or(|index| index.has_work(self.len())))
+            && self.vectors.iter().all(|column| self.has_vectors(column))
     }
 
-    /// The index that lags behind, and the vectors of its field.
-    fn lagging(&mut self) -> Option<(usize, &mut FieldIndex, Vectors<'_>)> {
+    /// The vectors of a field in the form in which they are kept, when they are in memory.
+    pub fn source(&self, field: &str) -> Option<Source<'_>> {
+        source(&self.vectors, &self.chunks, self.len(), field)
+    }
+
+    /// Begins a step of an index that lags behind, and tells of which; `None` when none does. The step is done after
+    /// [`Self::look_up`], which takes nearly all of the time and changes nothing, and [`Self::insert`].
+    pub fn begin_row(&mut self) -> Option<usize> {
         let len = self.len();
         if len < INDEXED_ROWS_MIN {
             return None;
         }
-        let lagging = |(_, (index, column)): &(usize, (&mut FieldIndex, &VectorColumn))| {
-            matches!(index.spec.kind, IndexKind::Hnsw { .. })
-                && index.graph.as_ref().map_or(0, Hnsw::len) < len
-                && column.data.len() == len * column.dim
-        };
-        let (at, (index, column)) = self.indexes.iter_mut().zip(&self.vectors).enumerate().find(lagging)?;
-        Some((at, index, Vectors::new(&column.data, column.dim)))
+        for (at, index) in self.indexes.iter_mut().enumerate() {
+            let lags = index.built.as_ref().is_none_or(|built| built.has_work(len));
+            if !index.spec.kind.is_built() || !lags {
+                continue;
+            }
+            let Some(source) = source(&self.vectors, &self.chunks, len, &index.field) else { continue };
+            if index.built.is_none() {
+                let dim = self.schema.field(&index.field).and_then(|field| field.data_type.dim());
+                index.built = VectorIndex::new(&index.spec, dim.unwrap_or(0) as usize);
+            }
+            index.built.as_mut()?.begin(&source);
+            return Some(at);
+        }
+        None
     }
 
-    /// Begins to add a row to an index that lags behind, and tells which; `None` when none does. The row is in it after
-    /// [`Self::look_up`], which takes nearly all of the time and changes nothing, and [`Self::insert`].
-    pub fn begin_row(&mut self) -> Option<usize> {
-        let (at, index, vectors) = self.lagging()?;
-        let IndexKind::Hnsw { m, ef_construction } = index.spec.kind else { return None };
-        let metric = index.spec.metric;
-        let graph = index.graph.get_or_insert_with(|| Hnsw::new(vectors.dim, metric, m, ef_construction));
-        graph.begin(vectors.row(graph.len() as u32));
-        Some(at)
+    /// Finds out what the step that was begun of that index will write; `None` when its vectors are in memory no more.
+    pub fn look_up(&self, index: usize) -> Option<Step> {
+        let index = &self.indexes[index];
+        Some(index.built.as_ref()?.look_up(&self.source(&index.field)?))
     }
 
-    /// Finds the neighbours of the row that was begun in that index; `None` when its vectors are in memory no more.
-    pub fn look_up(&self, index: usize) -> Option<Insertion> {
-        let (graph, column) = (self.indexes[index].graph.as_ref()?, &self.vectors[index]);
-        let start = graph.len() * column.dim;
-        Some(graph.look_up(column.data.get(start..start + column.dim)?))
+    /// Takes that step.
+    pub fn insert(&mut self, index: usize, step: Step) {
+        self.indexes[index].built.as_mut().expect("the step was looked up in it").apply(step);
     }
 
-    /// Adds the row to that index.
-    pub fn insert(&mut self, index: usize, insertion: Insertion) {
-        self.indexes[index].graph.as_mut().expect("the row was looked up in it").insert(insertion);
-    }
-
-    /// Adds at most `rows_max` rows to the indexes; tells how many.
+    /// Takes at most `rows_max` steps of indexing; tells how many.
     pub fn index_some(&mut self, rows_max: usize) -> usize {
         for done in 0..rows_max {
             let Some(index) = self.begin_row() else { return done };
-            let Some(insertion) = self.look_up(index) else { return done };
-            self.insert(index, insertion);
+            let Some(step) = self.look_up(index) else { return done };
+            self.insert(index, step);
         }
         rows_max
     }
@@ -706,7 +709,7 @@ impl Segment {
             }
         }
         let vectors = self.vectors.iter().map(|column| column.data.capacity() * 4).sum();
-        let indexes = self.indexes.iter().filter_map(|index| index.graph.as_ref()).map(Hnsw::memory_bytes).sum();
+        let indexes = self.indexes.iter().filter_map(|index| index.built.as_ref()).map(VectorIndex::memory_bytes).sum();
         [rows, columns, vectors, indexes]
     }
 
@@ -721,5 +724,24 @@ impl Segment {
     /// All bytes held in memory.
     pub fn memory_bytes(&self) -> usize {
         self.memory().iter().sum()
+    }
+}
+
+/// The vectors of a field where they are in memory: see [`Segment::source`].
+fn source<'a>(
+    vectors: &'a [VectorColumn],
+    chunks: &'a [(usize, RecordBatch)],
+    rows: usize,
+    field: &str,
+) -> Option<Source<'a>> {
+    match vectors.iter().find(|column| column.field == field) {
+        Some(column) if column.data.len() == rows * column.dim => {
+            Some(Source::Floats(Vectors::new(&column.data, column.dim)))
+        }
+        Some(_) => None,
+        None => {
+            let run = |(start, chunk): &'a (usize, RecordBatch)| Run::new(*start, chunk.column_by_name(field)?);
+            chunks.iter().map(run).collect::<Option<_>>().map(Source::Columns)
+        }
     }
 }

@@ -1,0 +1,165 @@
+use super::{Hnsw, IndexKind, IndexSpec, Insertion, Source, Vectors};
+use crate::base::{Error, Neighbor, Result, RowMask};
+use crate::model::Value;
+
+/// How a search looks for candidates: each kind of index reads its own, and takes its usual number where nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SearchParams {
+    /// HNSW: how many candidates are kept.
+    pub ef: Option<usize>,
+}
+
+/// The index of one vector field of one segment, whatever its kind.
+///
+/// What every kind promises:
+/// - It covers the rows `0..len()`; whoever searches compares the rows after them one by one. `len()` may stay 0 until there are
+///   enough rows to learn from, and it never falls.
+/// - What it holds follows from the vectors alone, bit for bit, on every target: no clock, no randomness but fixed seeds, no sums of
+///   floats in an order that the target chooses. When a step is taken does not matter, only how many rows there are in the end.
+/// - It grows by steps, each of which takes about as long as one search with many candidates. [`Self::begin`] and [`Self::apply`] change
+///   it and are quick, [`Self::look_up`] takes nearly all of the time and lets others search meanwhile.
+/// - Rows are never taken out. A deleted row is one that the mask does not admit.
+/// - [`Self::part`] and [`Self::from_bytes`] are exact inverses; what is read may be wrong or hostile, and gives an error or an index
+///   that finds the wrong rows, never a panic, an endless loop, or an allocation that the bytes have not paid for.
+/// - Vectors are the segment's: they are handed in, and may be in storage. [`Self::candidates`] then names those worth reading.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum VectorIndex {
+    /// A graph.
+    Hnsw(Hnsw),
+}
+
+/// What a step will write, found out while the index stays as it is.
+#[derive(Debug)]
+pub enum Step {
+    /// A row of a graph.
+    Hnsw(Insertion),
+}
+
+impl VectorIndex {
+    /// An empty index of that kind over vectors of `dim` dimensions; `None` for kinds that are a scan.
+    pub fn new(spec: &IndexSpec, dim: usize) -> Option<Self> {
+        match spec.kind {
+            IndexKind::Flat => None,
+            IndexKind::Hnsw { m, ef_construction } => {
+                Some(Self::Hnsw(Hnsw::new(dim, spec.metric, m, ef_construction)))
+            }
+        }
+    }
+
+    /// How many rows it covers: rows `0..len`.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Hnsw(graph) => graph.len(),
+        }
+    }
+
+    /// Whether it covers no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there is a step to take when the segment has `rows` rows.
+    pub fn has_work(&self, rows: usize) -> bool {
+        self.len() < rows
+    }
+
+    /// Whether it was made for vectors like these, by such a spec's metric.
+    pub fn fits(&self, spec: &IndexSpec, dim: usize) -> bool {
+        match self {
+            Self::Hnsw(graph) => graph.dim() == dim && graph.metric() == spec.metric,
+        }
+    }
+
+    /// How many bytes are held, without the vectors.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Hnsw(graph) => graph.memory_bytes(),
+        }
+    }
+
+    /// Begins a step. `source` has all rows of the segment.
+    pub fn begin(&mut self, source: &Source<'_>) {
+        match self {
+            Self::Hnsw(graph) => graph.begin(floats(source).row(graph.len() as u32)),
+        }
+    }
+
+    /// Finds out what the step that was begun will write.
+    pub fn look_up(&self, source: &Source<'_>) -> Step {
+        match self {
+            Self::Hnsw(graph) => Step::Hnsw(graph.look_up(floats(source).row(graph.len() as u32))),
+        }
+    }
+
+    /// Takes the step. Panics when another was taken since it was looked up.
+    pub fn apply(&mut self, step: Step) {
+        match (self, step) {
+            (Self::Hnsw(graph), Step::Hnsw(insertion)) => graph.insert(insertion),
+        }
+    }
+
+    /// A part of its bytes, a few hundred KB at most; `None` after the last. Together they are what [`Self::from_bytes`] opens.
+    pub fn part(&self, part: usize) -> Option<Vec<u8>> {
+        match self {
+            Self::Hnsw(graph) => graph.part(part),
+        }
+    }
+
+    /// Opens an index of any kind: its first eight bytes tell which.
+    ///
+    /// # Errors
+    /// `Unsupported` for another version, `Corrupt` with the offset for anything else. Allocates no more than a small multiple of
+    /// `bytes.len()`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        match bytes.get(..8) {
+            Some(b"EDDYHNSW") => Hnsw::from_bytes(bytes).map(Self::Hnsw),
+            _ => Err(Error::corrupt("at byte 0: no index (EDDYHNSW)")),
+        }
+    }
+
+    /// The `k` rows closest to `query` that were found among those covered, closest first; distances are exact. Only rows that `mask`
+    /// admits, when there is one. Panics when the query is not of the field's form and dimension.
+    pub fn search(
+        &self,
+        query: &Value,
+        k: usize,
+        params: &SearchParams,
+        mask: Option<&RowMask>,
+        source: &Source<'_>,
+    ) -> Vec<Neighbor> {
+        match self {
+            Self::Hnsw(graph) => {
+                graph.search(numbers(query), k, params.ef.unwrap_or(k), mask, floats(source))
+            }
+        }
+    }
+
+    /// The covered rows among which [`Self::search`] takes the closest by their vectors, in no order, for a caller who must read these
+    /// first; `None` when all admitted ones should be compared.
+    pub fn candidates(
+        &self,
+        query: &Value,
+        k: usize,
+        params: &SearchParams,
+        mask: Option<&RowMask>,
+    ) -> Option<Vec<u32>> {
+        match self {
+            Self::Hnsw(graph) => graph.candidates(numbers(query), k, params.ef.unwrap_or(k), mask),
+        }
+    }
+}
+
+fn floats<'a>(source: &Source<'a>) -> Vectors<'a> {
+    match source {
+        Source::Floats(vectors) => *vectors,
+        Source::Columns(_) => unreachable!("a graph is for floats"),
+    }
+}
+
+fn numbers(query: &Value) -> &[f32] {
+    match query {
+        Value::Vector(numbers) => numbers,
+        _ => unreachable!("the query is of the field's form"),
+    }
+}
