@@ -20,6 +20,8 @@ pub enum Isa {
     Avx512,
     /// AVX-512 F, BW and VNNI.
     Avx512Vnni,
+    /// AVX-512 F, BW, VL, VNNI and VPOPCNTDQ.
+    Avx512Popcnt,
 }
 
 /// Query, data, numbers of rows, results.
@@ -40,6 +42,7 @@ pub struct Kernels {
     pub(super) dot_gather: Gather<f32, f32, f32>,
     pub(super) l2_gather: Gather<f32, f32, f32>,
     pub(super) dot_codes_gather: Gather<i8, u8, i32>,
+    pub(super) dot_bits_gather: Gather<[u64; 4], u8, i32>,
 }
 
 static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
@@ -112,5 +115,14 @@ impl Kernels {
     pub fn dot_codes_gather(&self, query: &[i8], codes: &[u8], rows: &[u32], out: &mut [i32]) {
         assert_eq!(rows.len(), out.len(), "one result a row");
         (self.dot_codes_gather)(query, codes, rows, out);
+    }
+
+    /// The sum of those of the query's numbers at whose places a row has a bit, for each of `rows` of `codes`: rows of 8 bytes for each
+    /// element of `query`, bit `n % 8` of byte `n / 8` for number `n`. An element has 64 numbers of -8 to 7 in two's complement, bit
+    /// `n % 64` of each, lowest first. Panics as [`Kernels::dot_gather`] does.
+    #[inline]
+    pub fn dot_bits_gather(&self, query: &[[u64; 4]], codes: &[u8], rows: &[u32], out: &mut [i32]) {
+        assert_eq!(rows.len(), out.len(), "one result a row");
+        (self.dot_bits_gather)(query, codes, rows, out);
     }
 }

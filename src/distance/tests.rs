@@ -159,6 +159,40 @@ fn codes_are_exact_at_every_length_and_start() {
     }
 }
 
+#[test]
+fn bits_are_exact_at_every_length_and_start() {
+    for kernels in Kernels::available() {
+        let mut random = Seeded(3);
+        for words in (0..20).chain([63, 64, 65, 512]) {
+            for start in [0, 1, 7] {
+                let rows = 5;
+                let mut word = || random.next() << 40 ^ random.next() << 20 ^ random.next();
+                let mut query: Vec<[u64; 4]> = (0..words).map(|_| [word(), word(), word(), word()]).collect();
+                let mut data: Vec<u8> = (0..start + rows * words * 8).map(|_| word() as u8).collect();
+                if start == 7 {
+                    // The least sum that there is.
+                    query.fill([0, 0, 0, u64::MAX]);
+                    data.fill(255);
+                }
+                let data = &data[start..];
+                let number = |n: usize| {
+                    let [one, two, four, eight] = query[n / 64].map(|plane| (plane >> (n % 64) & 1) as i32);
+                    one + 2 * two + 4 * four - 8 * eight
+                };
+                let expected = |row: usize| -> i32 {
+                    let row = &data[row * words * 8..][..words * 8];
+                    (0..words * 64).map(|n| if row[n / 8] >> (n % 8) & 1 == 1 { number(n) } else { 0 }).sum()
+                };
+                let numbers: Vec<u32> = (0..rows as u32).rev().chain([2, 2]).collect();
+                let mut found = vec![i32::MIN; numbers.len()];
+                kernels.dot_bits_gather(&query, data, &numbers, &mut found);
+                let truth: Vec<i32> = numbers.iter().map(|&n| expected(n as usize)).collect();
+                assert_eq!(found, truth, "{:?}, {words} words, start {start}", kernels.isa());
+            }
+        }
+    }
+}
+
 #[cfg(native)]
 #[test]
 fn a_row_outside_the_data_is_refused() {
@@ -171,6 +205,7 @@ fn a_row_outside_the_data_is_refused() {
             outside(&mut || kernels.dot_gather(&[0.0; 9], &data, &[0, row], &mut [0.0; 2]));
             outside(&mut || kernels.l2_gather(&[0.0; 9], &data, &[row, 0], &mut [0.0; 2]));
             outside(&mut || kernels.dot_codes_gather(&[0; 9], &codes, &[row], &mut [0; 1]));
+            outside(&mut || kernels.dot_bits_gather(&[[0; 4]], &codes, &[row], &mut [0; 1]));
         }
     }
 }

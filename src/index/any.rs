@@ -41,9 +41,7 @@ impl VectorIndex {
     pub fn new(spec: &IndexSpec, dim: usize) -> Option<Self> {
         match spec.kind {
             IndexKind::Flat => None,
-            IndexKind::Hnsw { m, ef_construction } => {
-                Some(Self::Hnsw(Hnsw::new(dim, spec.metric, m, ef_construction)))
-            }
+            IndexKind::Hnsw { m, ef_construction } => Some(Self::Hnsw(Hnsw::new(dim, spec.metric, m, ef_construction))),
         }
     }
 
@@ -129,9 +127,7 @@ impl VectorIndex {
         source: &Source<'_>,
     ) -> Vec<Neighbor> {
         match self {
-            Self::Hnsw(graph) => {
-                graph.search(numbers(query), k, params.ef.unwrap_or(k), mask, floats(source))
-            }
+            Self::Hnsw(graph) => graph.search(numbers(query), k, params.ef.unwrap_or(k), mask, floats(source)),
         }
     }
 

@@ -1,7 +1,8 @@
 use std::ops::Range;
 
+use super::Factors;
 use crate::base::Result;
-use crate::base::codec::{Reader, Write as _};
+use crate::base::codec::Reader;
 use crate::distance::{AlignedVec, Kernels, Metric};
 
 /// Codes are padded with zeros to whole cache lines: no kernel has a tail, no row straddles a line.
@@ -13,15 +14,6 @@ const ROW_LEVELS: i8 = 63;
 const QUERY_LEVELS: i8 = 127;
 /// What is added to a row's codes, so that they are not negative.
 const ZERO: i8 = 64;
-
-/// What turns an integer product into a distance: `left.offset + right.offset - left.scale * right.scale * product`.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct Factors {
-    /// L2: the quantization step times the square root of 2. IP: the step. COSINE: one over the length of the code.
-    scale: f32,
-    /// L2: the squared length of the decoded vector. IP: 0. COSINE: a half (0 and 1/2 for the zero vector's scale and offset).
-    offset: f32,
-}
 
 /// An encoded query, or a row taken out for use as one.
 #[derive(Debug, Clone, Default)]
@@ -123,6 +115,18 @@ impl Sq8 {
         };
     }
 
+    /// The bytes of a code.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Writes the code of a row that is kept elsewhere, `stride` bytes; gives its step. For [`Metric::Ip`].
+    pub(crate) fn encode_row(&self, vector: &[f32], code: &mut [u8], query: &mut Query) -> f32 {
+        self.quantize(vector, ROW_LEVELS, query);
+        code.iter_mut().zip(&*query.code).for_each(|(code, &signed)| *code = (signed + ZERO) as u8);
+        query.factors.scale
+    }
+
     fn code(&self, row: u32) -> &[u8] {
         &self.codes[row as usize * self.stride..][..self.stride]
     }
@@ -176,10 +180,7 @@ impl Sq8 {
 
     /// What goes with the codes, `[rows, 2]`: f32 scale, f32 offset.
     pub fn write_factors(&self, bytes: &mut Vec<u8>, rows: Range<usize>) {
-        for factors in &self.factors[rows] {
-            bytes.put_f32(factors.scale);
-            bytes.put_f32(factors.offset);
-        }
+        self.factors[rows].iter().for_each(|factors| factors.write(bytes));
     }
 
     /// Reads `rows` rows of which all codes were written, then all factors.
@@ -189,26 +190,25 @@ impl Sq8 {
     pub fn read_from(reader: &mut Reader<'_>, dim: usize, metric: Metric, rows: usize) -> Result<Self> {
         let mut read = Self::new(dim, metric);
         let codes = reader.bytes(rows.saturating_mul(read.stride))?;
-        let factors = reader.bytes(rows.saturating_mul(8))?;
         read.codes.grow(codes.len());
         for (to, &from) in read.codes.iter_mut().zip(codes) {
             *to = from.clamp(1, 127);
         }
-        read.factors = factors
-            .chunks_exact(8)
-            .map(|pair| Factors {
-                scale: f32::from_le_bytes([pair[0], pair[1], pair[2], pair[3]]),
-                offset: f32::from_le_bytes([pair[4], pair[5], pair[6], pair[7]]),
-            })
-            .collect();
+        read.factors = Factors::read(reader, rows)?;
         Ok(read)
     }
 }
 
-impl Factors {
-    #[inline]
-    fn distance(self, other: Self, product: i32) -> f32 {
-        self.offset + other.offset - self.scale * other.scale * product as f32
+impl Query {
+    /// The value of one step. For [`Metric::Ip`].
+    pub(crate) fn step(&self) -> f32 {
+        self.factors.scale
+    }
+
+    /// The products with rows that are kept elsewhere, in steps of both.
+    pub(crate) fn products(&self, kernels: &Kernels, codes: &[u8], rows: &[u32], products: &mut [i32]) {
+        kernels.dot_codes_gather(&self.code, codes, rows, products);
+        products.iter_mut().for_each(|product| *product -= self.bias);
     }
 }
 

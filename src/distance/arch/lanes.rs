@@ -236,6 +236,43 @@ pub(super) unsafe fn gather_codes<C: Codes>(query: &[i8], data: &[u8], numbers: 
     }
 }
 
+/// The sum of the query's numbers where the row has a bit. The compiler makes of it what the instruction set has for counting.
+///
+/// # Safety
+/// The row has `8 * query.len()` readable bytes.
+#[inline(always)]
+unsafe fn bits(query: &[[u64; 4]], row: *const u8) -> i32 {
+    let mut sums = [0u64; 4];
+    for (at, planes) in query.iter().enumerate() {
+        // SAFETY: the caller's.
+        let word = u64::from_le(unsafe { row.add(at * 8).cast::<u64>().read_unaligned() });
+        for (sum, plane) in sums.iter_mut().zip(planes) {
+            *sum += u64::from((word & plane).count_ones());
+        }
+    }
+    let [one, two, four, eight] = sums.map(|sum| sum as i32);
+    one + 2 * two + 4 * four - 8 * eight
+}
+
+/// # Safety
+/// The instruction set of `C`; `numbers` and `out` have the same length. Row numbers are checked here.
+#[inline(always)]
+pub(super) unsafe fn gather_bits<C: Codes>(query: &[[u64; 4]], data: &[u8], numbers: &[u32], out: &mut [i32]) {
+    debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
+    let width = query.len() * 8;
+    check_rows(numbers, width, data.len());
+    let row = |number: u32| data.as_ptr().wrapping_add(number as usize * width);
+    for (at, (out, &number)) in out.iter_mut().zip(numbers).enumerate() {
+        // SAFETY: every row was checked to lie within `data`.
+        unsafe {
+            if let Some(&ahead) = numbers.get(at + 8) {
+                (0..width).step_by(64).for_each(|line| C::prefetch(row(ahead).wrapping_add(line)));
+            }
+            *out = bits(query, row(number));
+        }
+    }
+}
+
 /// Panics when a row of `dim` elements does not lie within `len` elements.
 #[inline(always)]
 fn check_rows(numbers: &[u32], dim: usize, len: usize) {
@@ -287,6 +324,12 @@ macro_rules! kernels {
                 unsafe { lanes::gather_codes::<$codes>(query, data, rows, out) }
             }
 
+            #[target_feature(enable = $features)]
+            unsafe fn dot_bits_gather(query: &[[u64; 4]], data: &[u8], rows: &[u32], out: &mut [i32]) {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::gather_bits::<$codes>(query, data, rows, out) }
+            }
+
             // SAFETY of all: `available` hands this table out only where the processor has the instruction set.
             $crate::distance::Kernels {
                 isa: $isa,
@@ -304,6 +347,8 @@ macro_rules! kernels {
                 l2_gather: |query, data, rows, out| unsafe { l2_gather(query, data, rows, out) },
                 // SAFETY: as above.
                 dot_codes_gather: |query, data, rows, out| unsafe { dot_codes_gather(query, data, rows, out) },
+                // SAFETY: as above.
+                dot_bits_gather: |query, data, rows, out| unsafe { dot_bits_gather(query, data, rows, out) },
             }
         };
     };

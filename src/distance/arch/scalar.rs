@@ -11,6 +11,11 @@ pub(in super::super) static KERNELS: Kernels = Kernels {
     dot_gather: |query, data, rows, out| gather(query, data, rows, out, dot),
     l2_gather: |query, data, rows, out| gather(query, data, rows, out, l2),
     dot_codes_gather: |query, data, rows, out| gather(query, data, rows, out, dot_codes),
+    dot_bits_gather: |query, data, rows, out| {
+        for (out, &row) in out.iter_mut().zip(rows) {
+            *out = dot_bits(query, &data[row as usize * query.len() * 8..][..query.len() * 8]);
+        }
+    },
 };
 
 fn dot(left: &[f32], right: &[f32]) -> f32 {
@@ -23,6 +28,14 @@ fn l2(left: &[f32], right: &[f32]) -> f32 {
 
 fn dot_codes(query: &[i8], row: &[u8]) -> i32 {
     query.iter().zip(row).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+}
+
+fn dot_bits(query: &[[u64; 4]], row: &[u8]) -> i32 {
+    let number = |n: usize| {
+        let [one, two, four, eight] = query[n / 64].map(|plane| (plane >> (n % 64) & 1) as i32);
+        one + 2 * two + 4 * four - 8 * eight
+    };
+    (0..row.len() * 8).filter(|n| row[n / 8] >> (n % 8) & 1 == 1).map(number).sum()
 }
 
 fn each_row<T>(query: &[f32], rows: &[f32], out: &mut [T], kernel: impl Fn(&[f32], &[f32]) -> T) {

@@ -1,12 +1,20 @@
-//! AVX2 with FMA, AVX-VNNI, AVX-512 and AVX-512 with VNNI.
+//! AVX2 with FMA, AVX-VNNI, AVX-512, AVX-512 with VNNI, and that with a count of bits.
 
 use super::super::Kernels;
 
 /// Fastest first.
 pub(super) fn available() -> impl DoubleEndedIterator<Item = &'static Kernels> {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx2 =
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("popcnt");
     let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
     [
+        (
+            avx512
+                && is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vpopcntdq"),
+            &avx512_popcnt::KERNELS,
+        ),
         (avx512 && is_x86_feature_detected!("avx512vnni"), &avx512_vnni::KERNELS),
         (avx512, &avx512::KERNELS),
         (avx2 && is_x86_feature_detected!("avxvnni"), &avx_vnni::KERNELS),
@@ -22,7 +30,7 @@ mod avx2 {
     use super::super::lanes::{Codes, Floats, kernels};
     use crate::distance::Isa;
 
-    kernels!(Isa::Avx2, "avx2,fma", __m256, Bytes);
+    kernels!(Isa::Avx2, "avx2,fma,popcnt", __m256, Bytes);
 
     // SAFETY of all methods here and below: the traits' callers have the instruction set and the readable elements.
     impl Floats for __m256 {
@@ -122,7 +130,7 @@ mod avx_vnni {
     use super::avx2;
     use crate::distance::Isa;
 
-    kernels!(Isa::AvxVnni, "avx2,fma,avxvnni", __m256, Bytes);
+    kernels!(Isa::AvxVnni, "avx2,fma,popcnt,avxvnni", __m256, Bytes);
 
     struct Bytes;
 
@@ -170,7 +178,7 @@ mod avx512 {
     use super::super::lanes::{Codes, Floats, kernels};
     use crate::distance::Isa;
 
-    kernels!(Isa::Avx512, "avx2,fma,avx512f,avx512bw", __m512, Bytes);
+    kernels!(Isa::Avx512, "avx2,fma,popcnt,avx512f,avx512bw", __m512, Bytes);
 
     impl Floats for __m512 {
         const LANES: usize = 16;
@@ -260,9 +268,9 @@ mod avx512_vnni {
     use super::super::lanes::{Codes, kernels};
     use crate::distance::Isa;
 
-    kernels!(Isa::Avx512Vnni, "avx2,fma,avx512f,avx512bw,avx512vnni", __m512, Bytes);
+    kernels!(Isa::Avx512Vnni, "avx2,fma,popcnt,avx512f,avx512bw,avx512vnni", __m512, Bytes);
 
-    struct Bytes;
+    pub(super) struct Bytes;
 
     impl Codes for Bytes {
         const LANES: usize = 64;
@@ -299,4 +307,14 @@ mod avx512_vnni {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
     }
+}
+
+mod avx512_popcnt {
+    use std::arch::x86_64::__m512;
+
+    use super::super::lanes::kernels;
+    use super::avx512_vnni::Bytes;
+    use crate::distance::Isa;
+
+    kernels!(Isa::Avx512Popcnt, "avx2,fma,popcnt,avx512f,avx512bw,avx512vl,avx512vnni,avx512vpopcntdq", __m512, Bytes);
 }
