@@ -40,8 +40,22 @@ export interface Conditions {
   ifVersion?: string | readonly (string | null)[];
 }
 
+/** The values of template parameters: of `{name}` in a filter. They are values and never read as an expression, so they need no escaping. */
+export type FilterParams = { readonly [name: string]: FilterParam | readonly FilterParam[] };
+
+/** A value of a template parameter. */
+export type FilterParam = boolean | number | bigint | string;
+
+/** Which rows. */
+export interface FilterOptions {
+  /** Rows for which this expression is true, such as `done == false and year > {year}`. All when left out. */
+  filter?: string;
+  /** What `{name}` stands for in it. */
+  filterParams?: FilterParams;
+}
+
 /** Rows to delete. */
-export type DeleteTarget<S extends Schema> = { keys: readonly KeyInput<S>[] } | { filter: string };
+export type DeleteTarget<S extends Schema> = { keys: readonly KeyInput<S>[] } | { filter: string; filterParams?: FilterParams };
 
 /** One of the operations of a batch. */
 export type Operation<S extends Schema> = Conditions &
@@ -69,9 +83,7 @@ export interface OutputOptions<S extends Schema, F extends readonly string[] | u
 }
 
 /** A scan of rows. */
-export interface QueryRequest<S extends Schema, F extends readonly string[] | undefined> extends OutputOptions<S, F> {
-  /** Rows for which this expression is true, such as `done == false and year > 1999`. All when left out. */
-  filter?: string;
+export interface QueryRequest<S extends Schema, F extends readonly string[] | undefined> extends OutputOptions<S, F>, FilterOptions {
   /** At most this many. */
   limit?: number;
   /** After leaving out this many. */
@@ -79,7 +91,7 @@ export interface QueryRequest<S extends Schema, F extends readonly string[] | un
 }
 
 /** A search for the nearest rows. */
-export interface SearchRequest<S extends Schema, F extends readonly string[] | undefined> extends OutputOptions<S, F> {
+export interface SearchRequest<S extends Schema, F extends readonly string[] | undefined> extends OutputOptions<S, F>, FilterOptions {
   /** The query, as the field has its vectors: as many finite numbers, bytes of bits, or a sparse vector. */
   vector: QueryInput<S>;
   /** The vector field; needed when there are several. */
@@ -88,8 +100,6 @@ export interface SearchRequest<S extends Schema, F extends readonly string[] | u
   limit?: number;
   /** After leaving out this many. */
   offset?: number;
-  /** Among rows for which this expression is true. */
-  filter?: string;
   /** HNSW's candidate list; larger finds more and takes longer. Default `max(limit + offset, 64)`. */
   ef?: number;
   /** Scan every row instead of using the index. */
@@ -257,7 +267,7 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   }
 
   /** How many rows a filter selects; all of them without one. */
-  async count(options: { filter?: string } & TimeOptions & PartitionOptions = {}): Promise<number> {
+  async count(options: FilterOptions & TimeOptions & PartitionOptions = {}): Promise<number> {
     const { at, ...rest } = options;
     return decode(await this.#read('count', encode(rest), at)) as number;
   }

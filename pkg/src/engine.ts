@@ -234,8 +234,9 @@ export class Engine {
         if (!Array.isArray(partitions)) {
           throw new EddyError('invalid_argument', `partitions: an array of names expected, got ${typeof partitions}`);
         }
-        const names = partitions.map((name) => textOf('partitions', name));
-        return encode(await this.#collection(target!).count(filter === undefined ? undefined : textOf('filter', filter), names));
+        for (const name of partitions) textOf('partitions', name);
+        if (filter !== undefined) textOf('filter', filter);
+        return encode(await this.#collection(target!).count(body!));
       }
       case 'compact': {
         const collection = this.#collection(target!);

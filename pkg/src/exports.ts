@@ -1,5 +1,5 @@
 export type {
-  ChangeEvent, Collection, Conditions, DeleteTarget, Hit, Operation, OutputOptions, QueryRequest, SearchRequest, SearchResponse, Snapshot,
+  ChangeEvent, Collection, Conditions, DeleteTarget, FilterOptions, FilterParam, FilterParams, Hit, Operation, OutputOptions, QueryRequest, SearchRequest, SearchResponse, Snapshot,
   TimeOptions, WriteOptions, WriteResponse,
 } from './collection.js';
 export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, MemoryUse, OpenOptions, ProgressEvent } from './database.js';

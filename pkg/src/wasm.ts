@@ -25,7 +25,7 @@ export interface WasmCollection {
   release(): void;
   get(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   query(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
-  count(filter: string | null | undefined, partitions: readonly string[]): Promise<number>;
+  count(request: Uint8Array): Promise<number>;
   search(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   flush(): Promise<void>;
   beginCompaction(): Promise<void>;

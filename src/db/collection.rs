@@ -224,8 +224,13 @@ impl Collection {
 
     /// The same in these partitions; in all when none is named.
     pub async fn count_within(&self, filter: Option<&str>, partitions: &[String]) -> Result<usize> {
+        self.count_of(&QueryRequest::of(filter, partitions)).await
+    }
+
+    /// How many rows the filter of a query selects in its partitions; nothing else of it counts.
+    pub async fn count_of(&self, request: &QueryRequest) -> Result<usize> {
         self.count_call();
-        self.read_count(filter, partitions, &self.view(View::NOW)).await
+        self.read_count(request, &self.view(View::NOW)).await
     }
 
     /// The nearest rows.

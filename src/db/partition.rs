@@ -244,6 +244,7 @@ impl Collection {
                 }
             }
             Target::Filter(text) => Filter::parse(&text, schema)?,
+            Target::FilterWith(text, parameters) => Filter::parse_with(&text, schema, &parameters)?,
         };
         Ok(Step::DeleteWhere(Box::new(match names {
             Some(names) => Filter::within(Some(filter), &names),

@@ -6,6 +6,7 @@ use super::Written;
 use crate::base::{Error, Lsn, Result, Timestamp, Version};
 use crate::engine::RequestId;
 use crate::model::{Batch, Key, Row, Value};
+use crate::query::Parameters;
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -40,7 +41,9 @@ impl Operation {
         let keys = match self {
             Self::Insert(batch) | Self::Upsert(batch) => batch.keys(),
             Self::Delete(Target::Keys(keys)) => keys.clone(),
-            Self::Delete(Target::Filter(_)) => return Err(Error::invalid("a delete by filter takes no versions")),
+            Self::Delete(Target::Filter(_) | Target::FilterWith(..)) => {
+                return Err(Error::invalid("a delete by filter takes no versions"));
+            }
         };
         if keys.len() != versions.len() {
             return Err(Error::invalid(format!("{} versions for {} rows", versions.len(), keys.len())));
@@ -56,7 +59,7 @@ impl Operation {
         let len = match self {
             Self::Insert(batch) | Self::Upsert(batch) => batch.len(),
             Self::Delete(Target::Keys(keys)) => keys.len(),
-            Self::Delete(Target::Filter(_)) => 0,
+            Self::Delete(Target::Filter(_) | Target::FilterWith(..)) => 0,
         };
         let version = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
         match (if_absent, if_version) {
@@ -125,6 +128,8 @@ pub enum Target {
     Keys(Vec<Key>),
     /// The rows for which this expression is true.
     Filter(String),
+    /// The same, with what `{name}` stands for in it.
+    FilterWith(String, Parameters),
 }
 
 /// A scan of rows, in order of primary key.
@@ -132,6 +137,8 @@ pub enum Target {
 pub struct QueryRequest {
     /// Rows for which this is true; all with `None`.
     pub filter: Option<String>,
+    /// What `{name}` stands for in it.
+    pub filter_params: Parameters,
     /// In these partitions; in all when none is named.
     pub partitions: Vec<String>,
     /// Fields to return; every scalar field with `None`, vectors only when named, `*` for all; `$version` is the row's version as
@@ -141,6 +148,12 @@ pub struct QueryRequest {
     pub limit: Option<usize>,
     /// After leaving out this many.
     pub offset: usize,
+}
+
+impl QueryRequest {
+    pub(super) fn of(filter: Option<&str>, partitions: &[String]) -> Self {
+        Self { filter: filter.map(str::to_owned), partitions: partitions.to_vec(), ..Self::default() }
+    }
 }
 
 /// A search for the nearest rows.
@@ -156,6 +169,8 @@ pub struct SearchRequest {
     pub offset: usize,
     /// Among rows for which this is true.
     pub filter: Option<String>,
+    /// What `{name}` stands for in it.
+    pub filter_params: Parameters,
     /// In these partitions; in all when none is named.
     pub partitions: Vec<String>,
     /// As in [`QueryRequest`].

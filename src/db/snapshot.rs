@@ -74,7 +74,12 @@ impl Snapshot {
 
     /// As [`Collection::count_within`], of partitions that there are now.
     pub async fn count_within(&self, filter: Option<&str>, partitions: &[String]) -> Result<usize> {
-        self.collection.read_count(filter, partitions, &self.collection.view(self.view)).await
+        self.count_of(&QueryRequest::of(filter, partitions)).await
+    }
+
+    /// As [`Collection::count_of`], of partitions that there are now.
+    pub async fn count_of(&self, request: &QueryRequest) -> Result<usize> {
+        self.collection.read_count(request, &self.collection.view(self.view)).await
     }
 
     /// As [`Collection::search`].

@@ -1,9 +1,12 @@
 use serde_json::Value as Json;
 
-use super::expression::{Arithmetic, Column, Comparison, Containment, Kind, Literal, Operand, Path, Predicate, Step};
+use super::expression::{
+    Arithmetic, Column, Comparison, Containment, Kind, Literal, Operand, Path, Predicate, Shape, Step,
+};
 use super::fault::{Fault, closest};
 use super::like::Pattern;
 use super::number::Number;
+use super::regex::Regex;
 use super::set::Set;
 use super::token::quoted;
 use super::{DEPTH_MAX, token};
@@ -252,6 +255,7 @@ pub(super) fn condition(term: Term, place: &str) -> Result<Predicate, Fault> {
 
 /// `not term`
 pub(super) fn not(at: usize, term: Term) -> Result<Term, Fault> {
+    unsampled(&term)?;
     let depth = term.depth;
     let hint = "after `not`, which binds tighter than operators: put what it negates in brackets";
     Term::above(Meaning::Condition(condition(term, hint)?.negated()), at, depth)
@@ -262,8 +266,21 @@ pub(super) fn join(any: bool, terms: Vec<Term>) -> Result<Term, Fault> {
     let at = terms.first().map_or(0, |term| term.at);
     let depth = terms.iter().map(|term| term.depth).max().unwrap_or(0);
     let place = if any { "beside `or`" } else { "beside `and`" };
+    // It is the last term of an `and`.
+    let free = if any { terms.len() } else { terms.len().saturating_sub(1) };
+    terms.iter().take(free).try_for_each(unsampled)?;
     let terms = terms.into_iter().map(|term| condition(term, place)).collect::<Result<Vec<_>, _>>()?;
     Term::above(Meaning::Condition(Predicate::joined(any, terms)), at, depth)
+}
+
+/// Refuses `random_sample`, which samples what everything else has left.
+fn unsampled(term: &Term) -> Result<(), Fault> {
+    match &term.meaning {
+        Meaning::Condition(predicate) if predicate.is_sampled() => {
+            Err(Fault::new(term.at, "found `random_sample`, expected it alone, or last behind `and`"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `left comparison right`, with its sign at `at`.
@@ -279,6 +296,7 @@ pub(super) fn compare(comparison: Comparison, at: usize, left: Term, right: Term
         };
         right.unexpected(&format!("{expected} to compare with {}", left.describe()))
     };
+    [&left, &right].into_iter().try_for_each(unsampled)?;
     let predicate = if left.kind() == Kind::Bool || right.kind() == Kind::Bool {
         if !matches!(left.kind(), Kind::Bool | Kind::Json) || !matches!(right.kind(), Kind::Bool | Kind::Json) {
             return Err(mismatch(&left, &right));
@@ -501,23 +519,67 @@ pub(super) fn within(left: Term, right: Term) -> Result<Term, Fault> {
     Term::above(Meaning::Condition(predicate), start, depth + 1)
 }
 
-/// `left like right`
-pub(super) fn like(left: Term, right: Term) -> Result<Term, Fault> {
+/// `left like right`, or `left =~ right` with `regex`.
+pub(super) fn like(left: Term, right: Term, regex: bool) -> Result<Term, Fault> {
+    let sign = if regex { "=~" } else { "like" };
     let operand = match &left.meaning {
         Meaning::Value(operand @ (Operand::Column(_) | Operand::Path(_)))
             if matches!(operand.kind(), Kind::Text | Kind::Json) =>
         {
             operand
         }
-        _ => return Err(left.unexpected("a varchar field or a json value before `like`")),
+        _ => return Err(left.unexpected(&format!("a varchar field or a json value before `{sign}`"))),
     };
     let Meaning::Value(Operand::Literal(Literal::Text(source))) = &right.meaning else {
-        return Err(right.unexpected("a string after `like`"));
+        return Err(right.unexpected(&format!("a string after `{sign}`")));
     };
-    let pattern = Pattern::new(source).map_err(|_| {
-        Fault::new(right.at, "this pattern ends in a lone backslash: expected a character after it to take as it is")
-    })?;
-    Term::above(Meaning::Condition(Predicate::Like { operand: operand.clone(), pattern }), left.at, left.depth)
+    let shape = if regex {
+        let wrong = |(at, what)| {
+            Fault::new(right.at, format!("this regular expression is wrong: at its character {at} there is {what}"))
+        };
+        Shape::Regex(Regex::new(source).map_err(wrong)?)
+    } else {
+        Shape::Like(Pattern::new(source).map_err(|_| {
+            Fault::new(
+                right.at,
+                "this pattern ends in a lone backslash: expected a character after it to take as it is",
+            )
+        })?)
+    };
+    Term::above(Meaning::Condition(Predicate::Like { operand: operand.clone(), shape }), left.at, left.depth)
+}
+
+/// `random_sample(share, seed)`, with the name at `at`.
+pub(super) fn sample(schema: &Schema, at: usize, arguments: Vec<Term>) -> Result<Term, Fault> {
+    let literal = |term: &Term| match &term.meaning {
+        Meaning::Value(Operand::Literal(literal)) => number(literal),
+        _ => None,
+    };
+    let (share, seed) = match arguments.as_slice() {
+        [share] => (share, Some(0)),
+        [share, seed] => match literal(seed) {
+            Some(Number::Int(int)) => (share, Some(int)),
+            _ => return Err(seed.unexpected("an integer as the seed")),
+        },
+        _ => {
+            let message =
+                format!("found {} arguments of `random_sample`, expected a share, and a seed", arguments.len());
+            return Err(Fault::new(at, message));
+        }
+    };
+    let wanted = literal(share).map(Number::as_f64).filter(|value| *value > 0.0 && *value < 1.0);
+    let (Some(value), Some(seed)) = (wanted, seed) else {
+        return Err(share.unexpected("a share between 0 and 1"));
+    };
+    let Meaning::Value(key) = name(schema, at, &schema.primary_key().name)?.meaning else {
+        unreachable!("a field is a value")
+    };
+    Ok(Term {
+        meaning: Meaning::Condition(Predicate::Sample { key, share: value, seed }),
+        at,
+        depth: 1,
+        values_at: vec![],
+    })
 }
 
 /// `term is null`

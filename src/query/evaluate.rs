@@ -15,6 +15,7 @@ use super::set::{Set, same_json};
 use super::ternary::{CHUNK_ROWS, Ternary, ones, pack, pack_pairs, pick};
 use crate::base::RowMask;
 use crate::model::column::{list_json, number_bytes};
+use crate::segment::{hash_int, hash_text};
 
 /// The rows of `batch` for which `predicate` is true. Panics when a column of `places` is not there or of another type.
 pub(super) fn evaluate(predicate: &Predicate, places: &Places, batch: &RecordBatch) -> RowMask {
@@ -170,20 +171,32 @@ impl<'a> Evaluation<'a> {
                 self.parse(operand, active);
                 self.within(operand, set, active)
             }
-            Predicate::Like { operand, pattern } => {
+            Predicate::Like { operand, shape } => {
                 self.parse(operand, active);
                 let (values, known) = self.values(operand);
                 match values {
-                    Values::Texts(array, start) => Ternary::new(
-                        pick(&both(&known, active), |row| pattern.matches(array.value(start + row))),
-                        known,
-                    ),
+                    Values::Texts(array, start) => {
+                        Ternary::new(pick(&both(&known, active), |row| shape.matches(array.value(start + row))), known)
+                    }
                     Values::Leaves(json, place) => json.test(place, active, |leaf| match leaf {
-                        Leaf::Text(text) => Some(pattern.matches(text)),
+                        Leaf::Text(text) => Some(shape.matches(text)),
                         _ => None,
                     }),
                     _ => unreachable!("`like` was checked to have text on its left"),
                 }
+            }
+            Predicate::Sample { key, share, seed } => {
+                // 2^64 and its products with doubles are exact.
+                let bound = (share * 18_446_744_073_709_551_616.0) as u64;
+                let seed = hash_int(*seed);
+                let sampled = |hash: u64| hash_int((hash ^ seed) as i64) < bound;
+                let (values, known) = self.values(key);
+                let truth = match values {
+                    Values::Ints(ints) => pack(&ints, |int| sampled(hash_int(int))),
+                    Values::Texts(array, start) => pick(active, |row| sampled(hash_text(array.value(start + row)))),
+                    _ => unreachable!("keys are integers or text"),
+                };
+                Ternary::new(truth, known)
             }
             Predicate::IsNull(operand) => {
                 self.parse(operand, active);

@@ -4,6 +4,7 @@ use std::fmt;
 use serde_json::Value as Json;
 
 use super::like::Pattern;
+use super::regex::Regex;
 use super::set::Set;
 use crate::model::{Element, META_COLUMN};
 
@@ -30,9 +31,16 @@ pub(super) enum Predicate {
         operand: Operand,
         set: Set,
     },
+    /// A condition on text.
     Like {
         operand: Operand,
-        pattern: Pattern,
+        shape: Shape,
+    },
+    /// That the key of a row is one of a share of all keys, which its hash decides.
+    Sample {
+        key: Operand,
+        share: f64,
+        seed: i64,
     },
     /// Never unknown.
     IsNull(Operand),
@@ -43,6 +51,30 @@ pub(super) enum Predicate {
         containment: Containment,
         values: Vec<Json>,
     },
+}
+
+/// What text is compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Shape {
+    Like(Pattern),
+    Regex(Regex),
+}
+
+impl Shape {
+    pub(super) fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Like(pattern) => pattern.matches(text),
+            Self::Regex(regex) => regex.matches(text),
+        }
+    }
+
+    /// How every text that fits begins.
+    pub(super) fn prefix(&self) -> &str {
+        match self {
+            Self::Like(pattern) => pattern.prefix(),
+            Self::Regex(_) => "",
+        }
+    }
 }
 
 /// A value of a row.
@@ -333,6 +365,15 @@ impl Predicate {
         }
     }
 
+    /// Whether `random_sample` is a term of it.
+    pub(super) fn is_sampled(&self) -> bool {
+        match self {
+            Self::Sample { .. } => true,
+            Self::And(terms) => terms.iter().any(Self::is_sampled),
+            _ => false,
+        }
+    }
+
     /// All of `terms`, or any of them with `any`, in one flat node.
     pub(super) fn joined(any: bool, terms: impl IntoIterator<Item = Self>) -> Self {
         let mut flat = vec![];
@@ -406,7 +447,10 @@ impl Predicate {
             Self::Same(left, right) => left.cost().saturating_add(right.cost()),
             Self::Compare { left, right, .. } => left.cost() + right.cost(),
             Self::In { operand, .. } => 2 + 2 * operand.cost(),
-            Self::Like { operand, .. } => 20 + operand.cost(),
+            Self::Like { operand, shape: Shape::Like(_) } => 20 + operand.cost(),
+            Self::Like { operand, .. } => 200 + operand.cost(),
+            // Last, as it must be written.
+            Self::Sample { .. } => u32::MAX,
             Self::Exists(_) | Self::Contains { .. } => 120,
         }
     }
@@ -415,6 +459,7 @@ impl Predicate {
         match self {
             Self::Constant(_) => {}
             Self::Truth(operand) | Self::Like { operand, .. } | Self::IsNull(operand) => operand.each_place(visit),
+            Self::Sample { key, .. } => key.each_place(visit),
             Self::Not(inner) => inner.each_place(visit),
             Self::And(terms) | Self::Or(terms) => terms.iter_mut().for_each(|term| term.each_place(visit)),
             Self::Same(left, right) => {
@@ -445,10 +490,10 @@ impl Predicate {
     fn power(&self) -> u8 {
         match self {
             Self::Constant(_) | Self::Truth(_) | Self::Like { .. } | Self::IsNull(_) => power::ATOM,
-            Self::Exists(_) | Self::Contains { .. } => power::ATOM,
+            Self::Exists(_) | Self::Contains { .. } | Self::Sample { .. } => power::ATOM,
             Self::Not(inner) => match **inner {
                 Self::In { .. } => power::IN,
-                Self::IsNull(_) => power::ATOM,
+                Self::IsNull(_) | Self::Like { shape: Shape::Regex(_), .. } => power::ATOM,
                 _ => power::UNARY,
             },
             Self::And(_) => power::AND,
@@ -485,6 +530,10 @@ impl fmt::Display for Predicate {
                     write!(f, " not in {set}")
                 }
                 Self::IsNull(operand) => write!(f, "{operand} is not null"),
+                Self::Like { operand, shape: Shape::Regex(regex) } => {
+                    write!(f, "{operand} !~ ")?;
+                    write_text(f, &regex.to_string())
+                }
                 other => {
                     f.write_str("not ")?;
                     other.write(f, power::ATOM)
@@ -517,10 +566,16 @@ impl fmt::Display for Predicate {
                 operand.write(f, power::ATOM)?;
                 write!(f, " in {set}")
             }
-            Self::Like { operand, pattern } => {
-                write!(f, "{operand} like ")?;
-                write_text(f, &pattern.to_string())
+            Self::Like { operand, shape } => {
+                let (word, source) = match shape {
+                    Shape::Like(pattern) => ("like", pattern.to_string()),
+                    Shape::Regex(regex) => ("=~", regex.to_string()),
+                };
+                write!(f, "{operand} {word} ")?;
+                write_text(f, &source)
             }
+            Self::Sample { share, seed: 0, .. } => write!(f, "random_sample({share:?})"),
+            Self::Sample { share, seed, .. } => write!(f, "random_sample({share:?}, {seed})"),
             Self::IsNull(operand) => write!(f, "{operand} is null"),
             Self::Exists(path) => write!(f, "exists {path}"),
             Self::Contains { path, containment, values } => {

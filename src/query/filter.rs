@@ -9,6 +9,9 @@ use crate::base::{Result, RowMask};
 use crate::model::{PartitionSet, Schema, Value};
 use crate::segment::Known;
 
+/// The values of template parameters, by name.
+pub type Parameters = BTreeMap<String, Value>;
+
 /// A condition on rows, parsed and checked against a schema. Its language is described in [the module](super).
 ///
 /// Two filters are equal when they are the same in their normal form, which is what `Display` shows.
@@ -28,13 +31,13 @@ impl Filter {
     /// have a [position](crate::base::Error::position), and a message that says what was found there, what was expected, and
     /// shows the line.
     pub fn parse(text: &str, schema: &Schema) -> Result<Self> {
-        Self::parse_with(text, schema, &BTreeMap::new())
+        Self::parse_with(text, schema, &Parameters::new())
     }
 
     /// The same, where `{name}` in `text` stands for the value of that name: a boolean, a number, a string, or a list as JSON
     /// array. Values are never read as text of the language, so they need no escaping. Those that `text` does not name are
     /// not looked at.
-    pub fn parse_with(text: &str, schema: &Schema, parameters: &BTreeMap<String, Value>) -> Result<Self> {
+    pub fn parse_with(text: &str, schema: &Schema, parameters: &Parameters) -> Result<Self> {
         let mut predicate = parser::parse(text, schema, parameters).map_err(|fault| fault.into_error(text))?;
         let places = predicate.settle();
         let key = schema.partition_key();

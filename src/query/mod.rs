@@ -23,13 +23,14 @@ mod parser;
 mod partition;
 mod plan;
 mod prune;
+mod regex;
 mod set;
 mod ternary;
 #[cfg(test)]
 mod tests;
 mod token;
 
-pub use filter::Filter;
+pub use filter::{Filter, Parameters};
 pub use plan::{Access, SegmentSearch};
 
 /// Longest expression: room for a list of 100,000 keys.

@@ -28,6 +28,8 @@ enum Infix {
     In,
     NotIn,
     Like,
+    /// `=~`, or `!~`.
+    Regex(bool),
     Is,
 }
 
@@ -40,7 +42,7 @@ impl Infix {
             Self::Compare(_) => power::RELATION,
             Self::Arithmetic(arithmetic) => arithmetic.power(),
             Self::In | Self::NotIn => power::IN,
-            Self::Like | Self::Is => power::ATOM,
+            Self::Like | Self::Regex(_) | Self::Is => power::ATOM,
         }
     }
 }
@@ -54,7 +56,6 @@ const FUNCTIONS_LATER: &[&str] = &[
     "match_least",
     "match_most",
     "phrase_match",
-    "random_sample",
     "text_match",
     "text_match_fuzzy",
 ];
@@ -145,7 +146,13 @@ impl Parser<'_> {
             }
             Infix::Like => {
                 let pattern = self.expression(tighter)?;
-                check::like(left, pattern)
+                check::like(left, pattern, false)
+            }
+            Infix::Regex(wanted) => {
+                let pattern = self.expression(tighter)?;
+                let at = left.at;
+                let matched = check::like(left, pattern, true)?;
+                if wanted { Ok(matched) } else { check::not(at, matched) }
             }
             Infix::Is => {
                 let negated = self.next.token == Token::Sign("not");
@@ -294,11 +301,12 @@ impl Parser<'_> {
         let lower = name.to_ascii_lowercase();
         let known = |candidate: &str| candidate == lower && (name == lower || name == lower.to_ascii_uppercase());
         let containment = CONTAINMENTS.into_iter().find(|one| known(one.name()) || known(one.array_name()));
-        if containment.is_some() || known("array_length") {
+        if containment.is_some() || known("array_length") || known("random_sample") {
             let bracket = self.advance()?;
             let arguments = self.sequence(")", bracket.at)?;
             return match containment {
                 Some(containment) => check::contains(containment, at, arguments),
+                None if lower == "random_sample" => check::sample(self.schema, at, arguments),
                 None => check::length(at, arguments),
             };
         }
@@ -306,7 +314,7 @@ impl Parser<'_> {
             return Err(Fault::unsupported(at, &format!("`{name}`")));
         }
         let names = CONTAINMENTS.iter().flat_map(|one| [one.name(), one.array_name()]);
-        let names = names.chain(["array_length"]).chain(FUNCTIONS_LATER.iter().copied());
+        let names = names.chain(["array_length", "random_sample"]).chain(FUNCTIONS_LATER.iter().copied());
         let hint = match closest(name, names) {
             Some(near) if near == lower => format!(": {}", CASES),
             Some(near) => format!(": did you mean `{near}`?"),
@@ -380,7 +388,8 @@ impl Parser<'_> {
                 "%" => Infix::Arithmetic(A::Rem),
                 "**" => Infix::Arithmetic(A::Pow),
                 "like" => Infix::Like,
-                "=~" | "!~" => return Err(Fault::unsupported(self.next.at, "a regular expression")),
+                "=~" => Infix::Regex(true),
+                "!~" => Infix::Regex(false),
                 _ => return Ok(None),
             },
             Token::Name(name) if name == "is" || name == "IS" => Infix::Is,

@@ -44,9 +44,9 @@ fn outcomes(predicate: &Predicate, known: Known<'_>) -> Outcomes {
             };
             FALSE | if some { TRUE } else { 0 }
         }),
-        Predicate::Like { operand, pattern } => with_nulls(operand, known, |range| {
+        Predicate::Like { operand, shape } => with_nulls(operand, known, |range| {
             let Range::Text(least, most) = range else { return TRUE | FALSE };
-            let prefix = pattern.prefix().as_bytes();
+            let prefix = shape.prefix().as_bytes();
             let order = |bound: &[u8]| {
                 let len = prefix.len().min(bound.len());
                 prefix[..len].cmp(&bound[..len])
@@ -60,7 +60,11 @@ fn outcomes(predicate: &Predicate, known: Known<'_>) -> Outcomes {
             }
             None => TRUE | FALSE,
         },
-        Predicate::IsNull(_) | Predicate::Exists(_) | Predicate::Contains { .. } | Predicate::Same(..) => ANY,
+        Predicate::IsNull(_)
+        | Predicate::Exists(_)
+        | Predicate::Contains { .. }
+        | Predicate::Sample { .. }
+        | Predicate::Same(..) => ANY,
     }
 }
 

@@ -154,7 +154,7 @@ const TABLE: &[&[&str]] = &[
     &["*", "/", "%"],
     &["not", "!", "u-", "u+", "u~"],
     &["**"],
-    &["like"],
+    &["like", "=~", "!~"],
 ];
 
 fn level(sign: &str) -> usize {
@@ -320,6 +320,12 @@ impl Node {
             Self::Binary("like", left, right) => match (left.value(row), right.value(row)) {
                 (Json::String(text), Json::String(pattern)) => {
                     json!(like(&pattern.chars().collect::<Vec<_>>(), &text.chars().collect::<Vec<_>>()))
+                }
+                _ => Json::Null,
+            },
+            Self::Binary(sign @ ("=~" | "!~"), left, right) => match (left.value(row), right.value(row)) {
+                (Json::String(text), Json::String(pattern)) => {
+                    json!(regex_lite::Regex::new(&pattern).unwrap().is_match(&text) == (*sign == "=~"))
                 }
                 _ => Json::Null,
             },
@@ -685,6 +691,13 @@ impl Random {
                 let pattern: String =
                     (0..self.below(4)).map(|_| self.pick(&["a", "b", "%", "_", r"\%", r"\\"])).collect();
                 let field = if self.below(2) == 0 { Node::Field("s") } else { self.path() };
+                if self.below(2) == 0 {
+                    let parts = &["a", "b", ".", "é", "a*", "(a|é)", "b+", "[^a]", "%?"];
+                    let ends = (self.pick(&["", "^"]), self.pick(&["", "$"]));
+                    let parts: String = (0..self.below(4)).map(|_| self.pick(parts)).collect();
+                    let pattern = Node::Text(format!("{}{parts}{}", ends.0, ends.1));
+                    return Node::Binary(self.pick(&["=~", "!~"]), Box::new(field), Box::new(pattern));
+                }
                 Node::Binary("like", Box::new(field), Box::new(Node::Text(pattern)))
             }
             8 => {
@@ -957,6 +970,17 @@ fn errors_say_what_and_where() {
         ("array_lenght(ai) > 1", 0, "did you mean `array_length`?"),
         ("w > iso '2024-13-01T00:00:00Z'", 8, "expected an instant of RFC 3339"),
         ("w > interval 'P1Y'", 13, "expected a duration of weeks, days"),
+        ("s =~ 'a('", 5, "at its character 1 there is a `(` without its `)`"),
+        ("i =~ 'a'", 0, "expected a varchar field or a json value before `=~`"),
+        ("s !~ i", 5, "expected a string after `=~`"),
+        ("random_sample(1)", 14, "found integer `1`, expected a share between 0 and 1"),
+        ("random_sample(i)", 14, "expected a share between 0 and 1"),
+        ("random_sample(0.5, 1.5)", 19, "expected an integer as the seed"),
+        ("random_sample()", 0, "found 0 arguments of `random_sample`"),
+        ("b or random_sample(0.5)", 5, "expected it alone, or last behind `and`"),
+        ("random_sample(0.5) and b", 0, "expected it alone, or last behind `and`"),
+        ("not random_sample(0.5)", 4, "expected it alone, or last behind `and`"),
+        ("b == (b and random_sample(0.5))", 5, "expected it alone, or last behind `and`"),
     ] {
         let error = error(text);
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}: {error}");
@@ -970,10 +994,7 @@ fn errors_say_what_and_where() {
 #[test]
 fn what_comes_later_is_unsupported() {
     for (text, position) in [
-        ("b and s =~ 'a+'", 8),
-        ("s !~ 'a+'", 2),
         ("text_match(s, 'rain', minimum_should_match=2)", 0),
-        ("i > 1 and RANDOM_SAMPLE(0.1)", 10),
         ("st_within(s, 'POLYGON')", 0),
         ("$[a] == 1", 0),
         ("d > 0x1p3", 4),
@@ -1154,4 +1175,30 @@ fn many_chunks_are_one_mask() {
     assert_eq!(passing("i == 0 and x > 4 or id % 1000 == 0", &values), expected);
     assert_eq!(passing("true", &values).len(), rows);
     assert_eq!(passing("x is null", &[]), [0usize; 0]);
+}
+
+/// A sample is of the keys, not of the rows as they lie: it is the same in every order and on every replica.
+#[test]
+fn samples_are_of_keys() {
+    let rows: Vec<Row> = (0..4_000).map(|id| row(id, &[("i", Value::Int(id % 10))])).collect();
+    for (share, text) in [(0.5, "0.5"), (0.1, "0.1"), (0.01, "1e-2"), (0.999, "0.999")] {
+        let sampled = passing(&format!("random_sample({text})"), &rows);
+        let expected = share * rows.len() as f64;
+        let deviation = (expected * (1.0 - share)).sqrt();
+        assert!((sampled.len() as f64 - expected).abs() <= 5.0 * deviation + 1.0, "{share}: {}", sampled.len());
+        let other = passing(&format!("random_sample({text}, 7)"), &rows);
+        assert_ne!(sampled, other, "{share}");
+        // Of what is left of it, as many in a hundred.
+        let within = passing(&format!("i == 3 and RANDOM_SAMPLE({text})"), &rows);
+        let both: Vec<usize> = sampled.iter().copied().filter(|id| id % 10 == 3).collect();
+        assert_eq!(within, both, "{share}");
+        let shuffled: Vec<Row> = rows.iter().rev().cloned().collect();
+        let turned = passing(&format!("random_sample({text})"), &shuffled);
+        assert_eq!(turned.iter().rev().map(|at| rows.len() - 1 - at).collect::<Vec<_>>(), sampled, "{share}");
+    }
+    assert_eq!(parse("random_sample(0.25, 7)").to_string(), "random_sample(0.25, 7)");
+    assert_eq!(
+        parse("j['a'] == 1 and (b and random_sample(0.25))").to_string(),
+        "b and j[\"a\"] == 1 and random_sample(0.25)"
+    );
 }

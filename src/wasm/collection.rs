@@ -154,19 +154,22 @@ impl Collection {
     pub async fn query(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
         let request = message::decode::<QueryMessage>("the request", &request).or_throw()?;
         let bigint = request.bigint;
+        let request = request.into_request().or_throw()?;
         let rows = match self.snapshot_read()? {
-            Some(snapshot) => snapshot.query(&request.into()).await,
-            None => self.collection.query(&request.into()).await,
+            Some(snapshot) => snapshot.query(&request).await,
+            None => self.collection.query(&request).await,
         };
         let rows = rows.or_throw()?;
         RowsMessage::new(&self.collection.spec().schema, &rows, bigint).and_then(|rows| rows.encode()).or_throw()
     }
 
     /// How many rows a filter selects.
-    pub async fn count(&self, filter: Option<String>, partitions: Vec<String>) -> Thrown<f64> {
+    pub async fn count(&self, request: Vec<u8>) -> Thrown<f64> {
+        let request = message::decode::<QueryMessage>("the request", &request).or_throw()?;
+        let request = request.into_request().or_throw()?;
         let count = match self.snapshot_read()? {
-            Some(snapshot) => snapshot.count_within(filter.as_deref(), &partitions).await,
-            None => self.collection.count_within(filter.as_deref(), &partitions).await,
+            Some(snapshot) => snapshot.count_of(&request).await,
+            None => self.collection.count_of(&request).await,
         };
         Ok(count.or_throw()? as f64)
     }

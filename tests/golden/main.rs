@@ -138,6 +138,7 @@ async fn check(db: &Db, partitions: &[&str]) {
             output_fields: None,
             ef: None,
             exact,
+            ..Default::default()
         };
         let hits = notes.search(&request).await.unwrap().hits;
         assert_eq!(hits.len(), 5);

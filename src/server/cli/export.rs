@@ -72,7 +72,7 @@ pub(super) async fn run(command: Export) -> Result<()> {
             partitions: command.partitions.clone(),
             output_fields: Some(output_fields.clone()),
             limit: Some(command.page_rows as usize),
-            offset: 0,
+            ..QueryRequest::default()
         };
         let rows = collection.query(&request).await?;
         if rows.is_empty() {

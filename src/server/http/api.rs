@@ -22,6 +22,7 @@ use crate::db::{
 use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::index::IndexSpec;
 use crate::model::{Field, Key, Row, Schema, Value};
+use crate::query::Parameters;
 use crate::server::{backup, store, words};
 
 type Answer = Result<Json<JsonValue>, Failure>;
@@ -221,6 +222,8 @@ struct SearchBody {
     offset: usize,
     filter: Option<String>,
     #[serde(default)]
+    filter_params: Parameters,
+    #[serde(default)]
     partitions: Vec<String>,
     output_fields: Option<Vec<String>>,
     ef: Option<usize>,
@@ -246,6 +249,7 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         limit: body.limit.unwrap_or(10),
         offset: body.offset,
         filter: body.filter,
+        filter_params: body.filter_params,
         partitions: body.partitions,
         output_fields: body.output_fields,
         ef: body.ef,
@@ -272,6 +276,8 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
 struct QueryBody {
     filter: Option<String>,
     #[serde(default)]
+    filter_params: Parameters,
+    #[serde(default)]
     partitions: Vec<String>,
     output_fields: Option<Vec<String>>,
     limit: Option<usize>,
@@ -281,8 +287,8 @@ struct QueryBody {
 }
 
 async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let QueryBody { filter, partitions, output_fields, limit, offset, at } = parse(body)?;
-    let request = QueryRequest { filter, partitions, output_fields, limit, offset };
+    let QueryBody { filter, filter_params, partitions, output_fields, limit, offset, at } = parse(body)?;
+    let request = QueryRequest { filter, filter_params, partitions, output_fields, limit, offset };
     let reader = reader(&app, &name, at)?;
     let rows = compute(&app, async move {
         match reader {
@@ -295,21 +301,24 @@ async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CountBody {
     filter: Option<String>,
+    #[serde(default)]
+    filter_params: Parameters,
     #[serde(default)]
     partitions: Vec<String>,
     at: Option<At>,
 }
 
 async fn count(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let CountBody { filter, partitions, at } = parse(body)?;
+    let CountBody { filter, filter_params, partitions, at } = parse(body)?;
+    let request = QueryRequest { filter, filter_params, partitions, ..QueryRequest::default() };
     let reader = reader(&app, &name, at)?;
     let count = compute(&app, async move {
         match reader {
-            Reader::Now(collection) => collection.count_within(filter.as_deref(), &partitions).await,
-            Reader::Then(snapshot) => snapshot.count_within(filter.as_deref(), &partitions).await,
+            Reader::Now(collection) => collection.count_of(&request).await,
+            Reader::Then(snapshot) => snapshot.count_of(&request).await,
         }
     })
     .await?;
@@ -375,14 +384,17 @@ async fn upsert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
 struct DeleteBody {
     keys: Option<Vec<Key>>,
     filter: Option<String>,
+    #[serde(default)]
+    filter_params: Parameters,
     if_version: Option<Versions>,
     durability: Option<Durability>,
     partition: Option<String>,
 }
 
 async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let DeleteBody { keys, filter, if_version, durability, partition } = parse(body)?;
-    let operation = OperationBody { delete: Some(TargetBody { keys, filter }), if_version, ..Default::default() };
+    let DeleteBody { keys, filter, filter_params, if_version, durability, partition } = parse(body)?;
+    let target = TargetBody { keys, filter, filter_params };
+    let operation = OperationBody { delete: Some(target), if_version, ..Default::default() };
     write(&app, &name, BatchBody { operations: vec![operation], durability, partition }).await
 }
 
@@ -406,10 +418,12 @@ struct OperationBody {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TargetBody {
     keys: Option<Vec<Key>>,
     filter: Option<String>,
+    #[serde(default)]
+    filter_params: Parameters,
 }
 
 impl OperationBody {
@@ -417,9 +431,11 @@ impl OperationBody {
         let operation = match (self.insert, self.upsert, self.delete) {
             (Some(rows), None, None) => Operation::Insert(collection.to_batch(rows)?),
             (None, Some(rows), None) => Operation::Upsert(collection.to_batch(rows)?),
-            (None, None, Some(TargetBody { keys: Some(keys), filter: None })) => Operation::Delete(Target::Keys(keys)),
-            (None, None, Some(TargetBody { keys: None, filter: Some(filter) })) => {
-                Operation::Delete(Target::Filter(filter))
+            (None, None, Some(TargetBody { keys: Some(keys), filter: None, .. })) => {
+                Operation::Delete(Target::Keys(keys))
+            }
+            (None, None, Some(TargetBody { keys: None, filter: Some(filter), filter_params })) => {
+                Operation::Delete(Target::FilterWith(filter, filter_params))
             }
             (None, None, Some(_)) => return Err(Error::invalid("a delete needs either \"keys\" or \"filter\"")),
             _ => return Err(Error::invalid("an operation is one of \"insert\", \"upsert\" and \"delete\"")),

@@ -6,6 +6,7 @@ use super::rows::decode_rows;
 use crate::base::{Error, Result};
 use crate::db::{Collection, Durability, Operation, QueryRequest, SearchRequest, Target, WriteOptions};
 use crate::model::{Key, Schema};
+use crate::query::Parameters;
 
 fn keys(schema: &Schema, items: Vec<Item>) -> Result<Vec<Key>> {
     let name = &schema.primary_key().name;
@@ -13,6 +14,17 @@ fn keys(schema: &Schema, items: Vec<Item>) -> Result<Vec<Key>> {
         item.into_key().map_err(|error| error.context(format_args!("key {index} of {name:?}")))
     };
     items.into_iter().enumerate().map(key).collect()
+}
+
+/// The values of template parameters.
+type ParameterItems = std::collections::BTreeMap<String, Item>;
+
+fn parameters(items: ParameterItems) -> Result<Parameters> {
+    let value = |(name, item): (String, Item)| {
+        let value = item.into_value(None).map_err(|error| error.context(format_args!("parameter {name:?}")))?;
+        Ok((name, value))
+    };
+    items.into_iter().map(value).collect()
 }
 
 /// Rows by key.
@@ -92,14 +104,16 @@ pub(in super::super) fn keys_written(operations: &[Operation]) -> Vec<Key> {
     operations.iter().flat_map(keys).collect()
 }
 
-/// Rows to delete: one of the two.
+/// Rows to delete: by keys, or by a filter with its parameters.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct DeleteMessage {
     #[serde(default)]
     keys: Option<Vec<Item>>,
     #[serde(default)]
     filter: Option<String>,
+    #[serde(default)]
+    filter_params: ParameterItems,
 }
 
 impl DeleteMessage {
@@ -107,7 +121,7 @@ impl DeleteMessage {
     fn into_target(self, schema: &Schema) -> Result<Target> {
         match (self.keys, self.filter) {
             (Some(items), None) => keys(schema, items).map(Target::Keys),
-            (None, Some(filter)) => Ok(Target::Filter(filter)),
+            (None, Some(filter)) => Ok(Target::FilterWith(filter, parameters(self.filter_params)?)),
             (Some(_), Some(_)) => Err(Error::invalid("delete takes keys or a filter, got both")),
             (None, None) => Err(Error::invalid("delete takes keys or a filter, got neither")),
         }
@@ -121,6 +135,8 @@ pub(in super::super) struct QueryMessage {
     #[serde(default)]
     filter: Option<String>,
     #[serde(default)]
+    filter_params: ParameterItems,
+    #[serde(default)]
     partitions: Vec<String>,
     #[serde(default)]
     output_fields: Option<Vec<String>>,
@@ -132,15 +148,17 @@ pub(in super::super) struct QueryMessage {
     pub(in super::super) bigint: bool,
 }
 
-impl From<QueryMessage> for QueryRequest {
-    fn from(message: QueryMessage) -> Self {
-        Self {
-            filter: message.filter,
-            partitions: message.partitions,
-            output_fields: message.output_fields,
-            limit: message.limit,
-            offset: message.offset,
-        }
+impl QueryMessage {
+    /// The query.
+    pub(in super::super) fn into_request(self) -> Result<QueryRequest> {
+        Ok(QueryRequest {
+            filter: self.filter,
+            filter_params: parameters(self.filter_params)?,
+            partitions: self.partitions,
+            output_fields: self.output_fields,
+            limit: self.limit,
+            offset: self.offset,
+        })
     }
 }
 
@@ -157,6 +175,8 @@ pub(in super::super) struct SearchMessage {
     offset: usize,
     #[serde(default)]
     filter: Option<String>,
+    #[serde(default)]
+    filter_params: ParameterItems,
     #[serde(default)]
     partitions: Vec<String>,
     #[serde(default)]
@@ -189,6 +209,7 @@ impl SearchMessage {
             limit: self.limit,
             offset: self.offset,
             filter: self.filter,
+            filter_params: parameters(self.filter_params)?,
             partitions: self.partitions,
             output_fields: self.output_fields,
             ef: self.ef,

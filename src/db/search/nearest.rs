@@ -1,0 +1,139 @@
+use crate::base::{Neighbor, Result, RowMask};
+use crate::db::{Collection, SearchResponse};
+use crate::distance::Metric;
+use crate::index::{SearchParams, Source, VectorIndex, Vectors, flat, stored};
+use crate::model::Value;
+use crate::query::{Access, SegmentSearch};
+use crate::segment::{Blocks, Segment};
+
+/// Bytes of vectors that a scan reads at once.
+const READ_VECTOR_BYTES: usize = 1 << 20;
+
+/// What a search of one segment needs to know.
+pub(super) struct Nearest<'a> {
+    pub(super) field: &'a str,
+    /// Whether its vectors are apart from the columns.
+    pub(super) apart: bool,
+    pub(super) query: &'a Value,
+    pub(super) metric: Metric,
+    pub(super) k: usize,
+    pub(super) ef: usize,
+    pub(super) params: SearchParams,
+    pub(super) exact: bool,
+}
+
+impl Nearest<'_> {
+    fn numbers(&self) -> &[f32] {
+        let Value::Vector(query) = self.query else { unreachable!("such a field is searched by numbers") };
+        query
+    }
+
+    /// The index of a segment, where using it is worth while.
+    fn index<'a>(&self, segment: &'a Segment, admitted: usize) -> Option<&'a VectorIndex> {
+        let index = segment.index(self.field).and_then(|index| index.built.as_ref()).filter(|index| !index.is_empty());
+        let search = SegmentSearch {
+            rows: segment.len(),
+            admitted,
+            k: self.k,
+            ef: self.ef,
+            indexed: index.is_some(),
+            exact: self.exact,
+        };
+        index.filter(|_| search.access() == Access::Graph)
+    }
+
+    /// The nearest rows of a segment that has its vectors in memory.
+    pub(super) fn search(&self, segment: &Segment, admitted: &RowMask, response: &mut SearchResponse) -> Vec<Neighbor> {
+        let count = admitted.count();
+        let mut neighbors = Vec::new();
+        if !self.apart {
+            response.segments_by_scan += 1;
+            response.rows_scanned += count;
+            for (start, chunk) in segment.chunks() {
+                let rows = admitted.iter_from(start).take_while(|row| row - start < chunk.num_rows());
+                let column = chunk.column_by_name(self.field).expect("the caller knows that it is here");
+                let rows = rows.map(|row| (row - start) as u32);
+                let found = stored::search(column, self.metric, self.query, self.k, rows);
+                neighbors.extend(found.into_iter().map(|near| Neighbor { row: start as u32 + near.row, ..near }));
+            }
+            return neighbors;
+        }
+        let mask = (count < segment.len()).then_some(admitted);
+        let vectors = segment.vectors(self.field).expect("the caller knows that they are here");
+        let mut scanned_from = 0;
+        let source = Source::Floats(vectors);
+        if let Some(index) = self.index(segment, count) {
+            neighbors = index.search(self.query, self.k, &self.params, mask, &source);
+            scanned_from = index.len();
+            response.segments_by_index += 1;
+        } else {
+            response.segments_by_scan += 1;
+        }
+        if scanned_from < segment.len() {
+            let tail = scanned_from as u32..segment.len() as u32;
+            response.rows_scanned += admitted.iter_from(scanned_from).count();
+            neighbors.extend(flat::search(vectors, tail, self.metric, self.numbers(), self.k, mask));
+        }
+        neighbors
+    }
+
+    /// The nearest of `rows`, which ascend and whose blocks were read.
+    fn compare(&self, segment: &Segment, rows: &[u32], blocks: &Blocks) -> Vec<Neighbor> {
+        let found = if self.apart {
+            let numbers = segment.gather(self.field, rows, blocks);
+            let vectors = Vectors::new(&numbers, self.numbers().len());
+            flat::search(vectors, 0..rows.len() as u32, self.metric, self.numbers(), self.k, None)
+        } else {
+            let batch = segment.pick(rows, &|column| column == self.field, blocks);
+            let column = batch.scalars().column_by_name(self.field).expect("every segment has every field");
+            stored::search(column, self.metric, self.query, self.k, 0..rows.len() as u32)
+        };
+        found.into_iter().map(|near| Neighbor { row: rows[near.row as usize], ..near }).collect()
+    }
+}
+
+impl Collection {
+    /// The nearest rows of a segment whose vectors must be read: those of the index's candidates, or all.
+    pub(super) async fn search_later(
+        &self,
+        segment: &Segment,
+        admitted: &RowMask,
+        nearest: &Nearest<'_>,
+        response: &mut SearchResponse,
+    ) -> Result<Vec<Neighbor>> {
+        let count = admitted.count();
+        let mask = (count < segment.len()).then_some(admitted);
+        let wanted = |column: &str| column == nearest.field;
+        let mut neighbors = Vec::new();
+        let mut scanned_from = 0;
+        let index = nearest.index(segment, count);
+        let candidates =
+            index.and_then(|index| index.candidates(nearest.query, nearest.k, &nearest.params, mask).zip(Some(index)));
+        if let Some((mut candidates, index)) = candidates {
+            candidates.sort_unstable();
+            let mut blocks = Blocks::default();
+            let needs = segment.needs(&candidates, &wanted, &blocks);
+            self.inner.shared.fetch(needs, &mut blocks, true).await?;
+            neighbors = nearest.compare(segment, &candidates, &blocks);
+            scanned_from = index.len();
+            response.segments_by_index += 1;
+        } else {
+            response.segments_by_scan += 1;
+        }
+        let mut rows = admitted.iter_from(scanned_from).map(|row| row as u32);
+        let step = (READ_VECTOR_BYTES / (segment.row_bytes())).max(1);
+        loop {
+            let part: Vec<u32> = rows.by_ref().take(step).collect();
+            if part.is_empty() {
+                return Ok(neighbors);
+            }
+            response.rows_scanned += part.len();
+            let mut blocks = Blocks::default();
+            let needs = segment.needs(&part, &wanted, &blocks);
+            self.inner.shared.fetch(needs, &mut blocks, false).await?;
+            neighbors.extend(nearest.compare(segment, &part, &blocks));
+            neighbors.sort_unstable();
+            neighbors.truncate(nearest.k);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+use super::admit::admitted;
+use super::rows::{At, Found};
+use crate::base::Result;
+use crate::db::partition::as_strs;
+use crate::db::{Collection, QueryRequest};
+use crate::engine::{Slot, View};
+use crate::model::{Key, Row};
+use crate::segment::Segment;
+
+/// The rows of `found` up to `end`, by ascending key.
+fn cut(found: &mut Vec<(Key, &Slot, u32)>, end: usize) {
+    if end < found.len() && end > 0 {
+        found.select_nth_unstable_by(end - 1, |a, b| a.0.cmp(&b.0));
+    }
+    found.truncate(end);
+}
+
+impl Collection {
+    pub(in crate::db) async fn read_keys(
+        &self,
+        keys: &[Key],
+        output_fields: Option<&[String]>,
+        partitions: &[String],
+        view: &View,
+    ) -> Result<Vec<Row>> {
+        self.inner.shared.check_open()?;
+        keys.iter().try_for_each(|key| self.check_key(key))?;
+        let partitions = self.check_partitions(&as_strs(partitions))?;
+        let fields = self.output_fields(output_fields)?;
+        let found = {
+            let state = self.state();
+            let found = |(segment, row): (&Segment, u32)| {
+                let slot = state.slot(segment.id()).expect("rows are found in segments that are there");
+                self.found(&state, segment.key(row as usize), slot, row, fields.as_deref())
+            };
+            let mut places = state.find_all(keys, view);
+            if let Some(partitions) = partitions {
+                places.retain(|(segment, row)| partitions.contains(&*segment.partition(*row as usize)));
+            }
+            places.into_iter().map(found).collect()
+        };
+        let rows = self.read_rows(found, fields.as_deref()).await?;
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    pub(in crate::db) async fn read_query(&self, request: &QueryRequest, view: &View) -> Result<Vec<Row>> {
+        let filter = self.filter(request.filter.as_deref(), &request.filter_params, &request.partitions)?;
+        let fields = self.output_fields(request.output_fields.as_deref())?;
+        let end = request.limit.map_or(usize::MAX, |limit| limit.saturating_add(request.offset));
+        let (mut found, later) = {
+            let state = self.state();
+            let (mut found, mut later) = (Vec::new(), Vec::new());
+            for slot in state.slots() {
+                match admitted(slot, filter.as_ref(), view) {
+                    Ok(admitted) => found.extend(admitted.iter().map(|row| (slot.segment.key(row), slot, row as u32))),
+                    Err(segment) => later.push(segment),
+                }
+            }
+            cut(&mut found, end);
+            let found = found.into_iter().map(|(key, slot, row)| self.found(&state, key, slot, row, fields.as_deref()));
+            (found.collect::<Vec<Found>>(), later)
+        };
+        for mut later in later {
+            let admitted = self.admitted_of(&mut later, filter.as_ref()).await?;
+            let row = |row: usize| {
+                let at = At::Stored(later.segment.clone(), row as u32);
+                Found { key: later.segment.key(row), at }
+            };
+            found.extend(admitted.iter().map(row));
+        }
+        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        found.truncate(end);
+        found.drain(..request.offset.min(found.len()));
+        let rows = self.read_rows(found, fields.as_deref()).await?;
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+}
