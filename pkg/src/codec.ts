@@ -136,9 +136,18 @@ export function decodeRows(bytes: Uint8Array, bigint: boolean): Record<string, u
   return message.rows;
 }
 
+/** @internal */
+export interface DecodedHit {
+  key: string | number | bigint;
+  score: number;
+  row: Record<string, unknown>;
+}
+
 /** A search response as it is decoded. @internal */
 export interface DecodedSearch {
-  hits: { key: string | number | bigint; score: number; row: Record<string, unknown> }[];
+  hits: DecodedHit[];
+  /** Of several queries. */
+  results?: DecodedHit[][];
   rowsScanned: number;
   segmentsByIndex: number;
   segmentsByScan: number;
@@ -148,7 +157,7 @@ export interface DecodedSearch {
 /** @internal */
 export function decodeSearch(bytes: Uint8Array, bigint: boolean): DecodedSearch {
   const { vectors, int8s, bits, integers, ...message } = decode(bytes, bigint) as DecodedSearch & FieldNames;
-  for (const hit of message.hits) {
+  for (const hit of [message.hits, ...(message.results ?? [])].flat()) {
     reviveRow(hit.row, { vectors, int8s, bits, integers });
     if (bigint && typeof hit.key === 'number') hit.key = BigInt(hit.key);
   }

@@ -2,7 +2,7 @@ import type { Client } from './client.js';
 import { type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeRows, fromSchemaMessage, toQuery } from './codec.js';
 import { type CollectionOptions, type CollectionStats, required } from './database.js';
 import { EddyError } from './error.js';
-import type { AnySchema, Field, InputRow, Key, KeyInput, OutputField, OutputRow, QueryInput, Schema, VectorField, WithField } from './schema.js';
+import type { AnySchema, Field, InputRow, Key, KeyInput, OrderBy, OutputField, OutputRow, QueryInput, ScalarName, Schema, VectorField, WithField } from './schema.js';
 
 /** What was written. */
 export interface WriteResponse<K = unknown> {
@@ -88,23 +88,72 @@ export interface QueryRequest<S extends Schema, F extends readonly string[] | un
   limit?: number;
   /** After leaving out this many. */
   offset?: number;
+  /**
+   * The fields by whose values rows are ordered, `'price'` or `'price desc'`; nulls come last. Rows that are alike come by ascending primary
+   * key, as all do without.
+   */
+  orderBy?: readonly OrderBy<S>[];
+  /**
+   * A row for all rows with the same values of these fields, with them and the functions that `outputFields` names, such as `'count(*)'` and
+   * `'avg(price)'`. With such functions and no field here, one row for all. They come by the values of these fields, unless `orderBy` says
+   * otherwise, which may name functions too.
+   */
+  groupBy?: readonly ScalarName<S>[];
 }
 
-/** A search for the nearest rows. */
-export interface SearchRequest<S extends Schema, F extends readonly string[] | undefined> extends OutputOptions<S, F>, FilterOptions {
-  /** The query, as the field has its vectors: as many finite numbers, bytes of bits, or a sparse vector. */
-  vector: QueryInput<S>;
+/** What searches of all forms have in common. */
+export interface SearchOptions<S extends Schema, F extends readonly string[] | undefined> extends OutputOptions<S, F>, FilterOptions {
   /** The vector field; needed when there are several. */
   field?: VectorField<S>;
-  /** How many hits, 1 to 16,384. Default 10. */
+  /** How many hits, 1 to 16,384; with `groupBy`, how many groups. Default 10. */
   limit?: number;
   /** After leaving out this many. */
   offset?: number;
+  /** Only hits with a better score than this one, the far bound: larger by IP and COSINE, smaller otherwise. */
+  radius?: number;
+  /** Only hits with no better score than this one, the near bound. */
+  rangeFilter?: number;
+  /**
+   * Hits come in groups of rows with the same value of this field. Groups come in the order of their best hits, and the hits of a group one
+   * after the other.
+   */
+  groupBy?: ScalarName<S>;
+  /** The most hits of a group. Default 1. */
+  groupSize?: number;
+  /** Look on until every group is full, or nothing is left. Otherwise groups have what was found when there were enough of them. */
+  strictGroupSize?: boolean;
   /** HNSW's candidate list; larger finds more and takes longer. Default `max(limit + offset, 64)`. */
   ef?: number;
   /** Scan every row instead of using the index. */
   exact?: boolean;
 }
+
+/** A search for the nearest rows. */
+export interface SearchRequest<S extends Schema, F extends readonly string[] | undefined> extends SearchOptions<S, F> {
+  /** The query, as the field has its vectors: as many finite numbers, bytes of bits, or a sparse vector. */
+  vector: QueryInput<S>;
+}
+
+/** Several searches in one: of these vectors, or of the vectors of the rows with these keys. */
+export type SearchBatchRequest<S extends Schema, F extends readonly string[] | undefined> = SearchOptions<S, F> &
+  (
+    | { /** The queries. */ vectors: readonly QueryInput<S>[] }
+    | { /** Rows like which others are looked for. A row is not in the answer to its own vector. */ ids: readonly KeyInput<S>[] }
+  );
+
+/** How an iterator goes on. */
+export interface IteratorOptions {
+  /** How many rows or hits come at once, at most. Default 1000. */
+  batchSize?: number;
+}
+
+/** A search from the nearest row on. */
+export type SearchIteratorRequest<S extends Schema, F extends readonly string[] | undefined> = IteratorOptions &
+  Omit<SearchRequest<S, F>, 'offset' | 'groupBy' | 'groupSize' | 'strictGroupSize'>;
+
+/** A scan of rows, a few at a time. */
+export type QueryIteratorRequest<S extends Schema, F extends readonly string[] | undefined> = IteratorOptions &
+  Omit<QueryRequest<S, F>, 'orderBy' | 'groupBy'>;
 
 /** One hit of a search. */
 export interface Hit<K, R> {
@@ -116,10 +165,8 @@ export interface Hit<K, R> {
   row: R;
 }
 
-/** The hits of a search, best first, and how they were found. */
-export interface SearchResponse<K, R> {
-  /** Best first. */
-  hits: Hit<K, R>[];
+/** How hits were found. */
+export interface SearchCounts {
   /** Rows scored one by one. */
   rowsScanned: number;
   /** Segments answered by their index. */
@@ -128,6 +175,18 @@ export interface SearchResponse<K, R> {
   segmentsByScan: number;
   /** Milliseconds in the engine, without the way there and back. */
   ms: number;
+}
+
+/** The hits of a search, best first, and how they were found. */
+export interface SearchResponse<K, R> extends SearchCounts {
+  /** Best first. */
+  hits: Hit<K, R>[];
+}
+
+/** The hits of several searches, and how they were found. */
+export interface SearchBatchResponse<K, R> extends SearchCounts {
+  /** For each query, in their order: its hits, best first. */
+  results: Hit<K, R>[][];
 }
 
 /** Something was written to a collection: here, in another tab, or by sync. */
@@ -272,14 +331,64 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     return decode(await this.#read('count', encode(rest), at)) as number;
   }
 
-  /** The nearest rows, best first. */
-  async search<const F extends readonly string[] | undefined = undefined>(
+  /** The nearest rows, best first; of several `vectors`, or of rows like those with these `ids`, a list for each. */
+  search<const F extends readonly string[] | undefined = undefined>(
     request: SearchRequest<S, F>,
-  ): Promise<SearchResponse<Key<S, B>, OutputRow<S, B, F>>> {
+  ): Promise<SearchResponse<Key<S, B>, OutputRow<S, B, F>>>;
+  search<const F extends readonly string[] | undefined = undefined>(
+    request: SearchBatchRequest<S, F>,
+  ): Promise<SearchBatchResponse<Key<S, B>, OutputRow<S, B, F>>>;
+  async search(request: SearchRequest<S, undefined> | SearchBatchRequest<S, undefined>): Promise<unknown> {
     const { at, ...rest } = request;
-    const body = encode({ ...rest, vector: toQuery(request.vector), bigint: this.#bigint });
-    const response = await this.#read('search', body, at);
-    return decodeSearch(response, this.#bigint) as unknown as SearchResponse<Key<S, B>, OutputRow<S, B, F>>;
+    const body = encode({ ...toQueries(rest), bigint: this.#bigint });
+    const { hits, results, ...counts } = decodeSearch(await this.#read('search', body, at), this.#bigint);
+    return 'vectors' in request || 'ids' in request ? { results: results ?? [], ...counts } : { hits, ...counts };
+  }
+
+  /**
+   * All rows from the nearest on, in lists of at most `batchSize` hits, of the collection as it is when the first is asked for: none comes
+   * twice, and none is missed. They come in order as far as the index finds them in order; with `exact` always. `limit` is how many there
+   * are together; all, or all inside of `radius`, when left out.
+   */
+  async *searchIterator<const F extends readonly string[] | undefined = undefined>(
+    request: SearchIteratorRequest<S, F>,
+  ): AsyncGenerator<Hit<Key<S, B>, OutputRow<S, B, F>>[], void, void> {
+    const { at, batchSize = 1000, limit = 0, ...rest } = request;
+    const body = encode({ ...toQueries(rest), limit, bigint: this.#bigint });
+    for await (const bytes of this.#iterate('searchIterator', body, at, batchSize)) {
+      const { hits } = decodeSearch(bytes, this.#bigint);
+      if (hits.length === 0) return;
+      yield hits as unknown as Hit<Key<S, B>, OutputRow<S, B, F>>[];
+    }
+  }
+
+  /**
+   * The rows of a query by ascending primary key, in lists of at most `batchSize`, of the collection as it is when the first is asked for.
+   * What would be too much at once can be gone through so.
+   */
+  async *queryIterator<const F extends readonly string[] | undefined = undefined>(
+    request: QueryIteratorRequest<S, F> = {},
+  ): AsyncGenerator<OutputRow<S, B, F>[], void, void> {
+    const { at, batchSize = 1000, ...rest } = request;
+    const body = encode({ ...rest, bigint: this.#bigint });
+    for await (const bytes of this.#iterate('queryIterator', body, at, batchSize)) {
+      const rows = decodeRows(bytes, this.#bigint);
+      if (rows.length === 0) return;
+      yield rows as OutputRow<S, B, F>[];
+    }
+  }
+
+  async *#iterate(op: 'searchIterator' | 'queryIterator', body: Bytes, at: bigint | Date | undefined, batchSize: number): AsyncGenerator<Bytes, void, void> {
+    if (!Number.isInteger(batchSize) || batchSize < 1) {
+      throw new EddyError('invalid_argument', `batchSize: a whole number of at least 1 expected, got ${batchSize}`);
+    }
+    const iterator = decode(await this.#read(op, body, at)) as string;
+    try {
+      for (;;) yield required(await this.#client.request('iteratorNext', iterator, encode(batchSize)));
+    } finally {
+      // With the database it has ended too.
+      await this.#client.request('iteratorEnd', iterator).catch(() => {});
+    }
   }
 
   /**
@@ -299,7 +408,7 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     return decode(required(await this.#client.request('snapshot', this.#target, body))) as string;
   }
 
-  async #read(op: 'get' | 'query' | 'count' | 'search', body: Bytes, at: bigint | Date | undefined): Promise<Bytes> {
+  async #read(op: 'get' | 'query' | 'count' | 'search' | 'searchIterator' | 'queryIterator', body: Bytes, at: bigint | Date | undefined): Promise<Bytes> {
     if (at === undefined) return required(await this.#client.request(op, this.#target, body));
     const target = await this.#hold(at);
     try {
@@ -359,6 +468,10 @@ export class Snapshot<S extends Schema = AnySchema, B extends boolean = false> {
   readonly count: Collection<S, B>['count'];
   /** As of the collection, at that moment. */
   readonly search: Collection<S, B>['search'];
+  /** As of the collection, at that moment. */
+  readonly searchIterator: Collection<S, B>['searchIterator'];
+  /** As of the collection, at that moment. */
+  readonly queryIterator: Collection<S, B>['queryIterator'];
   readonly #release: () => Promise<void>;
   #released: Promise<void> | undefined;
 
@@ -368,6 +481,8 @@ export class Snapshot<S extends Schema = AnySchema, B extends boolean = false> {
     this.query = then.query.bind(then) as Collection<S, B>['query'];
     this.count = then.count.bind(then);
     this.search = then.search.bind(then) as Collection<S, B>['search'];
+    this.searchIterator = then.searchIterator.bind(then) as Collection<S, B>['searchIterator'];
+    this.queryIterator = then.queryIterator.bind(then) as Collection<S, B>['queryIterator'];
     this.#release = release;
   }
 
@@ -398,4 +513,16 @@ function toOperation(operation: unknown): unknown {
     upsert: upsert && encodeRows(upsert),
     ifVersion: typeof ifVersion === 'string' ? [ifVersion] : ifVersion,
   };
+}
+
+/** A search with its queries as they are encoded. */
+function toQueries(request: object): object {
+  const { vector, vectors, ids, ...rest } = request as { vector?: unknown; vectors?: unknown; ids?: unknown };
+  if (vectors === undefined && ids === undefined) return { ...rest, vector: toQuery(vector) };
+  for (const [name, list] of Object.entries({ vectors, ids })) {
+    if (list !== undefined && (!Array.isArray(list) || list.length === 0)) {
+      throw new EddyError('invalid_argument', `${name}: a list of at least one expected, got ${describe(list)}`);
+    }
+  }
+  return { ...rest, vector: vector === undefined ? undefined : toQuery(vector), vectors: (vectors as unknown[] | undefined)?.map(toQuery), ids };
 }

@@ -1,7 +1,7 @@
 import { type Bytes, decode, encode } from './codec.js';
 import { EddyError, toEddyError } from './error.js';
 import type { EngineEvent, Op, Session, SyncStatusMessage, WriteMark } from './protocol.js';
-import type { Wasm, WasmArchive, WasmCollection, WasmDatabase, WasmSyncSession } from './wasm.js';
+import type { Wasm, WasmArchive, WasmCollection, WasmDatabase, WasmIterator, WasmSyncSession } from './wasm.js';
 
 /** @internal */
 export interface EngineHooks {
@@ -43,6 +43,7 @@ export class Engine {
   readonly #running = new Set<(error: EddyError) => void>();
   readonly #snapshots = new Map<string, WasmCollection>();
   readonly #exports = new Map<string, WasmArchive>();
+  readonly #iterators = new Map<string, WasmIterator>();
   #nextSnapshot = 1;
   readonly #watches = new Map<string, number>();
   readonly #syncs = new Map<string, SharedSync>();
@@ -238,6 +239,21 @@ export class Engine {
         if (filter !== undefined) textOf('filter', filter);
         return encode(await this.#collection(target!).count(body!));
       }
+      case 'searchIterator':
+      case 'queryIterator': {
+        const iterator = await this.#collection(target!)[op](body!);
+        const key = `iterator:${this.#nextSnapshot++}`;
+        this.#iterators.set(key, iterator);
+        return encode(key);
+      }
+      case 'iteratorNext': {
+        const iterator = this.#iterators.get(target!);
+        if (!iterator) throw new EddyError('gone', 'the iterator ended, or the tab that kept it is gone: begin another one');
+        return iterator.next(decode(body!) as number);
+      }
+      case 'iteratorEnd':
+        this.endIterator(target!);
+        return undefined;
       case 'compact': {
         const collection = this.#collection(target!);
         await collection.beginCompaction();
@@ -263,6 +279,12 @@ export class Engine {
   endExport(key: string): void {
     this.#exports.get(key)?.end();
     this.#exports.delete(key);
+  }
+
+  /** Lets go of what an iterator sees. @internal */
+  endIterator(key: string): void {
+    this.#iterators.get(key)?.end();
+    this.#iterators.delete(key);
   }
 
   /** Lets go of what a snapshot sees, once what runs on it has ended. @internal */
@@ -420,6 +442,7 @@ class EngineSession implements Session {
   readonly send: (event: EngineEvent) => void;
   readonly #watched = new Set<string>();
   readonly #snapshots = new Set<string>();
+  readonly #iterators = new Set<string>();
   readonly #exports = new Set<string>();
   readonly #syncs = new Set<string>();
 
@@ -460,6 +483,15 @@ class EngineSession implements Session {
         this.#exports.add(decode(key) as string);
         return key;
       }
+      case 'searchIterator':
+      case 'queryIterator': {
+        const key = (await this.#engine.run(op, target, body))!;
+        this.#iterators.add(decode(key) as string);
+        return key;
+      }
+      case 'iteratorEnd':
+        this.#iterators.delete(target!);
+        return this.#engine.run(op, target, body);
       case 'exportEnd':
         this.#exports.delete(target!);
         return this.#engine.run(op, target, body);
@@ -482,6 +514,7 @@ class EngineSession implements Session {
     for (const key of this.#syncs) this.#engine.stopSync(key, this);
     for (const key of this.#snapshots) this.#engine.releaseSnapshot(key);
     for (const key of this.#exports) this.#engine.endExport(key);
+    for (const key of this.#iterators) this.#engine.endIterator(key);
     this.#engine.forget(this);
   }
 }

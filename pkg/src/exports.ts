@@ -1,12 +1,14 @@
 export type {
-  ChangeEvent, Collection, Conditions, DeleteTarget, FilterOptions, FilterParam, FilterParams, Hit, Operation, OutputOptions, QueryRequest, SearchRequest, SearchResponse, Snapshot,
+  ChangeEvent, Collection, Conditions, DeleteTarget, FilterOptions, FilterParam, FilterParams, Hit, IteratorOptions, Operation, OutputOptions, QueryIteratorRequest,
+  QueryRequest, SearchBatchRequest,
+  SearchBatchResponse, SearchCounts, SearchIteratorRequest, SearchOptions, SearchRequest, SearchResponse, Snapshot,
   TimeOptions, WriteOptions, WriteResponse,
 } from './collection.js';
 export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, MemoryUse, OpenOptions, ProgressEvent } from './database.js';
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 export { EddyError, type ErrorKind } from './error.js';
 export type {
-  AnySchema, BoolField, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, Json, JsonField, Key, KeyInput,
-  Metric, OutputField, OutputRow, Row, ScalarRow, Schema, VarcharField, VectorField, VectorInput,
+  Aggregated, AggregateName, AnySchema, BoolField, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, Json, JsonField, Key, KeyInput,
+  Metric, OrderBy, OutputField, OutputRow, Row, ScalarName, ScalarRow, Schema, VarcharField, VectorField, VectorInput,
 } from './schema.js';
 export type { SyncOptions, SyncSession, SyncStatus } from './sync.js';

@@ -33,6 +33,10 @@ export type Op =
   | 'query'
   | 'count'
   | 'search'
+  | 'searchIterator'
+  | 'queryIterator'
+  | 'iteratorNext'
+  | 'iteratorEnd'
   | 'flush'
   | 'compact'
   | 'memory'
@@ -51,7 +55,7 @@ export type Op =
  */
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
   'flush', 'compact', 'loadDataset', 'setTtl', 'setOptions',
-  'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'searchIterator', 'queryIterator', 'iteratorEnd', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */

@@ -305,12 +305,29 @@ export type ScalarRow<S extends Schema, B extends boolean = false> = IsKnown<S> 
 
 type Dynamic<S extends Schema> = S extends { readonly dynamic: true } ? { [name: string]: Json | undefined } : unknown;
 
+/** A function over the rows of a group, or over all rows of a query. */
+export type AggregateName<N extends string> = 'count(*)' | `${'count' | 'sum' | 'min' | 'max' | 'avg'}(${N})`;
+
+/** How rows are ordered: by a field, or by a function over the rows of a group. */
+export type OrderBy<S extends Schema> = IsKnown<S> extends true
+  ? `${ScalarName<S> | AggregateName<ScalarName<S>>}${'' | ' asc' | ' desc'}`
+  : string;
+
 /** Names that `outputFields` takes: the schema's, `'*'` for all with vectors, and for a dynamic collection any other. */
 export type OutputField<S extends Schema> = IsKnown<S> extends true
   ? S extends { readonly dynamic: true }
     ? Names<S> | '*' | '$version' | '$partition' | (string & {})
-    : Names<S> | '*' | '$version' | '$partition'
+    : Names<S> | '*' | '$version' | '$partition' | AggregateName<Names<S>>
   : string;
+
+/** What a function over a group comes to; null of no value, but for counts. */
+export type Aggregated<S extends Schema, K extends string, B extends boolean> = K extends `count(${string})`
+  ? Integer<B>
+  : K extends `avg(${string})`
+    ? number | null
+    : K extends `${'min' | 'max' | 'sum'}(${infer N})`
+      ? (N extends Names<S> ? NonNullable<FieldValue<S, N, B>> : number) | null
+      : never;
 
 /** The row that `outputFields: F` gives. */
 export type OutputRow<S extends Schema, B extends boolean, F> = IsKnown<S> extends true
@@ -318,7 +335,9 @@ export type OutputRow<S extends Schema, B extends boolean, F> = IsKnown<S> exten
     ? ('*' extends F[number]
         ? Row<S, B>
         : Flat<
-            { [K in F[number] & Names<S>]: FieldValue<S, K, B> } & { [K in Exclude<F[number], Names<S> | '$version' | '$partition'>]?: Json }
+            { [K in F[number] & Names<S>]: FieldValue<S, K, B> } & {
+              [K in Exclude<F[number], Names<S> | '$version' | '$partition' | AggregateName<string>>]?: Json;
+            } & { [K in F[number] & AggregateName<string>]: Aggregated<S, K, B> }
           >) &
         ('$version' extends F[number] ? { $version: string } : unknown) &
         ('$partition' extends F[number] ? { $partition: string } : unknown)
@@ -363,6 +382,11 @@ export type KeyInput<S extends Schema> = IsKnown<S> extends true
 export type QueryInput<S extends Schema> = IsKnown<S> extends true
   ? { [K in VectorNames<S>]: Written<S['fields'][K]> }[VectorNames<S>]
   : VectorInput | SparseInput;
+
+/** The names of the other fields, and of keys of the dynamic field. */
+export type ScalarName<S extends Schema> = IsKnown<S> extends true
+  ? Exclude<Names<S>, VectorNames<S>> | (S extends { readonly dynamic: true } ? string & {} : never)
+  : string;
 
 /** The names of the vector fields. */
 export type VectorField<S extends Schema> = IsKnown<S> extends true ? VectorNames<S> : string;

@@ -27,11 +27,20 @@ export interface WasmCollection {
   query(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   count(request: Uint8Array): Promise<number>;
   search(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  searchIterator(request: Uint8Array): Promise<WasmIterator>;
+  queryIterator(request: Uint8Array): WasmIterator;
   flush(): Promise<void>;
   beginCompaction(): Promise<void>;
   isCompacting(): boolean;
   stats(): Promise<Uint8Array<ArrayBuffer>>;
   changedAfter(lsn: number): Promise<number>;
+  free(): void;
+}
+
+/** @internal */
+export interface WasmIterator {
+  next(count: number): Promise<Uint8Array<ArrayBuffer>>;
+  end(): void;
   free(): void;
 }
 

@@ -42,6 +42,8 @@ pub struct Options {
     /// The number of this replica, 0 to 16,383, for made `int64` keys ([`Collection::make_key`]): a different one for each replica. The
     /// store keeps it; with `None`, it has the one that it was given last.
     pub replica_number: Option<u16>,
+    /// How many threads a read may take, in whole segments and queries; all that there are with `None`. Natively only.
+    pub threads: Option<usize>,
     /// How long files that are not part of the store any more stay in storage, in milliseconds: for a copy of its directory that is being
     /// made. Whoever reads them here keeps them anyway.
     pub grace_ms: u64,
@@ -59,6 +61,7 @@ impl Default for Options {
             merge_policy: MergePolicy::default(),
             environment: platform::Environment::default(),
             replica_number: None,
+            threads: None,
             grace_ms: 0,
         }
     }

@@ -40,6 +40,7 @@ pub use request::{
     CollectionStats, Condition, Durability, Hit, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates,
     Target, WriteOptions, WriteRequest, WriteResponse,
 };
+pub use search::{QueryIterator, SearchIterator};
 pub use snapshot::Snapshot;
 #[cfg(all(test, native, hosted))]
 pub(crate) use sync::testing as sync_testing;

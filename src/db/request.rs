@@ -132,7 +132,7 @@ pub enum Target {
     FilterWith(String, Parameters),
 }
 
-/// A scan of rows, in order of primary key.
+/// A scan of rows, by ascending primary key or in another order, or what groups of them come to.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct QueryRequest {
     /// Rows for which this is true; all with `None`.
@@ -148,6 +148,14 @@ pub struct QueryRequest {
     pub limit: Option<usize>,
     /// After leaving out this many.
     pub offset: usize,
+    /// The fields by whose values rows are ordered, each with ` desc` behind it where they are to descend; nulls come last. Rows that
+    /// are alike come by ascending key, as all do without.
+    pub order_by: Vec<String>,
+    /// A row for all rows with the same values of these fields, null being one, with them and the functions that `output_fields`
+    /// names: `count(*)`, and `count`, `sum`, `min`, `max` and `avg` of a field, as in `sum(price)`. With such functions and no field
+    /// here, one row for all. Groups come by the values of these fields, unless `order_by` says otherwise, and may be ordered by functions
+    /// too.
+    pub group_by: Vec<String>,
 }
 
 impl QueryRequest {
@@ -163,10 +171,25 @@ pub struct SearchRequest {
     pub field: Option<String>,
     /// The query, as a value of the field: see [`Value`]. For vectors of 16-bit floats and of integers it may be any floats.
     pub vector: Value,
-    /// How many hits, 1 to 16,384.
+    /// Several queries instead, which are answered together: see [`SearchResponse::results`]. The filter is asked once for all of them.
+    pub vectors: Vec<Value>,
+    /// The vectors of the rows with these keys instead; a row is not in the answer to its own vector.
+    pub ids: Vec<Key>,
+    /// How many hits, 1 to 16,384; with `group_by`, how many groups.
     pub limit: usize,
     /// After leaving out this many.
     pub offset: usize,
+    /// Only hits with a better score than this one, the far bound: larger by IP and COSINE, smaller otherwise.
+    pub radius: Option<f32>,
+    /// Only hits with no better score than this one, the near bound.
+    pub range_filter: Option<f32>,
+    /// Hits come in groups of rows with the same value of this scalar field, or key of the dynamic field; null is a value too. Groups
+    /// come in the order of their best hits, and the hits of a group one after the other.
+    pub group_by: Option<String>,
+    /// The most hits of a group; 1 with 0.
+    pub group_size: usize,
+    /// Look on until every group is full, or nothing is left. Otherwise groups have what was found when there were enough of them.
+    pub strict_group_size: bool,
     /// Among rows for which this is true.
     pub filter: Option<String>,
     /// What `{name}` stands for in it.
@@ -192,17 +215,35 @@ pub struct Hit {
     pub row: Row,
 }
 
+impl SearchRequest {
+    /// Whether it has as many answers as queries.
+    pub fn is_batch(&self) -> bool {
+        !self.vectors.is_empty() || !self.ids.is_empty()
+    }
+}
+
 /// The hits, best first, and how they were found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SearchResponse {
-    /// Best first.
+    /// Best first; of a request with one query.
     pub hits: Vec<Hit>,
+    /// The same for each of several queries, in their order.
+    pub results: Vec<Vec<Hit>>,
     /// Rows scored by a full scan, over all segments.
     pub rows_scanned: usize,
     /// Segments answered by their graph.
     pub segments_by_index: usize,
     /// Segments answered by a scan.
     pub segments_by_scan: usize,
+}
+
+impl SearchResponse {
+    /// Adds how other hits were found.
+    pub(super) fn count(&mut self, other: &Self) {
+        self.rows_scanned += other.rows_scanned;
+        self.segments_by_index += other.segments_by_index;
+        self.segments_by_scan += other.segments_by_scan;
+    }
 }
 
 /// What a collection holds.

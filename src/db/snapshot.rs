@@ -42,6 +42,21 @@ impl Drop for Snapshot {
 }
 
 impl Snapshot {
+    pub(super) fn collection(&self) -> &Collection {
+        &self.collection
+    }
+
+    /// What it sees.
+    pub(super) fn seen(&self) -> View {
+        self.view
+    }
+
+    /// Another one that sees the same.
+    pub fn again(&self) -> Self {
+        self.collection.inner.state.write().expect("no panic while held").hold(self.view);
+        Self { collection: self.collection.clone(), view: self.view }
+    }
+
     /// The position in the local log up to which it sees.
     pub fn lsn(&self) -> Lsn {
         self.view.lsn

@@ -42,6 +42,11 @@ pub async fn sleep_ms(ms: u64) {
     JsFuture::from(promise).await.expect("a timer's promise is never rejected");
 }
 
+/// What `work` makes of 0 to `count`, one after the other: here is one thread.
+pub fn map<T>(_threads: usize, count: usize, work: impl Fn(usize) -> T) -> Vec<T> {
+    (0..count).map(work).collect()
+}
+
 /// Runs `task` to its end even when the caller stops waiting for it: half a commit must not be left behind by a request that
 /// was given up.
 pub async fn run_to_end<T: 'static>(task: impl Future<Output = T> + 'static) -> T {

@@ -73,6 +73,16 @@ pub fn blocking<T>(call: impl FnOnce() -> T) -> T {
     call()
 }
 
+/// What `work` makes of 0 to `count`, on at most `threads` threads of a pool that all of the process share. It should take its time:
+/// to wake a thread takes about as long as to compare some hundred vectors.
+pub fn map<T: Send>(threads: usize, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    use rayon::prelude::*;
+    if threads <= 1 || count <= 1 {
+        return (0..count).map(work).collect();
+    }
+    (0..count).into_par_iter().with_min_len(count.div_ceil(threads)).map(&work).collect()
+}
+
 /// Runs `task` to its end even when the caller stops waiting for it: half a commit must not be left behind by a request that
 /// was given up. Without a runtime the caller carries it itself.
 pub async fn run_to_end<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {

@@ -10,6 +10,7 @@
 //! Deliberately absent: which rows a segment has, what an index does with the mask, and Arrow's compute kernels, which would
 //! cost the browser more bytes than this whole room.
 
+mod aggregate;
 mod arithmetic;
 mod check;
 mod evaluate;
@@ -30,6 +31,7 @@ mod ternary;
 mod tests;
 mod token;
 
+pub use aggregate::{Accumulator, Aggregate, Function, Order, compare, group_key};
 pub use filter::{Filter, Parameters};
 pub use plan::{Access, SegmentSearch};
 

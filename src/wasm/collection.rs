@@ -4,6 +4,7 @@ use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
 use super::error::{OrThrow, Thrown};
+use super::iterator::{RowIterator, Source};
 use super::message::{
     self, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage, SearchResponseMessage,
     StatsMessage, WriteMessage, WriteRequestMessage,
@@ -36,6 +37,14 @@ enum Reads {
 impl Collection {
     pub(super) fn new(db: &Db, collection: crate::db::Collection) -> Self {
         Self { db: db.clone(), collection, view: RefCell::new(Reads::Now) }
+    }
+
+    /// A snapshot of what is read.
+    fn held(&self) -> Thrown<Snapshot> {
+        match self.snapshot_read()? {
+            Some(snapshot) => Ok(snapshot.again()),
+            None => self.collection.snapshot().or_throw(),
+        }
     }
 
     /// The snapshot that is read; `None` for what is there now.
@@ -189,6 +198,25 @@ impl Collection {
         SearchResponseMessage::new(&self.collection.spec().schema, &response, ms, bigint)
             .and_then(|response| response.encode())
             .or_throw()
+    }
+
+    /// Begins to go through the rows from the nearest on.
+    #[wasm_bindgen(js_name = searchIterator)]
+    pub async fn search_iterator(&self, request: Vec<u8>) -> Thrown<RowIterator> {
+        let request = message::decode::<SearchMessage>("the request", &request).or_throw()?;
+        let bigint = request.bigint;
+        let request = request.into_request(&self.collection.spec().schema).or_throw()?;
+        let iterator = self.held()?.search_iterator(request).await.or_throw()?;
+        Ok(RowIterator::new(self.collection.clone(), Source::Search(Box::new(iterator)), bigint))
+    }
+
+    /// Begins to go through the rows of a query.
+    #[wasm_bindgen(js_name = queryIterator)]
+    pub fn query_iterator(&self, request: Vec<u8>) -> Thrown<RowIterator> {
+        let request = message::decode::<QueryMessage>("the request", &request).or_throw()?;
+        let bigint = request.bigint;
+        let iterator = self.held()?.query_iterator(request.into_request().or_throw()?).or_throw()?;
+        Ok(RowIterator::new(self.collection.clone(), Source::Query(Box::new(iterator)), bigint))
     }
 
     /// Writes the growing segment to storage.

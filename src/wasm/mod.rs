@@ -8,6 +8,7 @@
 mod collection;
 mod database;
 mod error;
+mod iterator;
 mod message;
 mod sync;
 

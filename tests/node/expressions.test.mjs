@@ -33,7 +33,7 @@ test('values stand beside the text', async (t) => {
   assert.equal(await books.count({ filter, filterParams }), expected.length);
   const { hits } = await books.search({ vector: [4, 1], filter, filterParams, exact: true });
   assert.deepEqual(hits.map((hit) => hit.key).sort((a, b) => a - b), expected);
-  await assert.rejects(books.query({ filter, filterParams: { title: 'x' } }), (error) => error.kind === 'invalid_argument' && error.position === 27 && /`years`/.test(error.message));
+  await assert.rejects(books.query({ filter, filterParams: { title: 'x' } }), (error) => error.kind === 'invalid_argument' && error.position === 30 && /`years`/.test(error.message));
   await assert.rejects(books.query({ filter: 'id == {id}', filterParams: { id: null } }), /is null/);
   assert.equal((await books.delete({ filter: 'id in {ids}', filterParams: { ids: [4, 5] } })).count, 2);
   assert.equal(await books.count({ filter, filterParams }), expected.length - 1);

@@ -1,101 +1,400 @@
+use std::collections::HashMap;
+
 use super::LIMIT_MAX;
 use super::admit::{Later, admitted};
 use super::nearest::Nearest;
+use super::remaining::Remaining;
 use super::rows::{At, Found};
 use crate::base::{Error, Result, RowMask};
-use crate::db::{Collection, Hit, SearchRequest, SearchResponse};
+use crate::db::{Collection, Hit, SearchRequest, SearchResponse, Snapshot};
+use crate::distance::Metric;
 use crate::engine::{Slot, View};
 use crate::index::SearchParams;
-use crate::model::{DataType, Field, Key, Value, column};
+use crate::model::{DataType, Field, Key, Row, Value, column};
+use crate::platform;
+use crate::query::{Filter, group_key};
 
 /// Candidates that a graph search keeps when the request does not say.
 const EF_MIN: usize = 64;
+/// Queries of one request, as in Milvus.
+const QUERIES_MAX: usize = 16_384;
+/// What a round of a search that has to leave rows out looks for at first, and at most.
+const ROUND_MIN: usize = 64;
+const ROUND_MAX: usize = 65_536;
+/// Fewer comparisons than this are done before other threads have begun.
+const COMPARISONS_MIN: usize = 4_096;
 
-impl Collection {
-    pub(in crate::db) async fn read_nearest(&self, request: &SearchRequest, view: &View) -> Result<SearchResponse> {
-        let filter = self.filter(request.filter.as_deref(), &request.filter_params, &request.partitions)?;
-        let fields = self.output_fields(request.output_fields.as_deref())?;
-        let field = self.vector_field(request.field.as_deref())?;
-        let query = query_of(field, &request.vector)?;
-        let k = request.limit.saturating_add(request.offset);
-        if request.limit == 0 || k > LIMIT_MAX {
-            return Err(Error::invalid(format!(
-                "limit {} and offset {}; expected a limit of at least 1, and at most {LIMIT_MAX} together",
-                request.limit, request.offset
-            )));
-        }
-        if request.ef == Some(0) {
-            return Err(Error::invalid("ef 0; expected at least 1"));
-        }
-        let ef = request.ef.unwrap_or(EF_MIN).max(k);
-        let nearest = Nearest {
-            field: &field.name,
-            apart: field.is_apart(),
-            query: &query,
-            metric: self.spec().indexes[&field.name].metric,
+/// A search whose request was checked.
+pub(super) struct Search<'a> {
+    pub(super) request: &'a SearchRequest,
+    filter: Option<Filter>,
+    /// The output fields, and what else must be read of every row that is found.
+    fields: Option<Vec<String>>,
+    field: &'a Field,
+    metric: Metric,
+    queries: Vec<Query>,
+}
+
+/// What the nearest rows are looked for of.
+struct Query {
+    vector: Value,
+    /// The row whose vector it is, which is not an answer.
+    key: Option<Key>,
+}
+
+/// A row that was found, and its distance.
+pub(super) type Near = (f32, Found);
+
+impl Search<'_> {
+    /// How many rows of an answer are looked at.
+    fn end(&self) -> usize {
+        self.request.limit + self.request.offset
+    }
+
+    /// Whether the nearest rows may have to be left out, so that one round may not do.
+    fn has_rounds(&self) -> bool {
+        self.request.range_filter.is_some() || self.request.group_by.is_some()
+    }
+
+    /// The search for that query's `k` nearest rows.
+    pub(super) fn nearest(&self, query: usize, k: usize, exact: bool) -> Nearest<'_> {
+        let query = &self.queries[query];
+        let ef = self.request.ef.unwrap_or(EF_MIN).max(k);
+        Nearest {
+            field: &self.field.name,
+            apart: self.field.is_apart(),
+            query: &query.vector,
+            metric: self.metric,
             k,
             ef,
             params: SearchParams { ef: Some(ef) },
-            exact: request.exact,
+            exact: exact || self.request.exact,
+        }
+    }
+
+    /// Whether its vector is a query.
+    pub(super) fn is_own(&self, key: &Key) -> bool {
+        self.queries.iter().any(|query| query.key.as_ref() == Some(key))
+    }
+
+    /// Whether a row of that distance is too far, and if not, whether it is too near.
+    pub(super) fn range(&self, distance: f32) -> Range {
+        let score = self.metric.score(distance);
+        if self.request.radius.is_some_and(|radius| !is_better(self.metric, score, radius)) {
+            Range::Beyond
+        } else if self.request.range_filter.is_some_and(|near| is_better(self.metric, score, near)) {
+            Range::Before
+        } else {
+            Range::Inside
+        }
+    }
+}
+
+/// Where a distance lies.
+pub(super) enum Range {
+    Before,
+    Inside,
+    Beyond,
+}
+
+/// Whether `score` is closer than `other`.
+fn is_better(metric: Metric, score: f32, other: f32) -> bool {
+    // Of products and cosines the larger is closer.
+    if metric.score(1.0) < metric.score(0.0) { score > other } else { score < other }
+}
+
+/// The rows of an answer while it is put together: without groups a group a row.
+struct Answer<'s> {
+    search: &'s Search<'s>,
+    groups: Vec<Vec<Near>>,
+    /// The groups by their value, as text that is the same for the same value.
+    by_value: HashMap<String, usize>,
+    is_over: bool,
+}
+
+impl Answer<'_> {
+    /// Takes the next nearest row.
+    fn offer(&mut self, near: Near, group: Option<&Value>) {
+        match self.search.range(near.0) {
+            Range::Before => return,
+            Range::Beyond => {
+                self.is_over = true;
+                return;
+            }
+            Range::Inside => {}
+        }
+        let end = self.search.end();
+        let Some(value) = group else {
+            if self.groups.len() < end {
+                self.groups.push(vec![near]);
+            }
+            return;
         };
+        let value = group_key(std::slice::from_ref(value));
+        let at = match self.by_value.get(&value) {
+            Some(&at) => at,
+            None if self.groups.len() == end => return,
+            None => {
+                self.by_value.insert(value, self.groups.len());
+                self.groups.push(Vec::new());
+                self.groups.len() - 1
+            }
+        };
+        if self.groups[at].len() < self.search.request.group_size.max(1) {
+            self.groups[at].push(near);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let request = self.search.request;
+        let filled = |group: &Vec<Near>| !request.strict_group_size || group.len() >= request.group_size.max(1);
+        self.is_over || (self.groups.len() >= self.search.end() && self.groups.iter().all(filled))
+    }
+
+    fn into_found(self) -> Vec<Near> {
+        let Self { search, groups, .. } = self;
+        groups.into_iter().skip(search.request.offset).take(search.request.limit).flatten().collect()
+    }
+}
+
+impl Collection {
+    pub(in crate::db) async fn read_nearest(&self, request: &SearchRequest, view: &View) -> Result<SearchResponse> {
+        let search = self.checked_search(request, view).await?;
         let mut response = SearchResponse::default();
+        let lists = self.find_nearest(&search, view, &mut response).await?;
+        let counts: Vec<usize> = lists.iter().map(Vec::len).collect();
+        let hits = self.read_hits(&search, lists.into_iter().flatten().collect()).await?;
+        let mut hits = hits.into_iter();
+        if request.is_batch() {
+            response.results = counts.into_iter().map(|count| hits.by_ref().take(count).collect()).collect();
+        } else {
+            response.hits = hits.collect();
+        }
+        Ok(response)
+    }
+
+    /// What was found, with its output fields.
+    pub(super) async fn read_hits(&self, search: &Search<'_>, found: Vec<Near>) -> Result<Vec<Hit>> {
+        let (distances, found): (Vec<f32>, Vec<Found>) = found.into_iter().unzip();
+        let rows = self.read_rows(found, search.fields.as_deref()).await?;
+        let hit = |(distance, (key, row))| Hit { key, score: search.metric.score(distance), row };
+        Ok(distances.into_iter().zip(rows).map(hit).collect())
+    }
+
+    /// What a request asks for.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is wrong with it, `NotFound` for a row whose vector is to be searched and that is not there.
+    pub(super) async fn checked_search<'a>(&'a self, request: &'a SearchRequest, view: &View) -> Result<Search<'a>> {
+        let filter = self.filter(request.filter.as_deref(), &request.filter_params, &request.partitions)?;
+        let mut fields = self.output_fields(request.output_fields.as_deref())?;
+        let field = self.vector_field(request.field.as_deref())?;
+        let metric = self.spec().indexes[&field.name].metric;
+        check(request, metric)?;
+        if let Some(group) = &request.group_by {
+            self.check_column(group, "groupBy")?;
+            if let Some(fields) = fields.as_mut().filter(|fields| !fields.contains(group)) {
+                fields.push(group.clone());
+            }
+        }
+        let one = (request.vectors.is_empty() && request.ids.is_empty()).then_some(&request.vector);
+        let mut queries = Vec::new();
+        for vector in one.into_iter().chain(&request.vectors) {
+            queries.push(Query { vector: query_of(field, vector)?, key: None });
+        }
+        if !request.ids.is_empty() {
+            let output = [self.spec().schema.primary_key().name.clone(), field.name.clone()];
+            let rows = self.read_keys(&request.ids, Some(&output), &[], view).await?;
+            let mut rows = rows.into_iter().peekable();
+            for key in &request.ids {
+                let is_it = |row: &Row| match (row.get(&output[0]), key) {
+                    (Some(Value::Int(there)), Key::Int(key)) => there == key,
+                    (Some(Value::String(there)), Key::String(key)) => **there == **key,
+                    _ => false,
+                };
+                let vector = match rows.next_if(is_it) {
+                    Some(mut row) => row.remove(&output[1]).unwrap_or_default(),
+                    None => {
+                        return Err(Error::not_found(format!("no row with key {key}, whose vector is to be searched")));
+                    }
+                };
+                if vector == Value::Null {
+                    return Err(Error::invalid(format!(
+                        "the row with key {key} has no vector in field {:?}",
+                        field.name
+                    )));
+                }
+                queries.push(Query { vector: query_of(field, &vector)?, key: Some(key.clone()) });
+            }
+        }
+        Ok(Search { request, filter, fields, field, metric, queries })
+    }
+
+    /// The nearest rows of each query, best first.
+    pub(super) async fn find_nearest(
+        &self,
+        search: &Search<'_>,
+        view: &View,
+        response: &mut SearchResponse,
+    ) -> Result<Vec<Vec<Near>>> {
+        let rounds = search.has_rounds();
+        // All rounds see the same.
+        let held: Option<Snapshot> = (rounds && view.is_latest()).then(|| self.snapshot()).transpose()?;
+        let view = held.as_ref().map_or(*view, |held| View { lsn: held.lsn(), ..*view });
+        let (group_size, end) = (search.request.group_size.max(1), search.end());
+        let own = usize::from(search.queries.iter().any(|query| query.key.is_some()));
+        let k = if rounds { (end.saturating_mul(group_size) * 2).clamp(ROUND_MIN, ROUND_MAX) } else { end } + own;
+        let nearest: Vec<Nearest<'_>> =
+            (0..search.queries.len()).map(|query| search.nearest(query, k, false)).collect();
+        let mut first = rounds.then(Remaining::default);
+        let found = self.round(search, &nearest, &view, first.as_mut(), response).await?;
+        let mut lists = Vec::with_capacity(found.len());
+        for (at, mut found) in found.into_iter().enumerate() {
+            let query = &search.queries[at];
+            let mut answer = Answer { search, groups: Vec::new(), by_value: HashMap::new(), is_over: false };
+            let mut remaining = first.clone();
+            let (mut k, mut exact) = (k, search.request.exact);
+            loop {
+                let count = found.len();
+                if let Some(remaining) = &mut remaining {
+                    found.iter().for_each(|(_, found)| remaining.give(found));
+                }
+                self.offer_all(&mut answer, query, found).await?;
+                let Some(remaining) = remaining.as_mut().filter(|_| !answer.is_full()) else { break };
+                if count < k && exact {
+                    break;
+                }
+                // Where an index has come to an end, what is left is looked at one by one.
+                exact |= count < k;
+                k = (k * 4).min(ROUND_MAX);
+                let nearest = [search.nearest(at, k, exact)];
+                let mut round = self.round(search, &nearest, &view, Some(remaining), response).await?;
+                found = round.pop().unwrap_or_default();
+            }
+            lists.push(answer.into_found());
+        }
+        Ok(lists)
+    }
+
+    async fn offer_all(&self, answer: &mut Answer<'_>, query: &Query, mut found: Vec<Near>) -> Result<()> {
+        if let Some(key) = &query.key {
+            found.retain(|(_, found)| found.key != *key);
+        }
+        let Some(field) = &answer.search.request.group_by else {
+            found.into_iter().for_each(|near| answer.offer(near, None));
+            return Ok(());
+        };
+        let (distances, found): (Vec<f32>, Vec<Found>) = found.into_iter().unzip();
+        let values = self.read_values(&found, field).await?;
+        for ((distance, found), value) in distances.into_iter().zip(found).zip(&values) {
+            answer.offer((distance, found), Some(value));
+        }
+        Ok(())
+    }
+
+    /// The nearest rows of each query among those that the filter admits, and that remain. The filter is asked once for all queries.
+    pub(super) async fn round(
+        &self,
+        search: &Search<'_>,
+        nearest: &[Nearest<'_>],
+        view: &View,
+        mut remaining: Option<&mut Remaining>,
+        response: &mut SearchResponse,
+    ) -> Result<Vec<Vec<Near>>> {
+        let filter = search.filter.as_ref();
+        let (Some(k), queries) = (nearest.first().map(|nearest| nearest.k), nearest.len()) else {
+            return Ok(Vec::new());
+        };
+        let closest = |a: &(f32, &Key), b: &(f32, &Key)| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(b.1));
         let (mut best, later) = {
             let state = self.state();
-            let mut best: Vec<(f32, Key, &Slot, u32)> = Vec::new();
-            let mut later = Vec::new();
-            for slot in state.slots().filter(|slot| !slot.segment.is_empty()) {
-                let admitted = match admitted(slot, filter.as_ref(), view) {
-                    Ok(admitted) => admitted,
+            let slots: Vec<&Slot> = state.slots().filter(|slot| !slot.segment.is_empty()).collect();
+            let rows: usize = slots.iter().map(|slot| slot.segment.len()).sum();
+            let threads = if rows.saturating_mul(queries) < COMPARISONS_MIN { 1 } else { self.threads() };
+            let known: Vec<Option<RowMask>> = slots.iter().map(|slot| remaining.as_ref()?.of(&slot.segment)).collect();
+            let masks = platform::map(threads, slots.len(), |at| match &known[at] {
+                Some(mask) => Ok(mask.clone()),
+                None => admitted(slots[at], filter, view),
+            });
+            let (mut here, mut later) = (Vec::new(), Vec::new());
+            for ((slot, mask), known) in slots.iter().zip(masks).zip(&known) {
+                let mask = match mask {
+                    Ok(mask) => mask,
                     Err(segment) => {
                         later.push(segment);
                         continue;
                     }
                 };
-                if admitted.iter().next().is_none() {
+                let mask = match remaining.as_mut().filter(|_| known.is_none()) {
+                    Some(remaining) => remaining.keep(&slot.segment, mask),
+                    None => mask,
+                };
+                if mask.iter().next().is_none() {
                     continue;
                 }
-                if !slot.segment.has(nearest.field) {
+                if slot.segment.has(nearest[0].field) {
+                    here.push((*slot, mask));
+                } else {
                     let (segment, visible) = (slot.segment.clone(), RowMask::none(0));
-                    later.push(Later { segment, visible, admitted: Some(admitted) });
-                    continue;
+                    later.push(Later { segment, visible, admitted: Some(mask) });
                 }
-                let neighbors = nearest.search(&slot.segment, &admitted, &mut response);
-                best.extend(
+            }
+            let found = platform::map(threads, here.len() * queries, |unit| {
+                let ((slot, mask), mut counts) = (&here[unit / queries], SearchResponse::default());
+                (nearest[unit % queries].search(&slot.segment, mask, &mut counts), counts)
+            });
+            let mut best: Vec<Vec<(f32, Key, &Slot, u32)>> = vec![Vec::new(); queries];
+            for (unit, (neighbors, counts)) in found.into_iter().enumerate() {
+                let slot = here[unit / queries].0;
+                response.count(&counts);
+                best[unit % queries].extend(
                     neighbors
                         .into_iter()
                         .map(|near| (near.distance, slot.segment.key(near.row as usize), slot, near.row)),
                 );
             }
-            best.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
-            best.truncate(k);
             let own = |(distance, key, slot, row): (f32, Key, &Slot, u32)| {
-                (distance, self.found(&state, key, slot, row, fields.as_deref()))
+                (distance, self.found(&state, key, slot, row, search.fields.as_deref()))
             };
-            (best.into_iter().map(own).collect::<Vec<_>>(), later)
+            let cut = |mut best: Vec<(f32, Key, &Slot, u32)>| {
+                best.sort_unstable_by(|a, b| closest(&(a.0, &a.1), &(b.0, &b.1)));
+                best.truncate(k);
+                best.into_iter().map(own).collect::<Vec<Near>>()
+            };
+            (best.into_iter().map(cut).collect::<Vec<_>>(), later)
         };
         for mut later in later {
-            let admitted = self.admitted_of(&mut later, filter.as_ref()).await?;
+            let known = remaining.as_ref().and_then(|remaining| remaining.of(&later.segment));
+            let admitted = match known {
+                Some(admitted) => admitted,
+                None => {
+                    let admitted = self.admitted_of(&mut later, filter).await?;
+                    match &mut remaining {
+                        Some(remaining) => remaining.keep(&later.segment, admitted),
+                        None => admitted,
+                    }
+                }
+            };
             if admitted.iter().next().is_none() {
                 continue;
             }
             let segment = &later.segment;
-            let neighbors = if segment.has(nearest.field) {
-                nearest.search(segment, &admitted, &mut response)
-            } else {
-                self.search_later(segment, &admitted, &nearest, &mut response).await?
-            };
-            best.extend(neighbors.into_iter().map(|near| {
-                let found = Found { key: segment.key(near.row as usize), at: At::Stored(segment.clone(), near.row) };
-                (near.distance, found)
-            }));
+            for (nearest, best) in nearest.iter().zip(&mut best) {
+                let neighbors = if segment.has(nearest.field) {
+                    nearest.search(segment, &admitted, response)
+                } else {
+                    self.search_later(segment, &admitted, nearest, response).await?
+                };
+                best.extend(neighbors.into_iter().map(|near| {
+                    let key = segment.key(near.row as usize);
+                    let place = (segment.id(), near.row);
+                    (near.distance, Found { key, place, at: At::Stored(segment.clone(), near.row) })
+                }));
+                best.sort_unstable_by(|(a, left), (b, right)| closest(&(*a, &left.key), &(*b, &right.key)));
+                best.truncate(k);
+            }
         }
-        best.sort_by(|(a, left), (b, right)| a.total_cmp(b).then_with(|| left.key.cmp(&right.key)));
-        let (distances, found): (Vec<f32>, Vec<Found>) =
-            best.into_iter().skip(request.offset).take(request.limit).unzip();
-        let rows = self.read_rows(found, fields.as_deref()).await?;
-        let hit = |(distance, (key, row))| Hit { key, score: nearest.metric.score(distance), row };
-        response.hits = distances.into_iter().zip(rows).map(hit).collect();
-        Ok(response)
+        Ok(best)
     }
 
     fn vector_field(&self, wanted: Option<&str>) -> Result<&Field> {
@@ -111,6 +410,49 @@ impl Collection {
             }),
         }
     }
+}
+
+/// Refuses what no search can be.
+fn check(request: &SearchRequest, metric: Metric) -> Result<()> {
+    if request.limit == 0 || request.limit.saturating_add(request.offset) > LIMIT_MAX {
+        return Err(Error::invalid(format!(
+            "limit {} and offset {}; expected a limit of at least 1, and at most {LIMIT_MAX} together",
+            request.limit, request.offset
+        )));
+    }
+    if request.ef == Some(0) {
+        return Err(Error::invalid("ef 0; expected at least 1"));
+    }
+    let given = [request.vector != Value::Null, !request.vectors.is_empty(), !request.ids.is_empty()];
+    if given.iter().filter(|given| **given).count() > 1 {
+        return Err(Error::invalid("a search takes one of vector, vectors and ids"));
+    }
+    let queries = request.vectors.len() + request.ids.len();
+    if queries > QUERIES_MAX {
+        return Err(Error::invalid(format!("{queries} queries in one request; expected at most {QUERIES_MAX}")));
+    }
+    if let (Some(radius), Some(near)) = (request.radius, request.range_filter)
+        && !is_better(metric, near, radius)
+    {
+        return Err(Error::invalid(format!(
+            "rangeFilter {near} and radius {radius}; by {} the first must be the nearer bound",
+            metric.name()
+        )));
+    }
+    if [request.radius, request.range_filter].iter().flatten().any(|bound| bound.is_nan()) {
+        return Err(Error::invalid("radius and rangeFilter must be numbers"));
+    }
+    if request.group_by.is_none() && (request.group_size > 1 || request.strict_group_size) {
+        return Err(Error::invalid("groupSize and strictGroupSize need groupBy"));
+    }
+    if request.group_size.saturating_mul(request.limit + request.offset) > LIMIT_MAX {
+        return Err(Error::invalid(format!(
+            "groupSize {} for {} groups; expected at most {LIMIT_MAX} hits",
+            request.group_size,
+            request.limit + request.offset
+        )));
+    }
+    Ok(())
 }
 
 /// The query in the form of the field's values, checked as they are; numbers for every kind of dense vector but bits.

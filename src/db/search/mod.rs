@@ -6,9 +6,16 @@
 
 mod admit;
 mod hits;
+mod iterate;
 mod nearest;
 mod query;
+mod remaining;
 mod rows;
+mod table;
+#[cfg(all(test, feature = "server"))]
+mod tests;
+
+pub use iterate::{QueryIterator, SearchIterator};
 
 use super::Collection;
 use crate::base::Result;
@@ -22,6 +29,11 @@ const LIMIT_MAX: usize = 16_384;
 const READ_ROWS: usize = 8_192;
 
 impl Collection {
+    /// How many threads a read may take.
+    fn threads(&self) -> usize {
+        self.inner.shared.options.threads.unwrap_or(usize::MAX)
+    }
+
     /// The filter of a request; `None` when it admits every row.
     fn filter(&self, text: Option<&str>, parameters: &Parameters, partitions: &[String]) -> Result<Option<Filter>> {
         self.inner.shared.check_open()?;

@@ -1,10 +1,11 @@
 use super::admit::admitted;
 use super::rows::{At, Found};
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::db::partition::as_strs;
 use crate::db::{Collection, QueryRequest};
 use crate::engine::{Slot, View};
 use crate::model::{Key, Row};
+use crate::query::Aggregate;
 use crate::segment::Segment;
 
 /// The rows of `found` up to `end`, by ascending key.
@@ -43,7 +44,23 @@ impl Collection {
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
+    /// Refuses what is wrong with a query that is to be gone through.
+    pub(super) fn check_query(&self, request: &QueryRequest) -> Result<()> {
+        if !request.group_by.is_empty() || !request.order_by.is_empty() {
+            return Err(Error::invalid("an iterator takes neither groupBy nor orderBy: rows come by ascending key"));
+        }
+        self.filter(request.filter.as_deref(), &request.filter_params, &request.partitions)?;
+        self.output_fields(request.output_fields.as_deref()).map(drop)
+    }
+
     pub(in crate::db) async fn read_query(&self, request: &QueryRequest, view: &View) -> Result<Vec<Row>> {
+        let is_grouped = |name: &String| Aggregate::parse(name).is_some();
+        if !request.group_by.is_empty() || request.output_fields.iter().flatten().any(is_grouped) {
+            return self.read_groups(request, view).await;
+        }
+        if !request.order_by.is_empty() {
+            return self.read_ordered(request, view).await;
+        }
         let filter = self.filter(request.filter.as_deref(), &request.filter_params, &request.partitions)?;
         let fields = self.output_fields(request.output_fields.as_deref())?;
         let end = request.limit.map_or(usize::MAX, |limit| limit.saturating_add(request.offset));
@@ -64,7 +81,7 @@ impl Collection {
             let admitted = self.admitted_of(&mut later, filter.as_ref()).await?;
             let row = |row: usize| {
                 let at = At::Stored(later.segment.clone(), row as u32);
-                Found { key: later.segment.key(row), at }
+                Found { key: later.segment.key(row), place: (later.segment.id(), row as u32), at }
             };
             found.extend(admitted.iter().map(row));
         }

@@ -13,6 +13,8 @@ const VERSION_FIELD: &str = "$version";
 /// A row that was found.
 pub(super) struct Found {
     pub(super) key: Key,
+    /// The segment and the row in it.
+    pub(super) place: (SegmentId, u32),
     pub(super) at: At,
 }
 
@@ -39,7 +41,21 @@ impl Collection {
         } else {
             At::Stored(slot.segment.clone(), row)
         };
-        Found { key, at }
+        Found { key, place: (slot.segment.id(), row), at }
+    }
+
+    /// The values of a field in rows that were found, in their order. Rows of the growing segment must have been read with it.
+    pub(super) async fn read_values(&self, found: &[Found], field: &str) -> Result<Vec<Value>> {
+        let fields = [field.to_owned()];
+        let copies = found.iter().map(|found| {
+            let at = match &found.at {
+                At::Held(row) => At::Held(Row::from([(field.to_owned(), row.get(field).cloned().unwrap_or_default())])),
+                At::Stored(segment, row) => At::Stored(segment.clone(), *row),
+            };
+            Found { key: found.key.clone(), place: found.place, at }
+        });
+        let rows = self.read_rows(copies.collect(), Some(&fields)).await?;
+        Ok(rows.into_iter().map(|(_, mut row)| row.remove(field).unwrap_or_default()).collect())
     }
 
     /// The rows that were found, in their order.
@@ -57,7 +73,7 @@ impl Collection {
             needs.extend(segment.needs(&rows, &segment.wanted(fields), &blocks));
         }
         self.inner.shared.fetch(needs, &mut blocks, true).await?;
-        let row = |Found { key, at }| match at {
+        let row = |Found { key, at, .. }| match at {
             At::Held(row) => (key, row),
             At::Stored(segment, row) => (key, row_of(&segment, row as usize, fields, &blocks)),
         };

@@ -108,11 +108,11 @@ async fn search(db: &Db, command: &Search) -> Result<()> {
         limit: command.limit,
         offset: command.offset,
         filter: command.filter.clone(),
-        filter_params: Default::default(),
         partitions: command.partitions.clone(),
         output_fields: command.output_fields.clone(),
         ef: command.ef,
         exact: command.exact,
+        ..SearchRequest::default()
     };
     let started = tokio::time::Instant::now();
     let response = collection.search(&request).await?;

@@ -16,7 +16,7 @@ use super::App;
 use super::reply::Failure;
 use crate::base::{Error, Result, Timestamp};
 use crate::db::{
-    ArchivePieces, Collection, CollectionStats, Condition, Durability, Operation, QueryRequest, SearchRequest,
+    ArchivePieces, Collection, CollectionStats, Condition, Durability, Hit, Operation, QueryRequest, SearchRequest,
     SearchResponse, Snapshot, Target, WriteOptions, WriteResponse,
 };
 use crate::engine::{CollectionOptions, CollectionSpec};
@@ -214,6 +214,17 @@ async fn drop_alias(State(app): State<Arc<App>>, Path(alias): Path<String>) -> A
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SearchBody {
     vector: Option<Value>,
+    #[serde(default)]
+    vectors: Vec<Value>,
+    #[serde(default)]
+    ids: Vec<Key>,
+    radius: Option<f32>,
+    range_filter: Option<f32>,
+    group_by: Option<String>,
+    #[serde(default)]
+    group_size: usize,
+    #[serde(default)]
+    strict_group_size: bool,
     text: Option<String>,
     words: Option<String>,
     field: Option<String>,
@@ -235,17 +246,28 @@ struct SearchBody {
 async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
     let body: SearchBody = parse(body)?;
     let started = tokio::time::Instant::now();
+    let is_batch = !body.vectors.is_empty() || !body.ids.is_empty();
     let (vector, unknown) = match (body.vector, body.text) {
         (Some(vector), None) => (vector, None),
-        (None, Some(text)) => {
+        (None, None) if is_batch => (Value::Null, None),
+        (None, Some(text)) if !is_batch => {
             let found = words::text_vector(&app.db, body.words.as_deref().unwrap_or("words"), &text).await?;
             (found.vector.into(), Some(found.unknown))
         }
-        _ => return Err(Error::invalid("a search needs either \"vector\" or \"text\"").into()),
+        _ => {
+            return Err(Error::invalid("a search needs one of \"vector\", \"vectors\", \"ids\" and \"text\"").into());
+        }
     };
     let request = SearchRequest {
         field: body.field,
         vector,
+        vectors: body.vectors,
+        ids: body.ids,
+        radius: body.radius,
+        range_filter: body.range_filter,
+        group_by: body.group_by,
+        group_size: body.group_size,
+        strict_group_size: body.strict_group_size,
         limit: body.limit.unwrap_or(10),
         offset: body.offset,
         filter: body.filter,
@@ -283,12 +305,17 @@ struct QueryBody {
     limit: Option<usize>,
     #[serde(default)]
     offset: usize,
+    #[serde(default)]
+    order_by: Vec<String>,
+    #[serde(default)]
+    group_by: Vec<String>,
     at: Option<At>,
 }
 
 async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let QueryBody { filter, filter_params, partitions, output_fields, limit, offset, at } = parse(body)?;
-    let request = QueryRequest { filter, filter_params, partitions, output_fields, limit, offset };
+    let QueryBody { filter, filter_params, partitions, output_fields, limit, offset, order_by, group_by, at } =
+        parse(body)?;
+    let request = QueryRequest { filter, filter_params, partitions, output_fields, limit, offset, order_by, group_by };
     let reader = reader(&app, &name, at)?;
     let rows = compute(&app, async move {
         match reader {
@@ -531,9 +558,16 @@ pub(in crate::server) fn description(collection: &Collection, stats: &Collection
 }
 
 pub(in crate::server) fn hits(response: &SearchResponse) -> JsonValue {
-    let hits = response.hits.iter().map(|hit| json!({"key": hit.key, "score": shortest(hit.score), "row": hit.row}));
+    let list = |hits: &[Hit]| -> Vec<JsonValue> {
+        hits.iter().map(|hit| json!({"key": hit.key, "score": shortest(hit.score), "row": hit.row})).collect()
+    };
+    let (name, hits) = if response.results.is_empty() {
+        ("hits", json!(list(&response.hits)))
+    } else {
+        ("results", response.results.iter().map(|hits| list(hits)).collect())
+    };
     json!({
-        "hits": hits.collect::<Vec<_>>(),
+        name: hits,
         "rowsScanned": response.rows_scanned,
         "segmentsByIndex": response.segments_by_index,
         "segmentsByScan": response.segments_by_scan,

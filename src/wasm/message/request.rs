@@ -5,7 +5,7 @@ use super::item::Item;
 use super::rows::decode_rows;
 use crate::base::{Error, Result};
 use crate::db::{Collection, Durability, Operation, QueryRequest, SearchRequest, Target, WriteOptions};
-use crate::model::{Key, Schema};
+use crate::model::{Key, Schema, Value};
 use crate::query::Parameters;
 
 fn keys(schema: &Schema, items: Vec<Item>) -> Result<Vec<Key>> {
@@ -141,6 +141,10 @@ pub(in super::super) struct QueryMessage {
     #[serde(default)]
     output_fields: Option<Vec<String>>,
     #[serde(default)]
+    order_by: Vec<String>,
+    #[serde(default)]
+    group_by: Vec<String>,
+    #[serde(default)]
     limit: Option<usize>,
     #[serde(default)]
     offset: usize,
@@ -158,6 +162,8 @@ impl QueryMessage {
             output_fields: self.output_fields,
             limit: self.limit,
             offset: self.offset,
+            order_by: self.order_by,
+            group_by: self.group_by,
         })
     }
 }
@@ -168,7 +174,22 @@ impl QueryMessage {
 pub(in super::super) struct SearchMessage {
     #[serde(default)]
     field: Option<String>,
-    vector: Item,
+    #[serde(default)]
+    vector: Option<Item>,
+    #[serde(default)]
+    vectors: Vec<Item>,
+    #[serde(default)]
+    ids: Vec<Item>,
+    #[serde(default)]
+    radius: Option<f64>,
+    #[serde(default)]
+    range_filter: Option<f64>,
+    #[serde(default)]
+    group_by: Option<String>,
+    #[serde(default)]
+    group_size: usize,
+    #[serde(default)]
+    strict_group_size: bool,
     #[serde(default = "limit_default")]
     limit: usize,
     #[serde(default)]
@@ -203,8 +224,16 @@ impl SearchMessage {
             None => vectors.next(),
         };
         let data_type = field.map(|field| field.data_type);
+        let query = |item: Item| item.into_value(data_type).map_err(|error| error.context("the query vector"));
         Ok(SearchRequest {
-            vector: self.vector.into_value(data_type).map_err(|error| error.context("the query vector"))?,
+            vector: self.vector.map_or(Ok(Value::Null), query)?,
+            vectors: self.vectors.into_iter().map(query).collect::<Result<_>>()?,
+            ids: keys(schema, self.ids)?,
+            radius: self.radius.map(|bound| bound as f32),
+            range_filter: self.range_filter.map(|bound| bound as f32),
+            group_by: self.group_by,
+            group_size: self.group_size,
+            strict_group_size: self.strict_group_size,
             field: self.field,
             limit: self.limit,
             offset: self.offset,

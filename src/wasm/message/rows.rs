@@ -132,7 +132,7 @@ impl<'a> SearchResponseMessage<'a> {
         bigint: bool,
     ) -> Result<Self> {
         if !bigint {
-            for hit in &response.hits {
+            for hit in response.hits.iter().chain(response.results.iter().flatten()) {
                 check_key(&hit.key)?;
                 check_row(&hit.row)?;
             }
@@ -148,9 +148,14 @@ impl<'a> SearchResponseMessage<'a> {
 
 impl Serialize for SearchResponseMessage<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(9))?;
+        let entries = 9 + usize::from(!self.response.results.is_empty());
+        let mut map = serializer.serialize_map(Some(entries))?;
         serialize_field_names(&mut map, self.schema, self.bigint)?;
         map.serialize_entry("hits", &self.response.hits.iter().map(HitOut).collect::<Vec<_>>())?;
+        if !self.response.results.is_empty() {
+            let results = self.response.results.iter().map(|hits| hits.iter().map(HitOut).collect::<Vec<_>>());
+            map.serialize_entry("results", &results.collect::<Vec<_>>())?;
+        }
         map.serialize_entry("rowsScanned", &(self.response.rows_scanned as f64))?;
         map.serialize_entry("segmentsByIndex", &(self.response.segments_by_index as f64))?;
         map.serialize_entry("segmentsByScan", &(self.response.segments_by_scan as f64))?;
