@@ -11,7 +11,7 @@ use bytes::Bytes;
 use eddydb::base::codec::{checksum, checksum_append};
 use eddydb::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, SegmentId, Sequence};
 use eddydb::engine::{ChangeSet, CollectionSpec, Manifest, Record, archive};
-use eddydb::index::Hnsw;
+use eddydb::index::{SearchParams, VectorIndex};
 use eddydb::model::{Batch, Row, Schema, Value};
 use eddydb::query::Filter;
 use eddydb::segment::{self, FileKind, StoredFile};
@@ -228,12 +228,12 @@ fn read_segment(bytes: &[u8]) {
         files.insert(kind(), Bytes::copy_from_slice(bytes));
     }
     if let Some(bytes) = files.get(&FileKind::Index("embedding".to_owned())) {
-        match Hnsw::from_bytes(bytes) {
-            Ok(graph) => {
-                let query = vec![0.25; graph.dim()];
-                graph.candidates(&query, 3, 8, None);
-                let again = graph.to_bytes();
-                assert_eq!(again.len(), bytes.len());
+        match VectorIndex::from_bytes(bytes) {
+            Ok(index) => {
+                let query = Value::Vector(vec![0.25; index.dim()]);
+                index.candidates(&query, 3, &SearchParams { ef: Some(8), ..SearchParams::default() }, None);
+                let again: usize = (0..).map_while(|part| index.part(part)).map(|part| part.len()).sum();
+                assert_eq!(again, bytes.len());
             }
             Err(error) => understood(&error),
         }

@@ -124,6 +124,10 @@ export interface SearchOptions<S extends Schema, F extends readonly string[] | u
   strictGroupSize?: boolean;
   /** HNSW's candidate list; larger finds more and takes longer. Default `max(limit + offset, 64)`. */
   ef?: number;
+  /** Of inverted lists: how many are looked into. Default an eighth of them, and at least 8. */
+  nprobe?: number;
+  /** Of inverted lists of codes: how many rows are compared by their vectors. Default twice the hits for `IVF_SQ8`, ten times for `IVF_RABITQ`. */
+  reorderK?: number;
   /** Scan every row instead of using the index. */
   exact?: boolean;
 }

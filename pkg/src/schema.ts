@@ -21,6 +21,24 @@ export interface HnswIndex {
   readonly efConstruction?: number;
 }
 
+/** Inverted lists: a search looks into the lists whose centers are nearest. */
+export interface IvfIndex {
+  /**
+   * What lies in the lists: nothing (the vectors themselves are compared), a byte a dimension, or a bit a dimension. Codes are read in place
+   * of vectors, and the best rows by code compared by their vectors.
+   */
+  readonly type: 'IVF_FLAT' | 'IVF_SQ8' | 'IVF_RABITQ';
+  /** How many lists, 1 to 65,536; fewer while there are not enough rows for them. Default 128. */
+  readonly nlist?: number;
+}
+
+/** Of vectors of bits: no index, or inverted lists. */
+export type BinaryIndex = FlatIndex | { readonly type: 'BIN_FLAT' } | {
+  readonly type: 'BIN_IVF_FLAT';
+  /** How many lists, 1 to 65,536; fewer while there are not enough rows for them. Default 128. */
+  readonly nlist?: number;
+};
+
 interface Scalar {
   /** Whether a row may lack it, or have `null`. */
   readonly nullable?: boolean;
@@ -119,15 +137,15 @@ export interface FloatVectorField extends Scalar {
   readonly dim: number;
   /** How vectors are compared. Default `'COSINE'`. */
   readonly metric?: Metric;
-  /** How they are searched. Default HNSW, and for nullable ones `FLAT`, which is all that they can have. */
-  readonly index?: FlatIndex | HnswIndex;
+  /** How they are searched. Default HNSW, and for nullable ones, which cannot have that, `FLAT`. */
+  readonly index?: FlatIndex | HnswIndex | IvfIndex;
   /** What a row that lacks it gets. */
   readonly default?: VectorInput;
 }
 
 /**
  * `dim` finite numbers, kept as 16-bit floats (of IEEE 754, or the upper half of 32-bit ones) or as integers from -128 to 127.
- * Searched exactly.
+ * Searched exactly, unless they have an index.
  */
 export interface SmallVectorField extends Scalar {
   readonly type: 'float16_vector' | 'bfloat16_vector' | 'int8_vector';
@@ -135,21 +153,21 @@ export interface SmallVectorField extends Scalar {
   readonly dim: number;
   /** How vectors are compared. Default `'COSINE'`. */
   readonly metric?: Metric;
-  /** Every search scans every row. */
-  readonly index?: FlatIndex;
+  /** How they are searched. Default `FLAT`. */
+  readonly index?: FlatIndex | IvfIndex;
   /** What a row that lacks it gets. */
   readonly default?: VectorInput;
 }
 
-/** `dim` bits, eight a byte. Searched exactly. */
+/** `dim` bits, eight a byte. Searched exactly, unless they have an index. */
 export interface BinaryVectorField extends Scalar {
   readonly type: 'binary_vector';
   /** How many bits: a multiple of 8, at most 262,144. */
   readonly dim: number;
   /** How vectors are compared. Default `'HAMMING'`. */
   readonly metric?: BinaryMetric;
-  /** Every search scans every row. */
-  readonly index?: FlatIndex;
+  /** How they are searched. Default `FLAT`. */
+  readonly index?: BinaryIndex;
   /** What a row that lacks it gets. */
   readonly default?: BitsInput;
 }

@@ -50,6 +50,8 @@ pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncS
 #[cfg(all(test, native))]
 mod fencing;
 #[cfg(all(test, feature = "server"))]
+mod index_tests;
+#[cfg(all(test, feature = "server"))]
 mod memory_tests;
 #[cfg(all(test, feature = "server"))]
 mod merge_tests;

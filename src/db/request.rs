@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::Written;
 use crate::base::{Error, Lsn, Result, Timestamp, Version};
 use crate::engine::RequestId;
+use crate::index::SearchParams;
 use crate::model::{Batch, Key, Row, Value};
 use crate::query::Parameters;
 
@@ -200,6 +201,8 @@ pub struct SearchRequest {
     pub output_fields: Option<Vec<String>>,
     /// HNSW's candidate list; larger finds more and takes longer. `max(limit + offset, 64)` with `None`.
     pub ef: Option<usize>,
+    /// What other kinds of index go by; `ef` here counts for nothing.
+    pub params: SearchParams,
     /// Scan every row instead of the index.
     pub exact: bool,
 }

@@ -141,7 +141,7 @@ impl CollectionState {
     pub fn grow(&mut self, spec: CollectionSpec) {
         for slot in self.slots.values_mut() {
             // Whoever still reads a segment as it was goes on doing so.
-            Arc::make_mut(&mut slot.segment).grow(&spec.schema);
+            Arc::make_mut(&mut slot.segment).grow(&spec.schema, &spec.indexes);
         }
         self.spec = spec;
     }
@@ -821,7 +821,10 @@ impl CollectionState {
                     // A guess that were too low would have it loaded and unloaded for ever.
                     group.note_memory_bytes(segment.columns_bytes(&group.columns));
                 }
-                let needed = matches!(group.kind, FileKind::Vector(_)) && segment.rows_unindexed() > 0;
+                let needed = match &group.kind {
+                    FileKind::Vector(field) | FileKind::Column(field) => segment.lags(field),
+                    _ => false,
+                };
                 Movable { segment: segment.id(), kind: group.kind.clone(), bytes: group.memory_bytes(), loaded, needed }
             };
             groups.map(movable).collect::<Vec<_>>()

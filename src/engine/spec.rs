@@ -53,31 +53,7 @@ impl CollectionSpec {
             let Some(field) = self.schema.field(name).filter(|field| field.data_type.is_vector()) else {
                 return Err(Error::invalid(format!("index on {name:?}: expected the name of a vector field")));
             };
-            let metrics: &[Metric] = match field.data_type {
-                DataType::BinaryVector { .. } => &[Metric::Hamming, Metric::Jaccard],
-                DataType::SparseFloatVector => &[Metric::Ip],
-                _ => &[Metric::L2, Metric::Ip, Metric::Cosine],
-            };
-            if !metrics.contains(&index.metric) {
-                return Err(Error::invalid(format!(
-                    "index on {name:?}: metric {}, but a {} is compared by {}",
-                    index.metric.name(),
-                    field.data_type.name(),
-                    metrics.iter().map(|metric| metric.name()).collect::<Vec<_>>().join(" or ")
-                )));
-            }
-            if let IndexKind::Hnsw { m, ef_construction } = index.kind {
-                if !field.is_apart() {
-                    return Err(Error::invalid(format!(
-                        "index on {name:?}: HNSW is for float_vector fields that are not nullable; others are searched by FLAT"
-                    )));
-                }
-                if !(2..=2048).contains(&m) || !(1..=65_536).contains(&ef_construction) {
-                    return Err(Error::invalid(format!(
-                        "index on {name:?}: M {m} and efConstruction {ef_construction}; expected 2 to 2048 and 1 to 65536"
-                    )));
-                }
-            }
+            index.check(field).map_err(|error| error.context(format_args!("index on {name:?}")))?;
         }
         for (field, _) in self.schema.vectors() {
             self.indexes.entry(field.name.clone()).or_insert_with(|| Self::usual_index(field));

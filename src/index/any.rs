@@ -1,4 +1,4 @@
-use super::{Hnsw, IndexKind, IndexSpec, Insertion, Source, Vectors};
+use super::{Hnsw, IndexKind, IndexSpec, Insertion, Ivf, IvfStep, ListCode, Source, Vectors};
 use crate::base::{Error, Neighbor, Result, RowMask};
 use crate::model::Value;
 
@@ -7,6 +7,25 @@ use crate::model::Value;
 pub struct SearchParams {
     /// HNSW: how many candidates are kept.
     pub ef: Option<usize>,
+    /// Kinds with inverted lists: how many are looked into. An eighth of them, and at least 8, when nothing is said.
+    pub nprobe: Option<usize>,
+    /// Kinds with inverted lists of codes: how many rows are compared by their vectors. When nothing is said, twice as many as are wanted
+    /// for IVF_SQ8, ten times as many for IVF_RABITQ.
+    pub reorder_k: Option<usize>,
+}
+
+impl SearchParams {
+    /// Checks that they can be.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for zeros.
+    pub fn check(&self) -> Result<()> {
+        match [("ef", self.ef), ("nprobe", self.nprobe), ("reorderK", self.reorder_k)].iter().find(|of| of.1 == Some(0))
+        {
+            Some((name, _)) => Err(Error::invalid(format!("{name} 0; expected at least 1"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The index of one vector field of one segment, whatever its kind.
@@ -27,6 +46,8 @@ pub struct SearchParams {
 pub enum VectorIndex {
     /// A graph.
     Hnsw(Hnsw),
+    /// Inverted lists.
+    Ivf(Ivf),
 }
 
 /// What a step will write, found out while the index stays as it is.
@@ -34,13 +55,21 @@ pub enum VectorIndex {
 pub enum Step {
     /// A row of a graph.
     Hnsw(Insertion),
+    /// Of inverted lists.
+    Ivf(IvfStep),
 }
 
 impl VectorIndex {
     /// An empty index of that kind over vectors of `dim` dimensions; `None` for kinds that are a scan.
     pub fn new(spec: &IndexSpec, dim: usize) -> Option<Self> {
         match spec.kind {
-            IndexKind::Flat => None,
+            IndexKind::Flat | IndexKind::BinFlat => None,
+            IndexKind::IvfFlat { .. }
+            | IndexKind::IvfSq8 { .. }
+            | IndexKind::IvfRabitq { .. }
+            | IndexKind::BinIvfFlat { .. } => {
+                lists(spec.kind).map(|(nlist, code)| Self::Ivf(Ivf::new(dim, spec.metric, nlist, code)))
+            }
             IndexKind::Hnsw { m, ef_construction } => Some(Self::Hnsw(Hnsw::new(dim, spec.metric, m, ef_construction))),
         }
     }
@@ -49,6 +78,15 @@ impl VectorIndex {
     pub fn len(&self) -> usize {
         match self {
             Self::Hnsw(graph) => graph.len(),
+            Self::Ivf(lists) => lists.len(),
+        }
+    }
+
+    /// The dimension of its vectors.
+    pub fn dim(&self) -> usize {
+        match self {
+            Self::Hnsw(graph) => graph.dim(),
+            Self::Ivf(lists) => lists.dim(),
         }
     }
 
@@ -59,13 +97,30 @@ impl VectorIndex {
 
     /// Whether there is a step to take when the segment has `rows` rows.
     pub fn has_work(&self, rows: usize) -> bool {
-        self.len() < rows
+        match self {
+            Self::Hnsw(graph) => graph.len() < rows,
+            Self::Ivf(lists) => lists.has_work(rows),
+        }
     }
 
     /// Whether it was made for vectors like these, by such a spec's metric.
     pub fn fits(&self, spec: &IndexSpec, dim: usize) -> bool {
         match self {
             Self::Hnsw(graph) => graph.dim() == dim && graph.metric() == spec.metric,
+            Self::Ivf(index) => {
+                index.dim() == dim
+                    && index.metric() == spec.metric
+                    && lists(spec.kind) == Some((index.nlist(), index.code()))
+            }
+        }
+    }
+
+    /// As how many candidates of a graph a search costs: what a planner weighs against a scan. `params.ef` is that of a graph itself.
+    pub fn effort(&self, k: usize, params: &SearchParams) -> usize {
+        match self {
+            Self::Hnsw(_) => params.ef.unwrap_or(k),
+            // A graph makes about 12 comparisons for a candidate.
+            Self::Ivf(lists) => lists.comparisons(k, params).div_ceil(12),
         }
     }
 
@@ -73,6 +128,7 @@ impl VectorIndex {
     pub fn memory_bytes(&self) -> usize {
         match self {
             Self::Hnsw(graph) => graph.memory_bytes(),
+            Self::Ivf(lists) => lists.memory_bytes(),
         }
     }
 
@@ -80,6 +136,7 @@ impl VectorIndex {
     pub fn begin(&mut self, source: &Source<'_>) {
         match self {
             Self::Hnsw(graph) => graph.begin(floats(source).row(graph.len() as u32)),
+            Self::Ivf(lists) => lists.begin(source),
         }
     }
 
@@ -87,6 +144,7 @@ impl VectorIndex {
     pub fn look_up(&self, source: &Source<'_>) -> Step {
         match self {
             Self::Hnsw(graph) => Step::Hnsw(graph.look_up(floats(source).row(graph.len() as u32))),
+            Self::Ivf(lists) => Step::Ivf(lists.look_up(source)),
         }
     }
 
@@ -94,6 +152,8 @@ impl VectorIndex {
     pub fn apply(&mut self, step: Step) {
         match (self, step) {
             (Self::Hnsw(graph), Step::Hnsw(insertion)) => graph.insert(insertion),
+            (Self::Ivf(lists), Step::Ivf(step)) => lists.apply(step),
+            _ => panic!("the step was looked up in another kind"),
         }
     }
 
@@ -101,6 +161,7 @@ impl VectorIndex {
     pub fn part(&self, part: usize) -> Option<Vec<u8>> {
         match self {
             Self::Hnsw(graph) => graph.part(part),
+            Self::Ivf(lists) => lists.part(part),
         }
     }
 
@@ -112,7 +173,8 @@ impl VectorIndex {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         match bytes.get(..8) {
             Some(b"EDDYHNSW") => Hnsw::from_bytes(bytes).map(Self::Hnsw),
-            _ => Err(Error::corrupt("at byte 0: no index (EDDYHNSW)")),
+            Some(b"EDDYLIST") => Ivf::from_bytes(bytes).map(Self::Ivf),
+            _ => Err(Error::corrupt("at byte 0: no index (it begins with EDDYHNSW or EDDYLIST)")),
         }
     }
 
@@ -128,6 +190,7 @@ impl VectorIndex {
     ) -> Vec<Neighbor> {
         match self {
             Self::Hnsw(graph) => graph.search(numbers(query), k, params.ef.unwrap_or(k), mask, floats(source)),
+            Self::Ivf(lists) => lists.search(query, k, params, mask, source),
         }
     }
 
@@ -142,7 +205,18 @@ impl VectorIndex {
     ) -> Option<Vec<u32>> {
         match self {
             Self::Hnsw(graph) => graph.candidates(numbers(query), k, params.ef.unwrap_or(k), mask),
+            Self::Ivf(lists) => lists.candidates(query, k, params, mask),
         }
+    }
+}
+
+/// How many lists a kind has, and what lies in them; `None` of a kind without.
+fn lists(kind: IndexKind) -> Option<(u32, ListCode)> {
+    match kind {
+        IndexKind::IvfFlat { nlist } | IndexKind::BinIvfFlat { nlist } => Some((nlist, ListCode::None)),
+        IndexKind::IvfSq8 { nlist } => Some((nlist, ListCode::Sq8)),
+        IndexKind::IvfRabitq { nlist } => Some((nlist, ListCode::RaBitQ)),
+        _ => None,
     }
 }
 

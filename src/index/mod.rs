@@ -5,13 +5,19 @@
 //! admit. What an index holds follows from the vectors alone, bit for bit, on every target: no clock, no randomness.
 
 mod any;
+mod bytes;
 pub mod flat;
 mod hnsw;
+mod ivf;
 mod spec;
 pub mod stored;
 mod vectors;
 
 pub use any::{SearchParams, Step, VectorIndex};
 pub use hnsw::{Hnsw, Insertion};
-pub use spec::{IndexKind, IndexSpec};
+pub use ivf::{Ivf, IvfStep, ListCode};
+pub use spec::{IndexKind, IndexParts, IndexSpec};
 pub use vectors::{Run, Source, Vectors};
+
+/// Kinds that learn from rows begin when there are so many.
+const TRAINED_ROWS_MIN: usize = 1_000;

@@ -1,6 +1,9 @@
 use serde::{Deserialize, Serialize};
 
+use super::ivf::NLIST_MAX;
+use crate::base::{Error, Result};
 use crate::distance::Metric;
+use crate::model::{DataType, Field};
 
 /// Which index a vector field has, and by which metric it is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -26,7 +29,39 @@ pub enum IndexKind {
         /// Candidates looked at for each inserted row. Usual: 200.
         ef_construction: u32,
     },
+    /// Inverted lists; the vectors of the rows in them are compared.
+    #[serde(rename = "IVF_FLAT")]
+    IvfFlat {
+        /// Lists, 1 to 65,536; fewer while a segment has not enough rows for them. Usual: 128.
+        nlist: u32,
+    },
+    /// Inverted lists with a byte a dimension, reranked with full precision.
+    #[serde(rename = "IVF_SQ8")]
+    IvfSq8 {
+        /// As of IVF_FLAT.
+        nlist: u32,
+    },
+    /// Inverted lists with a bit a dimension, reranked with full precision.
+    #[serde(rename = "IVF_RABITQ")]
+    IvfRabitq {
+        /// As of IVF_FLAT.
+        nlist: u32,
+    },
+    /// No index, of bits.
+    #[serde(rename = "BIN_FLAT")]
+    BinFlat,
+    /// Inverted lists of bits.
+    #[serde(rename = "BIN_IVF_FLAT")]
+    BinIvfFlat {
+        /// As of IVF_FLAT.
+        nlist: u32,
+    },
 }
+
+/// Lists when nothing is said.
+const NLIST_USUAL: u32 = 128;
+/// Bits of a vector in inverted lists at most.
+const LISTED_BITS_MAX: u32 = 32_768;
 
 impl IndexKind {
     /// HNSW with the usual parameters.
@@ -34,6 +69,141 @@ impl IndexKind {
 
     /// Whether there is something to build; else every search is a scan.
     pub fn is_built(&self) -> bool {
-        !matches!(self, Self::Flat)
+        !matches!(self, Self::Flat | Self::BinFlat)
+    }
+
+    /// The name by which requests and schemas say it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Flat => "FLAT",
+            Self::Hnsw { .. } => "HNSW",
+            Self::IvfFlat { .. } => "IVF_FLAT",
+            Self::IvfSq8 { .. } => "IVF_SQ8",
+            Self::IvfRabitq { .. } => "IVF_RABITQ",
+            Self::BinFlat => "BIN_FLAT",
+            Self::BinIvfFlat { .. } => "BIN_IVF_FLAT",
+        }
+    }
+}
+
+impl IndexSpec {
+    /// Checks that a field can have it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a metric or a kind that is not for the field's type, and for parameters out of range.
+    pub fn check(&self, field: &Field) -> Result<()> {
+        let (metrics, kinds): (&[Metric], &str) = match field.data_type {
+            DataType::BinaryVector { .. } => (&[Metric::Hamming, Metric::Jaccard], "FLAT, BIN_FLAT, BIN_IVF_FLAT"),
+            DataType::SparseFloatVector => (&[Metric::Ip], "FLAT"),
+            _ if field.is_apart() => {
+                (&[Metric::L2, Metric::Ip, Metric::Cosine], "FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_RABITQ")
+            }
+            _ => (&[Metric::L2, Metric::Ip, Metric::Cosine], "FLAT, IVF_FLAT, IVF_SQ8, IVF_RABITQ"),
+        };
+        let type_name = field.data_type.name();
+        if !metrics.contains(&self.metric) {
+            return Err(Error::invalid(format!(
+                "metric {}, but a {type_name} is compared by {}",
+                self.metric.name(),
+                metrics.iter().map(|metric| metric.name()).collect::<Vec<_>>().join(" or ")
+            )));
+        }
+        if !kinds.split(", ").any(|kind| kind == self.kind.name()) {
+            let nullable = if field.nullable { " that may be null" } else { "" };
+            return Err(Error::invalid(format!("{}, but a {type_name}{nullable} can have {kinds}", self.kind.name())));
+        }
+        match self.kind {
+            IndexKind::Hnsw { m, ef_construction }
+                if !(2..=2048).contains(&m) || !(1..=65_536).contains(&ef_construction) =>
+            {
+                Err(Error::invalid(format!(
+                    "M {m} and efConstruction {ef_construction}; expected 2 to 2048 and 1 to 65536"
+                )))
+            }
+            IndexKind::IvfFlat { nlist }
+            | IndexKind::IvfSq8 { nlist }
+            | IndexKind::IvfRabitq { nlist }
+            | IndexKind::BinIvfFlat { nlist }
+                if !(1..=NLIST_MAX).contains(&nlist) =>
+            {
+                Err(Error::invalid(format!("nlist {nlist}; expected 1 to {NLIST_MAX}")))
+            }
+            IndexKind::BinIvfFlat { .. } if field.data_type.dim() > Some(LISTED_BITS_MAX) => {
+                Err(Error::invalid(format!("BIN_IVF_FLAT is for at most {LISTED_BITS_MAX} bits")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A kind as requests say it: its name, and those of its parameters that are not the usual ones.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IndexParts {
+    /// As of [`IndexKind::name`].
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// HNSW: neighbours of a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub m: Option<u32>,
+    /// HNSW: candidates for an inserted row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ef_construction: Option<u32>,
+    /// Kinds with inverted lists: how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nlist: Option<u32>,
+}
+
+impl IndexParts {
+    /// The kind.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that no kind has, and for a parameter that is not the kind's.
+    pub fn into_kind(self) -> Result<IndexKind> {
+        let mut taken: &[&str] = &["nlist"];
+        let nlist = self.nlist.unwrap_or(NLIST_USUAL);
+        let kind = match &*self.type_name {
+            "FLAT" | "BIN_FLAT" => {
+                taken = &[];
+                if self.type_name == "FLAT" { IndexKind::Flat } else { IndexKind::BinFlat }
+            }
+            "HNSW" => {
+                taken = &["m", "efConstruction"];
+                IndexKind::Hnsw { m: self.m.unwrap_or(16), ef_construction: self.ef_construction.unwrap_or(200) }
+            }
+            "IVF_FLAT" => IndexKind::IvfFlat { nlist },
+            "IVF_SQ8" => IndexKind::IvfSq8 { nlist },
+            "IVF_RABITQ" => IndexKind::IvfRabitq { nlist },
+            "BIN_IVF_FLAT" => IndexKind::BinIvfFlat { nlist },
+            other => {
+                return Err(Error::invalid(format!(
+                    "index type {other:?}; there are FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_RABITQ, BIN_FLAT and BIN_IVF_FLAT"
+                )));
+            }
+        };
+        let given = [("m", self.m), ("efConstruction", self.ef_construction), ("nlist", self.nlist)];
+        match given.iter().find(|(name, value)| value.is_some() && !taken.contains(name)) {
+            Some((name, _)) if taken.is_empty() => Err(Error::invalid(format!("{} takes no {name}", self.type_name))),
+            Some((name, _)) => {
+                Err(Error::invalid(format!("{} takes {}, not {name}", self.type_name, taken.join(" and "))))
+            }
+            None => Ok(kind),
+        }
+    }
+}
+
+impl From<IndexKind> for IndexParts {
+    fn from(kind: IndexKind) -> Self {
+        let parts = Self { type_name: kind.name().to_owned(), ..Self::default() };
+        match kind {
+            IndexKind::Flat | IndexKind::BinFlat => parts,
+            IndexKind::Hnsw { m, ef_construction } => {
+                Self { m: Some(m), ef_construction: Some(ef_construction), ..parts }
+            }
+            IndexKind::IvfFlat { nlist }
+            | IndexKind::IvfSq8 { nlist }
+            | IndexKind::IvfRabitq { nlist }
+            | IndexKind::BinIvfFlat { nlist } => Self { nlist: Some(nlist), ..parts },
+        }
     }
 }

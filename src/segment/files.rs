@@ -165,21 +165,20 @@ pub fn decode(
                 data.extend_from_slice(floats(part, column).map_err(|error| error.context(&group.name))?);
             }
         }
-        if let Some((file, bytes)) =
-            files.get(&FileKind::Index(column.field.clone())).and_then(|file| Some((&file.name, file.bytes.as_ref()?)))
-        {
-            let index = VectorIndex::from_bytes(bytes).map_err(|error| error.context(file))?;
-            let spec = indexes.get(&column.field);
-            if index.len() > rows || !spec.is_some_and(|spec| index.fits(spec, column.dim)) {
-                return Err(Error::corrupt(format!(
-                    "{file}: an index of {} rows; it does not fit {rows} rows of {} dimensions with {spec:?}",
-                    index.len(),
-                    column.dim
-                )));
-            }
-            built.insert(column.field.clone(), index);
-        }
         vector_columns.push(VectorColumn { data, ..column.clone() });
+    }
+    for (field, dim) in schema.vectors() {
+        let file = files.get(&FileKind::Index(field.name.clone()));
+        let Some((file, bytes)) = file.and_then(|file| Some((&file.name, file.bytes.as_ref()?))) else { continue };
+        let index = VectorIndex::from_bytes(bytes).map_err(|error| error.context(file))?;
+        let spec = indexes.get(&field.name);
+        if index.len() > rows || !spec.is_some_and(|spec| index.fits(spec, dim)) {
+            return Err(Error::corrupt(format!(
+                "{file}: an index of {} rows; it does not fit {rows} rows of {dim} dimensions with {spec:?}",
+                index.len()
+            )));
+        }
+        built.insert(field.name.clone(), index);
     }
     let scalars = batch_of(scalars, rows);
     let segment = Segment::from_parts(id, schema, indexes, scalars, vector_columns, versions, built, deletes);

@@ -44,6 +44,23 @@ pub struct FieldIndex {
     pub built: Option<VectorIndex>,
 }
 
+impl FieldIndex {
+    /// Whether there is a step to take when the segment has `rows` rows.
+    fn lags(&self, rows: usize) -> bool {
+        self.spec.kind.is_built() && self.built.as_ref().is_none_or(|built| built.has_work(rows))
+    }
+}
+
+/// The indexes of a segment, of which nothing is built yet: one for each vector field.
+fn field_indexes(schema: &Schema, specs: &BTreeMap<String, IndexSpec>) -> Vec<FieldIndex> {
+    let index = |(field, _): (&crate::model::Field, usize)| FieldIndex {
+        field: field.name.clone(),
+        spec: specs[&field.name],
+        built: None,
+    };
+    schema.vectors().map(index).collect()
+}
+
 /// What is known of a segment that is in storage.
 #[derive(Debug, Clone)]
 struct Stored {
@@ -77,13 +94,7 @@ impl Segment {
     /// An empty segment.
     pub fn new(id: SegmentId, schema: &Arc<Schema>, indexes: &BTreeMap<String, IndexSpec>) -> Self {
         let vectors = Batch::empty(schema).vectors().to_vec();
-        let indexes = vectors
-            .iter()
-            .map(|column| {
-                let spec = indexes[&column.field];
-                FieldIndex { field: column.field.clone(), spec, built: None }
-            })
-            .collect();
+        let indexes = field_indexes(schema, indexes);
         Self {
             id,
             schema: schema.clone(),
@@ -158,7 +169,13 @@ impl Segment {
     }
 
     /// Takes on fields that its rows may lack: see [`Schema::with_field`].
-    pub fn grow(&mut self, schema: &Arc<Schema>) {
+    pub fn grow(&mut self, schema: &Arc<Schema>, indexes: &BTreeMap<String, IndexSpec>) {
+        let mut built = std::mem::take(&mut self.indexes).into_iter();
+        self.indexes = field_indexes(schema, indexes);
+        for index in &mut self.indexes {
+            // New fields come after those that there are.
+            index.built = built.next().and_then(|index| index.built);
+        }
         for (_, chunk) in &mut self.chunks {
             *chunk = grow(chunk, &self.schema, schema);
         }
@@ -644,8 +661,13 @@ impl Segment {
 
     /// Whether a step of indexing has something to do: an index that lags behind, and vectors in memory.
     pub fn can_index(&self) -> bool {
-        self.built().any(|index| index.is_none_or(|index| index.has_work(self.len())))
-            && self.vectors.iter().all(|column| self.has_vectors(column))
+        self.len() >= INDEXED_ROWS_MIN
+            && self.indexes.iter().any(|index| index.lags(self.len()) && self.has(&index.field))
+    }
+
+    /// Whether an index of that field lags behind, so that its vectors are needed in memory.
+    pub fn lags(&self, field: &str) -> bool {
+        self.len() >= INDEXED_ROWS_MIN && self.index(field).is_some_and(|index| index.lags(self.len()))
     }
 
     /// The vectors of a field in the form in which they are kept, when they are in memory.
@@ -661,8 +683,7 @@ impl Segment {
             return None;
         }
         for (at, index) in self.indexes.iter_mut().enumerate() {
-            let lags = index.built.as_ref().is_none_or(|built| built.has_work(len));
-            if !index.spec.kind.is_built() || !lags {
+            if !index.lags(len) {
                 continue;
             }
             let Some(source) = source(&self.vectors, &self.chunks, len, &index.field) else { continue };

@@ -137,6 +137,7 @@ async fn check(db: &Db, partitions: &[&str]) {
             partitions: Vec::new(),
             output_fields: None,
             ef: None,
+            params: Default::default(),
             exact,
             ..Default::default()
         };

@@ -67,7 +67,7 @@ impl Search<'_> {
             metric: self.metric,
             k,
             ef,
-            params: SearchParams { ef: Some(ef) },
+            params: SearchParams { ef: Some(ef), ..self.request.params },
             exact: exact || self.request.exact,
         }
     }
@@ -423,6 +423,7 @@ fn check(request: &SearchRequest, metric: Metric) -> Result<()> {
     if request.ef == Some(0) {
         return Err(Error::invalid("ef 0; expected at least 1"));
     }
+    request.params.check()?;
     let given = [request.vector != Value::Null, !request.vectors.is_empty(), !request.ids.is_empty()];
     if given.iter().filter(|given| **given).count() > 1 {
         return Err(Error::invalid("a search takes one of vector, vectors and ids"));

@@ -1,7 +1,7 @@
 use crate::base::{Neighbor, Result, RowMask};
 use crate::db::{Collection, SearchResponse};
 use crate::distance::Metric;
-use crate::index::{SearchParams, Source, VectorIndex, Vectors, flat, stored};
+use crate::index::{SearchParams, VectorIndex, Vectors, flat, stored};
 use crate::model::Value;
 use crate::query::{Access, SegmentSearch};
 use crate::segment::{Blocks, Segment};
@@ -35,7 +35,7 @@ impl Nearest<'_> {
             rows: segment.len(),
             admitted,
             k: self.k,
-            ef: self.ef,
+            ef: index.map_or(self.ef, |index| index.effort(self.k, &self.params)),
             indexed: index.is_some(),
             exact: self.exact,
         };
@@ -45,34 +45,31 @@ impl Nearest<'_> {
     /// The nearest rows of a segment that has its vectors in memory.
     pub(super) fn search(&self, segment: &Segment, admitted: &RowMask, response: &mut SearchResponse) -> Vec<Neighbor> {
         let count = admitted.count();
-        let mut neighbors = Vec::new();
-        if !self.apart {
-            response.segments_by_scan += 1;
-            response.rows_scanned += count;
-            for (start, chunk) in segment.chunks() {
-                let rows = admitted.iter_from(start).take_while(|row| row - start < chunk.num_rows());
-                let column = chunk.column_by_name(self.field).expect("the caller knows that it is here");
-                let rows = rows.map(|row| (row - start) as u32);
-                let found = stored::search(column, self.metric, self.query, self.k, rows);
-                neighbors.extend(found.into_iter().map(|near| Neighbor { row: start as u32 + near.row, ..near }));
-            }
-            return neighbors;
-        }
         let mask = (count < segment.len()).then_some(admitted);
-        let vectors = segment.vectors(self.field).expect("the caller knows that they are here");
+        let mut neighbors = Vec::new();
         let mut scanned_from = 0;
-        let source = Source::Floats(vectors);
-        if let Some(index) = self.index(segment, count) {
+        if let Some((index, source)) = self.index(segment, count).zip(segment.source(self.field)) {
             neighbors = index.search(self.query, self.k, &self.params, mask, &source);
             scanned_from = index.len();
             response.segments_by_index += 1;
         } else {
             response.segments_by_scan += 1;
         }
-        if scanned_from < segment.len() {
+        if scanned_from == segment.len() {
+            return neighbors;
+        }
+        response.rows_scanned += admitted.iter_from(scanned_from).count();
+        if let Some(vectors) = segment.vectors(self.field) {
             let tail = scanned_from as u32..segment.len() as u32;
-            response.rows_scanned += admitted.iter_from(scanned_from).count();
             neighbors.extend(flat::search(vectors, tail, self.metric, self.numbers(), self.k, mask));
+            return neighbors;
+        }
+        for (start, chunk) in segment.chunks() {
+            let rows = admitted.iter_from(start.max(scanned_from)).take_while(|row| row - start < chunk.num_rows());
+            let column = chunk.column_by_name(self.field).expect("the caller knows that it is here");
+            let rows = rows.map(|row| (row - start) as u32);
+            let found = stored::search(column, self.metric, self.query, self.k, rows);
+            neighbors.extend(found.into_iter().map(|near| Neighbor { row: start as u32 + near.row, ..near }));
         }
         neighbors
     }

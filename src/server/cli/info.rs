@@ -4,7 +4,7 @@ use serde_json::json;
 use super::{DataDirectory, output};
 use crate::base::Result;
 use crate::distance::Metric;
-use crate::index::IndexKind;
+use crate::index::{IndexKind, IndexParts};
 use crate::server::{http, store};
 
 /// Say what a store holds: collections, rows, segments, bytes, indexes
@@ -77,8 +77,8 @@ fn metric(metric: Metric) -> String {
 }
 
 fn kind(kind: IndexKind) -> String {
-    match kind {
-        IndexKind::Flat => "FLAT".to_owned(),
-        IndexKind::Hnsw { m, ef_construction } => format!("HNSW m={m} ef_construction={ef_construction}"),
-    }
+    let parts = IndexParts::from(kind);
+    let given = [("m", parts.m), ("ef_construction", parts.ef_construction), ("nlist", parts.nlist)];
+    let given = given.iter().filter_map(|(name, value)| value.map(|value| format!(" {name}={value}")));
+    kind.name().to_owned() + &given.collect::<String>()
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{DataDirectory, output};
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::{Db, SearchRequest};
+use crate::index::SearchParams;
 use crate::model::Value;
 use crate::server::{http, store, words};
 
@@ -71,6 +72,14 @@ pub(super) struct Search {
     #[arg(long)]
     ef: Option<usize>,
 
+    /// How many inverted lists are looked into, of an index that has them.
+    #[arg(long)]
+    nprobe: Option<usize>,
+
+    /// How many rows are compared by their vectors, of an index with codes in lists.
+    #[arg(long)]
+    reorder_k: Option<usize>,
+
     /// Compare with every row, without the index.
     #[arg(long)]
     exact: bool,
@@ -111,6 +120,7 @@ async fn search(db: &Db, command: &Search) -> Result<()> {
         partitions: command.partitions.clone(),
         output_fields: command.output_fields.clone(),
         ef: command.ef,
+        params: SearchParams { ef: None, nprobe: command.nprobe, reorder_k: command.reorder_k },
         exact: command.exact,
         ..SearchRequest::default()
     };

@@ -20,7 +20,7 @@ use crate::db::{
     SearchResponse, Snapshot, Target, WriteOptions, WriteResponse,
 };
 use crate::engine::{CollectionOptions, CollectionSpec};
-use crate::index::IndexSpec;
+use crate::index::{IndexSpec, SearchParams};
 use crate::model::{Field, Key, Row, Schema, Value};
 use crate::query::Parameters;
 use crate::server::{backup, store, words};
@@ -238,6 +238,8 @@ struct SearchBody {
     partitions: Vec<String>,
     output_fields: Option<Vec<String>>,
     ef: Option<usize>,
+    nprobe: Option<usize>,
+    reorder_k: Option<usize>,
     #[serde(default)]
     exact: bool,
     at: Option<At>,
@@ -275,6 +277,7 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         partitions: body.partitions,
         output_fields: body.output_fields,
         ef: body.ef,
+        params: SearchParams { ef: None, nprobe: body.nprobe, reorder_k: body.reorder_k },
         exact: body.exact,
     };
     let reader = reader(&app, &name, body.at)?;

@@ -5,6 +5,7 @@ use super::item::Item;
 use super::rows::decode_rows;
 use crate::base::{Error, Result};
 use crate::db::{Collection, Durability, Operation, QueryRequest, SearchRequest, Target, WriteOptions};
+use crate::index::SearchParams;
 use crate::model::{Key, Schema, Value};
 use crate::query::Parameters;
 
@@ -205,6 +206,10 @@ pub(in super::super) struct SearchMessage {
     #[serde(default)]
     ef: Option<usize>,
     #[serde(default)]
+    nprobe: Option<usize>,
+    #[serde(default)]
+    reorder_k: Option<usize>,
+    #[serde(default)]
     exact: bool,
     #[serde(default)]
     pub(in super::super) bigint: bool,
@@ -242,6 +247,7 @@ impl SearchMessage {
             partitions: self.partitions,
             output_fields: self.output_fields,
             ef: self.ef,
+            params: SearchParams { ef: None, nprobe: self.nprobe, reorder_k: self.reorder_k },
             exact: self.exact,
         })
     }

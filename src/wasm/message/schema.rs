@@ -8,7 +8,7 @@ use super::rows::ValueOut;
 use crate::base::{Error, Result};
 use crate::distance::Metric;
 use crate::engine::CollectionSpec;
-use crate::index::{IndexKind, IndexSpec};
+use crate::index::{IndexParts, IndexSpec};
 use crate::model::schema::TypeParts;
 use crate::model::{Field, Schema, Value};
 
@@ -53,7 +53,7 @@ pub(in super::super) struct FieldMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     metric: Option<Metric>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    index: Option<IndexMessage>,
+    index: Option<IndexParts>,
 }
 
 /// A default on its way in, whose type is known once its field's is, and on its way out.
@@ -73,20 +73,6 @@ fn serialize_default<S: Serializer>(default: &Option<DefaultMessage>, serializer
         Some(DefaultMessage::Out(value)) => ValueOut(value).serialize(serializer),
         _ => serializer.serialize_unit(),
     }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
-enum IndexMessage {
-    #[serde(rename = "FLAT")]
-    Flat,
-    #[serde(rename = "HNSW", rename_all = "camelCase")]
-    Hnsw {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        m: Option<u32>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        ef_construction: Option<u32>,
-    },
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -168,19 +154,13 @@ impl FieldMessage {
         let field = Field { name: self.name, data_type, nullable: self.nullable, default };
         let usual = CollectionSpec::usual_index(&field);
         // What nothing is said of is left to the collection.
-        let index = (self.metric.is_some() || self.index.is_some()).then(|| IndexSpec {
-            metric: self.metric.unwrap_or(usual.metric),
-            kind: match self.index {
-                Some(IndexMessage::Flat) => IndexKind::Flat,
-                Some(IndexMessage::Hnsw { m, ef_construction }) => {
-                    let IndexKind::Hnsw { m: m_usual, ef_construction: ef_usual } = IndexKind::HNSW else {
-                        unreachable!("the usual HNSW is an HNSW")
-                    };
-                    IndexKind::Hnsw { m: m.unwrap_or(m_usual), ef_construction: ef_construction.unwrap_or(ef_usual) }
-                }
-                None => usual.kind,
-            },
-        });
+        let index = match (self.metric, self.index) {
+            (None, None) => None,
+            (metric, parts) => Some(IndexSpec {
+                metric: metric.unwrap_or(usual.metric),
+                kind: parts.map_or(Ok(usual.kind), IndexParts::into_kind)?,
+            }),
+        };
         Ok((field, index))
     }
 }
@@ -203,12 +183,7 @@ impl From<&CollectionSpec> for SchemaMessage {
                 nullable: field.nullable,
                 default: field.default.clone().map(DefaultMessage::Out),
                 metric: index.map(|index| index.metric),
-                index: index.map(|index| match index.kind {
-                    IndexKind::Flat => IndexMessage::Flat,
-                    IndexKind::Hnsw { m, ef_construction } => {
-                        IndexMessage::Hnsw { m: Some(m), ef_construction: Some(ef_construction) }
-                    }
-                }),
+                index: index.map(|index| index.kind.into()),
             }
         };
         let schema = &spec.schema;
