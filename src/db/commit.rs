@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use super::collection::Collection;
 use super::log::{GROUP_FRAMES_MAX, Log};
 use super::{Condition, Durability, WriteRequest, WriteResponse};
-use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version, sort_by};
 use crate::engine::{Answer, ChangeSet, Record, RequestId, Source, SyncPosition, encode_rows};
 use crate::model::{Batch, Key};
 use crate::platform;
@@ -231,7 +231,7 @@ impl Collection {
                 let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
                 let state = self.inner.state.read().expect("no panic while held");
                 seen = changes.versions().map(|version| (version.origin, version.sequence)).collect();
-                seen.sort_unstable();
+                sort_by(&mut seen, Ord::cmp);
                 seen.dedup();
                 let changes = state.winners(changes);
                 self.note_partitions(&changes.puts);
@@ -414,7 +414,7 @@ impl Collection {
                 None => {}
             }
         }
-        deletes.sort_unstable();
+        sort_by(&mut deletes, Ord::cmp);
         let schema = &self.spec().schema;
         let puts = match batches.len() {
             0 => Batch::empty(schema),

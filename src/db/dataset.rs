@@ -39,7 +39,7 @@ impl Db {
                 |_| Error::invalid(format!("dataset {name:?}: metadata {key:?} is {text:?}, expected a number"));
             text.parse::<u64>().map_err(wrong)
         };
-        let spec: CollectionSpec = serde_json::from_str(metadata(SPEC_METADATA)?)
+        let spec: CollectionSpec = CollectionSpec::from_json(metadata(SPEC_METADATA)?)
             .map_err(|error| Error::invalid(format!("dataset {name:?}: metadata {SPEC_METADATA:?}: {error}")))?;
         let spec = spec.completed()?;
         let (origin, timestamp) = (ReplicaId(number(ORIGIN_METADATA)?), Timestamp(number(TIMESTAMP_METADATA)?));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::commit::{Request, Step};
 use super::{Collection, Db, Target};
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, map_of};
 use crate::engine::{ChangeSet, CollectionSpec, View};
 use crate::model::partition::{PartitionColumn, Place};
 use crate::model::{Batch, DEFAULT_PARTITION, PARTITIONS_MAX, Schema, check_partition, key_partition_name};
@@ -257,7 +257,7 @@ impl Collection {
         if self.spec().schema.partition_column().is_none() {
             return [(DEFAULT_PARTITION.to_owned(), all)].into();
         }
-        let mut rows: BTreeMap<String, usize> = self.partitions().into_iter().map(|name| (name, 0)).collect();
+        let mut rows = map_of(self.partitions().into_iter().map(|name| (name, 0)));
         rows.extend(self.rows_by_partition());
         rows
     }

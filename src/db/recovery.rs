@@ -7,7 +7,7 @@ use super::database::Shared;
 use super::log::Log;
 use super::{Collection, Options};
 use crate::base::codec::checksum;
-use crate::base::{Error, ErrorKind, HybridClock, Lsn, ReplicaId, Result, SegmentId};
+use crate::base::{Error, ErrorKind, HybridClock, Lsn, ReplicaId, Result, SegmentId, map_of, sort_by};
 use crate::engine::{
     CollectionManifest, CollectionSpec, CollectionState, FileEntry, Manifest, Record, SegmentManifest, name,
 };
@@ -45,7 +45,7 @@ pub(super) async fn open(
         let collection = Collection::new(shared.clone(), described.id, &described.name, state, log, partitions);
         (described.name.clone(), collection)
     });
-    let collections = collections.collect();
+    let collections = map_of(collections);
     Ok((shared, collections))
 }
 
@@ -158,7 +158,7 @@ pub(super) async fn open_collection(
         .filter_map(|entry| Some((name::number(&entry.name)?, entry.name.as_str())))
         .filter(|(number, _)| *number >= described.log_start)
         .collect();
-    logs.sort_unstable();
+    sort_by(&mut logs, Ord::cmp);
     let mut lengths = BTreeMap::new();
     let mut expected = described.log_start;
     for (index, &(number, path)) in logs.iter().enumerate() {
@@ -265,7 +265,7 @@ pub(super) async fn read_segment(
         }
         files.insert(kind, StoredFile { name: file.name.clone(), bytes });
     }
-    let names = files.iter().map(|(kind, file)| (kind.clone(), file.name.clone())).collect();
+    let names = map_of(files.iter().map(|(kind, file)| (kind.clone(), file.name.clone())));
     let layout = files.get(&FileKind::Layout).and_then(|file| Some((&file.name, file.bytes.as_ref()?)));
     let (layout, bytes) =
         layout.ok_or_else(|| Error::corrupt(format!("segment {}: the manifest names no layout", described.id)))?;

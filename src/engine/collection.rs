@@ -9,7 +9,9 @@ use super::{
     Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, RequestId, Source,
     SyncPosition, View,
 };
-use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version};
+use crate::base::{
+    Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version, sort_by_key,
+};
 use crate::index::Step;
 use crate::model::{Batch, Key};
 use crate::segment::{BlockRef, Blocks, FileKind, Group, Segment, Tombstone, hash_key};
@@ -380,7 +382,7 @@ impl CollectionState {
                 let versions = self.slots[&place.segment].segment.versions();
                 changes.push((versions.version(place.row as usize), versions.lsn(place.row as usize), None));
             }
-            changes.sort_by_key(|(version, ..)| *version);
+            sort_by_key(&mut changes, |(version, ..)| *version);
             for (at, (_, _, place)) in changes.iter().enumerate() {
                 match (place, changes.get(at + 1)) {
                     (Some(place), Some((version, lsn, _))) => self.record_death(*place, *lsn, version.timestamp),
@@ -608,7 +610,7 @@ impl CollectionState {
                 .iter()
                 .filter_map(|(key, (version, lsn))| Some((order(*version, *lsn)?, Item::Delete(key, *version)))),
         );
-        items.sort_by_key(|(number, _)| *number);
+        sort_by_key(&mut items, |(number, _)| *number);
         let mut rows: BTreeMap<SegmentId, Vec<u32>> = BTreeMap::new();
         let mut deletes = Vec::new();
         let mut bytes = 0;

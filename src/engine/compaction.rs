@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{CollectionSpec, CollectionState, Growing, SealPolicy, Slot};
-use crate::base::{RowMask, SegmentId};
+use crate::base::{RowMask, SegmentId, sort_by_key};
 use crate::segment::{BlockRef, Blocks, Segment, Tombstone, Versions};
 
 /// The growing segment is sealed at this many rows: graphs of this size still build in reasonable slices.
@@ -212,7 +212,7 @@ impl Merge {
     /// A merge of the rows of `slots` that live, and of the dead ones that readers of the past may ask for, into segment `id`. Deletes
     /// move along as long as they have to win over older writes, here or in another replica: see [`CollectionState::is_outlived`].
     pub fn new(id: SegmentId, mut slots: Vec<&Slot>, spec: &CollectionSpec) -> Self {
-        slots.sort_by_key(|slot| slot.segment.id());
+        sort_by_key(&mut slots, |slot| slot.segment.id());
         let segment = Segment::new(id, &spec.schema, &spec.indexes);
         let (mut rest, mut deletes) = (VecDeque::new(), VecDeque::new());
         let mut rows = 0;

@@ -1,4 +1,4 @@
-use crate::base::SegmentId;
+use crate::base::{SegmentId, sort_by_key};
 use crate::segment::FileKind;
 
 /// What is held in memory, by kind, in bytes.
@@ -61,7 +61,7 @@ pub struct Movable {
 pub fn choose_move(budget: usize, spare: usize, files: &[Movable]) -> Option<Movable> {
     let mut order: Vec<&Movable> = files.iter().collect();
     let is_column = |file: &Movable| !matches!(file.kind, FileKind::Vector(_));
-    order.sort_by_key(|file| (!file.needed, is_column(file), std::cmp::Reverse(file.segment), file.kind.clone()));
+    sort_by_key(&mut order, |file| (!file.needed, is_column(file), std::cmp::Reverse(file.segment), file.kind.clone()));
     let mut held = 0;
     let mut to_load = None;
     let mut to_unload = None;

@@ -1,47 +1,83 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::CollectionOptions;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, message};
 use crate::distance::Metric;
 use crate::index::{IndexKind, IndexSpec};
+use crate::model::schema::{FieldText, SchemaText};
 use crate::model::{DataType, Field, Schema};
 
 /// What a collection is made of: its schema, an index for each vector field, and how its rows are kept.
 ///
 /// As JSON: `{"fields": […], "dynamic": false, "indexes": {"embedding": {"metric": "IP", "kind": "FLAT"}},
 /// "options": {"codec": "gzip"}}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CollectionSpec {
     /// The fields.
-    #[serde(flatten, with = "by_value")]
     pub schema: Arc<Schema>,
     /// By vector field; one that is not named gets HNSW with COSINE where it can have it, else FLAT with COSINE, bits with
     /// HAMMING, sparse ones with IP.
-    #[serde(default)]
     pub indexes: BTreeMap<String, IndexSpec>,
     /// How its rows are kept.
-    #[serde(default, skip_serializing_if = "CollectionOptions::is_usual")]
     pub options: CollectionOptions,
 }
 
-/// A shared schema is written as the schema itself.
-mod by_value {
-    use super::{Arc, Schema};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+/// The entries of a schema, and two more. (`serde(flatten)` would read every type of a schema once more, from a copy of what is read.)
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct SpecText {
+    fields: Vec<FieldText>,
+    #[serde(default)]
+    dynamic: bool,
+    ttl_seconds: Option<u64>,
+    num_partitions: Option<u16>,
+    #[serde(default)]
+    partitioned: bool,
+    #[serde(default)]
+    indexes: BTreeMap<String, IndexSpec>,
+    #[serde(default)]
+    options: CollectionOptions,
+}
 
-    pub(super) fn serialize<S: Serializer>(schema: &Arc<Schema>, serializer: S) -> Result<S::Ok, S::Error> {
-        schema.as_ref().serialize(serializer)
+impl<'de> Deserialize<'de> for CollectionSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let SpecText { fields, dynamic, ttl_seconds, num_partitions, partitioned, indexes, options } =
+            SpecText::deserialize(deserializer)?;
+        let schema = SchemaText { fields, dynamic, ttl_seconds, num_partitions, partitioned };
+        let schema = schema.into_schema().map_err(serde::de::Error::custom)?;
+        Ok(Self { schema: Arc::new(schema), indexes, options })
     }
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Schema>, D::Error> {
-        Schema::deserialize(deserializer).map(Arc::new)
+impl Serialize for CollectionSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let usual = self.options.is_usual();
+        let mut map = serializer.serialize_map(Some(self.schema.entries() + 2 - usize::from(usual)))?;
+        self.schema.serialize_entries(&mut map)?;
+        map.serialize_entry("indexes", &self.indexes)?;
+        if !usual {
+            map.serialize_entry("options", &self.options)?;
+        }
+        map.end()
     }
 }
 
 impl CollectionSpec {
+    /// The specification in a JSON text. Reads it by way of MessagePack, in which the store keeps specifications: a browser need not
+    /// have what reads both.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn from_json(text: &str) -> Result<Self, String> {
+        let json: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let bytes = rmp_serde::to_vec(&json).map_err(|error| error.to_string())?;
+        message::decode(&bytes).map_err(|error| error.to_string())
+    }
+
     /// The same with an index for every vector field.
     ///
     /// # Errors

@@ -1,3 +1,4 @@
+use crate::base::sort_by_key;
 use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBufferBuilder, StringBuilder};
@@ -690,7 +691,7 @@ fn push_sparse(ends: &mut Vec<i32>, pairs: &mut MutableBuffer, cell: Cell<'_>) -
                 let index = index_of(index)?;
                 found.push((index, number(Cell::from(value), index)?));
             }
-            found.sort_by_key(|(index, _)| *index);
+            sort_by_key(&mut found, |(index, _)| *index);
         }
         Cell::Json(Json::Array(items)) => {
             for item in items {

@@ -557,6 +557,21 @@ pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
 impl Serialize for Schema {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Maps by hand, because compact MessagePack writes structs as arrays, in which nothing can be left out.
+        let mut map = serializer.serialize_map(Some(self.entries()))?;
+        self.serialize_entries(&mut map)?;
+        map.end()
+    }
+}
+
+impl Schema {
+    /// How many entries [`Schema::serialize_entries`] writes.
+    pub(crate) fn entries(&self) -> usize {
+        let optional = [self.ttl_seconds.is_some(), self.partition_key.is_some(), self.partitioned];
+        2 + optional.into_iter().map(usize::from).sum::<usize>()
+    }
+
+    /// What it is written as, for maps that say more than that.
+    pub(crate) fn serialize_entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         let fields: Vec<FieldForm<'_>> = self
             .fields()
             .iter()
@@ -568,8 +583,6 @@ impl Serialize for Schema {
                 partition_key: self.partition_key.is_some_and(|(key, _)| key == at),
             })
             .collect();
-        let entries = [self.ttl_seconds.is_some(), self.partition_key.is_some(), self.partitioned];
-        let mut map = serializer.serialize_map(Some(2 + entries.into_iter().map(usize::from).sum::<usize>()))?;
         map.serialize_entry("fields", &fields)?;
         map.serialize_entry("dynamic", &self.dynamic)?;
         if let Some(seconds) = self.ttl_seconds {
@@ -581,7 +594,7 @@ impl Serialize for Schema {
         if self.partitioned {
             map.serialize_entry("partitioned", &true)?;
         }
-        map.end()
+        Ok(())
     }
 }
 
@@ -639,19 +652,19 @@ impl Serialize for FieldForm<'_> {
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct SchemaText {
-    fields: Vec<FieldText>,
+pub(crate) struct SchemaText {
+    pub(crate) fields: Vec<FieldText>,
     #[serde(default)]
-    dynamic: bool,
-    ttl_seconds: Option<u64>,
-    num_partitions: Option<u16>,
+    pub(crate) dynamic: bool,
+    pub(crate) ttl_seconds: Option<u64>,
+    pub(crate) num_partitions: Option<u16>,
     #[serde(default)]
-    partitioned: bool,
+    pub(crate) partitioned: bool,
 }
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct FieldText {
+pub(crate) struct FieldText {
     name: String,
     #[serde(rename = "type")]
     type_name: String,
@@ -798,38 +811,41 @@ impl<'de> Deserialize<'de> for Field {
 
 impl<'de> Deserialize<'de> for Schema {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = SchemaText::deserialize(deserializer)?;
+        SchemaText::deserialize(deserializer)?.into_schema().map_err(D::Error::custom)
+    }
+}
+
+impl SchemaText {
+    /// The schema that it describes.
+    pub(crate) fn into_schema(self) -> Result<Schema, String> {
+        let text = self;
         let mut keys = text.fields.iter().filter(|field| field.primary_key).map(|field| field.name.clone());
-        let key = keys
-            .next()
-            .ok_or_else(|| D::Error::custom("no field has \"primaryKey\": true; the one that identifies a row must"))?;
+        let key = keys.next().ok_or("no field has \"primaryKey\": true; the one that identifies a row must")?;
         if let Some(second) = keys.next() {
-            return Err(D::Error::custom(format!(
-                "{key:?} and {second:?} are primary keys, but there can be one only"
-            )));
+            return Err(format!("{key:?} and {second:?} are primary keys, but there can be one only"));
         }
         let auto_id = text.fields.iter().any(|field| field.primary_key && field.auto_id);
         if let Some(other) = text.fields.iter().find(|field| !field.primary_key && field.auto_id) {
-            return Err(D::Error::custom(format!("field {:?}: autoId is for the primary key", other.name)));
+            return Err(format!("field {:?}: autoId is for the primary key", other.name));
         }
         let mut partition_keys = text.fields.iter().filter(|field| field.partition_key).map(|field| field.name.clone());
         let partition_key = partition_keys.next();
         if partition_keys.next().is_some() {
-            return Err(D::Error::custom("one field at most has \"partitionKey\": true"));
+            return Err("one field at most has \"partitionKey\": true".to_owned());
         }
         if partition_key.is_none() && text.num_partitions.is_some() {
-            return Err(D::Error::custom("numPartitions is for a schema with a partition key"));
+            return Err("numPartitions is for a schema with a partition key".to_owned());
         }
         let fields = text
             .fields
             .into_iter()
             .map(|field| {
                 let name = field.name.clone();
-                field.into_field().map_err(|what| D::Error::custom(format!("field {name:?}: {what}")))
+                field.into_field().map_err(|what| format!("field {name:?}: {what}"))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let schema = Self::new(fields, &key, text.dynamic);
-        let complete = |schema: Self| {
+        let schema = Schema::new(fields, &key, text.dynamic);
+        let complete = |schema: Schema| {
             let mut schema = schema.with_ttl(text.ttl_seconds)?;
             if let Some(field) = &partition_key {
                 schema = schema.with_partition_key(field, text.num_partitions)?;
@@ -839,7 +855,7 @@ impl<'de> Deserialize<'de> for Schema {
             }
             if auto_id { schema.with_auto_id() } else { Ok(schema) }
         };
-        schema.and_then(complete).map_err(D::Error::custom)
+        schema.and_then(complete).map_err(|error| error.message().to_owned())
     }
 }
 

@@ -1,3 +1,4 @@
+use crate::base::sort_by;
 use std::fmt;
 
 /// More steps than this are refused: each is visited once a character of the text at worst.
@@ -518,7 +519,7 @@ impl Parser {
 
 /// Ascending, and those that touch as one.
 fn joined(mut ranges: Ranges) -> Ranges {
-    ranges.sort_unstable();
+    sort_by(&mut ranges, Ord::cmp);
     let mut out = Ranges::new();
     for (first, last) in ranges {
         match out.last_mut() {

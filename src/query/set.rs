@@ -1,3 +1,4 @@
+use crate::base::sort_by;
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -41,11 +42,11 @@ impl Set {
                 other => set.lists.push(other),
             }
         }
-        set.ints.sort_unstable();
+        sort_by(&mut set.ints, Ord::cmp);
         set.ints.dedup();
-        set.floats.sort_by(f64::total_cmp);
+        sort_by(&mut set.floats, f64::total_cmp);
         set.floats.dedup();
-        set.texts.sort_unstable();
+        sort_by(&mut set.texts, Ord::cmp);
         set.texts.dedup();
         if set.ints.len() > SCANNED_MAX {
             set.ints_hashed = set.ints.iter().copied().collect();

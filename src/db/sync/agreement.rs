@@ -10,7 +10,7 @@ pub(super) fn to_json(spec: &CollectionSpec) -> Result<String> {
 
 /// The specification that a peer sent.
 pub(super) fn from_json(text: &str) -> Result<CollectionSpec> {
-    serde_json::from_str(text).map_err(|error| Error::invalid(format!("the collection's specification: {error}")))
+    CollectionSpec::from_json(text).map_err(|error| Error::invalid(format!("the collection's specification: {error}")))
 }
 
 /// Whether rows of `there` fit `here` and the other way round. Indexes are each side's own choice.

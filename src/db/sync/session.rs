@@ -5,7 +5,7 @@ use super::agreement::{from_json, to_json};
 use super::hub::within;
 use super::tasks::Tasks;
 use super::watch::Watch;
-use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, sort_by};
 use crate::db::key::check_shared;
 use crate::db::{Collection, Db};
 use crate::engine::{ChangeSet, CollectionSpec, SyncPosition};
@@ -136,7 +136,7 @@ impl Db {
     /// `InvalidArgument` for no collection, or one named twice.
     pub fn sync_over(&self, place: Arc<dyn Connect>, collections: Vec<String>) -> Result<SyncSession> {
         let mut sorted = collections.clone();
-        sorted.sort_unstable();
+        sort_by(&mut sorted, Ord::cmp);
         if sorted.is_empty() {
             return Err(Error::invalid("no collection to sync"));
         }

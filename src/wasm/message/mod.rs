@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, Result, message};
+use crate::base::{Error, Result, map_of, message};
 use crate::db::{CollectionStats, Durability, Memory, Options, SyncOptions, SyncStatus, WriteResponse};
 use crate::model::Key;
 
@@ -138,22 +138,22 @@ impl From<(&str, &CollectionStats)> for StatsMessage {
         Self {
             name: name.to_owned(),
             rows: stats.rows as f64,
-            partitions: stats.partitions.iter().map(|(name, rows)| (name.clone(), *rows as f64)).collect(),
+            partitions: map_of(stats.partitions.iter().map(|(name, rows)| (name.clone(), *rows as f64))),
             rows_dead: stats.rows_dead as f64,
             rows_unindexed: stats.rows_unindexed as f64,
             segments: stats.segments as f64,
             memory_bytes: stats.memory_bytes as f64,
             storage_bytes: stats.storage_bytes as f64,
             lsn: stats.lsn.0 as f64,
-            states: BTreeMap::from([
+            states: map_of([
                 ("growing", stats.states.growing as f64),
                 ("sealed", stats.states.sealed as f64),
                 ("flushed", stats.states.flushed as f64),
                 ("compacting", stats.states.compacting as f64),
                 ("dropped", stats.states.dropped as f64),
             ]),
-            files: stats.files.iter().map(|(kind, bytes)| (kind.clone(), *bytes as f64)).collect(),
-            written: BTreeMap::from([
+            files: map_of(stats.files.iter().map(|(kind, bytes)| (kind.clone(), *bytes as f64))),
+            written: map_of([
                 ("logged", stats.written.logged as f64),
                 ("flushed", stats.written.flushed as f64),
                 ("compacted", stats.written.compacted as f64),
