@@ -44,6 +44,12 @@ export function toQuery(value: unknown): unknown {
   return value;
 }
 
+/** The text of a search, which goes where a vector would. @internal */
+export function toText(value: unknown): string {
+  if (typeof value !== 'string') throw new EddyError('invalid_argument', `text: a string expected, got ${describe(value)}`);
+  return value;
+}
+
 /** A typed array as MessagePack: floats as bytes, small integers as bytes that tell their kind, others as floats. */
 function toTyped(value: ArrayBufferView, what: string): unknown {
   if (value instanceof Float32Array) return value;

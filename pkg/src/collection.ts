@@ -1,8 +1,8 @@
 import type { Client } from './client.js';
-import { type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeRows, fromSchemaMessage, toQuery } from './codec.js';
+import { type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeRows, fromSchemaMessage, toQuery, toText } from './codec.js';
 import { type CollectionOptions, type CollectionStats, required } from './database.js';
 import { EddyError } from './error.js';
-import type { AnySchema, Field, InputRow, Key, KeyInput, OrderBy, OutputField, OutputRow, QueryInput, ScalarName, Schema, VectorField, WithField } from './schema.js';
+import type { AnySchema, Field, InputRow, Key, KeyInput, OrderBy, OutputField, OutputRow, QueryInput, ScalarName, Schema, TextField, VectorField, WithField } from './schema.js';
 
 /** What was written. */
 export interface WriteResponse<K = unknown> {
@@ -136,6 +136,17 @@ export interface SearchOptions<S extends Schema, F extends readonly string[] | u
 export interface SearchRequest<S extends Schema, F extends readonly string[] | undefined> extends SearchOptions<S, F> {
   /** The query, as the field has its vectors: as many finite numbers, bytes of bits, or a sparse vector. */
   vector: QueryInput<S>;
+}
+
+/** A search for rows that have the words of a text, scored by BM25. */
+export interface TextSearchRequest<S extends Schema, F extends readonly string[] | undefined>
+  extends Omit<SearchOptions<S, F>, 'field' | 'ef' | 'exact'> {
+  /** The words. Those that few rows have count more, and those that a row has often, the more so the shorter its text is. */
+  text: string;
+  /** The field that has them, with an analyzer; needed when there are several. */
+  field?: TextField<S>;
+  /** How soon more occurrences of a word add no more (`k1`, 0 to 1,000, default 1.2), and how much the length of a text counts (`b`, 0 to 1, default 0.75). */
+  bm25?: { k1?: number; b?: number };
 }
 
 /** Several searches in one: of these vectors, or of the vectors of the rows with these keys. */
@@ -335,14 +346,14 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     return decode(await this.#read('count', encode(rest), at)) as number;
   }
 
-  /** The nearest rows, best first; of several `vectors`, or of rows like those with these `ids`, a list for each. */
+  /** The nearest rows, or those that have the words of a text, best first; of several `vectors`, or of rows like those with these `ids`, a list for each. */
   search<const F extends readonly string[] | undefined = undefined>(
-    request: SearchRequest<S, F>,
+    request: SearchRequest<S, F> | TextSearchRequest<S, F>,
   ): Promise<SearchResponse<Key<S, B>, OutputRow<S, B, F>>>;
   search<const F extends readonly string[] | undefined = undefined>(
     request: SearchBatchRequest<S, F>,
   ): Promise<SearchBatchResponse<Key<S, B>, OutputRow<S, B, F>>>;
-  async search(request: SearchRequest<S, undefined> | SearchBatchRequest<S, undefined>): Promise<unknown> {
+  async search(request: SearchRequest<S, undefined> | TextSearchRequest<S, undefined> | SearchBatchRequest<S, undefined>): Promise<unknown> {
     const { at, ...rest } = request;
     const body = encode({ ...toQueries(rest), bigint: this.#bigint });
     const { hits, results, ...counts } = decodeSearch(await this.#read('search', body, at), this.#bigint);
@@ -521,7 +532,9 @@ function toOperation(operation: unknown): unknown {
 
 /** A search with its queries as they are encoded. */
 function toQueries(request: object): object {
-  const { vector, vectors, ids, ...rest } = request as { vector?: unknown; vectors?: unknown; ids?: unknown };
+  const { text, vector, vectors, ids, ...rest } = request as { text?: unknown; vector?: unknown; vectors?: unknown; ids?: unknown };
+  if (text !== undefined && vector === undefined && vectors === undefined && ids === undefined) return { ...rest, vector: toText(text) };
+  if (text !== undefined) throw new EddyError('invalid_argument', 'a search takes one of text, vector, vectors and ids');
   if (vectors === undefined && ids === undefined) return { ...rest, vector: toQuery(vector) };
   for (const [name, list] of Object.entries({ vectors, ids })) {
     if (list !== undefined && (!Array.isArray(list) || list.length === 0)) {

@@ -2,13 +2,13 @@ export type {
   ChangeEvent, Collection, Conditions, DeleteTarget, FilterOptions, FilterParam, FilterParams, Hit, IteratorOptions, Operation, OutputOptions, QueryIteratorRequest,
   QueryRequest, SearchBatchRequest,
   SearchBatchResponse, SearchCounts, SearchIteratorRequest, SearchOptions, SearchRequest, SearchResponse, Snapshot,
-  TimeOptions, WriteOptions, WriteResponse,
+  TextSearchRequest, TimeOptions, WriteOptions, WriteResponse,
 } from './collection.js';
 export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, MemoryUse, OpenOptions, ProgressEvent } from './database.js';
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 export { EddyError, type ErrorKind } from './error.js';
 export type {
-  Aggregated, AggregateName, AnySchema, BinaryIndex, BoolField, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, IvfIndex,
-  Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, Row, ScalarName, ScalarRow, Schema, VarcharField, VectorField, VectorInput,
+  Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, BinaryIndex, BoolField, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, IvfIndex,
+  Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, Row, ScalarName, ScalarRow, Schema, TextField, TokenFilter, VarcharField, VectorField, VectorInput,
 } from './schema.js';
 export type { SyncOptions, SyncSession, SyncStatus } from './sync.js';

@@ -103,9 +103,36 @@ export interface VarcharField extends Scalar {
   readonly partitionKey?: boolean;
   /** The longest text, in bytes of UTF-8: 1 to 65,535, the default. */
   readonly maxLength?: number;
+  /** Whether there is a full-text index of it: for searches of `text`, and for `text_match` and its like in filters. */
+  readonly enableAnalyzer?: boolean;
+  /** How its text becomes the terms of that index. Default `'standard'`. */
+  readonly analyzer?: Analyzer;
   /** What a row that lacks it gets. */
   readonly default?: string;
 }
+
+/**
+ * How text becomes terms: words as Unicode separates them, in lower case; the same in English, without stop words and by their stems;
+ * what is between white space; or words, and pairs of neighbours where a language has no spaces. Or what these are made of.
+ */
+export type Analyzer =
+  | AnalyzerName
+  | { readonly type: AnalyzerName; readonly stop_words?: readonly string[] }
+  | { readonly tokenizer: 'standard' | 'whitespace' | 'cjk'; readonly filter?: readonly TokenFilter[] };
+
+/** An analyzer that is ready to use. */
+export type AnalyzerName = 'standard' | 'english' | 'whitespace' | 'cjk';
+
+/** What changes terms, or leaves some out. `'_english_'` stands for the usual stop words. */
+export type TokenFilter =
+  | 'lowercase'
+  | 'asciifolding'
+  | 'stop'
+  | 'stemmer'
+  | { readonly type: 'lowercase' | 'asciifolding' }
+  | { readonly type: 'stop'; readonly stop_words: readonly string[] }
+  | { readonly type: 'stemmer'; readonly language?: 'english' }
+  | { readonly type: 'length'; readonly min?: number; readonly max?: number };
 
 /** Any JSON value. */
 export interface JsonField extends Scalar {
@@ -400,6 +427,11 @@ export type KeyInput<S extends Schema> = IsKnown<S> extends true
 export type QueryInput<S extends Schema> = IsKnown<S> extends true
   ? { [K in VectorNames<S>]: Written<S['fields'][K]> }[VectorNames<S>]
   : VectorInput | SparseInput;
+
+/** The names of the fields that have a full-text index. */
+export type TextField<S extends Schema> = IsKnown<S> extends true
+  ? { [K in Names<S>]: S['fields'][K] extends { readonly enableAnalyzer: true } | { readonly analyzer: Analyzer } ? K : never }[Names<S>]
+  : string;
 
 /** The names of the other fields, and of keys of the dynamic field. */
 export type ScalarName<S extends Schema> = IsKnown<S> extends true

@@ -72,6 +72,7 @@ impl Db {
             // Had that failed, writing would begin anew.
             let described = self.written(&merge.segment, taken)?;
             collection.count_written(Work::Compaction, &described);
+            merge.settle();
             Some(described)
         };
         *old = Some(self.name_merged(collection, merge, described).await?);

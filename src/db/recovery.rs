@@ -255,7 +255,16 @@ pub(super) async fn read_segment(
     let mut files = BTreeMap::new();
     for file in &described.files {
         let kind = file_kind(file)?;
-        let stays = !whole && matches!(kind, FileKind::Column(_) | FileKind::Vector(_));
+        // Its index must be built anew from it when that is not there.
+        let lacks_terms = |field: &String| {
+            spec.has_terms(field)
+                && !described.files.iter().any(|other| other.kind == "terms" && other.field.as_ref() == Some(field))
+        };
+        let stays = !whole
+            && match &kind {
+                FileKind::Column(field) => !lacks_terms(field),
+                kind => matches!(kind, FileKind::Vector(_)),
+            };
         let bytes = if stays { None } else { Some(read_checked(storage, file).await?) };
         if stays {
             let found = entries.iter().find(|entry| entry.name == file.name).map_or(0, |entry| entry.len);
@@ -281,6 +290,7 @@ fn file_kind(file: &FileEntry) -> Result<FileKind> {
         ("deletes", None) => Ok(FileKind::Deletes),
         ("vector", Some(field)) => Ok(FileKind::Vector(field.clone())),
         ("index", Some(field)) => Ok(FileKind::Index(field.clone())),
+        ("terms", Some(field)) => Ok(FileKind::Terms(field.clone())),
         (kind, _) => Err(Error::new(
             ErrorKind::Unsupported,
             format!("{}: segment files of kind {kind:?} are of a later version", file.name),
@@ -297,6 +307,7 @@ pub(super) fn file_entry(kind: &FileKind, name: String, bytes: &[u8]) -> FileEnt
         FileKind::Deletes => ("deletes", None),
         FileKind::Vector(field) => ("vector", Some(field.clone())),
         FileKind::Index(field) => ("index", Some(field.clone())),
+        FileKind::Terms(field) => ("terms", Some(field.clone())),
     };
     FileEntry { kind: kind.to_owned(), field, name, len: bytes.len() as u64, checksum: checksum(bytes) }
 }

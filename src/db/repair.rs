@@ -235,7 +235,7 @@ impl Repair<'_> {
                 };
                 *changed = true;
                 let loss = match file.kind.as_str() {
-                    "index" => Loss::Nothing,
+                    "index" | "terms" => Loss::Nothing,
                     "deletes" => Loss::Deletes { collection: collection.name.clone() },
                     // Said once a segment.
                     _ if rows_lost => Loss::Nothing,

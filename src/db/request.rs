@@ -168,9 +168,10 @@ impl QueryRequest {
 /// A search for the nearest rows.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SearchRequest {
-    /// The vector field; the only one with `None`.
+    /// The vector field; the only one with `None`. For a text, a field with an analyzer.
     pub field: Option<String>,
     /// The query, as a value of the field: see [`Value`]. For vectors of 16-bit floats and of integers it may be any floats.
+    /// Or a text ([`Value::String`]): then rows are found that have its words, scored by BM25.
     pub vector: Value,
     /// Several queries instead, which are answered together: see [`SearchResponse::results`]. The filter is asked once for all of them.
     pub vectors: Vec<Value>,
@@ -205,6 +206,18 @@ pub struct SearchRequest {
     pub params: SearchParams,
     /// Scan every row instead of the index.
     pub exact: bool,
+    /// For a search of text: how it weighs.
+    pub bm25: Option<Bm25Options>,
+}
+
+/// The parameters of BM25.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bm25Options {
+    /// How soon more occurrences of a word add no more: 0 to 1,000, 1.2 with `None`.
+    pub k1: Option<f32>,
+    /// How much the length of a text counts: 0 to 1, 0.75 with `None`.
+    pub b: Option<f32>,
 }
 
 /// One hit.

@@ -146,6 +146,10 @@ fn file_name(collection: &Collection, segment: &Segment, kind: &FileKind, genera
             format!("column-{at}")
         }
         FileKind::Vector(field) => format!("vector-{}", ordinal(field)),
+        FileKind::Terms(field) => {
+            let at = fields.iter().position(|other| other.name == *field).unwrap_or_default();
+            format!("terms-{at}")
+        }
         FileKind::Index(field) => format!("index-{}-{generation}", ordinal(field)),
     };
     name::segment_file(collection.id(), segment.id(), &base)

@@ -677,6 +677,9 @@ impl CollectionState {
         if let Some(slot) = self.slots.get_mut(&id) {
             // From now on it has a filter.
             slot.keys = KeyTable::default();
+            if let Some(segment) = Arc::get_mut(&mut slot.segment) {
+                segment.settle();
+            }
         }
     }
 

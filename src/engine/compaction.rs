@@ -294,6 +294,11 @@ impl Merge {
         self.segment_mut().index_some(rows_max)
     }
 
+    /// Lets go of what its indexes were built by, once they are written.
+    pub fn settle(&mut self) {
+        self.segment_mut().settle();
+    }
+
     /// Whether nothing is left of the inputs, once all of them was looked at: then there is no new segment.
     pub fn is_nothing(&self) -> bool {
         self.segment.is_empty() && self.segment.deletes.is_empty()

@@ -97,6 +97,12 @@ impl CollectionSpec {
         Ok(self)
     }
 
+    /// Whether there is an index that tells which rows have a term of that field.
+    pub fn has_terms(&self, field: &str) -> bool {
+        self.schema.field(field).is_some_and(|field| field.analyzer.is_some())
+            || self.indexes.get(field).is_some_and(|index| index.kind.is_terms())
+    }
+
     /// The index of a vector field for which nothing is said.
     pub fn usual_index(field: &Field) -> IndexSpec {
         let metric = match field.data_type {

@@ -11,6 +11,7 @@ mod hnsw;
 mod ivf;
 mod spec;
 pub mod stored;
+pub mod terms;
 mod vectors;
 
 pub use any::{SearchParams, Step, VectorIndex};

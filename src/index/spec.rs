@@ -72,6 +72,11 @@ impl IndexKind {
         !matches!(self, Self::Flat | Self::BinFlat)
     }
 
+    /// Whether it tells which rows have a term.
+    pub const fn is_terms(&self) -> bool {
+        false
+    }
+
     /// The name by which requests and schemas say it.
     pub fn name(&self) -> &'static str {
         match self {

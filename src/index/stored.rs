@@ -35,7 +35,7 @@ pub fn search(
             for row in rows {
                 let range =
                     lists.value_offsets()[row as usize] as usize..lists.value_offsets()[row as usize + 1] as usize;
-                let distance = -dot_sparse(query, pairs[range].iter().map(|&pair| unpair(pair)));
+                let distance = 0.0 - dot_sparse(query, pairs[range].iter().map(|&pair| unpair(pair)));
                 closest.push(Neighbor { row, distance });
             }
         }

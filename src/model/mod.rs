@@ -10,6 +10,7 @@ mod ipc;
 pub(crate) mod partition;
 mod row;
 pub(crate) mod schema;
+pub mod text;
 pub(crate) mod time;
 mod value;
 

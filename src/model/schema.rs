@@ -1,11 +1,14 @@
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value as Json;
 
 use super::Value;
 use super::column::Column;
 use super::partition::{PARTITION_COLUMN, PARTITIONS_MAX};
+use super::text::Analyzer;
 use crate::base::{Error, Result};
 
 /// Most fields of one schema.
@@ -214,12 +217,14 @@ pub struct Field {
     pub nullable: bool,
     /// What a row that lacks it gets; fits `data_type`. A `null` given to a field that is not nullable counts as lacking.
     pub default: Option<Value>,
+    /// Of a `varchar`, how its text becomes the terms of a full-text index; `None` for a field that has none.
+    pub analyzer: Option<Arc<Analyzer>>,
 }
 
 impl Field {
     /// A field that every row must have.
     pub fn new(name: impl Into<String>, data_type: DataType) -> Self {
-        Self { name: name.into(), data_type, nullable: false, default: None }
+        Self { name: name.into(), data_type, nullable: false, default: None, analyzer: None }
     }
 
     /// Whether its values are kept apart from the Arrow columns, row-major, as graphs want them: every `float_vector` that no
@@ -239,6 +244,13 @@ impl Field {
     #[must_use]
     pub fn with_default(mut self, default: impl Into<Value>) -> Self {
         self.default = Some(default.into());
+        self
+    }
+
+    /// The same field with a full-text index.
+    #[must_use]
+    pub fn with_analyzer(mut self, analyzer: Analyzer) -> Self {
+        self.analyzer = Some(Arc::new(analyzer));
         self
     }
 }
@@ -268,7 +280,8 @@ impl Field {
 /// values: `{"name": "tags", "type": "array", "elementType": "varchar", "maxLength": 40,
 /// "maxCapacity": 16}`. `primaryKey`, `nullable` and `dynamic` may be left out when false, `maxLength` and `maxCapacity` when
 /// they are the most that there is.
-/// `"partitionKey": true` on an `int64` or `varchar` field has its values assign rows to one of `"numPartitions"` partitions (16
+/// `"enableAnalyzer": true` on a `varchar`, or `"analyzer"` with how its text becomes terms (see [`Analyzer`]), gives it a full-text
+/// index. `"partitionKey": true` on an `int64` or `varchar` field has its values assign rows to one of `"numPartitions"` partitions (16
 /// when it is left out, at most 1,024), and `"partitioned": true` says that rows have partitions by name.
 /// Keys that are not in this list are refused.
 #[derive(Debug, Clone, PartialEq)]
@@ -379,7 +392,7 @@ impl Schema {
         if !self.partitioned {
             let name = PARTITION_COLUMN.to_owned();
             let data_type = DataType::Varchar { max_length: NAME_BYTES_MAX as u32 };
-            self.columns.push(Field { name, data_type, nullable: true, default: None });
+            self.columns.push(Field::new(name, data_type).nullable());
             self.partitioned = true;
         }
         Ok(self)
@@ -538,6 +551,9 @@ fn check_field(field: &mut Field) -> Result<(), String> {
         }
         _ => {}
     }
+    if field.analyzer.is_some() && !matches!(field.data_type, DataType::Varchar { .. }) {
+        return Err(format!("analyzer is for varchar, not for {}", field.data_type.name()));
+    }
     if field.default == Some(Value::Null) {
         field.default = None;
     }
@@ -618,6 +634,7 @@ impl Serialize for FieldForm<'_> {
             + usize::from(partition_key)
             + usize::from(parts.element_type.is_some())
             + sizes.iter().filter(|(_, size)| size.is_some()).count()
+            + usize::from(field.analyzer.is_some())
             + usize::from(field.nullable)
             + usize::from(field.default.is_some());
         let mut map = serializer.serialize_map(Some(entries))?;
@@ -639,6 +656,9 @@ impl Serialize for FieldForm<'_> {
             if let Some(size) = size {
                 map.serialize_entry(name, &size)?;
             }
+        }
+        if let Some(analyzer) = &field.analyzer {
+            map.serialize_entry("analyzer", analyzer.json())?;
         }
         if field.nullable {
             map.serialize_entry("nullable", &true)?;
@@ -678,6 +698,8 @@ pub(crate) struct FieldText {
     max_length: Option<u32>,
     max_capacity: Option<u32>,
     dim: Option<u32>,
+    enable_analyzer: Option<bool>,
+    analyzer: Option<Json>,
     #[serde(default)]
     nullable: bool,
     default: Option<Value>,
@@ -687,8 +709,20 @@ impl FieldText {
     fn into_field(self) -> Result<Field, String> {
         let Self { name, type_name, element_type, max_length, max_capacity, dim, nullable, default, .. } = self;
         let data_type = TypeParts { type_name, element_type, max_length, max_capacity, dim }.into_type()?;
-        Ok(Field { name, data_type, nullable, default })
+        let analyzer = analyzer(self.enable_analyzer, self.analyzer)?;
+        Ok(Field { name, data_type, nullable, default, analyzer })
     }
+}
+
+/// The analyzer of a field, by what is said of it.
+pub(crate) fn analyzer(enabled: Option<bool>, json: Option<Json>) -> Result<Option<Arc<Analyzer>>, String> {
+    Ok(match (enabled, json) {
+        (Some(false), Some(_)) => return Err("it has an analyzer, but enableAnalyzer is false".to_owned()),
+        (Some(true), None) => Some(Arc::new(Analyzer::standard())),
+        (_, json) => {
+            json.map(Analyzer::from_json).transpose().map_err(|what| format!("analyzer: {what}"))?.map(Arc::new)
+        }
+    })
 }
 
 /// A type as schemas are written: its name, and what the name leaves open.

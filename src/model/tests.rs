@@ -119,13 +119,18 @@ pub(super) fn any_schema() -> impl Strategy<Value = Schema> {
         DataType::BinaryVector { dim: 16 },
         DataType::SparseFloatVector,
     ]);
-    let scalar = scalar.prop_flat_map(|data_type| {
-        (any::<bool>(), prop::option::of(value_of(data_type))).prop_map(move |(nullable, default)| Field {
-            name: String::new(),
-            data_type,
-            nullable,
-            default,
-        })
+    let analyzers =
+        ["null", r#""english""#, r#"{"tokenizer":"cjk","filter":[{"type":"length","max":3},"asciifolding"]}"#];
+    let scalar = scalar.prop_flat_map(move |data_type| {
+        (any::<bool>(), prop::option::of(value_of(data_type)), prop::sample::select(analyzers.to_vec())).prop_map(
+            move |(nullable, default, analyzer)| {
+                let analyzer = Some(serde_json::from_str(analyzer).unwrap());
+                let has_text = matches!(data_type, DataType::Varchar { .. });
+                let analyzer = analyzer.filter(|json: &serde_json::Value| has_text && !json.is_null());
+                let analyzer = analyzer.map(|json| Arc::new(text::Analyzer::from_json(json).unwrap()));
+                Field { name: String::new(), data_type, nullable, default, analyzer }
+            },
+        )
     });
     let vector = (1u32..5, any::<bool>())
         .prop_map(|(dim, nullable)| Field { nullable, ..Field::new("", DataType::FloatVector { dim }) });

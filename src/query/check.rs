@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use serde_json::Value as Json;
 
 use super::expression::{
@@ -10,6 +12,7 @@ use super::regex::Regex;
 use super::set::Set;
 use super::token::quoted;
 use super::{DEPTH_MAX, token};
+use crate::index::terms::{Matching, TextMatch};
 use crate::model::{DataType, Element, META_COLUMN, Schema, Value};
 
 /// A part of an expression whose type is known.
@@ -641,6 +644,51 @@ pub(super) fn contains(containment: Containment, at: usize, arguments: Vec<Term>
     };
     let predicate = Predicate::Contains { path, containment, values };
     Term::above(Meaning::Condition(predicate), at, array.depth.max(wanted.depth))
+}
+
+/// The most terms that `text_match` can ask for, places that a phrase may be apart, and changes of a term.
+const LEAST_MAX: i64 = 1_000;
+const SLOP_MAX: i64 = 10_000;
+const DISTANCE_MAX: i64 = 2;
+
+/// `text_match(field, text, number)` and its like, with the name at `at`.
+pub(super) fn text(
+    schema: &Schema,
+    function: &str,
+    at: usize,
+    field: Term,
+    text: Term,
+    number: Option<Term>,
+) -> Result<Term, Fault> {
+    let analyzed = match &field.meaning {
+        Meaning::Value(Operand::Column(column)) => schema.field(&column.name).and_then(|field| field.analyzer.clone()),
+        _ => None,
+    };
+    let (Meaning::Value(operand), Some(analyzer)) = (&field.meaning, analyzed) else {
+        return Err(field.unexpected("a varchar field that has an analyzer"));
+    };
+    let Meaning::Value(Operand::Literal(Literal::Text(wanted))) = &text.meaning else {
+        return Err(text.unexpected(&format!("a string as the second argument of `{function}`")));
+    };
+    let (range, usual) = match function {
+        "text_match" => (1..=LEAST_MAX, 1),
+        "phrase_match" => (0..=SLOP_MAX, 0),
+        _ => (0..=DISTANCE_MAX, 1),
+    };
+    let int = match &number {
+        None => usual,
+        Some(number) => match &number.meaning {
+            Meaning::Value(Operand::Literal(Literal::Int(int))) if range.contains(int) => *int,
+            _ => return Err(number.unexpected(&format!("an integer from {} to {}", range.start(), range.end()))),
+        },
+    };
+    let matching = match function {
+        "text_match" => Matching::Any { least: int as usize },
+        "phrase_match" => Matching::Phrase { slop: int as u32 },
+        _ => Matching::Fuzzy { distance: int as u8 },
+    };
+    let shape = Shape::Terms(Arc::new(TextMatch::new(analyzer, wanted, matching)));
+    Term::above(Meaning::Condition(Predicate::Like { operand: operand.clone(), shape }), at, field.depth)
 }
 
 /// `array_length(arguments)`, with the name at `at`.

@@ -9,18 +9,27 @@ use arrow_schema::DataType;
 use serde_json::Value as Json;
 
 use super::expression::{Arithmetic, Comparison, Containment, Kind, Literal, Operand, Path, Places, Predicate};
+use super::indexed::Answers;
 use super::json::{Leaf, Trie};
 use super::number::{Number, compare_exact, float_as_int};
 use super::set::{Set, same_json};
 use super::ternary::{CHUNK_ROWS, Ternary, ones, pack, pack_pairs, pick};
 use crate::base::RowMask;
 use crate::model::column::{list_json, number_bytes};
-use crate::segment::{hash_int, hash_text};
+use crate::segment::{batch_of, hash_int, hash_text};
 
 /// The rows of `batch` for which `predicate` is true. Panics when a column of `places` is not there or of another type.
-pub(super) fn evaluate(predicate: &Predicate, places: &Places, batch: &RecordBatch) -> RowMask {
+/// What `answers` tells of the segment, whose rows from `first` on these are, is not asked of the rows.
+pub(super) fn evaluate(
+    predicate: &Predicate,
+    places: &Places,
+    batch: &RecordBatch,
+    first: usize,
+    answers: &Answers<'_>,
+) -> RowMask {
     let rows = batch.num_rows();
-    let mut evaluation = Evaluation::new(places, batch);
+    let batch = &with_columns(places, batch, answers);
+    let mut evaluation = Evaluation::new(places, batch, first, answers);
     let mut words = Vec::with_capacity(rows.div_ceil(64));
     for start in (0..rows).step_by(CHUNK_ROWS) {
         evaluation.enter(start, CHUNK_ROWS.min(rows - start));
@@ -28,6 +37,26 @@ pub(super) fn evaluate(predicate: &Predicate, places: &Places, batch: &RecordBat
         words.extend(evaluation.predicate(predicate, &all).truth);
     }
     RowMask::from_words(words, rows)
+}
+
+/// `batch` with nulls in place of columns that only what is known already would read.
+fn with_columns(places: &Places, batch: &RecordBatch, answers: &Answers<'_>) -> RecordBatch {
+    let lacking = |name: &str| batch.column_by_name(name).is_none() && !answers.reads().contains(name);
+    if answers.is_empty() || !places.columns.iter().any(|(name, _)| lacking(name)) {
+        return batch.clone();
+    }
+    let columns = batch.schema_ref().fields().iter().map(|field| field.as_ref().clone()).zip(batch.columns().to_vec());
+    let nulls = places.columns.iter().filter(|(name, _)| lacking(name)).map(|(name, kind)| {
+        let data_type = match kind {
+            Kind::Bool => DataType::Boolean,
+            Kind::Int => DataType::Int64,
+            Kind::Float => DataType::Float64,
+            _ => DataType::Utf8,
+        };
+        let array = arrow_array::new_null_array(&data_type, batch.num_rows());
+        (arrow_schema::Field::new(name, data_type, true), array)
+    });
+    batch_of(columns.chain(nulls), batch.num_rows())
 }
 
 enum Data<'a> {
@@ -77,6 +106,9 @@ struct Evaluation<'a> {
     paths: Vec<(usize, usize)>,
     start: usize,
     len: usize,
+    /// The number of the batch's first row in its segment, and what is known of that.
+    first: usize,
+    answers: &'a Answers<'a>,
 }
 
 /// What an operand is for the rows of a chunk.
@@ -102,7 +134,7 @@ enum Scalar<'e> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn new(places: &Places, batch: &'a RecordBatch) -> Self {
+    fn new(places: &Places, batch: &'a RecordBatch, first: usize, answers: &'a Answers<'a>) -> Self {
         let columns: Vec<(Data<'a>, &'a ArrayRef)> = places
             .columns
             .iter()
@@ -130,7 +162,7 @@ impl<'a> Evaluation<'a> {
             paths.push((*column, json.places));
             json.places += 1;
         }
-        Self { columns, json, paths, start: 0, len: 0 }
+        Self { columns, json, paths, start: 0, len: 0, first, answers }
     }
 
     /// Turns to the chunk of `len` rows from `start`.
@@ -146,6 +178,9 @@ impl<'a> Evaluation<'a> {
 
     /// For rows that are not `active` the result may be anything, as long as it is well formed.
     fn predicate(&mut self, predicate: &Predicate, active: &[u64]) -> Ternary {
+        if let Some(known) = self.answers.of(predicate, self.first + self.start, self.len) {
+            return known;
+        }
         match predicate {
             Predicate::Constant(value) => {
                 let known = ones(self.len);

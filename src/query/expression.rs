@@ -1,11 +1,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
 use super::like::Pattern;
 use super::regex::Regex;
 use super::set::Set;
+use crate::index::terms::{Matching, TextMatch};
 use crate::model::{Element, META_COLUMN};
 
 /// A condition: true, false or unknown for a row.
@@ -58,6 +60,8 @@ pub(super) enum Predicate {
 pub(super) enum Shape {
     Like(Pattern),
     Regex(Regex),
+    /// Its terms, by the field's analyzer.
+    Terms(Arc<TextMatch>),
 }
 
 impl Shape {
@@ -65,6 +69,7 @@ impl Shape {
         match self {
             Self::Like(pattern) => pattern.matches(text),
             Self::Regex(regex) => regex.matches(text),
+            Self::Terms(terms) => terms.matches(text),
         }
     }
 
@@ -72,7 +77,7 @@ impl Shape {
     pub(super) fn prefix(&self) -> &str {
         match self {
             Self::Like(pattern) => pattern.prefix(),
-            Self::Regex(_) => "",
+            Self::Regex(_) | Self::Terms(_) => "",
         }
     }
 }
@@ -340,7 +345,7 @@ impl Operand {
     }
 }
 
-enum Place<'a> {
+pub(super) enum Place<'a> {
     Column(&'a mut Column),
     /// And whether what is inside of an array there matters.
     Path(&'a mut Path, bool),
@@ -455,7 +460,7 @@ impl Predicate {
         }
     }
 
-    fn each_place(&mut self, visit: &mut impl FnMut(Place<'_>)) {
+    pub(super) fn each_place(&mut self, visit: &mut impl FnMut(Place<'_>)) {
         match self {
             Self::Constant(_) => {}
             Self::Truth(operand) | Self::Like { operand, .. } | Self::IsNull(operand) => operand.each_place(visit),
@@ -566,10 +571,24 @@ impl fmt::Display for Predicate {
                 operand.write(f, power::ATOM)?;
                 write!(f, " in {set}")
             }
+            Self::Like { operand, shape: Shape::Terms(terms) } => {
+                let (name, option) = match terms.matching() {
+                    Matching::Any { least } => {
+                        ("text_match", (least > 1).then(|| format!("minimum_should_match={least}")))
+                    }
+                    Matching::Phrase { slop } => ("phrase_match", (slop > 0).then(|| slop.to_string())),
+                    Matching::Fuzzy { distance } => ("text_match_fuzzy", Some(distance.to_string())),
+                };
+                write!(f, "{name}({operand}, ")?;
+                write_text(f, terms.text())?;
+                option.map_or(Ok(()), |option| write!(f, ", {option}"))?;
+                f.write_str(")")
+            }
             Self::Like { operand, shape } => {
                 let (word, source) = match shape {
                     Shape::Like(pattern) => ("like", pattern.to_string()),
                     Shape::Regex(regex) => ("=~", regex.to_string()),
+                    Shape::Terms(_) => unreachable!("it was written above"),
                 };
                 write!(f, "{operand} {word} ")?;
                 write_text(f, &source)

@@ -4,6 +4,7 @@ use std::fmt;
 use arrow_array::RecordBatch;
 
 use super::expression::{Places, Predicate};
+use super::indexed::{Answers, Indexes};
 use super::{evaluate, parser, partition, prune};
 use crate::base::{Result, RowMask};
 use crate::model::{PartitionSet, Schema, Value};
@@ -62,7 +63,17 @@ impl Filter {
     /// # Panics
     /// When a column that the filter reads is not there, or has another type than the schema says.
     pub fn evaluate(&self, batch: &RecordBatch) -> RowMask {
-        evaluate::evaluate(&self.predicate, &self.places, batch)
+        self.evaluate_with(batch, 0, &Answers::default())
+    }
+
+    /// The same, where what `answers` tells of a segment need not be read: `batch` has its rows from `start` on.
+    pub fn evaluate_with(&self, batch: &RecordBatch, start: usize, answers: &Answers<'_>) -> RowMask {
+        evaluate::evaluate(&self.predicate, &self.places, batch, start, answers)
+    }
+
+    /// What indexes of a segment tell of it.
+    pub fn ask(&self, indexes: Indexes<'_>) -> Answers<'_> {
+        Answers::new(&self.predicate, indexes)
     }
 
     /// Whether it may be true for a row of a block of which `known` tells. False only where the statistics prove that it is false or

@@ -17,6 +17,7 @@ mod evaluate;
 mod expression;
 mod fault;
 mod filter;
+mod indexed;
 mod json;
 mod like;
 mod number;
@@ -33,6 +34,7 @@ mod token;
 
 pub use aggregate::{Accumulator, Aggregate, Function, Order, compare, group_key};
 pub use filter::{Filter, Parameters};
+pub use indexed::{Answers, Indexes};
 pub use plan::{Access, SegmentSearch};
 
 /// Longest expression: room for a list of 100,000 keys.

@@ -48,17 +48,12 @@ impl Infix {
 }
 
 /// Functions that the language has and this version does not.
-const FUNCTIONS_LATER: &[&str] = &[
-    "element_filter",
-    "match_all",
-    "match_any",
-    "match_exact",
-    "match_least",
-    "match_most",
-    "phrase_match",
-    "text_match",
-    "text_match_fuzzy",
-];
+const FUNCTIONS_LATER: &[&str] =
+    &["element_filter", "match_all", "match_any", "match_exact", "match_least", "match_most"];
+
+/// Functions of a field's terms, and the name of their third argument.
+const TEXT_FUNCTIONS: [(&str, &str); 3] =
+    [("text_match", "minimum_should_match"), ("phrase_match", "slop"), ("text_match_fuzzy", "distance")];
 
 const CONTAINMENTS: [Containment; 3] = [Containment::One, Containment::All, Containment::Any];
 
@@ -310,10 +305,14 @@ impl Parser<'_> {
                 None => check::length(at, arguments),
             };
         }
+        if let Some((_, option)) = TEXT_FUNCTIONS.into_iter().find(|(function, _)| known(function)) {
+            return self.text_call(&lower, option, at);
+        }
         if FUNCTIONS_LATER.iter().any(|later| known(later)) || (known(&lower) && lower.starts_with("st_")) {
             return Err(Fault::unsupported(at, &format!("`{name}`")));
         }
         let names = CONTAINMENTS.iter().flat_map(|one| [one.name(), one.array_name()]);
+        let names = names.chain(TEXT_FUNCTIONS.into_iter().map(|(name, _)| name));
         let names = names.chain(["array_length", "random_sample"]).chain(FUNCTIONS_LATER.iter().copied());
         let hint = match closest(name, names) {
             Some(near) if near == lower => format!(": {}", CASES),
@@ -321,6 +320,25 @@ impl Parser<'_> {
             None => String::new(),
         };
         Err(Fault::new(at, format!("found `{name}`, which is no function{hint}")))
+    }
+
+    /// `(field, "text", option=number)`, with the function's name at `at`; the name of the option may be left out.
+    fn text_call(&mut self, function: &str, option: &'static str, at: usize) -> Result<Term, Fault> {
+        let bracket = self.advance()?;
+        let field = self.expression(0)?;
+        self.expect(",", &format!("`,` and a text as the second argument of `{function}`"))?;
+        let text = self.expression(0)?;
+        let mut number = None;
+        if self.next.token == Token::Sign(",") {
+            self.advance()?;
+            if matches!(&self.next.token, Token::Name(name) if name == option) {
+                self.advance()?;
+                self.expect("=", &format!("`=` and a number after `{option}`"))?;
+            }
+            number = Some(self.expression(0)?);
+        }
+        self.expect(")", &format!("`)` for the bracket at position {}", bracket.at))?;
+        check::text(self.schema, function, at, field, text, number)
     }
 
     /// Terms between commas up to `close`, for the bracket at `at`. A comma may follow the last.
@@ -387,6 +405,7 @@ impl Parser<'_> {
                 "/" => Infix::Arithmetic(A::Div),
                 "%" => Infix::Arithmetic(A::Rem),
                 "**" => Infix::Arithmetic(A::Pow),
+                "=" => return Err(Fault::new(self.next.at, "found `=`, expected `==`")),
                 "like" => Infix::Like,
                 "=~" => Infix::Regex(true),
                 "!~" => Infix::Regex(false),

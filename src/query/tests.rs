@@ -10,11 +10,18 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::base::{Error, ErrorKind};
+use crate::model::text::Analyzer;
 use crate::model::{Batch, DataType, Element, Field, Row, Schema, Value};
 use crate::segment::Statistics;
 
 fn schema(dynamic: bool) -> Arc<Schema> {
-    let field = |name: &str, data_type, nullable| Field { name: name.into(), data_type, nullable, default: None };
+    let field = |name: &str, data_type, nullable| Field {
+        name: name.into(),
+        data_type,
+        nullable,
+        default: None,
+        analyzer: None,
+    };
     let fields = vec![
         field("id", DataType::Int64, false),
         field("b", DataType::Bool, true),
@@ -22,6 +29,7 @@ fn schema(dynamic: bool) -> Arc<Schema> {
         field("d", DataType::Double, true),
         field("s", DataType::Varchar { max_length: 200 }, true),
         field("j", DataType::Json, true),
+        Field::new("q", DataType::Varchar { max_length: 200 }).nullable().with_analyzer(Analyzer::standard()),
         field("t", DataType::Int8, true),
         field("f", DataType::Float, true),
         field("w", DataType::Timestamp, true),
@@ -973,6 +981,13 @@ fn errors_say_what_and_where() {
         ("s =~ 'a('", 5, "at its character 1 there is a `(` without its `)`"),
         ("i =~ 'a'", 0, "expected a varchar field or a json value before `=~`"),
         ("s !~ i", 5, "expected a string after `=~`"),
+        ("text_match(s, 'a')", 11, "expected a varchar field that has an analyzer"),
+        ("text_match(q, 5)", 14, "expected a string as the second argument of `text_match`"),
+        ("text_match(q, 'a', minimum_should_match=0)", 40, "found integer `0`, expected an integer from 1 to 1000"),
+        ("text_match(q, 'a', slop=1)", 19, "found `slop`"),
+        ("phrase_match(q, 'a', -1)", 21, "an integer from 0 to 10000"),
+        ("text_match_fuzzy(q, 'a', 3)", 25, "an integer from 0 to 2"),
+        ("text_match(q)", 12, "`,` and a text as the second argument of `text_match`"),
         ("random_sample(1)", 14, "found integer `1`, expected a share between 0 and 1"),
         ("random_sample(i)", 14, "expected a share between 0 and 1"),
         ("random_sample(0.5, 1.5)", 19, "expected an integer as the seed"),
@@ -993,12 +1008,7 @@ fn errors_say_what_and_where() {
 
 #[test]
 fn what_comes_later_is_unsupported() {
-    for (text, position) in [
-        ("text_match(s, 'rain', minimum_should_match=2)", 0),
-        ("st_within(s, 'POLYGON')", 0),
-        ("$[a] == 1", 0),
-        ("d > 0x1p3", 4),
-    ] {
+    for (text, position) in [("st_within(s, 'POLYGON')", 0), ("$[a] == 1", 0), ("d > 0x1p3", 4)] {
         let error = error(text);
         assert_eq!((error.kind(), error.position()), (ErrorKind::Unsupported, Some(position)), "{text}: {error}");
     }

@@ -39,6 +39,7 @@ const SIGNS: &[(&str, &str)] = &[
     ("||", "or"),
     ("=~", "=~"),
     ("!~", "!~"),
+    ("=", "="),
     ("<", "<"),
     (">", ">"),
     ("+", "+"),
@@ -138,7 +139,6 @@ impl<'a> Lexer<'a> {
         Err(Fault::new(
             at,
             match first {
-                '=' => "found `=`, expected `==`".to_string(),
                 c if c.is_alphabetic() => format!(
                     "found {}, expected an ASCII letter: other names are written `$meta[\"…\"]`",
                     quoted(c.encode_utf8(&mut [0; 4]))
@@ -430,7 +430,6 @@ mod tests {
             [Token::Sign("<<"), Token::Name("b".into()), Token::Sign("**"), Token::Sign("!=")]
         );
         assert_eq!(tokens("$meta[").unwrap(), [Token::Meta, Token::Sign("[")]);
-        assert_eq!(fault("a = 1"), (2, "found `=`, expected `==`".into()));
         assert_eq!(fault("é = 1").0, 0);
         assert_eq!(fault("a # 1").1, "found `#`, expected a name, a value or an operator");
     }

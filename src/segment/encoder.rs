@@ -63,6 +63,8 @@ pub struct Encoder {
     groups: Vec<Group>,
     /// Which of the indexes, and which part of it, comes next.
     index: (usize, usize),
+    /// Which of the indexes of terms comes next.
+    terms: usize,
     /// What is done of the file that is being made, and is not taken.
     bytes: Vec<u8>,
     codec: Codec,
@@ -185,7 +187,7 @@ impl Encoder {
         if rows > 0 {
             parts.push_back(Part { kind: FileKind::Deletes, columns: Vec::new(), codec, rows, step: BLOCK_ROWS_MAX });
         }
-        Self { parts, codec, has_layout: false, ..Self::of_indexes() }
+        Self { parts, codec, has_layout: false, terms: 0, ..Self::of_indexes() }
     }
 
     /// The bytes that the next call of `take` gives.
@@ -212,6 +214,12 @@ impl Encoder {
                     self.has_layout = true;
                     self.bytes = layout::encode(&self.groups, segment.versions(), self.codec, *keys, filter);
                     return Some(Some(self.take(FileKind::Layout, true)));
+                }
+                None if self.terms < segment.all_terms().len() => {
+                    let index = &segment.all_terms()[self.terms];
+                    self.terms += 1;
+                    self.bytes = index.seal().bytes().to_vec();
+                    return Some(Some(self.take(FileKind::Terms(index.field().to_owned()), true)));
                 }
                 None => return self.index_step(segment),
             },
@@ -303,6 +311,7 @@ impl Encoder {
             open: None,
             groups: Vec::new(),
             index: (0, 0),
+            terms: usize::MAX,
             bytes: Vec::new(),
             codec: Codec::None,
             keys: None,

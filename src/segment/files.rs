@@ -9,6 +9,7 @@ use super::arrow::batch_of;
 use super::layout::{self, Layout};
 use super::{Segment, Tombstone, Versions};
 use crate::base::{Error, Result, SegmentId};
+use crate::index::terms::Terms;
 use crate::index::{IndexSpec, VectorIndex};
 use crate::model::column::absent;
 use crate::model::{Batch, Key, Schema, VectorColumn, gather};
@@ -26,6 +27,8 @@ pub enum FileKind {
     Vector(String),
     /// The graph of this field.
     Index(String),
+    /// Which rows have a term of this field.
+    Terms(String),
     /// Keys that were deleted.
     Deletes,
 }
@@ -181,7 +184,26 @@ pub fn decode(
         built.insert(field.name.clone(), index);
     }
     let scalars = batch_of(scalars, rows);
-    let segment = Segment::from_parts(id, schema, indexes, scalars, vector_columns, versions, built, deletes);
+    let mut terms = BTreeMap::new();
+    for wanted in super::terms::wanted(schema, indexes) {
+        let field = wanted.field();
+        if let Some((name, bytes)) =
+            files.get(&FileKind::Terms(field.to_owned())).and_then(|file| Some((&file.name, file.bytes.as_ref()?)))
+        {
+            let found = Terms::from_bytes(bytes.clone()).map_err(|error| error.context(name))?;
+            if !wanted.fits(&found, rows) {
+                return Err(Error::corrupt(format!(
+                    "{name}: an index of {:?} of {} rows, over {rows} rows of {field:?}",
+                    found.payload(),
+                    found.rows()
+                )));
+            }
+            terms.insert(field.to_owned(), found);
+        } else if scalars.column_by_name(field).is_none() {
+            return Err(missing(&format!("terms of {field:?}, nor the column")));
+        }
+    }
+    let segment = Segment::from_parts(id, schema, indexes, scalars, vector_columns, versions, built, terms, deletes);
     segment.store(layout);
     Ok(segment)
 }

@@ -8,8 +8,10 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use super::arrow::{batch_bytes, column_bytes};
 use super::files::floats;
 use super::layout::key_range;
+use super::terms::{self, FieldTerms};
 use super::{BlockRef, Blocks, FileKind, Group, KeyFilter, KeyRef, Known, Layout, Versions, hash_int, hash_text};
 use crate::base::{Lsn, SegmentId, Version};
+use crate::index::terms::{Source as TermSource, Terms};
 use crate::index::{IndexSpec, Run, Source, Step, VectorIndex, Vectors};
 use crate::model::batch::grow;
 use crate::model::gather;
@@ -82,6 +84,8 @@ pub struct Segment {
     vectors: Vec<VectorColumn>,
     versions: Versions,
     indexes: Vec<FieldIndex>,
+    /// Which rows have a term: always of all rows.
+    terms: Vec<FieldTerms>,
     /// Where its columns lie in storage, once they do.
     stored: OnceLock<Stored>,
     /// The partitions of its rows, once somebody asked.
@@ -92,9 +96,10 @@ pub struct Segment {
 
 impl Segment {
     /// An empty segment.
-    pub fn new(id: SegmentId, schema: &Arc<Schema>, indexes: &BTreeMap<String, IndexSpec>) -> Self {
+    pub fn new(id: SegmentId, schema: &Arc<Schema>, specs: &BTreeMap<String, IndexSpec>) -> Self {
         let vectors = Batch::empty(schema).vectors().to_vec();
-        let indexes = field_indexes(schema, indexes);
+        let indexes = field_indexes(schema, specs);
+        let terms = terms::wanted(schema, specs);
         Self {
             id,
             schema: schema.clone(),
@@ -102,6 +107,7 @@ impl Segment {
             vectors,
             versions: Versions::default(),
             indexes,
+            terms,
             stored: OnceLock::new(),
             partitions: OnceLock::new(),
             deletes: Vec::new(),
@@ -119,6 +125,7 @@ impl Segment {
         vectors: Vec<VectorColumn>,
         versions: Versions,
         mut built: BTreeMap<String, VectorIndex>,
+        mut terms: BTreeMap<String, Terms>,
         deletes: Vec<Tombstone>,
     ) -> Self {
         assert_eq!(scalars.num_rows(), versions.len(), "a version for each row");
@@ -132,6 +139,12 @@ impl Segment {
         segment.vectors = vectors;
         segment.versions = versions;
         segment.deletes = deletes;
+        for index in &mut segment.terms {
+            if let Some(terms) = terms.remove(index.field()) {
+                index.open(terms);
+            }
+        }
+        segment.add_terms();
         segment
     }
 
@@ -168,10 +181,35 @@ impl Segment {
         &self.schema
     }
 
+    /// Has the indexes of terms that have no rows yet take all of them.
+    fn add_terms(&mut self) {
+        let rows = self.len();
+        for index in self.terms.iter_mut().filter(|index| index.source().rows() < rows) {
+            for (_, chunk) in &self.chunks {
+                index.push(chunk.column_by_name(index.field()).expect("what has no index yet is in memory"));
+            }
+        }
+    }
+
+    /// Which rows have a term of that field, where it has such an index.
+    pub fn terms(&self, field: &str) -> Option<TermSource<'_>> {
+        self.terms.iter().find(|index| index.field() == field).map(FieldTerms::source)
+    }
+
+    /// The indexes of terms.
+    pub(super) fn all_terms(&self) -> &[FieldTerms] {
+        &self.terms
+    }
+
+    /// Lets go of what indexes of terms were built by, once they are written.
+    pub fn settle(&mut self) {
+        self.terms.iter_mut().for_each(FieldTerms::settle);
+    }
+
     /// Takes on fields that its rows may lack: see [`Schema::with_field`].
-    pub fn grow(&mut self, schema: &Arc<Schema>, indexes: &BTreeMap<String, IndexSpec>) {
+    pub fn grow(&mut self, schema: &Arc<Schema>, specs: &BTreeMap<String, IndexSpec>) {
         let mut built = std::mem::take(&mut self.indexes).into_iter();
-        self.indexes = field_indexes(schema, indexes);
+        self.indexes = field_indexes(schema, specs);
         for index in &mut self.indexes {
             // New fields come after those that there are.
             index.built = built.next().and_then(|index| index.built);
@@ -181,6 +219,10 @@ impl Segment {
         }
         self.schema = schema.clone();
         self.partitions.take();
+        let mut wanted = terms::wanted(schema, specs);
+        wanted.retain(|index| self.terms(index.field()).is_none());
+        self.terms.extend(wanted);
+        self.add_terms();
     }
 
     /// Adds all rows of `batch`, with a version each; they get the numbers from [`Self::len`] on.
@@ -222,6 +264,9 @@ impl Segment {
     fn push_scalars(&mut self, mut joined: RecordBatch, chunk_rows_max: usize) {
         if let Some(partitions) = self.partitions.get_mut() {
             partitions.insert_rows(&self.schema, &joined);
+        }
+        for index in &mut self.terms {
+            index.push(joined.column_by_name(index.field()).expect("a batch has all columns"));
         }
         let mut start = self.len() - joined.num_rows();
         while joined.num_rows() < chunk_rows_max
@@ -730,7 +775,9 @@ impl Segment {
             }
         }
         let vectors = self.vectors.iter().map(|column| column.data.capacity() * 4).sum();
-        let indexes = self.indexes.iter().filter_map(|index| index.built.as_ref()).map(VectorIndex::memory_bytes).sum();
+        let built = self.indexes.iter().filter_map(|index| index.built.as_ref());
+        let indexes = built.map(VectorIndex::memory_bytes).sum::<usize>();
+        let indexes = indexes + self.terms.iter().map(FieldTerms::memory_bytes).sum::<usize>();
         [rows, columns, vectors, indexes]
     }
 

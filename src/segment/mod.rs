@@ -15,6 +15,7 @@ mod keys;
 mod layout;
 mod message;
 mod statistics;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod versions;

@@ -88,14 +88,16 @@ pub(super) fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> Res
     if filter.partitions().is_some_and(|wanted| !wanted.meets(segment.partitions())) {
         return Ok(admitted);
     }
+    let answers = filter.ask(&|field| segment.terms(field));
     let fields = filter.fields();
     let runs = segment.runs(&fields, &|known| filter.may_admit(known));
     if runs.is_empty() {
         return Ok(admitted);
     }
-    if !fields.iter().all(|field| segment.has(field)) {
+    if !fields.iter().all(|field| segment.has(field) || !(answers.is_empty() || answers.reads().contains(*field))) {
         runs.into_iter().flatten().for_each(|row| admitted.insert(row as usize));
         admitted.intersect(&slot.visible(view));
+        answers.narrow(&mut admitted);
         let later = Later { segment: segment.clone(), visible: admitted, admitted: None };
         return if later.visible.iter().next().is_none() { Ok(later.visible) } else { Err(later) };
     }
@@ -103,7 +105,7 @@ pub(super) fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> Res
         for run in &runs {
             let (from, to) = (start.max(run.start as usize), (start + chunk.num_rows()).min(run.end as usize));
             if from < to {
-                let mask = filter.evaluate(&chunk.slice(from - start, to - from));
+                let mask = filter.evaluate_with(&chunk.slice(from - start, to - from), from, &answers);
                 mask.iter().for_each(|row| admitted.insert(from + row));
             }
         }

@@ -5,6 +5,7 @@ use super::admit::{Later, admitted};
 use super::nearest::Nearest;
 use super::remaining::Remaining;
 use super::rows::{At, Found};
+use super::words::Words;
 use crate::base::{Error, Result, RowMask};
 use crate::db::{Collection, Hit, SearchRequest, SearchResponse, Snapshot};
 use crate::distance::Metric;
@@ -38,6 +39,8 @@ pub(super) struct Search<'a> {
 /// What the nearest rows are looked for of.
 struct Query {
     vector: Value,
+    /// What it asks of an index of terms, where that can answer it.
+    words: Option<Words>,
     /// The row whose vector it is, which is not an answer.
     key: Option<Key>,
 }
@@ -65,6 +68,7 @@ impl Search<'_> {
             apart: self.field.is_apart(),
             query: &query.vector,
             metric: self.metric,
+            words: query.words.as_ref(),
             k,
             ef,
             params: SearchParams { ef: Some(ef), ..self.request.params },
@@ -188,8 +192,14 @@ impl Collection {
     pub(super) async fn checked_search<'a>(&'a self, request: &'a SearchRequest, view: &View) -> Result<Search<'a>> {
         let filter = self.filter(request.filter.as_deref(), &request.filter_params, &request.partitions)?;
         let mut fields = self.output_fields(request.output_fields.as_deref())?;
-        let field = self.vector_field(request.field.as_deref())?;
-        let metric = self.spec().indexes[&field.name].metric;
+        let is_text = matches!(request.vectors.first().unwrap_or(&request.vector), Value::String(_));
+        let (field, metric) = if is_text {
+            // Scores are like products: larger is better.
+            (self.text_field(request.field.as_deref())?, Metric::Ip)
+        } else {
+            let field = self.vector_field(request.field.as_deref())?;
+            (field, self.spec().indexes[&field.name].metric)
+        };
         check(request, metric)?;
         if let Some(group) = &request.group_by {
             self.check_column(group, "groupBy")?;
@@ -200,7 +210,8 @@ impl Collection {
         let one = (request.vectors.is_empty() && request.ids.is_empty()).then_some(&request.vector);
         let mut queries = Vec::new();
         for vector in one.into_iter().chain(&request.vectors) {
-            queries.push(Query { vector: query_of(field, vector)?, key: None });
+            let vector = query_of(field, vector)?;
+            queries.push(Query { words: self.words(field, &vector, request)?, vector, key: None });
         }
         if !request.ids.is_empty() {
             let output = [self.spec().schema.primary_key().name.clone(), field.name.clone()];
@@ -224,7 +235,8 @@ impl Collection {
                         field.name
                     )));
                 }
-                queries.push(Query { vector: query_of(field, &vector)?, key: Some(key.clone()) });
+                let vector = query_of(field, &vector)?;
+                queries.push(Query { words: self.words(field, &vector, request)?, vector, key: Some(key.clone()) });
             }
         }
         Ok(Search { request, filter, fields, field, metric, queries })
@@ -332,7 +344,7 @@ impl Collection {
                 if mask.iter().next().is_none() {
                     continue;
                 }
-                if slot.segment.has(nearest[0].field) {
+                if !nearest[0].must_read(&slot.segment) {
                     here.push((*slot, mask));
                 } else {
                     let (segment, visible) = (slot.segment.clone(), RowMask::none(0));
@@ -380,10 +392,10 @@ impl Collection {
             }
             let segment = &later.segment;
             for (nearest, best) in nearest.iter().zip(&mut best) {
-                let neighbors = if segment.has(nearest.field) {
-                    nearest.search(segment, &admitted, response)
-                } else {
+                let neighbors = if nearest.must_read(segment) {
                     self.search_later(segment, &admitted, nearest, response).await?
+                } else {
+                    nearest.search(segment, &admitted, response)
                 };
                 best.extend(neighbors.into_iter().map(|near| {
                     let key = segment.key(near.row as usize);
@@ -458,6 +470,12 @@ fn check(request: &SearchRequest, metric: Metric) -> Result<()> {
 
 /// The query in the form of the field's values, checked as they are; numbers for every kind of dense vector but bits.
 fn query_of(field: &Field, vector: &Value) -> Result<Value> {
+    if field.analyzer.is_some() {
+        return match vector {
+            Value::String(_) => Ok(vector.clone()),
+            _ => Err(Error::invalid(format!("queries for field {:?} are texts, all of them", field.name))),
+        };
+    }
     let data_type = match (field.data_type.dim(), field.data_type, vector) {
         (_, DataType::BinaryVector { .. } | DataType::SparseFloatVector, _) | (_, _, Value::Bytes(_)) => {
             field.data_type

@@ -14,6 +14,7 @@ mod rows;
 mod table;
 #[cfg(all(test, feature = "server"))]
 mod tests;
+mod words;
 
 pub use iterate::{QueryIterator, SearchIterator};
 

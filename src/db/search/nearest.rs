@@ -1,3 +1,4 @@
+use super::words::Words;
 use crate::base::{Neighbor, Result, RowMask};
 use crate::db::{Collection, SearchResponse};
 use crate::distance::Metric;
@@ -16,6 +17,8 @@ pub(super) struct Nearest<'a> {
     pub(super) apart: bool,
     pub(super) query: &'a Value,
     pub(super) metric: Metric,
+    /// What an index of terms is asked.
+    pub(super) words: Option<&'a Words>,
     pub(super) k: usize,
     pub(super) ef: usize,
     pub(super) params: SearchParams,
@@ -42,9 +45,19 @@ impl Nearest<'_> {
         index.filter(|_| search.access() == Access::Graph)
     }
 
+    /// Whether something of a segment must be read from storage for it.
+    pub(super) fn must_read(&self, segment: &Segment) -> bool {
+        let answered = self.words.is_some() && segment.terms(self.field).is_some();
+        !answered && !segment.has(self.field)
+    }
+
     /// The nearest rows of a segment that has its vectors in memory.
     pub(super) fn search(&self, segment: &Segment, admitted: &RowMask, response: &mut SearchResponse) -> Vec<Neighbor> {
         let count = admitted.count();
+        if let Some(found) = self.words.and_then(|words| words.search(segment, self.field, self.k, admitted)) {
+            response.segments_by_index += 1;
+            return found;
+        }
         let mask = (count < segment.len()).then_some(admitted);
         let mut neighbors = Vec::new();
         let mut scanned_from = 0;

@@ -119,6 +119,7 @@ fn describe(path: &Path) -> Result<Found> {
         Some(b"EDDYLOG\n") => log(&bytes),
         Some(b"EDDYARC\n") => archive(&bytes),
         Some(b"EDDYSEG\n") => layout(&bytes),
+        Some(b"EDDYTERM") => Ok(opaque(&bytes, "terms", "an index of terms")),
         Some(b"EDDYHNSW") => Ok(opaque(&bytes, "index", "a graph (HNSW)")),
         Some(start) if start.starts_with(b"ARROW1") => arrow(&bytes),
         Some(start) if start.starts_with(b"\x1f\x8b") => Ok(opaque(&bytes, "gzip", "an Arrow file in gzip")),

@@ -100,6 +100,7 @@ async fn search(db: &Db, command: &Search) -> Result<()> {
     let collection = db.collection(&command.collection)?;
     let mut unknown = Vec::new();
     let vector = match (&command.text, &command.vector, &command.vector_file) {
+        (Some(text), ..) if collection.has_text_field(command.field.as_deref()) => text.clone().into(),
         (Some(text), ..) => {
             let found = words::text_vector(db, &command.words, text).await?;
             unknown = found.unknown;

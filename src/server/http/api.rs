@@ -16,8 +16,8 @@ use super::App;
 use super::reply::Failure;
 use crate::base::{Error, Result, Timestamp};
 use crate::db::{
-    ArchivePieces, Collection, CollectionStats, Condition, Durability, Hit, Operation, QueryRequest, SearchRequest,
-    SearchResponse, Snapshot, Target, WriteOptions, WriteResponse,
+    ArchivePieces, Bm25Options, Collection, CollectionStats, Condition, Durability, Hit, Operation, QueryRequest,
+    SearchRequest, SearchResponse, Snapshot, Target, WriteOptions, WriteResponse,
 };
 use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::index::{IndexSpec, SearchParams};
@@ -242,6 +242,7 @@ struct SearchBody {
     reorder_k: Option<usize>,
     #[serde(default)]
     exact: bool,
+    bm25: Option<Bm25Options>,
     at: Option<At>,
 }
 
@@ -251,6 +252,7 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
     let is_batch = !body.vectors.is_empty() || !body.ids.is_empty();
     let (vector, unknown) = match (body.vector, body.text) {
         (Some(vector), None) => (vector, None),
+        (None, Some(text)) if app.db.collection(&name)?.has_text_field(body.field.as_deref()) => (text.into(), None),
         (None, None) if is_batch => (Value::Null, None),
         (None, Some(text)) if !is_batch => {
             let found = words::text_vector(&app.db, body.words.as_deref().unwrap_or("words"), &text).await?;
@@ -279,6 +281,7 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         ef: body.ef,
         params: SearchParams { ef: None, nprobe: body.nprobe, reorder_k: body.reorder_k },
         exact: body.exact,
+        bm25: body.bm25,
     };
     let reader = reader(&app, &name, body.at)?;
     let response = compute(&app, async move {

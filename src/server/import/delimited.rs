@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     fn field(data_type: DataType, nullable: bool) -> Field {
-        Field { name: "f".to_owned(), data_type, nullable, default: None }
+        Field { name: "f".to_owned(), data_type, nullable, default: None, analyzer: None }
     }
 
     #[test]

@@ -192,6 +192,7 @@ pub(super) fn spec_from_types(
             data_type: *data_type,
             nullable: column != key && !data_type.is_vector(),
             default: None,
+            analyzer: None,
         })
         .collect();
     let mut schema = Schema::new(fields, key, dynamic).map_err(|error| error.context(name))?;

@@ -4,7 +4,7 @@ use serde_bytes::ByteBuf;
 use super::item::Item;
 use super::rows::decode_rows;
 use crate::base::{Error, Result};
-use crate::db::{Collection, Durability, Operation, QueryRequest, SearchRequest, Target, WriteOptions};
+use crate::db::{Bm25Options, Collection, Durability, Operation, QueryRequest, SearchRequest, Target, WriteOptions};
 use crate::index::SearchParams;
 use crate::model::{Key, Schema, Value};
 use crate::query::Parameters;
@@ -212,6 +212,8 @@ pub(in super::super) struct SearchMessage {
     #[serde(default)]
     exact: bool,
     #[serde(default)]
+    bm25: Option<Bm25Options>,
+    #[serde(default)]
     pub(in super::super) bigint: bool,
 }
 
@@ -229,7 +231,10 @@ impl SearchMessage {
             None => vectors.next(),
         };
         let data_type = field.map(|field| field.data_type);
-        let query = |item: Item| item.into_value(data_type).map_err(|error| error.context("the query vector"));
+        let query = |item: Item| match item {
+            Item::String(text) => Ok(Value::String(text)),
+            item => item.into_value(data_type).map_err(|error| error.context("the query vector")),
+        };
         Ok(SearchRequest {
             vector: self.vector.map_or(Ok(Value::Null), query)?,
             vectors: self.vectors.into_iter().map(query).collect::<Result<_>>()?,
@@ -249,6 +254,7 @@ impl SearchMessage {
             ef: self.ef,
             params: SearchParams { ef: None, nprobe: self.nprobe, reorder_k: self.reorder_k },
             exact: self.exact,
+            bm25: self.bm25,
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::base::{Error, Result};
 use crate::distance::Metric;
 use crate::engine::CollectionSpec;
 use crate::index::{IndexParts, IndexSpec};
-use crate::model::schema::TypeParts;
+use crate::model::schema::{TypeParts, analyzer};
 use crate::model::{Field, Schema, Value};
 
 /// `{ fields: [{ name, type, ... }], dynamic }`: the fields as a list, because their order counts.
@@ -50,6 +50,10 @@ pub(in super::super) struct FieldMessage {
     max_capacity: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dim: Option<u32>,
+    #[serde(default, skip_serializing)]
+    enable_analyzer: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    analyzer: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     metric: Option<Metric>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,7 +155,8 @@ impl FieldMessage {
             Some(DefaultMessage::Out(value)) => Some(value),
             None => None,
         };
-        let field = Field { name: self.name, data_type, nullable: self.nullable, default };
+        let analyzer = analyzer(self.enable_analyzer, self.analyzer).map_err(Error::invalid)?;
+        let field = Field { name: self.name, data_type, nullable: self.nullable, default, analyzer };
         let usual = CollectionSpec::usual_index(&field);
         // What nothing is said of is left to the collection.
         let index = match (self.metric, self.index) {
@@ -180,6 +185,8 @@ impl From<&CollectionSpec> for SchemaMessage {
                 primary_key: field.name == spec.schema.primary_key().name,
                 auto_id: spec.schema.auto_id() && field.name == spec.schema.primary_key().name,
                 partition_key: spec.schema.partition_key().is_some_and(|(key, _)| key.name == field.name),
+                enable_analyzer: None,
+                analyzer: field.analyzer.as_ref().map(|analyzer| analyzer.json().clone()),
                 nullable: field.nullable,
                 default: field.default.clone().map(DefaultMessage::Out),
                 metric: index.map(|index| index.metric),

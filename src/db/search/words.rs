@@ -1,0 +1,258 @@
+use crate::base::{Error, Neighbor, Result, RowMask};
+use crate::db::{Collection, SearchRequest};
+use crate::index::terms::{Bm25, Weighted, top};
+use crate::model::{Field, Value};
+use crate::segment::Segment;
+
+/// The usual parameters of BM25, as in Lucene and Milvus.
+const K1: f64 = 1.2;
+const B: f64 = 0.75;
+
+/// A query that an index of terms answers: the terms with their weights.
+pub(super) struct Words {
+    terms: Vec<Weighted>,
+    bm25: Option<Bm25>,
+}
+
+impl Words {
+    /// The best rows of a segment, with their scores negated; `None` where it has no such index.
+    pub(super) fn search(&self, segment: &Segment, field: &str, k: usize, admitted: &RowMask) -> Option<Vec<Neighbor>> {
+        let source = segment.terms(field)?;
+        let mask = (admitted.count() < segment.len()).then_some(admitted);
+        Some(top(source, &self.terms, self.bm25, k, mask))
+    }
+}
+
+impl Collection {
+    /// Whether `field` is one whose text is searched by its words.
+    pub fn has_text_field(&self, field: Option<&str>) -> bool {
+        field.is_some() && self.text_field(field).is_ok()
+    }
+
+    /// The field whose text a query is about.
+    pub(super) fn text_field(&self, wanted: Option<&str>) -> Result<&Field> {
+        let fields = self.spec().schema.fields().iter().filter(|field| field.analyzer.is_some());
+        let fields: Vec<&Field> = fields.collect();
+        let found = match (wanted, fields.as_slice()) {
+            (None, [only]) => Some(*only),
+            (None, _) => None,
+            (Some(wanted), fields) => fields.iter().find(|field| field.name == wanted).copied(),
+        };
+        found.ok_or_else(|| {
+            let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            Error::invalid(format!("a search of text names a varchar field that has an analyzer; there are: {names}"))
+        })
+    }
+
+    /// What a query asks of an index of terms; `None` for one that none answers.
+    ///
+    /// Rows and terms are counted over all segments, whatever the filter, so that scores do not depend on where rows lie. Rows that
+    /// were replaced or deleted count until a compaction has taken them out.
+    pub(super) fn words(&self, field: &Field, query: &Value, request: &SearchRequest) -> Result<Option<Words>> {
+        let (Value::String(text), Some(analyzer)) = (query, &field.analyzer) else { return Ok(None) };
+        let options = request.bm25.unwrap_or_default();
+        let (k1, b) = (options.k1.map_or(K1, f64::from), options.b.map_or(B, f64::from));
+        if !(0.0..=1_000.0).contains(&k1) || !(0.0..=1.0).contains(&b) {
+            return Err(Error::invalid(format!("bm25: k1 {k1} and b {b}; expected 0 to 1000, and 0 to 1")));
+        }
+        let mut counted: Vec<(String, usize)> = Vec::new();
+        for (term, _) in analyzer.terms(text) {
+            match counted.iter_mut().find(|(other, _)| *other == term) {
+                Some((_, count)) => *count += 1,
+                None => counted.push((term, 1)),
+            }
+        }
+        let state = self.state();
+        let sources = || state.slots().filter_map(|slot| slot.segment.terms(&field.name));
+        let (rows, total) =
+            sources().map(|source| source.totals()).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+        let weighted = |(term, times): (String, usize)| {
+            let count = sources().map(|source| source.count(term.as_bytes())).sum();
+            Weighted { key: term.into_bytes(), weight: Bm25::inverse_frequency(count, rows) * times as f64 }
+        };
+        let terms = counted.into_iter().map(weighted).collect();
+        let bm25 = Bm25 { k1, b, average_length: total as f64 / (rows as f64).max(1.0) };
+        Ok(Some(Words { terms, bm25: Some(bm25) }))
+    }
+}
+
+#[cfg(native)]
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::db::{Bm25Options, Db, Options, QueryRequest, Target};
+    use crate::model::{Batch, Row};
+    use crate::platform::block_on;
+    use crate::storage::MemoryDisk;
+
+    const SPEC: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
+        {"name":"title","type":"varchar","analyzer":"english","nullable":true},
+        {"name":"text","type":"varchar","analyzer":"whitespace"},
+        {"name":"v","type":"float_vector","dim":2}]}"#;
+
+    async fn open(disk: &MemoryDisk) -> Db {
+        Db::open(Arc::new(disk.open().unwrap()), Options::default()).await.unwrap()
+    }
+
+    async fn put(collection: &Collection, rows: &[(i64, Option<&str>, &str)]) {
+        let row = |&(id, title, text): &(i64, Option<&str>, &str)| {
+            Row::from([
+                ("id".to_owned(), Value::Int(id)),
+                ("title".to_owned(), title.map_or(Value::Null, Value::from)),
+                ("text".to_owned(), Value::from(text)),
+                ("v".to_owned(), Value::Vector(vec![id as f32, 1.0])),
+            ])
+        };
+        let batch = Batch::from_rows(&collection.spec().schema, rows.iter().map(row).collect()).unwrap();
+        collection.upsert(batch).await.unwrap();
+    }
+
+    async fn search(collection: &Collection, request: SearchRequest) -> Vec<(i64, f32)> {
+        let hits = collection.search(&request).await.unwrap().hits;
+        let id = |key: &crate::model::Key| match key {
+            crate::model::Key::Int(id) => *id,
+            crate::model::Key::String(_) => panic!("ids are integers"),
+        };
+        hits.iter().map(|hit| (id(&hit.key), hit.score)).collect()
+    }
+
+    fn words(text: &str) -> SearchRequest {
+        SearchRequest { field: Some("text".to_owned()), vector: text.into(), limit: 10, ..Default::default() }
+    }
+
+    async fn matching(collection: &Collection, filter: &str) -> Vec<i64> {
+        let request = QueryRequest { filter: Some(filter.to_owned()), ..Default::default() };
+        let rows = collection.query(&request).await.unwrap();
+        rows.iter().map(|row| if let Value::Int(id) = row["id"] { id } else { panic!("ids are integers") }).collect()
+    }
+
+    async fn check_fixture(collection: &Collection, queries: &serde_json::Value, state: &str) {
+        for query in queries.as_array().unwrap() {
+            let found = search(collection, words(query["query"].as_str().unwrap())).await;
+            let ids: Vec<i64> = query["ids"].as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect();
+            assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids, "{query}, {state}");
+            for ((_, score), expected) in found.iter().zip(query["scores"].as_array().unwrap()) {
+                let expected = expected.as_f64().unwrap();
+                assert!((f64::from(*score) - expected).abs() < 1e-4, "{score} {expected}, {state}");
+            }
+        }
+    }
+
+    /// The fixture tells which implementation made it. Wherever the rows lie, in growing segments, in storage, or in one that was
+    /// merged.
+    #[test]
+    fn ranks_and_scores_are_those_of_a_published_implementation() {
+        let fixture: serde_json::Value = serde_json::from_str(include_str!("bm25s.json")).unwrap();
+        let texts: Vec<&str> = fixture["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        let rows: Vec<(i64, Option<&str>, &str)> =
+            texts.iter().enumerate().map(|(id, text)| (id as i64, None, *text)).collect();
+        let queries = &fixture["queries"];
+        block_on(async {
+            let disk = MemoryDisk::new();
+            let db = open(&disk).await;
+            let collection = db.create_collection("texts", serde_json::from_str(SPEC).unwrap()).await.unwrap();
+            put(&collection, &rows[..10]).await;
+            db.flush("texts").await.unwrap();
+            put(&collection, &rows[10..35]).await;
+            db.flush("texts").await.unwrap();
+            for row in &rows[35..] {
+                put(&collection, std::slice::from_ref(row)).await;
+            }
+            check_fixture(&collection, queries, "in three segments").await;
+            db.flush("texts").await.unwrap();
+            check_fixture(&collection, queries, "flushed").await;
+            db.close().await.unwrap();
+            let db = open(&disk).await;
+            let collection = db.collection("texts").unwrap();
+            check_fixture(&collection, queries, "opened again").await;
+            assert!(collection.stats().await.unwrap().files["terms"] > 0);
+            db.compact("texts").await.unwrap();
+            assert_eq!(collection.stats().await.unwrap().states.flushed, 1);
+            check_fixture(&collection, queries, "merged").await;
+            db.close().await.unwrap();
+            let db = open(&disk).await;
+            check_fixture(&db.collection("texts").unwrap(), queries, "merged and opened again").await;
+        });
+    }
+
+    #[test]
+    fn text_is_searched_among_the_rows_that_a_filter_admits() {
+        block_on(async {
+            let disk = MemoryDisk::new();
+            let db = open(&disk).await;
+            let collection = db.create_collection("texts", serde_json::from_str(SPEC).unwrap()).await.unwrap();
+            let long = "the harbour of the old town lies behind the hill where nobody goes in winter ".repeat(3);
+            put(
+                &collection,
+                &[(1, Some("Running rivers"), "a b c"), (2, None, "a"), (3, Some("The river runs"), &long)],
+            )
+            .await;
+            db.flush("texts").await.unwrap();
+            put(&collection, &[(4, Some("A fast runner"), "b a"), (5, Some("RIVER of stone"), "")]).await;
+            let title = |text: &str, filter: Option<&str>| SearchRequest {
+                field: Some("title".to_owned()),
+                vector: text.into(),
+                limit: 10,
+                filter: filter.map(str::to_owned),
+                ..Default::default()
+            };
+            let ids = |found: Vec<(i64, f32)>| found.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+            for reopened in [false, true] {
+                let (db, collection) = if reopened {
+                    db.flush("texts").await.unwrap();
+                    db.close().await.unwrap();
+                    let db = open(&disk).await;
+                    let collection = db.collection("texts").unwrap();
+                    (db, collection)
+                } else {
+                    (db.clone(), collection.clone())
+                };
+                assert_eq!(ids(search(&collection, title("runs of the river", None)).await), [1, 3, 5]);
+                assert_eq!(ids(search(&collection, title("runs of the river", Some("id > 1"))).await), [3, 5]);
+                assert_eq!(ids(search(&collection, title("of the", None)).await), [0; 0]);
+                assert_eq!(matching(&collection, "text_match(title, 'rivers stones')").await, [1, 3, 5]);
+                assert_eq!(
+                    matching(&collection, "text_match(title, 'rivers stones', minimum_should_match=2)").await,
+                    [5]
+                );
+                assert_eq!(
+                    matching(&collection, "not text_match(title, 'rivers')").await,
+                    [4],
+                    "of null it is not known"
+                );
+                assert_eq!(matching(&collection, "phrase_match(title, 'run river')").await, [1]);
+                assert_eq!(
+                    matching(&collection, "phrase_match(title, 'river stone')").await,
+                    [0; 0],
+                    "`of` is between"
+                );
+                assert_eq!(matching(&collection, "phrase_match(title, 'river stone', 1)").await, [5]);
+                assert_eq!(matching(&collection, "text_match_fuzzy(title, 'rivet')").await, [1, 3, 5]);
+                assert_eq!(matching(&collection, "text_match(text, 'harbour') and id < 4").await, [3]);
+                assert_eq!(matching(&collection, "text_match(text, 'a') and text_match(title, 'run')").await, [1]);
+                let all = search(&collection, words("a")).await;
+                assert_eq!(ids(all.clone()), [2, 4, 1]);
+                let flat = SearchRequest { bm25: Some(Bm25Options { k1: None, b: Some(0.0) }), ..words("a") };
+                let flat = search(&collection, flat).await;
+                assert!(flat[0].1 == flat[2].1 && all[0].1 > all[1].1, "{flat:?} {all:?}");
+                drop(db);
+            }
+            let db = open(&disk).await;
+            let collection = db.collection("texts").unwrap();
+            collection.delete(Target::Keys(vec![1.into()])).await.unwrap();
+            put(&collection, &[(3, Some("A stone"), "")]).await;
+            assert_eq!(ids(search(&collection, title("river", None)).await), [5]);
+            for (request, what) in [
+                (SearchRequest { field: None, ..words("a") }, "title, text"),
+                (SearchRequest { field: Some("v".to_owned()), ..words("a") }, "has an analyzer"),
+                (SearchRequest { bm25: Some(Bm25Options { k1: Some(-1.0), b: None }), ..words("a") }, "k1 -1"),
+            ] {
+                let error = collection.search(&request).await.unwrap_err();
+                assert!(error.message().contains(what), "{error}");
+            }
+        });
+    }
+}

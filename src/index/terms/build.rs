@@ -1,0 +1,252 @@
+use std::borrow::Cow;
+
+use hashbrown::HashMap;
+
+use super::list::{List, Posting, put_varint, take_varint, write_list};
+use super::{HEAD_BYTES, LENGTH_MAX, MAGIC, NO_VALUE, Payload, Terms, VERSION};
+use crate::base::RowMask;
+use crate::base::codec::Write;
+use crate::model::text::Analyzer;
+
+/// An index that takes rows. What it has of each term is one run of bytes, so that a row costs little.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    payload: Payload,
+    /// The number of each term in `lists`.
+    terms: HashMap<Box<[u8]>, u32>,
+    lists: Vec<Growing>,
+    /// Of text, the number of terms of each row, or [`NO_VALUE`].
+    lengths: Vec<u16>,
+    /// Of the others, the rows that have a value.
+    present: RowMask,
+    rows: u32,
+    rows_with_value: u32,
+    total: u64,
+    /// The numbers of the terms of the row that is being added, with their positions.
+    row_terms: Vec<(u32, u32)>,
+    bytes: usize,
+}
+
+/// The rows of a term: for each the difference from the row after the one before, then how often it has the term and where, or its
+/// weight.
+#[derive(Debug, Clone, Default)]
+struct Growing {
+    bytes: Vec<u8>,
+    count: u32,
+    next: u32,
+}
+
+impl Builder {
+    /// An index of nothing.
+    pub fn new(payload: Payload) -> Self {
+        Self {
+            payload,
+            terms: HashMap::new(),
+            lists: Vec::new(),
+            lengths: Vec::new(),
+            present: RowMask::none(0),
+            rows: 0,
+            rows_with_value: 0,
+            total: 0,
+            row_terms: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Adds a row with its terms as `text` has them.
+    pub fn push_text(&mut self, analyzer: &Analyzer, text: Option<&str>) {
+        let mut terms = std::mem::take(&mut self.row_terms);
+        terms.clear();
+        if let Some(text) = text {
+            analyzer.analyze(text, &mut |token| terms.push((self.number_of(token.term.as_bytes()), token.position)));
+        }
+        let length = if text.is_some() { terms.len().min(usize::from(LENGTH_MAX)) as u16 } else { NO_VALUE };
+        terms.sort_unstable();
+        for same in terms.chunk_by(|(left, _), (right, _)| left == right) {
+            let bytes = self.open(same[0].0);
+            put_varint(bytes, same.len() as u32);
+            let mut next = 0;
+            for (_, position) in same {
+                put_varint(bytes, position - next);
+                next = position + 1;
+            }
+            self.bytes += 4 + same.len();
+        }
+        self.lengths.push(length);
+        self.total += if text.is_some() { u64::from(length) } else { 0 };
+        self.row_terms = terms;
+        self.end_row(text.is_some());
+    }
+
+    /// Adds a row that has this key; `None` for one without a value.
+    pub fn push_key(&mut self, key: Option<&[u8]>) {
+        if let Some(key) = key {
+            let number = self.number_of(key);
+            self.open(number);
+            self.bytes += 2;
+        }
+        self.end_row(key.is_some());
+    }
+
+    /// Adds a row that has these numbers at these places.
+    pub fn push_weights(&mut self, weights: Option<&mut dyn Iterator<Item = (u32, f32)>>) {
+        let has_value = weights.is_some();
+        for (place, weight) in weights.into_iter().flatten() {
+            let number = self.number_of(&place.to_be_bytes());
+            self.open(number).extend_from_slice(&weight.to_le_bytes());
+            self.bytes += 6;
+        }
+        self.end_row(has_value);
+    }
+
+    fn number_of(&mut self, key: &[u8]) -> u32 {
+        if let Some(&number) = self.terms.get(key) {
+            return number;
+        }
+        let number = self.lists.len() as u32;
+        self.terms.insert(key.into(), number);
+        self.lists.push(Growing::default());
+        self.bytes += key.len() + 80;
+        number
+    }
+
+    /// Notes that the row that is being added has that term; what it has of it comes behind.
+    fn open(&mut self, number: u32) -> &mut Vec<u8> {
+        let growing = &mut self.lists[number as usize];
+        put_varint(&mut growing.bytes, self.rows - growing.next);
+        growing.next = self.rows + 1;
+        growing.count += 1;
+        &mut growing.bytes
+    }
+
+    fn end_row(&mut self, has_value: bool) {
+        if self.payload != Payload::Text {
+            self.present.push(has_value);
+        }
+        self.rows_with_value += u32::from(has_value);
+        self.rows += 1;
+    }
+
+    pub(super) fn payload(&self) -> Payload {
+        self.payload
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows as usize
+    }
+
+    pub(super) fn rows_with_value(&self) -> usize {
+        self.rows_with_value as usize
+    }
+
+    pub(super) fn total_length(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn length(&self, row: u32) -> u16 {
+        self.lengths.get(row as usize).copied().unwrap_or(NO_VALUE)
+    }
+
+    pub(super) fn present(&self) -> RowMask {
+        match self.payload {
+            Payload::Text => self.lengths.iter().map(|&length| length != NO_VALUE).collect(),
+            _ => self.present.clone(),
+        }
+    }
+
+    fn growing(&self, key: &[u8]) -> Option<&Growing> {
+        self.terms.get(key).map(|&number| &self.lists[number as usize])
+    }
+
+    pub(super) fn list(&self, key: &[u8]) -> Option<List<'_>> {
+        let growing = self.growing(key)?;
+        let mut data = Vec::new();
+        self.write(growing, &mut data);
+        Some(List::new(self.payload, growing.count as usize, Cow::Owned(data)))
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.terms.keys().map(|key| &**key)
+    }
+
+    pub(super) fn count(&self, key: &[u8]) -> usize {
+        self.growing(key).map_or(0, |growing| growing.count as usize)
+    }
+
+    fn write(&self, growing: &Growing, out: &mut Vec<u8>) {
+        let mut postings = Vec::with_capacity(growing.count as usize);
+        let mut positions = Vec::new();
+        let (bytes, mut at, mut next) = (&growing.bytes, 0, 0);
+        for _ in 0..growing.count {
+            let row = next + take_varint(bytes, &mut at);
+            next = row + 1;
+            let value = match self.payload {
+                Payload::Rows => 0,
+                Payload::Weights => {
+                    at += 4;
+                    super::list::u32_at(bytes, at - 4)
+                }
+                Payload::Text => {
+                    let frequency = take_varint(bytes, &mut at);
+                    let start = at;
+                    for _ in 0..frequency {
+                        take_varint(bytes, &mut at);
+                    }
+                    positions.push(start..at);
+                    frequency
+                }
+            };
+            postings.push(Posting { row, value });
+        }
+        let length = |row: u32| self.length(row);
+        write_list(self.payload, &postings, &|at| positions[at].clone(), bytes, &length, out);
+    }
+
+    /// The bytes that it holds, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes + self.lengths.capacity() * 2
+    }
+
+    /// The index of all rows that were added, as it is written.
+    pub fn finish(&self) -> Terms {
+        let mut keys: Vec<(&[u8], &Growing)> =
+            self.terms.iter().map(|(key, &number)| (&**key, &self.lists[number as usize])).collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        let mut lists = Vec::new();
+        let mut ends = Vec::with_capacity(keys.len());
+        for (_, growing) in &keys {
+            self.write(growing, &mut lists);
+            ends.push(lists.len() as u32);
+        }
+        let key_bytes: usize = keys.iter().map(|(key, _)| key.len()).sum();
+        let row_bytes = self.payload.row_bytes(self.rows());
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + row_bytes + keys.len() * 12 + key_bytes + lists.len());
+        bytes.put_bytes(MAGIC);
+        bytes.put_u32(VERSION);
+        bytes.put_u32(self.payload as u32);
+        bytes.put_u32(self.rows);
+        bytes.put_u32(self.rows_with_value);
+        bytes.put_u64(self.total);
+        bytes.put_u32(keys.len() as u32);
+        bytes.put_u32(key_bytes as u32);
+        bytes.put_u32(lists.len() as u32);
+        match self.payload {
+            Payload::Text => self.lengths.iter().for_each(|&length| bytes.put_u16(length)),
+            _ => {
+                let words = self.present.words().iter().flat_map(|word| word.to_le_bytes());
+                bytes.extend(words.take(row_bytes));
+            }
+        }
+        let mut end = 0;
+        for (key, _) in &keys {
+            end += key.len() as u32;
+            bytes.put_u32(end);
+        }
+        ends.iter().for_each(|&end| bytes.put_u32(end));
+        keys.iter().for_each(|(_, growing)| bytes.put_u32(growing.count));
+        keys.iter().for_each(|(key, _)| bytes.put_bytes(key));
+        bytes.put_bytes(&lists);
+        Terms::from_written(bytes.into())
+    }
+}
