@@ -19,7 +19,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use id::{CollectionId, Lsn, ReplicaId, SegmentId, Sequence};
 pub use mask::RowMask;
 pub use random::Random;
-pub use sort::{map_of, sort_by, sort_by_key};
+pub use sort::{keep_least, map_of, sort_by, sort_by_key};
 pub use time::{HybridClock, Timestamp};
 pub use topk::{Neighbor, TopK};
 pub use version::Version;

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::recovery::file_entry;
 use super::{Collection, Db};
 use crate::base::codec::checksum_append;
-use crate::base::{ErrorKind, Result};
+use crate::base::{ErrorKind, Result, map_of};
 use crate::engine::{FileEntry, SegmentManifest, name};
 use crate::segment::{self, Encoder, FileKind, Piece, Segment};
 use crate::storage::Storage;
@@ -127,7 +127,7 @@ impl Db {
     pub(super) fn written(&self, segment: &Segment, writer: SegmentWriter) -> Result<SegmentManifest> {
         let layout = writer.files.iter().find(|(kind, _)| *kind == FileKind::Layout);
         let (name, bytes) = layout.zip(writer.layout.as_ref()).expect("every segment has a layout");
-        let names = writer.files.iter().map(|(kind, entry)| (kind.clone(), entry.name.clone())).collect();
+        let names = map_of(writer.files.iter().map(|(kind, entry)| (kind.clone(), entry.name.clone())));
         segment.store(segment::layout(segment.schema(), &name.1.name, bytes, &names)?);
         Ok(SegmentManifest { id: segment.id(), rows: segment.len() as u64, files: writer.into_files() })
     }

@@ -6,7 +6,7 @@ use super::nearest::Nearest;
 use super::remaining::Remaining;
 use super::rows::{At, Found};
 use super::words::Words;
-use crate::base::{Error, Result, RowMask};
+use crate::base::{Error, Result, RowMask, sort_by};
 use crate::db::{Collection, Hit, SearchRequest, SearchResponse, Snapshot};
 use crate::distance::Metric;
 use crate::engine::{Slot, View};
@@ -369,7 +369,7 @@ impl Collection {
                 (distance, self.found(&state, key, slot, row, search.fields.as_deref()))
             };
             let cut = |mut best: Vec<(f32, Key, &Slot, u32)>| {
-                best.sort_unstable_by(|a, b| closest(&(a.0, &a.1), &(b.0, &b.1)));
+                sort_by(&mut best, |a, b| closest(&(a.0, &a.1), &(b.0, &b.1)));
                 best.truncate(k);
                 best.into_iter().map(own).collect::<Vec<Near>>()
             };
@@ -402,7 +402,7 @@ impl Collection {
                     let place = (segment.id(), near.row);
                     (near.distance, Found { key, place, at: At::Stored(segment.clone(), near.row) })
                 }));
-                best.sort_unstable_by(|(a, left), (b, right)| closest(&(*a, &left.key), &(*b, &right.key)));
+                sort_by(best, |(a, left), (b, right)| closest(&(*a, &left.key), &(*b, &right.key)));
                 best.truncate(k);
             }
         }

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use super::hits::Range;
 use super::remaining::Remaining;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, keep_least, sort_by};
 use crate::db::{Collection, Hit, QueryRequest, SearchRequest, SearchResponse, Snapshot};
 use crate::engine::{Slot, View};
 use crate::model::{Key, Row};
@@ -136,12 +136,7 @@ impl Collection {
     ) -> Result<Vec<Key>> {
         let filter = self.filter(request.filter.as_deref(), &request.filter_params, &request.partitions)?;
         let (mut keys, mut later) = (Vec::new(), Vec::new());
-        let cut = |keys: &mut Vec<Key>| {
-            if keys.len() > count {
-                keys.select_nth_unstable(count - 1);
-                keys.truncate(count);
-            }
-        };
+        let cut = |keys: &mut Vec<Key>| keep_least(keys, count, Ord::cmp);
         let is_after = |key: &Key| last.is_none_or(|last| key > last);
         {
             let state = self.state();
@@ -159,7 +154,7 @@ impl Collection {
             keys.extend(rows.iter().map(|row| later.segment.key(row)).filter(is_after));
             cut(&mut keys);
         }
-        keys.sort_unstable();
+        sort_by(&mut keys, Ord::cmp);
         Ok(keys)
     }
 }

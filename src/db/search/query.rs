@@ -1,6 +1,6 @@
 use super::admit::admitted;
 use super::rows::{At, Found};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, keep_least, sort_by};
 use crate::db::partition::as_strs;
 use crate::db::{Collection, QueryRequest};
 use crate::engine::{Slot, View};
@@ -10,10 +10,7 @@ use crate::segment::Segment;
 
 /// The rows of `found` up to `end`, by ascending key.
 fn cut(found: &mut Vec<(Key, &Slot, u32)>, end: usize) {
-    if end < found.len() && end > 0 {
-        found.select_nth_unstable_by(end - 1, |a, b| a.0.cmp(&b.0));
-    }
-    found.truncate(end);
+    keep_least(found, end, |a, b| a.0.cmp(&b.0));
 }
 
 impl Collection {
@@ -85,7 +82,7 @@ impl Collection {
             };
             found.extend(admitted.iter().map(row));
         }
-        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        sort_by(&mut found, |a, b| a.key.cmp(&b.key));
         found.truncate(end);
         found.drain(..request.offset.min(found.len()));
         let rows = self.read_rows(found, fields.as_deref()).await?;

@@ -4,7 +4,7 @@ use arrow_array::{ArrayRef, RecordBatch};
 
 use super::READ_ROWS;
 use super::admit::admitted;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, map_of, sort_by};
 use crate::db::{Collection, QueryRequest};
 use crate::engine::{Slot, View};
 use crate::model::{DataType, Key, META_COLUMN, Row, Schema, Value, column};
@@ -60,7 +60,7 @@ struct Sorted {
 impl Sorted {
     fn cut(&mut self) {
         let Self { order, rows, end } = self;
-        rows.sort_unstable_by(|a, b| order.compare(&a.0, &b.0).then_with(|| a.1.cmp(&b.1)));
+        sort_by(rows, |a, b| order.compare(&a.0, &b.0).then_with(|| a.1.cmp(&b.1)));
         rows.truncate(*end);
     }
 }
@@ -226,13 +226,13 @@ impl Collection {
         };
         let mut rows: Vec<Vec<Value>> = groups.groups.into_iter().map(finished).collect();
         let ordered = |row: &[Value]| places.iter().map(|&at| row[at].clone()).collect::<Vec<Value>>();
-        rows.sort_by(|a, b| {
+        sort_by(&mut rows, |a, b| {
             let wanted = order.compare(&ordered(a), &ordered(b));
             let mut groups = a.iter().zip(b).take(by).map(|(a, b)| compare(a, b));
             wanted.then_with(|| groups.find(|order| order.is_ne()).unwrap_or(std::cmp::Ordering::Equal))
         });
         let rows = rows.into_iter().skip(request.offset).take(request.limit.unwrap_or(usize::MAX));
-        Ok(rows.map(|row| names.iter().map(|name| (*name).clone()).zip(row).collect()).collect())
+        Ok(rows.map(|row| map_of(names.iter().map(|name| (*name).clone()).zip(row))).collect())
     }
 
     /// The rows of a query by the order that it asks for; rows that it leaves alike by ascending key.
