@@ -126,7 +126,7 @@ export interface SearchOptions<S extends Schema, F extends readonly string[] | u
   ef?: number;
   /** Of inverted lists: how many are looked into. Default an eighth of them, and at least 8. */
   nprobe?: number;
-  /** Of inverted lists of codes: how many rows are compared by their vectors. Default twice the hits for `IVF_SQ8`, ten times for `IVF_RABITQ`. */
+  /** Of inverted lists of codes: how many rows are compared by their vectors. Default twice the hits for `IVF_SQ8`, ten times for the others. */
   reorderK?: number;
   /** Scan every row instead of using the index. */
   exact?: boolean;

@@ -24,10 +24,22 @@ export interface HnswIndex {
 /** Inverted lists: a search looks into the lists whose centers are nearest. */
 export interface IvfIndex {
   /**
-   * What lies in the lists: nothing (the vectors themselves are compared), a byte a dimension, or a bit a dimension. Codes are read in place
-   * of vectors, and the best rows by code compared by their vectors.
+   * What lies in the lists: nothing (the vectors themselves are compared), a byte a dimension, a bit a dimension, or a word of 4 bits for
+   * two dimensions, chosen so that large products are right. Codes are read in place of vectors, and the best rows by code compared by
+   * their vectors.
    */
-  readonly type: 'IVF_FLAT' | 'IVF_SQ8' | 'IVF_RABITQ';
+  readonly type: 'IVF_FLAT' | 'IVF_SQ8' | 'IVF_RABITQ' | 'SCANN';
+  /** How many lists, 1 to 65,536; fewer while there are not enough rows for them. Default 128. */
+  readonly nlist?: number;
+}
+
+/** Inverted lists with a word for each of some runs of dimensions; the best rows by code are compared by their vectors. */
+export interface IvfPqIndex {
+  readonly type: 'IVF_PQ';
+  /** Runs, of which the dimension is a multiple: so many words a row. */
+  readonly m: number;
+  /** Bits of a word, 4 or 8. Default 8. */
+  readonly nbits?: 4 | 8;
   /** How many lists, 1 to 65,536; fewer while there are not enough rows for them. Default 128. */
   readonly nlist?: number;
 }
@@ -165,7 +177,7 @@ export interface FloatVectorField extends Scalar {
   /** How vectors are compared. Default `'COSINE'`. */
   readonly metric?: Metric;
   /** How they are searched. Default HNSW, and for nullable ones, which cannot have that, `FLAT`. */
-  readonly index?: FlatIndex | HnswIndex | IvfIndex;
+  readonly index?: FlatIndex | HnswIndex | IvfIndex | IvfPqIndex;
   /** What a row that lacks it gets. */
   readonly default?: VectorInput;
 }
@@ -181,7 +193,7 @@ export interface SmallVectorField extends Scalar {
   /** How vectors are compared. Default `'COSINE'`. */
   readonly metric?: Metric;
   /** How they are searched. Default `FLAT`. */
-  readonly index?: FlatIndex | IvfIndex;
+  readonly index?: FlatIndex | IvfIndex | IvfPqIndex;
   /** What a row that lacks it gets. */
   readonly default?: VectorInput;
 }

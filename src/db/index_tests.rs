@@ -73,7 +73,14 @@ async fn recall(notes: &Collection, of_bits: bool, filter: Option<&str>, indexed
 /// vectors in storage.
 #[test]
 fn every_kind_finds_what_a_scan_finds() {
-    let lists = [r#"{"IVF_FLAT":{"nlist":32}}"#, r#"{"IVF_SQ8":{"nlist":32}}"#, r#"{"IVF_RABITQ":{"nlist":32}}"#];
+    let lists = [
+        r#"{"IVF_FLAT":{"nlist":32}}"#,
+        r#"{"IVF_SQ8":{"nlist":32}}"#,
+        r#"{"IVF_PQ":{"nlist":32,"m":16,"nbits":8}}"#,
+        r#"{"IVF_PQ":{"nlist":32,"m":16,"nbits":4}}"#,
+        r#"{"IVF_RABITQ":{"nlist":32}}"#,
+        r#"{"SCANN":{"nlist":32}}"#,
+    ];
     let mut cases = Vec::new();
     for kind in lists {
         for (vector_type, metric) in [
@@ -155,6 +162,9 @@ fn what_a_field_cannot_have_is_refused_with_what_it_can() {
         refused(floats, "L2", r#"{"IVF_FLAT":{"nlist":0}}"#, &["\"v\"", "nlist 0", "1 to 65536"]).await;
         refused(floats, "L2", r#""BIN_FLAT""#, &["BIN_FLAT", "float_vector can have", "IVF_SQ8"]).await;
         refused(floats, "HAMMING", r#"{"IVF_SQ8":{"nlist":8}}"#, &["HAMMING", "L2 or IP or COSINE"]).await;
+        let pq = r#"{"IVF_PQ":{"nlist":8,"m":7,"nbits":8}}"#;
+        refused(floats, "L2", pq, &["m 7", "divides the dimension 32", "nbits 4 or 8"]).await;
+        refused(floats, "L2", r#"{"IVF_PQ":{"nlist":8,"m":8,"nbits":5}}"#, &["nbits 5"]).await;
         let bits = r#""type":"binary_vector""#;
         refused(bits, "HAMMING", r#"{"IVF_FLAT":{"nlist":8}}"#, &["binary_vector can have", "BIN_IVF_FLAT"]).await;
         refused(bits, "COSINE", r#""BIN_FLAT""#, &["COSINE", "HAMMING or JACCARD"]).await;

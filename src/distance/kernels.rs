@@ -43,6 +43,7 @@ pub struct Kernels {
     pub(super) l2_gather: Gather<f32, f32, f32>,
     pub(super) dot_codes_gather: Gather<i8, u8, i32>,
     pub(super) dot_bits_gather: Gather<[u64; 4], u8, i32>,
+    pub(super) lookup_blocks: fn(&[[u8; 16]], &[u8], &mut [u16]),
 }
 
 static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
@@ -124,5 +125,13 @@ impl Kernels {
     pub fn dot_bits_gather(&self, query: &[[u64; 4]], codes: &[u8], rows: &[u32], out: &mut [i32]) {
         assert_eq!(rows.len(), out.len(), "one result a row");
         (self.dot_bits_gather)(query, codes, rows, out);
+    }
+
+    /// The sums of what 4-bit codes of blocks of 32 rows look up in `tables`, one for each number of a code: 16 bytes a table, of which byte
+    /// `n` has the number of row `n` in its lower and that of row `16 + n` in its upper half. Sums of more than 16 bits wrap around. Panics
+    /// when `codes` are not as many blocks as `out` has room for.
+    pub fn lookup_blocks(&self, tables: &[[u8; 16]], codes: &[u8], out: &mut [u16]) {
+        assert!(out.len().is_multiple_of(32) && codes.len() == out.len() / 2 * tables.len(), "whole blocks");
+        (self.lookup_blocks)(tables, codes, out);
     }
 }

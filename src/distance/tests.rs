@@ -193,6 +193,30 @@ fn bits_are_exact_at_every_length_and_start() {
     }
 }
 
+#[test]
+fn lookups_are_exact_for_any_number_of_tables() {
+    for kernels in Kernels::available() {
+        let mut random = Seeded(4);
+        for tables in (0..12).chain([96, 97, 257]) {
+            for (blocks, start) in [(0, 0), (1, 0), (3, 1), (2, 7)] {
+                let table: Vec<[u8; 16]> = (0..tables)
+                    .map(|_| std::array::from_fn(|_| if start == 7 { 255 } else { random.next() as u8 }))
+                    .collect();
+                let codes: Vec<u8> = (0..start + blocks * tables * 16).map(|_| random.next() as u8).collect();
+                let codes = &codes[start..];
+                let expected = |row: usize| -> u16 {
+                    let code = |at: usize| codes[(row / 32 * tables + at) * 16 + row % 16] >> (row % 32 / 16 * 4) & 15;
+                    (0..tables).map(|at| u16::from(table[at][usize::from(code(at))])).sum()
+                };
+                let mut found = vec![u16::MAX; blocks * 32];
+                kernels.lookup_blocks(&table, codes, &mut found);
+                let truth: Vec<u16> = (0..blocks * 32).map(expected).collect();
+                assert_eq!(found, truth, "{:?}, {tables} tables, {blocks} blocks", kernels.isa());
+            }
+        }
+    }
+}
+
 #[cfg(native)]
 #[test]
 fn a_row_outside_the_data_is_refused() {

@@ -10,7 +10,7 @@ pub struct SearchParams {
     /// Kinds with inverted lists: how many are looked into. An eighth of them, and at least 8, when nothing is said.
     pub nprobe: Option<usize>,
     /// Kinds with inverted lists of codes: how many rows are compared by their vectors. When nothing is said, twice as many as are wanted
-    /// for IVF_SQ8, ten times as many for IVF_RABITQ.
+    /// for IVF_SQ8, ten times as many for the others.
     pub reorder_k: Option<usize>,
 }
 
@@ -66,7 +66,9 @@ impl VectorIndex {
             IndexKind::Flat | IndexKind::BinFlat => None,
             IndexKind::IvfFlat { .. }
             | IndexKind::IvfSq8 { .. }
+            | IndexKind::IvfPq { .. }
             | IndexKind::IvfRabitq { .. }
+            | IndexKind::Scann { .. }
             | IndexKind::BinIvfFlat { .. } => {
                 lists(spec.kind).map(|(nlist, code)| Self::Ivf(Ivf::new(dim, spec.metric, nlist, code)))
             }
@@ -215,7 +217,9 @@ fn lists(kind: IndexKind) -> Option<(u32, ListCode)> {
     match kind {
         IndexKind::IvfFlat { nlist } | IndexKind::BinIvfFlat { nlist } => Some((nlist, ListCode::None)),
         IndexKind::IvfSq8 { nlist } => Some((nlist, ListCode::Sq8)),
+        IndexKind::IvfPq { nlist, m, nbits } => Some((nlist, ListCode::Pq { m, nbits })),
         IndexKind::IvfRabitq { nlist } => Some((nlist, ListCode::RaBitQ)),
+        IndexKind::Scann { nlist } => Some((nlist, ListCode::Scann)),
         _ => None,
     }
 }

@@ -41,6 +41,23 @@ pub enum IndexKind {
         /// As of IVF_FLAT.
         nlist: u32,
     },
+    /// Inverted lists with a word for each of some runs of dimensions, reranked with full precision.
+    #[serde(rename = "IVF_PQ")]
+    IvfPq {
+        /// As of IVF_FLAT.
+        nlist: u32,
+        /// Runs, of which the dimension is a multiple.
+        m: u32,
+        /// Bits of a word, 4 or 8. Usual: 8.
+        nbits: u32,
+    },
+    /// Inverted lists with a word of 4 bits for each two dimensions, chosen so that large products are right; reranked with full
+    /// precision.
+    #[serde(rename = "SCANN")]
+    Scann {
+        /// As of IVF_FLAT.
+        nlist: u32,
+    },
     /// Inverted lists with a bit a dimension, reranked with full precision.
     #[serde(rename = "IVF_RABITQ")]
     IvfRabitq {
@@ -84,7 +101,9 @@ impl IndexKind {
             Self::Hnsw { .. } => "HNSW",
             Self::IvfFlat { .. } => "IVF_FLAT",
             Self::IvfSq8 { .. } => "IVF_SQ8",
+            Self::IvfPq { .. } => "IVF_PQ",
             Self::IvfRabitq { .. } => "IVF_RABITQ",
+            Self::Scann { .. } => "SCANN",
             Self::BinFlat => "BIN_FLAT",
             Self::BinIvfFlat { .. } => "BIN_IVF_FLAT",
         }
@@ -101,9 +120,9 @@ impl IndexSpec {
             DataType::BinaryVector { .. } => (&[Metric::Hamming, Metric::Jaccard], "FLAT, BIN_FLAT, BIN_IVF_FLAT"),
             DataType::SparseFloatVector => (&[Metric::Ip], "FLAT"),
             _ if field.is_apart() => {
-                (&[Metric::L2, Metric::Ip, Metric::Cosine], "FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_RABITQ")
+                (&[Metric::L2, Metric::Ip, Metric::Cosine], "FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN")
             }
-            _ => (&[Metric::L2, Metric::Ip, Metric::Cosine], "FLAT, IVF_FLAT, IVF_SQ8, IVF_RABITQ"),
+            _ => (&[Metric::L2, Metric::Ip, Metric::Cosine], "FLAT, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN"),
         };
         let type_name = field.data_type.name();
         if !metrics.contains(&self.metric) {
@@ -127,11 +146,21 @@ impl IndexSpec {
             }
             IndexKind::IvfFlat { nlist }
             | IndexKind::IvfSq8 { nlist }
+            | IndexKind::IvfPq { nlist, .. }
             | IndexKind::IvfRabitq { nlist }
+            | IndexKind::Scann { nlist }
             | IndexKind::BinIvfFlat { nlist }
                 if !(1..=NLIST_MAX).contains(&nlist) =>
             {
                 Err(Error::invalid(format!("nlist {nlist}; expected 1 to {NLIST_MAX}")))
+            }
+            IndexKind::IvfPq { m, nbits, .. }
+                if m == 0 || !field.data_type.dim().unwrap_or(0).is_multiple_of(m) || !matches!(nbits, 4 | 8) =>
+            {
+                Err(Error::invalid(format!(
+                    "m {m} and nbits {nbits}; expected an m that divides the dimension {}, and nbits 4 or 8",
+                    field.data_type.dim().unwrap_or(0)
+                )))
             }
             IndexKind::BinIvfFlat { .. } if field.data_type.dim() > Some(LISTED_BITS_MAX) => {
                 Err(Error::invalid(format!("BIN_IVF_FLAT is for at most {LISTED_BITS_MAX} bits")))
@@ -148,7 +177,7 @@ pub struct IndexParts {
     /// As of [`IndexKind::name`].
     #[serde(rename = "type")]
     pub type_name: String,
-    /// HNSW: neighbours of a node.
+    /// HNSW: neighbours of a node. IVF_PQ: runs of dimensions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m: Option<u32>,
     /// HNSW: candidates for an inserted row.
@@ -157,6 +186,9 @@ pub struct IndexParts {
     /// Kinds with inverted lists: how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nlist: Option<u32>,
+    /// IVF_PQ: bits of a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbits: Option<u32>,
 }
 
 impl IndexParts {
@@ -178,15 +210,22 @@ impl IndexParts {
             }
             "IVF_FLAT" => IndexKind::IvfFlat { nlist },
             "IVF_SQ8" => IndexKind::IvfSq8 { nlist },
+            "IVF_PQ" => {
+                taken = &["nlist", "m", "nbits"];
+                let m = self.m.ok_or_else(|| Error::invalid("IVF_PQ needs m, which divides the dimension"))?;
+                IndexKind::IvfPq { nlist, m, nbits: self.nbits.unwrap_or(8) }
+            }
             "IVF_RABITQ" => IndexKind::IvfRabitq { nlist },
+            "SCANN" => IndexKind::Scann { nlist },
             "BIN_IVF_FLAT" => IndexKind::BinIvfFlat { nlist },
             other => {
                 return Err(Error::invalid(format!(
-                    "index type {other:?}; there are FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_RABITQ, BIN_FLAT and BIN_IVF_FLAT"
+                    "index type {other:?}; there are FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, BIN_FLAT and BIN_IVF_FLAT"
                 )));
             }
         };
-        let given = [("m", self.m), ("efConstruction", self.ef_construction), ("nlist", self.nlist)];
+        let given =
+            [("m", self.m), ("efConstruction", self.ef_construction), ("nlist", self.nlist), ("nbits", self.nbits)];
         match given.iter().find(|(name, value)| value.is_some() && !taken.contains(name)) {
             Some((name, _)) if taken.is_empty() => Err(Error::invalid(format!("{} takes no {name}", self.type_name))),
             Some((name, _)) => {
@@ -205,9 +244,13 @@ impl From<IndexKind> for IndexParts {
             IndexKind::Hnsw { m, ef_construction } => {
                 Self { m: Some(m), ef_construction: Some(ef_construction), ..parts }
             }
+            IndexKind::IvfPq { nlist, m, nbits } => {
+                Self { nlist: Some(nlist), m: Some(m), nbits: Some(nbits), ..parts }
+            }
             IndexKind::IvfFlat { nlist }
             | IndexKind::IvfSq8 { nlist }
             | IndexKind::IvfRabitq { nlist }
+            | IndexKind::Scann { nlist }
             | IndexKind::BinIvfFlat { nlist } => Self { nlist: Some(nlist), ..parts },
         }
     }

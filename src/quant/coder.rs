@@ -1,5 +1,6 @@
+use super::pq::Table;
 use super::rabitq::{self, BitQuery, Room};
-use super::{Query, Sq8};
+use super::{Pq, Query, Sq8};
 use crate::distance::{Kernels, Metric};
 
 /// Codes of vectors that are less a centroid, for lists: a row's product with a query is estimated as the row's scale times what
@@ -15,6 +16,8 @@ pub enum Coder {
         /// Bits a number.
         bits: u32,
     },
+    /// Words of codebooks.
+    Pq(Pq),
 }
 
 /// A query for codes of one coder, and room to work in.
@@ -26,6 +29,7 @@ pub struct Prepared {
     room: Room,
     products: Vec<i32>,
     numbers: Vec<u32>,
+    table: Table,
 }
 
 impl Coder {
@@ -36,14 +40,28 @@ impl Coder {
 
     /// How many bytes are held.
     pub fn memory_bytes(&self) -> usize {
-        0
+        if let Self::Pq(pq) = self { pq.memory_bytes() } else { 0 }
     }
 
-    /// The bytes of a code.
+    /// The bytes of a code before it is appended.
     pub fn width(&self) -> usize {
         match self {
             Self::Sq8(codes) => codes.stride(),
             Self::RaBitQ { len, bits } => rabitq::code_bytes(*len, *bits),
+            Self::Pq(pq) => pq.width(),
+        }
+    }
+
+    /// The bytes of so many rows' codes.
+    pub fn codes_len(&self, rows: usize) -> usize {
+        if let Self::Pq(pq) = self { pq.codes_len(rows) } else { rows.saturating_mul(self.width()) }
+    }
+
+    /// Appends a code to those of `rows` rows.
+    pub fn append(&self, codes: &mut Vec<u8>, rows: usize, code: &[u8]) {
+        match self {
+            Self::Pq(pq) => pq.append(codes, rows, code),
+            _ => codes.extend_from_slice(code),
         }
     }
 
@@ -52,9 +70,9 @@ impl Coder {
         matches!(self, Self::RaBitQ { .. })
     }
 
-    /// Appends the code of a vector, gives its scale, and puts what the code stands for into `decoded`: its product with a vector is
-    /// the estimate. Panics when the vector has another dimension.
-    pub fn encode(&self, vector: &[f32], codes: &mut Vec<u8>, decoded: &mut Vec<f32>) -> f32 {
+    /// Writes the code of a vector at the end of `codes`, gives its scale, and puts what the code stands for into `decoded`: its product
+    /// with a vector is the estimate. `along` is what a product with is to be right. Panics when the vector has another dimension.
+    pub fn encode(&self, vector: &[f32], along: &[f32], codes: &mut Vec<u8>, decoded: &mut Vec<f32>) -> f32 {
         let start = codes.len();
         codes.resize(start + self.width(), 0);
         let code = &mut codes[start..];
@@ -71,6 +89,10 @@ impl Coder {
                 rabitq::decode(*bits, code, vector.len(), scale, decoded);
                 scale
             }
+            Self::Pq(pq) => {
+                pq.encode(vector, along, code, decoded);
+                1.0
+            }
         }
     }
 
@@ -79,13 +101,13 @@ impl Coder {
         match self {
             Self::Sq8(codes) => codes.encode(query, &mut prepared.query),
             Self::RaBitQ { bits, .. } => prepared.step = prepared.bits.set(*bits, query),
+            Self::Pq(pq) => pq.prepare(query, &mut prepared.table),
         }
     }
 
-    /// For each of the rows whose codes these are, what times the row's scale is its product with the query.
-    pub fn products(&self, kernels: &Kernels, codes: &[u8], prepared: &mut Prepared, out: &mut Vec<f32>) {
-        let rows = codes.len() / self.width().max(1);
-        let Prepared { query, bits: bit_query, step, room, products, numbers } = prepared;
+    /// For each of the `rows` rows whose codes these are, what times the row's scale is its product with the query.
+    pub fn products(&self, kernels: &Kernels, codes: &[u8], rows: usize, prepared: &mut Prepared, out: &mut Vec<f32>) {
+        let Prepared { query, bits: bit_query, step, room, products, numbers, table } = prepared;
         let known = numbers.len() as u32;
         numbers.extend(known..known.max(rows as u32));
         let numbers = &numbers[..rows];
@@ -100,6 +122,7 @@ impl Coder {
                 rabitq::products(kernels, *bits, bit_query, codes, numbers, room);
                 out.extend(room.products().iter().map(|&product| *step * product as f32));
             }
+            Self::Pq(pq) => pq.products(kernels, codes, rows, table, out),
         }
     }
 }
@@ -135,7 +158,7 @@ mod tests {
             let (mut codes, mut decoded, mut expected, mut scales) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             for _ in 0..rows {
                 let row = vector();
-                let scale = coder.encode(&row, &mut codes, &mut decoded);
+                let scale = coder.encode(&row, &row, &mut codes, &mut decoded);
                 // Half a step of the query for every number.
                 let step = if which == 1 { 1.0 / 7.0 } else { 1.0 / 127.0 };
                 let size = decoded.iter().map(|x| x.abs()).sum::<f32>();
@@ -145,7 +168,7 @@ mod tests {
             let mut prepared = Prepared::default();
             let mut found = Vec::new();
             coder.prepare(&query, &mut prepared);
-            coder.products(kernels(), &codes, &mut prepared, &mut found);
+            coder.products(kernels(), &codes, rows, &mut prepared, &mut found);
             for ((found, scale), (expected, tolerance)) in found.iter().zip(&scales).zip(expected) {
                 prop_assert!((found * scale - expected).abs() <= tolerance, "{} {expected} +- {tolerance}", found * scale);
             }

@@ -6,6 +6,7 @@
 mod coder;
 mod factors;
 mod kmeans;
+mod pq;
 mod rabitq;
 mod rotation;
 mod sq8;
@@ -14,6 +15,7 @@ pub(crate) mod sums;
 pub use coder::{Coder, Prepared};
 use factors::Factors;
 pub use kmeans::{KMeans, KMeansRoom, spread};
+pub use pq::{Pq, PqTraining};
 pub use rabitq::{BitQuery, RaBitQ, Room};
 pub use rotation::Rotation;
 pub use sq8::{Query, Sq8};

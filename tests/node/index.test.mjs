@@ -25,6 +25,8 @@ const fields = {
   plain: { type: 'float_vector', dim, metric: 'L2', index: { type: 'IVF_FLAT', nlist: 16 } },
   bytes: { type: 'float16_vector', dim, index: { type: 'IVF_SQ8', nlist: 16 } },
   bits: { type: 'int8_vector', dim, metric: 'IP', index: { type: 'IVF_RABITQ', nlist: 16 } },
+  words: { type: 'float_vector', dim, index: { type: 'IVF_PQ', nlist: 16, m: 8, nbits: 8 } },
+  scann: { type: 'bfloat16_vector', dim, index: { type: 'SCANN', nlist: 16 } },
   binary: { type: 'binary_vector', dim: dim * 8, index: { type: 'BIN_IVF_FLAT', nlist: 16 } },
 };
 
@@ -34,7 +36,7 @@ test('lists of every kind are built, described and searched', async (t) => {
   const next = random(5);
   const integers = () => Array.from({ length: dim }, () => Math.floor(next() * 200) - 100);
   const made = Array.from({ length: rows }, (_, id) => ({
-    id, plain: integers(), bytes: integers(), bits: integers(), binary: Uint8Array.from(integers(), (x) => x & 255),
+    id, plain: integers(), bytes: integers(), bits: integers(), words: integers(), scann: integers(), binary: Uint8Array.from(integers(), (x) => x & 255),
   }));
   await notes.insert(made);
   await indexed(notes);
@@ -58,6 +60,8 @@ test('what a field cannot have is refused with what it can', async (t) => {
     assert.rejects(db.createCollection('x', { fields: { id: { type: 'int64', primaryKey: true }, v: field } }), { kind: 'invalid_argument', message });
   await refused({ type: 'float_vector', dim, index: { type: 'IVF_FLAT', m: 4 } }, /IVF_FLAT takes nlist, not m/);
   await refused({ type: 'float_vector', dim, index: { type: 'IVF_FLAT', nlist: 0 } }, /nlist 0.*1 to 65536/);
+  await refused({ type: 'float_vector', dim, index: { type: 'IVF_PQ' } }, /IVF_PQ needs m/);
+  await refused({ type: 'float_vector', dim, index: { type: 'IVF_PQ', m: 5 } }, /m 5.*divides the dimension 16/);
   await refused({ type: 'float_vector', dim, index: { type: 'BTREE' } }, /"BTREE".*IVF_SQ8/);
   await refused({ type: 'binary_vector', dim, index: { type: 'HNSW' } }, /HNSW.*binary_vector can have.*BIN_IVF_FLAT/);
   const notes = await db.createCollection('y', { fields: { id: { type: 'int64', primaryKey: true }, v: fields.plain } });

@@ -37,6 +37,9 @@ pub(super) trait Codes {
     unsafe fn query(from: *const i8) -> Self::Query;
     unsafe fn add_product(sum: Self::Sum, query: Self::Query, row: *const u8) -> Self::Sum;
     unsafe fn total(sum: Self::Sum) -> i32;
+    /// The sums of a block of 32 rows: see [`Kernels::lookup_blocks`](crate::distance::Kernels::lookup_blocks). There are 16 readable bytes
+    /// of codes for each table.
+    unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]);
     /// Asks for the cache line of a readable byte.
     unsafe fn prefetch(_at: *const u8) {}
 }
@@ -273,6 +276,17 @@ pub(super) unsafe fn gather_bits<C: Codes>(query: &[[u64; 4]], data: &[u8], numb
     }
 }
 
+/// # Safety
+/// The instruction set of `C`; `codes` are 16 bytes a table for each 32 of `out`.
+#[inline(always)]
+pub(super) unsafe fn lookup_blocks<C: Codes>(tables: &[[u8; 16]], codes: &[u8], out: &mut [u16]) {
+    debug_assert_eq!(codes.len(), out.len() / 2 * tables.len(), "checked by the caller");
+    for (block, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { C::lookup_block(tables, codes.as_ptr().add(block * tables.len() * 16), out) };
+    }
+}
+
 /// Panics when a row of `dim` elements does not lie within `len` elements.
 #[inline(always)]
 fn check_rows(numbers: &[u32], dim: usize, len: usize) {
@@ -330,6 +344,12 @@ macro_rules! kernels {
                 unsafe { lanes::gather_bits::<$codes>(query, data, rows, out) }
             }
 
+            #[target_feature(enable = $features)]
+            unsafe fn lookup_blocks(tables: &[[u8; 16]], codes: &[u8], out: &mut [u16]) {
+                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+                unsafe { lanes::lookup_blocks::<$codes>(tables, codes, out) }
+            }
+
             // SAFETY of all: `available` hands this table out only where the processor has the instruction set.
             $crate::distance::Kernels {
                 isa: $isa,
@@ -347,6 +367,8 @@ macro_rules! kernels {
                 l2_gather: |query, data, rows, out| unsafe { l2_gather(query, data, rows, out) },
                 // SAFETY: as above.
                 dot_codes_gather: |query, data, rows, out| unsafe { dot_codes_gather(query, data, rows, out) },
+                // SAFETY: as above.
+                lookup_blocks: |tables, codes, out| unsafe { lookup_blocks(tables, codes, out) },
                 // SAFETY: as above.
                 dot_bits_gather: |query, data, rows, out| unsafe { dot_bits_gather(query, data, rows, out) },
             }

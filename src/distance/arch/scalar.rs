@@ -11,6 +11,11 @@ pub(in super::super) static KERNELS: Kernels = Kernels {
     dot_gather: |query, data, rows, out| gather(query, data, rows, out, dot),
     l2_gather: |query, data, rows, out| gather(query, data, rows, out, l2),
     dot_codes_gather: |query, data, rows, out| gather(query, data, rows, out, dot_codes),
+    lookup_blocks: |tables, codes, out| {
+        for (at, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            lookup_block(tables, &codes[at * tables.len() * 16..][..tables.len() * 16], out);
+        }
+    },
     dot_bits_gather: |query, data, rows, out| {
         for (out, &row) in out.iter_mut().zip(rows) {
             *out = dot_bits(query, &data[row as usize * query.len() * 8..][..query.len() * 8]);
@@ -28,6 +33,16 @@ fn l2(left: &[f32], right: &[f32]) -> f32 {
 
 fn dot_codes(query: &[i8], row: &[u8]) -> i32 {
     query.iter().zip(row).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+}
+
+fn lookup_block(tables: &[[u8; 16]], codes: &[u8], out: &mut [u16; 32]) {
+    out.fill(0);
+    for (table, codes) in tables.iter().zip(codes.as_chunks::<16>().0) {
+        for (row, &code) in codes.iter().enumerate() {
+            out[row] = out[row].wrapping_add(table[usize::from(code & 15)].into());
+            out[row + 16] = out[row + 16].wrapping_add(table[usize::from(code >> 4)].into());
+        }
+    }
 }
 
 fn dot_bits(query: &[[u64; 4]], row: &[u8]) -> i32 {

@@ -115,6 +115,40 @@ mod avx2 {
             }
         }
 
+        /// Two tables at once. Sums of even and of odd rows are kept apart, so that bytes need not be widened one by one.
+        #[inline(always)]
+        unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
+            // SAFETY: as above; a pair of tables is 32 bytes, and so are its codes.
+            unsafe {
+                let (nibble, even) = (_mm256_set1_epi8(15), _mm256_set1_epi16(255));
+                let mut sums = [_mm256_setzero_si256(); 4];
+                for pair in 0..tables.len().div_ceil(2) {
+                    let (table, codes) = if 2 * pair + 1 < tables.len() {
+                        let table = _mm256_loadu_si256(tables.as_ptr().add(2 * pair).cast());
+                        (table, _mm256_loadu_si256(codes.add(32 * pair).cast()))
+                    } else {
+                        // The last one alone: beside it is a table of zeros.
+                        let table = _mm_loadu_si128(tables.as_ptr().add(2 * pair).cast());
+                        let codes = _mm_loadu_si128(codes.add(32 * pair).cast());
+                        (_mm256_zextsi128_si256(table), _mm256_zextsi128_si256(codes))
+                    };
+                    let first = _mm256_shuffle_epi8(table, _mm256_and_si256(codes, nibble));
+                    let second = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble));
+                    sums[0] = _mm256_add_epi16(sums[0], _mm256_and_si256(first, even));
+                    sums[1] = _mm256_add_epi16(sums[1], _mm256_srli_epi16::<8>(first));
+                    sums[2] = _mm256_add_epi16(sums[2], _mm256_and_si256(second, even));
+                    sums[3] = _mm256_add_epi16(sums[3], _mm256_srli_epi16::<8>(second));
+                }
+                for (half, to) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                    let (a, b) = (sums[2 * half], sums[2 * half + 1]);
+                    let a = _mm_add_epi16(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+                    let b = _mm_add_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256::<1>(b));
+                    _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_unpacklo_epi16(a, b));
+                    _mm_storeu_si128(to.as_mut_ptr().add(8).cast(), _mm_unpackhi_epi16(a, b));
+                }
+            }
+        }
+
         #[inline(always)]
         unsafe fn prefetch(at: *const u8) {
             // SAFETY: as above.
@@ -162,6 +196,12 @@ mod avx_vnni {
         unsafe fn total(sum: __m256i) -> i32 {
             // SAFETY: as above.
             unsafe { avx2::Bytes::total(sum) }
+        }
+
+        #[inline(always)]
+        unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
+            // SAFETY: as above.
+            unsafe { avx2::Bytes::lookup_block(tables, codes, out) }
         }
 
         #[inline(always)]
@@ -255,6 +295,12 @@ mod avx512 {
         }
 
         #[inline(always)]
+        unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
+            // SAFETY: as above.
+            unsafe { super::avx2::Bytes::lookup_block(tables, codes, out) }
+        }
+
+        #[inline(always)]
         unsafe fn prefetch(at: *const u8) {
             // SAFETY: as above.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
@@ -299,6 +345,12 @@ mod avx512_vnni {
         unsafe fn total(sum: __m512i) -> i32 {
             // SAFETY: as above.
             unsafe { _mm512_reduce_add_epi32(sum) }
+        }
+
+        #[inline(always)]
+        unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
+            // SAFETY: as above.
+            unsafe { super::avx2::Bytes::lookup_block(tables, codes, out) }
         }
 
         #[inline(always)]

@@ -2,12 +2,14 @@ use super::{Ivf, ListCode, Lists, Room, SAMPLE_PER_LIST, Space, lists_of, traine
 use crate::distance::{Kernels, Metric};
 use crate::index::Source;
 use crate::quant::sums::dot;
-use crate::quant::{Coder, KMeans, KMeansRoom, spread};
+use crate::quant::{Coder, KMeans, KMeansRoom, PqTraining, spread};
 
 /// Passes over the sample: the centroids hardly move after.
 const PASSES: usize = 8;
 /// What a step may cost: products of single numbers. As many as an insertion into a graph takes.
 const STEP_PRODUCTS: usize = 1 << 22;
+/// Rows that codebooks are trained on.
+const CODEBOOK_ROWS: usize = 4_096;
 /// Rows of a step at most.
 const STEP_ROWS: usize = 64;
 
@@ -19,12 +21,19 @@ pub(super) struct Building {
     /// Where the stage is among the sample.
     at: usize,
     sample: Vec<u32>,
+    /// What is left of rows of the sample, for the codebooks.
+    residuals: Vec<f32>,
+    training: Option<PqTraining>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Centroids are trained, in this pass.
     Cells(usize),
+    /// Rows for the codebooks are gathered.
+    Residuals,
+    /// Codebooks are trained.
+    Words,
     /// Rows are put into their lists.
     Rows,
 }
@@ -37,6 +46,10 @@ pub struct IvfStep(Kind);
 enum Kind {
     /// Rows of the sample that were looked at; the centroids of those with a vector, and their vectors.
     Cells { read: usize, nearest: Vec<u32>, vectors: Vec<f32> },
+    /// Rows of the sample that were looked at, and what is left of those with a vector.
+    Residuals { read: usize, residuals: Vec<f32> },
+    /// The nearest words of the next subvectors.
+    Words(Vec<u32>),
     /// Rows that were looked at; those with a vector, with their lists and factors, and their codes.
     Rows { read: usize, rows: Vec<(u32, u32, [f32; 2])>, codes: Vec<u8> },
     /// Nothing is left to do.
@@ -45,7 +58,8 @@ enum Kind {
 
 impl Building {
     pub(super) fn memory_bytes(&self) -> usize {
-        self.lists.memory_bytes() + self.sample.capacity() * 4
+        let training = self.training.as_ref().map_or(0, PqTraining::memory_bytes);
+        self.lists.memory_bytes() + (self.sample.capacity() + self.residuals.capacity()) * 4 + training
     }
 }
 
@@ -73,7 +87,14 @@ impl Ivf {
         }
         let means = KMeans::new(self.space.len(), centroids);
         let lists = Lists::new(trained, means, self.coder());
-        self.next = Some(Box::new(Building { lists, stage: Stage::Cells(0), at: 0, sample }));
+        self.next = Some(Box::new(Building {
+            lists,
+            stage: Stage::Cells(0),
+            at: 0,
+            sample,
+            residuals: Vec::new(),
+            training: None,
+        }));
     }
 
     /// Finds out what the step that was begun will write.
@@ -82,6 +103,11 @@ impl Ivf {
         IvfStep(match (&self.next, &self.serving) {
             (Some(next), _) => match next.stage {
                 Stage::Cells(_) => self.assign(next, source),
+                Stage::Residuals => self.leave(next, source),
+                Stage::Words => {
+                    let training = next.training.as_ref().expect("it is the stage of training");
+                    Kind::Words(training.look_up(self.kernels, STEP_PRODUCTS / 4))
+                }
                 Stage::Rows => self.put(&next.lists, source),
             },
             (None, Some(lists)) if lists.len < rows => self.put(lists, source),
@@ -95,6 +121,7 @@ impl Ivf {
             ListCode::None => None,
             ListCode::Sq8 => Some(Coder::sq8(self.space.len())),
             ListCode::RaBitQ => Some(Coder::RaBitQ { len: self.space.len(), bits: 1 }),
+            ListCode::Pq { .. } | ListCode::Scann => None,
         }
     }
 
@@ -114,6 +141,22 @@ impl Ivf {
             }
         }
         Kind::Cells { read: sample.len(), nearest, vectors }
+    }
+
+    /// What is left of rows of the sample, of which only some are for codebooks.
+    fn leave(&self, next: &Building, source: &Source<'_>) -> Kind {
+        let (mut room, mut near) = (Room::default(), KMeansRoom::default());
+        let rows: Vec<usize> = spread(next.sample.len(), CODEBOOK_ROWS).collect();
+        let read = (rows.len() - next.at).min(self.step_rows(&next.lists));
+        let mut residuals = Vec::new();
+        for &at in &rows[next.at..next.at + read] {
+            if self.space.take(source, next.sample[at], &mut room) {
+                let centroid = next.lists.means.nearest(self.kernels, &room.vector, &mut near);
+                let centroid = next.lists.means.centroid(centroid);
+                residuals.extend(room.vector.iter().zip(centroid).map(|(x, c)| x - c));
+            }
+        }
+        Kind::Residuals { read, residuals }
     }
 
     fn put(&self, lists: &Lists, source: &Source<'_>) -> Kind {
@@ -140,8 +183,35 @@ impl Ivf {
                 if next.at == next.sample.len() {
                     next.lists.means.end_pass();
                     next.at = 0;
-                    next.stage = if pass + 1 < PASSES { Stage::Cells(pass + 1) } else { Stage::Rows };
+                    next.stage = match self.code {
+                        _ if pass + 1 < PASSES => Stage::Cells(pass + 1),
+                        ListCode::Pq { .. } | ListCode::Scann => Stage::Residuals,
+                        _ => Stage::Rows,
+                    };
                     next.lists.squares = next.lists.means.squares();
+                }
+            }
+            (Kind::Residuals { read, residuals }, Some(next)) => {
+                next.residuals.extend_from_slice(&residuals);
+                next.at += read;
+                if next.at == next.sample.len().min(CODEBOOK_ROWS) {
+                    let mut sample = std::mem::take(&mut next.residuals);
+                    if sample.is_empty() {
+                        // No row has a vector.
+                        sample.resize(self.space.len(), 0.0);
+                    }
+                    let (dim, metric) = (self.space.dim, self.space.metric);
+                    let (m, nbits, eta) = self.code.product(dim, metric).expect("only product codes are trained");
+                    next.training = Some(PqTraining::new(dim, m, nbits, eta, sample));
+                    next.stage = Stage::Words;
+                }
+            }
+            (Kind::Words(nearest), Some(next)) => {
+                let training = next.training.as_mut().expect("the step was looked up in it");
+                if let Some(pq) = training.apply(&nearest) {
+                    next.lists.coder = Some(Coder::Pq(pq));
+                    next.training = None;
+                    next.stage = Stage::Rows;
                 }
             }
             (Kind::Rows { read, rows, codes }, next) => {
@@ -160,7 +230,7 @@ impl Ivf {
                 }
             }
             (Kind::Nothing, _) => {}
-            (Kind::Cells { .. }, None) => panic!("the step was looked up in lists on their way"),
+            (_, None) => panic!("the step was looked up in lists on their way"),
         }
     }
 }
@@ -170,11 +240,11 @@ impl Lists {
         let width = self.coder.as_ref().map_or(0, Coder::width);
         for (at, (row, list, factors)) in rows.into_iter().enumerate() {
             let list = &mut self.lists[list as usize];
-            list.rows.push(row);
-            if width > 0 {
-                list.codes.extend_from_slice(&codes[at * width..][..width]);
+            if let Some(coder) = &self.coder {
+                coder.append(&mut list.codes, list.rows.len(), &codes[at * width..][..width]);
                 list.factors.push(factors);
             }
+            list.rows.push(row);
         }
         self.len += read;
     }
@@ -210,7 +280,7 @@ impl Encoder<'_> {
         let c = means.centroid(list);
         residual.clear();
         residual.extend(x.iter().zip(c).map(|(x, c)| x - c));
-        let scale = coder.encode(residual, codes, decoded);
+        let scale = coder.encode(residual, x, codes, decoded);
         let is_l2 = self.space.metric == Metric::L2;
         let times = if is_l2 { 2.0 } else { 1.0 };
         let offset = if coder.is_unbiased() {

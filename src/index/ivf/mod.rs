@@ -2,6 +2,7 @@
 //!
 //! One structure serves every kind that has lists; they differ in the codes that lie in them ([`ListCode`]): none (IVF_FLAT,
 //! BIN_IVF_FLAT: the rows' own vectors are compared), or those of a [`Coder`], which choose the rows worth comparing.
+//! Codebooks are trained after the centroids, on what is left of 4,096 rows of their sample.
 //!
 //! Lists begin when there are [`TRAINED_ROWS_MIN`] rows. Centroids are trained on a spread of the first 1,000 rows, and anew on the first
 //! 4,000, 16,000 and so on when the segment has grown to that, until there are 64 rows for each of `nlist` lists: so a small segment
@@ -42,6 +43,30 @@ pub enum ListCode {
     Sq8,
     /// A bit a dimension.
     RaBitQ,
+    /// A word for each of `m` runs of dimensions, of `nbits` bits: 4 or 8.
+    Pq {
+        /// Runs.
+        m: u32,
+        /// Bits of a word.
+        nbits: u32,
+    },
+    /// A word of 4 bits for each two dimensions, chosen so that large products are right.
+    Scann,
+}
+
+impl ListCode {
+    /// Runs of dimensions, bits of a word, and how many times as much an error along the vector counts as one across it, of product codes.
+    fn product(self, dim: usize, metric: Metric) -> Option<(usize, u32, f32)> {
+        match self {
+            Self::Pq { m, nbits } => Some((m as usize, nbits, 1.0)),
+            Self::Scann => {
+                // Guo et al., theorem 3.4, with the threshold 0.2 that they use; of distances no error counts more than another.
+                let eta = if metric == Metric::L2 { 1.0 } else { (dim as f32 - 1.0) * 0.04 / 0.96 };
+                Some((dim.div_ceil(2), 4, eta.max(1.0)))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Inverted lists over the first `len` rows of a segment.

@@ -48,7 +48,7 @@ impl Ivf {
         // Measured on real embeddings: among so many times `k` by code were 99 of 100 true neighbours that were in the lists.
         let times = match self.code {
             ListCode::None | ListCode::Sq8 => 2,
-            ListCode::RaBitQ => 10,
+            ListCode::Pq { .. } | ListCode::RaBitQ | ListCode::Scann => 10,
         };
         params.reorder_k.unwrap_or_else(|| (times * k).max(k + 22)).max(k)
     }
@@ -60,7 +60,8 @@ impl Ivf {
         let share = match self.code {
             ListCode::None => looked,
             ListCode::Sq8 => looked / 3 + self.reorder_k(k, params),
-            ListCode::RaBitQ => looked / 8 + self.reorder_k(k, params),
+            ListCode::RaBitQ | ListCode::Scann => looked / 8 + self.reorder_k(k, params),
+            ListCode::Pq { .. } => looked / 3 + self.reorder_k(k, params),
         };
         share + lists.lists.len()
     }
@@ -117,7 +118,7 @@ impl Ivf {
                 seen = found.len();
                 continue;
             };
-            coder.products(self.kernels, &list.codes, &mut prepared, &mut products);
+            coder.products(self.kernels, &list.codes, list.rows.len(), &mut prepared, &mut products);
             // What all distances have in common is left out.
             let base = -times * product;
             let mut bound = closest.bound();

@@ -4,7 +4,14 @@ use super::*;
 use crate::base::{ErrorKind, Random, RowMask};
 use crate::index::{SearchParams, Vectors, flat};
 
-const CODES: [ListCode; 3] = [ListCode::None, ListCode::Sq8, ListCode::RaBitQ];
+const CODES: [ListCode; 6] = [
+    ListCode::None,
+    ListCode::Sq8,
+    ListCode::RaBitQ,
+    ListCode::Pq { m: 5, nbits: 8 },
+    ListCode::Pq { m: 3, nbits: 4 },
+    ListCode::Scann,
+];
 const METRICS: [Metric; 3] = [Metric::L2, Metric::Ip, Metric::Cosine];
 
 /// Rows around centers, by a seed.
@@ -55,13 +62,22 @@ fn recall(index: &Ivf, data: &[f32], queries: &[f32], params: &SearchParams, mas
     found as f64 / all as f64
 }
 
+/// The same code with as many words as are usual: one for two or four dimensions.
+fn fine(code: ListCode) -> ListCode {
+    match code {
+        ListCode::Pq { nbits: 8, .. } => ListCode::Pq { m: 20, nbits: 8 },
+        ListCode::Pq { .. } => ListCode::Pq { m: 33, nbits: 4 },
+        other => other,
+    }
+}
+
 #[test]
 fn nearest_rows_are_found() {
     for (dim, rows) in [(48, 6_000), (100, 3_000)] {
         let all = clustered(3, dim, 60, rows + 50);
         let (data, queries) = all.split_at(rows * dim);
         for metric in METRICS {
-            for code in CODES {
+            for code in CODES.map(fine) {
                 let index = build(data, dim, metric, 64, code);
                 assert_eq!(index.len(), rows);
                 let usual = recall(&index, data, queries, &SearchParams::default(), None);
@@ -79,7 +95,7 @@ fn filters_lose_nothing() {
     let dim = 48;
     let all = clustered(4, dim, 60, 8_050);
     let (data, queries) = all.split_at(8_000 * dim);
-    for code in CODES {
+    for code in CODES.map(fine) {
         let index = build(data, dim, Metric::L2, 64, code);
         for share in [2, 10, 100, 500] {
             let mask: RowMask = (0..8_000).map(|row| row % share == 1).collect();
@@ -167,10 +183,13 @@ fn sample(code: ListCode) -> (Vec<f32>, Ivf) {
 #[cfg_attr(native, expect(clippy::disallowed_methods, reason = "a test writes the golden files"))]
 #[test]
 fn bytes_are_those_of_the_golden_files() {
-    let golden: [(&str, &[u8]); 3] = [
+    let golden: [(&str, &[u8]); 6] = [
         ("flat", include_bytes!("../../../tests/golden/ivf-flat-v1.bin")),
         ("sq8", include_bytes!("../../../tests/golden/ivf-sq8-v1.bin")),
         ("rabitq", include_bytes!("../../../tests/golden/ivf-rabitq-v1.bin")),
+        ("pq8", include_bytes!("../../../tests/golden/ivf-pq8-v1.bin")),
+        ("pq4", include_bytes!("../../../tests/golden/ivf-pq4-v1.bin")),
+        ("scann", include_bytes!("../../../tests/golden/ivf-scann-v1.bin")),
     ];
     for (code, (name, golden)) in CODES.into_iter().zip(golden) {
         let (data, index) = sample(code);
@@ -202,7 +221,7 @@ fn damaged_bytes_are_refused() {
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.message().contains("at byte"), "{error}");
     }
-    for field in (12..44).step_by(4) {
+    for field in (12..52).step_by(4) {
         for value in [u32::MAX, 1 << 31, 1 << 20, 0] {
             let mut wrong = bytes.clone();
             wrong[field..field + 4].copy_from_slice(&value.to_le_bytes());

@@ -78,7 +78,8 @@ fn metric(metric: Metric) -> String {
 
 fn kind(kind: IndexKind) -> String {
     let parts = IndexParts::from(kind);
-    let given = [("m", parts.m), ("ef_construction", parts.ef_construction), ("nlist", parts.nlist)];
+    let given =
+        [("m", parts.m), ("ef_construction", parts.ef_construction), ("nlist", parts.nlist), ("nbits", parts.nbits)];
     let given = given.iter().filter_map(|(name, value)| value.map(|value| format!(" {name}={value}")));
     kind.name().to_owned() + &given.collect::<String>()
 }
