@@ -204,6 +204,68 @@ export interface SearchBatchResponse<K, R> extends SearchCounts {
   results: Hit<K, R>[][];
 }
 
+/** On what searches are evaluated. */
+export interface EvaluateRequest<S extends Schema = AnySchema> {
+  /** The vector field; needed when there are several. */
+  field?: VectorField<S>;
+  /** Neighbours looked for, 1 to 1,000. Default 10. */
+  k?: number;
+  /** How many of the collection's own vectors are looked for, 1 to 10,000. Default 100; of fewer rows, all. */
+  sample?: number;
+  /** Which ones: the same seed takes the same of the same rows. Default 0. */
+  seed?: number;
+  /** The `ef` to try. By default some from 10 to 512, until nothing is missed. */
+  ef?: readonly number[];
+}
+
+/** How much searches found, and how long they took. */
+export interface EvaluationPoint {
+  /** Candidates that the graph kept; 0 for exact search. */
+  ef: number;
+  /** The share of the true neighbours that was found. */
+  recall: number;
+  /** Milliseconds, on average. */
+  meanMs: number;
+  /** Half of the searches took less. */
+  p50Ms: number;
+  /** All but one in a hundred. */
+  p99Ms: number;
+}
+
+/** Recall and latency by `ef`. */
+export interface Evaluation {
+  /** The vector field. */
+  field: string;
+  /** Neighbours looked for. */
+  k: number;
+  /** How many vectors were looked for. */
+  sample: number;
+  /** Exact search, with which the others are compared. */
+  exact: EvaluationPoint;
+  /** By ascending `ef`. */
+  curve: EvaluationPoint[];
+}
+
+/** Which recall is to be reached, and on what it is tried. */
+export interface TuneRequest<S extends Schema = AnySchema> extends Omit<EvaluateRequest<S>, 'ef'> {
+  /** Above 0, at most 1. Default 0.95. */
+  recall?: number;
+  /** Whether it becomes what searches keep that do not say `ef`. */
+  store?: boolean;
+}
+
+/** What reaches a recall fastest. */
+export interface Tuning {
+  /** The least `ef` that was enough; `null` where none was, or exact search takes no longer. */
+  ef: number | null;
+  /** What was chosen, and what it reaches. */
+  chosen: EvaluationPoint;
+  /** Whether it is kept as the collection's default. */
+  stored: boolean;
+  /** All that was tried. */
+  tried: Evaluation;
+}
+
 /** Something was written to a collection: here, in another tab, or by sync. */
 export interface ChangeEvent {
   /** The collection's name. */
@@ -444,6 +506,23 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
    */
   async compact(): Promise<void> {
     await this.#client.request('compact', this.name);
+  }
+
+  /**
+   * Compares searches with exact ones, over a sample of the collection's own vectors: how much they find and how long they take, by `ef`.
+   * It takes `sample` scans of all rows, and as many searches for each `ef`; other calls are answered meanwhile.
+   */
+  async evaluate(request: EvaluateRequest<S> = {}): Promise<Evaluation> {
+    return decode(required(await this.#client.request('evaluate', this.name, encode(request)))) as Evaluation;
+  }
+
+  /**
+   * Finds the least `ef` with which searches reach a recall, and tells all that it tried. With `store` it becomes what searches keep that
+   * do not say `ef`.
+   */
+  async tune(request: TuneRequest<S> = {}): Promise<Tuning> {
+    const { recall = 0.95, store = false, ...rest } = request;
+    return decode(required(await this.#client.request('tune', this.name, encode({ ...rest, recall, store })))) as Tuning;
   }
 
   /** What it holds. */

@@ -74,6 +74,22 @@ export interface CollectionStats {
   files: Record<string, number>;
   /** Bytes written since the database was opened: to the log, to segments from the log, to segments from segments. */
   written: { logged: number; flushed: number; compacted: number };
+  /** How well the graphs hang together. */
+  graphs: GraphStats;
+}
+
+/** How well the graphs of a collection's vectors hang together, over all segments and fields. */
+export interface GraphStats {
+  /** Rows in a graph. */
+  rows: number;
+  /** Those with neighbours of their own: rows whose codes are the same share one node. */
+  nodes: number;
+  /** Those that are replaced or deleted: they lead on and take memory until segments are merged. */
+  dead: number;
+  /** Nodes to which no way leads, so that searches may miss them. A segment with more than one in 1,000 is rewritten. */
+  unreachable: number;
+  /** Neighbours of a node, on average. */
+  meanDegree: number;
 }
 
 /** What is held in memory, in bytes. */
@@ -134,6 +150,8 @@ export interface CollectionOptions {
     /** So many milliseconds without a write, 1,000 or more. Not by default. */
     idleMs?: number;
   };
+  /** Candidates that a graph keeps for a search that does not say `ef`, 1 to 65,536; 64 by default. {@link Collection.tune} finds it. */
+  ef?: number;
 }
 
 /** How a collection is created. */

@@ -196,6 +196,12 @@ export class Engine {
         return undefined;
       case 'options':
         return this.#collection(target!).options();
+      case 'evaluate':
+        return this.#collection(target!).evaluate(body!);
+      case 'tune': {
+        const { recall, store, ...rest } = decode(body!) as { recall: number; store: boolean };
+        return this.#collection(target!).tune(encode(rest), recall, store);
+      }
       case 'setOptions':
         await this.#collection(target!).setOptions(body!);
         this.#wake();

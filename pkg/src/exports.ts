@@ -1,10 +1,10 @@
 export type {
-  ChangeEvent, Collection, Conditions, DeleteTarget, FilterOptions, FilterParam, FilterParams, Hit, IteratorOptions, Operation, OutputOptions, QueryIteratorRequest,
-  QueryRequest, SearchBatchRequest,
-  SearchBatchResponse, SearchCounts, SearchIteratorRequest, SearchOptions, SearchRequest, SearchResponse, Snapshot,
-  TextSearchRequest, TimeOptions, WriteOptions, WriteResponse,
+  ChangeEvent, Collection, Conditions, DeleteTarget, EvaluateRequest, Evaluation, EvaluationPoint, FilterOptions, FilterParam, FilterParams, Hit,
+  IteratorOptions, Operation, OutputOptions, QueryIteratorRequest, QueryRequest, SearchBatchRequest, SearchBatchResponse, SearchCounts,
+  SearchIteratorRequest, SearchOptions, SearchRequest, SearchResponse, Snapshot, TextSearchRequest, TimeOptions, TuneRequest, Tuning, WriteOptions,
+  WriteResponse,
 } from './collection.js';
-export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, MemoryUse, OpenOptions, ProgressEvent } from './database.js';
+export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, GraphStats, MemoryUse, OpenOptions, ProgressEvent } from './database.js';
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 export { EddyError, type ErrorKind } from './error.js';
 export type {

@@ -23,6 +23,8 @@ export type Op =
   | 'setTtl'
   | 'options'
   | 'setOptions'
+  | 'evaluate'
+  | 'tune'
   | 'partitions'
   | 'createPartition'
   | 'dropPartition'
@@ -54,7 +56,7 @@ export type Op =
  * the number that it had. @internal
  */
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
-  'flush', 'compact', 'loadDataset', 'setTtl', 'setOptions',
+  'flush', 'compact', 'loadDataset', 'setTtl', 'setOptions', 'evaluate', 'tune',
   'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'searchIterator', 'queryIterator', 'iteratorEnd', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 

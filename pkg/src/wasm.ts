@@ -16,6 +16,8 @@ export interface WasmCollection {
   setTtl(seconds: number | undefined): Promise<void>;
   options(): Uint8Array<ArrayBuffer>;
   setOptions(options: Uint8Array): Promise<void>;
+  evaluate(request: Uint8Array): Promise<Uint8Array>;
+  tune(request: Uint8Array, recall: number, store: boolean): Promise<Uint8Array>;
   partitions(): string[];
   createPartition(partition: string): Promise<void>;
   dropPartition(partition: string): Promise<void>;

@@ -79,6 +79,13 @@ impl RowMask {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
+    /// How many rows before `end` are in the set. Cost as of [`Self::count`].
+    pub fn count_before(&self, end: usize) -> usize {
+        let whole: usize = self.words.iter().take(end / 64).map(|word| word.count_ones() as usize).sum();
+        let last = self.words.get(end / 64).map_or(0, |word| word & ((1 << (end % 64)) - 1));
+        whole + last.count_ones() as usize
+    }
+
     /// Keeps the rows that are in both. Panics when the lengths differ.
     pub fn intersect(&mut self, other: &Self) {
         assert_eq!(self.len, other.len, "masks of different segments");
@@ -174,6 +181,7 @@ mod tests {
             let expected: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].0).collect();
             prop_assert_eq!(&listed, &expected);
             for start in [0, 1, 63, 64, 65, 150, 250] {
+                prop_assert_eq!(left.count_before(start), expected.iter().filter(|&&row| row < start).count());
                 let expected: Vec<usize> = expected.iter().copied().filter(|&row| row >= start).collect();
                 prop_assert_eq!(left.iter_from(start).collect::<Vec<_>>(), expected);
             }

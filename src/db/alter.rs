@@ -200,15 +200,18 @@ mod tests {
             let disk = MemoryDisk::new();
             let db = open(&disk).await;
             let few = SealPolicy { rows: Some(100), ..SealPolicy::default() };
-            let rows =
-                db.create_collection("rows", ids(CollectionOptions { codec: Some(Codec::Gzip), seal: few })).await;
+            let rows = db
+                .create_collection("rows", ids(CollectionOptions { codec: Some(Codec::Gzip), seal: few, ef: None }))
+                .await;
             let rows = rows.unwrap();
             put(&rows, 0..99).await;
             work(&db).await;
             assert_eq!(flushed(&rows).await, 0);
             put(&rows, 99..100).await;
             work(&db).await;
-            db.set_options("rows", CollectionOptions { codec: Some(Codec::Snappy), seal: few }).await.unwrap();
+            db.set_options("rows", CollectionOptions { codec: Some(Codec::Snappy), seal: few, ef: Some(48) })
+                .await
+                .unwrap();
             put(&rows, 100..200).await;
             work(&db).await;
             db.set_options("rows", CollectionOptions::default()).await.unwrap();
@@ -223,19 +226,19 @@ mod tests {
             };
             let expected = [Codec::Gzip, Codec::Snappy, Codec::Zstd];
             assert_eq!(codecs(&rows), expected);
-            let refused = CollectionOptions { codec: None, seal: SealPolicy { rows: Some(0), ..few } };
+            let refused = CollectionOptions { codec: None, seal: SealPolicy { rows: Some(0), ..few }, ef: None };
             assert_eq!(db.set_options("rows", refused).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
             assert_eq!(
                 db.create_collection("other", ids(refused)).await.err().map(|error| error.kind()),
                 Some(ErrorKind::InvalidArgument)
             );
-            db.set_options("rows", CollectionOptions { codec: Some(Codec::Lz4), seal: few }).await.unwrap();
+            db.set_options("rows", CollectionOptions { codec: Some(Codec::Lz4), seal: few, ef: None }).await.unwrap();
             drop(rows);
             db.close().await.unwrap();
             let db = open(&disk).await;
             let rows = db.collection("rows").unwrap();
             assert_eq!((codecs(&rows), rows.count(None).await.unwrap()), (expected.to_vec(), 300));
-            assert_eq!(rows.spec().options, CollectionOptions { codec: Some(Codec::Lz4), seal: few });
+            assert_eq!(rows.spec().options, CollectionOptions { codec: Some(Codec::Lz4), seal: few, ef: None });
             db.compact("rows").await.unwrap();
             assert_eq!((codecs(&rows), rows.count(Some("id >= 100")).await.unwrap()), (vec![Codec::Lz4], 200));
         });

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
 use crate::engine::{ChangeSet, CollectionSpec, CollectionState, SyncPosition, View, Watch, name};
+use crate::index::GraphStats;
 use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Row};
 
 /// A collection of an open store. Cheap to clone.
@@ -263,8 +264,11 @@ impl Collection {
             compacting,
             dropped: self.inner.shared.discarded_count(),
         };
+        let mut graphs = GraphStats::default();
+        state.slots().for_each(|slot| graphs += slot.segment.graph_stats(&slot.live));
         Ok(CollectionStats {
             rows: state.rows(),
+            graphs,
             partitions,
             rows_dead: rows_held - state.rows(),
             segments: state.slots().filter(|slot| !slot.segment.is_empty()).count(),

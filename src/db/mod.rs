@@ -12,6 +12,7 @@ mod collection;
 mod commit;
 mod database;
 mod dataset;
+mod evaluate;
 mod key;
 mod log;
 mod maintenance;
@@ -33,6 +34,7 @@ pub use crate::engine::{Memory, MergePolicy};
 pub use archive::{ArchivePieces, StoreSnapshot};
 pub use collection::Collection;
 pub use database::{Db, Options};
+pub use evaluate::{EvaluateRequest, Evaluation, EvaluationPoint, TuneRequest, Tuning};
 pub use progress::{Work, WorkListener, WorkProgress, Written};
 #[cfg(native)]
 pub use repair::{Finding, Loss, RepairReport, repair};

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::Written;
 use crate::base::{Error, Lsn, Result, Timestamp, Version};
 use crate::engine::RequestId;
-use crate::index::SearchParams;
+use crate::index::{GraphStats, SearchParams};
 use crate::model::{Batch, Key, Row, Value};
 use crate::query::Parameters;
 
@@ -275,6 +275,8 @@ pub struct CollectionStats {
     pub segments: usize,
     /// Vectors not yet in their index; searches scan them.
     pub rows_unindexed: usize,
+    /// How the graphs of all segments and fields hang together, and how much of them is dead.
+    pub graphs: GraphStats,
     /// Bytes held in memory for columns, vectors, codes and graphs.
     pub memory_bytes: usize,
     /// Bytes in storage.

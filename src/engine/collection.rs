@@ -746,7 +746,9 @@ impl CollectionState {
         let candidate = |(id, slot): (&SegmentId, &Slot)| {
             let live = slot.live.count() + slot.deaths.len();
             let deletes = slot.segment.deletes.len();
-            Candidate { id: *id, rows: slot.segment.len(), live, deletes, bytes: live * slot.segment.row_bytes() }
+            let unreachable = slot.segment.unreachable_known();
+            let bytes = live * slot.segment.row_bytes();
+            Candidate { id: *id, rows: slot.segment.len(), live, deletes, bytes, unreachable }
         };
         flushed.map(candidate).collect()
     }

@@ -27,19 +27,22 @@ pub struct MergePolicy {
     pub small_rows: usize,
     /// So many small ones become one; 4. At least 2.
     pub small_count: usize,
-    /// A segment is rewritten when a greater share of its rows is dead; 0.3.
+    /// A segment is rewritten when a greater share of its rows is dead; 0.3. Dead rows are still in its graph, and lead on.
     pub dead_share: f64,
+    /// A segment is rewritten, with a new graph, when a greater share of its rows is in a graph in which no way leads to them, so that
+    /// searches miss them; 0.001.
+    pub unreachable_share: f64,
 }
 
 impl Default for MergePolicy {
     fn default() -> Self {
-        Self { small_rows: 16_384, small_count: 4, dead_share: 0.3 }
+        Self { small_rows: 16_384, small_count: 4, dead_share: 0.3, unreachable_share: 0.001 }
     }
 }
 
 impl MergePolicy {
     /// Merges all that can be merged: every dead row is too much, and every segment is small that another one fits beside.
-    pub const WHOLE: Self = Self { small_rows: SEAL_ROWS, small_count: 2, dead_share: 0.0 };
+    pub const WHOLE: Self = Self { small_rows: SEAL_ROWS, small_count: 2, dead_share: 0.0, unreachable_share: 0.0 };
 }
 
 /// What a policy of compaction knows of a flushed segment.
@@ -55,11 +58,18 @@ pub struct Candidate {
     pub deletes: usize,
     /// What the living rows take when they are gathered, about.
     pub bytes: usize,
+    /// Nodes of its graphs to which no way leads, as far as somebody has looked.
+    pub unreachable: usize,
 }
 
 impl Candidate {
     fn dead_share(&self) -> f64 {
         (self.rows - self.live) as f64 / self.rows.max(1) as f64
+    }
+
+    fn is_wasteful(&self, policy: &MergePolicy) -> bool {
+        self.dead_share() > policy.dead_share
+            || self.unreachable as f64 > policy.unreachable_share * self.rows.max(1) as f64
     }
 
     fn size(&self) -> usize {
@@ -68,15 +78,14 @@ impl Candidate {
 }
 
 /// Which segments to merge into one of at most `bytes_max`; none when all is well. Comes first what frees most: the segment with the
-/// greatest share of dead rows, when that is too great; then small ones, the oldest first, when there are many.
+/// greatest share of dead rows, when that is too great, or with a graph that has come apart; then small ones, the oldest first, when there are many.
 ///
 /// A log of deletes, which is a segment without rows, is on the level `n` when it holds at least `small_rows * small_count^n` of
 /// them; when there are `small_count` on a level they become one of the next. So a delete is rewritten once a level, and of
 /// logs there are few.
 pub fn choose_merge(segments: &[Candidate], bytes_max: usize, policy: &MergePolicy) -> Vec<SegmentId> {
     let small_count = policy.small_count.max(2);
-    let wasteful =
-        segments.iter().filter(|segment| segment.dead_share() > policy.dead_share && segment.bytes <= bytes_max);
+    let wasteful = segments.iter().filter(|segment| segment.is_wasteful(policy) && segment.bytes <= bytes_max);
     let most = wasteful.max_by(|a, b| a.dead_share().total_cmp(&b.dead_share()));
     let (mut rows, mut bytes) = (0, 0);
     let fits = |segment: &&Candidate| {
@@ -319,11 +328,11 @@ mod tests {
     use super::*;
 
     fn segment(id: u64, rows: usize, live: usize) -> Candidate {
-        Candidate { id: SegmentId(id), rows, live, deletes: 0, bytes: live * 100 }
+        Candidate { id: SegmentId(id), rows, live, deletes: 0, bytes: live * 100, unreachable: 0 }
     }
 
     fn log(id: u64, deletes: usize) -> Candidate {
-        Candidate { id: SegmentId(id), rows: 0, live: 0, deletes, bytes: 0 }
+        Candidate { id: SegmentId(id), rows: 0, live: 0, deletes, bytes: 0, unreachable: 0 }
     }
 
     fn chosen(segments: &[Candidate], bytes_max: usize) -> Vec<u64> {

@@ -6,12 +6,14 @@ use crate::base::{Error, Result};
 
 /// The least log that a segment may be sealed at: less is not worth its files.
 const SEAL_BYTES_MIN: u64 = 1 << 16;
+/// Candidates that a graph keeps at most.
+const EF_MAX: u32 = 65_536;
 /// And the least time: background work looks about twice a second.
 const SEAL_MS_MIN: u64 = 1_000;
 
 /// How a collection keeps its rows in segments. Each replica says so for itself.
 ///
-/// As JSON: `{"codec": "gzip", "seal": {"rows": 50000, "bytes": 8388608, "ageMs": 60000, "idleMs": 5000}}`; all may be left out.
+/// As JSON: `{"codec": "gzip", "seal": {"rows": 50000, "bytes": 8388608, "ageMs": 60000, "idleMs": 5000}, "ef": 48}`; all may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CollectionOptions {
@@ -22,6 +24,9 @@ pub struct CollectionOptions {
     /// When the growing segment is sealed, and then flushed.
     #[serde(default, skip_serializing_if = "SealPolicy::is_usual")]
     pub seal: SealPolicy,
+    /// Candidates that a graph keeps for a search that does not say, 1 to 65,536, but no fewer than it asks hits for; 64 with `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ef: Option<u32>,
 }
 
 /// When the growing segment is sealed: as soon as one of these is reached. A checkpoint ([`Options::checkpoint_bytes`]) and a call of
@@ -87,6 +92,9 @@ impl CollectionOptions {
                 return Err(Error::invalid(format!("seal.{name} {value}; expected at least {least}{most}")));
             }
         }
+        if let Some(ef) = self.ef.filter(|ef| !(1..=EF_MAX).contains(ef)) {
+            return Err(Error::invalid(format!("ef {ef}; expected 1 to {EF_MAX}")));
+        }
         Ok(self)
     }
 }
@@ -140,7 +148,7 @@ mod tests {
     fn what_cannot_be_is_refused_by_name() {
         let of = |json: &str| serde_json::from_str::<CollectionOptions>(json).map(CollectionOptions::checked);
         assert_eq!(of("{}").unwrap().unwrap(), CollectionOptions::default());
-        let whole = r#"{"codec":"snappy","seal":{"rows":1,"bytes":65536,"ageMs":1000,"idleMs":1000}}"#;
+        let whole = r#"{"codec":"snappy","seal":{"rows":1,"bytes":65536,"ageMs":1000,"idleMs":1000},"ef":48}"#;
         assert_eq!(serde_json::to_string(&of(whole).unwrap().unwrap()).unwrap(), whole);
         for (json, name) in [
             (r#"{"seal":{"rows":0}}"#, "seal.rows 0"),
@@ -148,6 +156,7 @@ mod tests {
             (r#"{"seal":{"bytes":100}}"#, "at least 65536"),
             (r#"{"seal":{"ageMs":999}}"#, "seal.ageMs 999; expected at least 1000"),
             (r#"{"seal":{"idleMs":1}}"#, "seal.idleMs 1"),
+            (r#"{"ef":0}"#, "ef 0; expected 1 to 65536"),
         ] {
             let error = of(json).unwrap().unwrap_err();
             assert!(error.message().contains(name), "{error}");

@@ -92,6 +92,14 @@ impl VectorIndex {
         }
     }
 
+    /// The graph, when it is one.
+    pub fn graph(&self) -> Option<&Hnsw> {
+        match self {
+            Self::Hnsw(graph) => Some(graph),
+            Self::Ivf(_) => None,
+        }
+    }
+
     /// Whether it covers no row.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

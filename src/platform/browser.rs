@@ -12,6 +12,9 @@ impl<T: ?Sized> MaybeSync for T {}
 
 #[wasm_bindgen]
 extern "C" {
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn performance_now() -> f64;
+
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(callback: &js_sys::Function, ms: f64) -> JsValue;
 }
@@ -19,6 +22,11 @@ extern "C" {
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
     js_sys::Date::now() as u64
+}
+
+/// Microseconds since the host's thread began, as exactly as it tells.
+pub fn now_us() -> u64 {
+    (performance_now() * 1e3) as u64
 }
 
 /// 64 random bits from the host.

@@ -34,6 +34,11 @@ impl Environment {
         simulated.now_ms
     }
 
+    /// Microseconds since some moment, by a clock that nobody sets: for how long something takes.
+    pub fn now_us(&self) -> u64 {
+        if self.0.is_none() { host::now_us() } else { self.now_ms() * 1_000 }
+    }
+
     /// 64 random bits.
     pub fn random_u64(&self) -> u64 {
         let Some(simulated) = &self.0 else { return host::random_u64() };

@@ -6,9 +6,9 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// `Send` where there are threads, everything elsewhere.
 pub trait MaybeSend: Send {}
@@ -21,6 +21,12 @@ impl<T: Sync + ?Sized> MaybeSync for T {}
 pub fn now_ms() -> u64 {
     // A clock set before 1970 counts as 1970: hybrid timestamps stay ordered by their counter then.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Microseconds since this was asked first.
+pub fn now_us() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_micros() as u64
 }
 
 /// 64 random bits from the operating system.

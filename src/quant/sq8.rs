@@ -22,6 +22,8 @@ pub struct Query {
     /// What the product with any row is too large by, because of [`ZERO`].
     bias: i32,
     factors: Factors,
+    /// Of what is encoded.
+    length: f32,
 }
 
 /// Vectors as one byte per dimension, of which 7 bits are used, each row with its own step: `x[i] = (code[i] - 64) * max(|x|) / 63`.
@@ -107,6 +109,7 @@ impl Sq8 {
         }
         query.bias = sum * i32::from(ZERO);
         let square = square as f32;
+        query.length = step * square.sqrt();
         query.factors = match self.metric {
             Metric::L2 => Factors { scale: step * std::f32::consts::SQRT_2, offset: step * step * square },
             Metric::Ip => Factors { scale: step, offset: 0.0 },
@@ -151,6 +154,18 @@ impl Sq8 {
     /// Whether every dimension of a row is 0.
     pub fn is_zero(&self, row: u32) -> bool {
         self.code(row).iter().all(|&code| code == ZERO as u8)
+    }
+
+    /// By how much `distance`, that of `query` to a row, is wrong, about: one standard deviation. Each number of the row is off by up to
+    /// half a step, as likely by any amount.
+    pub fn deviation(&self, query: &Query, row: u32, distance: f32) -> f32 {
+        let length = match self.metric {
+            // The error of the row's own length takes away what is not in the direction from one to the other.
+            Metric::L2 => (2.0 * distance.max(0.0)).sqrt(),
+            Metric::Cosine => 1.0,
+            _ => query.length,
+        };
+        length * self.factors[row as usize].scale / 12f32.sqrt()
     }
 
     /// Tells `each` the distance of `query` to every one of `rows`, in their order; `products` is room to work in.

@@ -22,6 +22,9 @@ pub struct SegmentSearch {
     pub ef: usize,
     /// Whether there is a graph.
     pub indexed: bool,
+    /// Whether the index sees the filter's mask and weighs a scan by itself, as graphs do:
+    /// [`Hnsw::candidates`](crate::index::Hnsw::candidates).
+    pub weighs: bool,
     /// Whether the request forbids what is not exact.
     pub exact: bool,
 }
@@ -55,6 +58,10 @@ impl SegmentSearch {
         if self.exact || !self.indexed || self.admitted == 0 {
             return Access::Scan;
         }
+        if self.weighs {
+            // Then so few are compared by their vectors at once, and an index sees to the rest.
+            return if self.admitted <= self.ef.max(self.k) { Access::Scan } else { Access::Graph };
+        }
         let (rows, admitted, kept) = (self.rows as f64, self.admitted as f64, self.ef.max(self.k) as f64);
         let walked = COMPARISONS_PER_CANDIDATE * kept * (rows / admitted).sqrt();
         if admitted <= walked { Access::Scan } else { Access::Graph }
@@ -66,7 +73,7 @@ mod tests {
     use super::*;
 
     fn access(rows: usize, admitted: usize, ef: usize) -> Access {
-        SegmentSearch { rows, admitted, k: 10, ef, indexed: true, exact: false }.access()
+        SegmentSearch { rows, admitted, k: 10, ef, indexed: true, weighs: false, exact: false }.access()
     }
 
     #[test]
@@ -90,14 +97,40 @@ mod tests {
     #[test]
     fn a_wider_walk_makes_scans_more_worthwhile() {
         assert_eq!(access(100_000, 20_000, 1_000), Access::Scan);
-        let search = SegmentSearch { rows: 100_000, admitted: 20_000, k: 1_000, ef: 10, indexed: true, exact: false };
+        let search = SegmentSearch {
+            rows: 100_000,
+            admitted: 20_000,
+            k: 1_000,
+            ef: 10,
+            indexed: true,
+            weighs: false,
+            exact: false,
+        };
         assert_eq!(search.access(), Access::Scan);
         assert_eq!(access(usize::MAX, usize::MAX, usize::MAX), Access::Scan);
     }
 
     #[test]
+    fn an_index_that_weighs_by_itself_is_asked_unless_all_would_be_kept() {
+        let search =
+            SegmentSearch { rows: 100_000, admitted: 65, k: 10, ef: 64, indexed: true, weighs: true, exact: false };
+        assert_eq!(search.access(), Access::Graph);
+        assert_eq!(SegmentSearch { admitted: 64, ..search }.access(), Access::Scan);
+        assert_eq!(SegmentSearch { admitted: 10, ef: 1, ..search }.access(), Access::Scan);
+        assert_eq!(SegmentSearch { exact: true, ..search }.access(), Access::Scan);
+    }
+
+    #[test]
     fn exact_or_without_graph_is_a_scan() {
-        let search = SegmentSearch { rows: 100_000, admitted: 100_000, k: 10, ef: 64, indexed: true, exact: false };
+        let search = SegmentSearch {
+            rows: 100_000,
+            admitted: 100_000,
+            k: 10,
+            ef: 64,
+            indexed: true,
+            weighs: false,
+            exact: false,
+        };
         assert_eq!(SegmentSearch { exact: true, ..search }.access(), Access::Scan);
         assert_eq!(SegmentSearch { indexed: false, ..search }.access(), Access::Scan);
     }

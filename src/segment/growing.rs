@@ -10,9 +10,9 @@ use super::files::floats;
 use super::layout::key_range;
 use super::terms::{self, FieldTerms};
 use super::{BlockRef, Blocks, FileKind, Group, KeyFilter, KeyRef, Known, Layout, Versions, hash_int, hash_text};
-use crate::base::{Lsn, SegmentId, Version};
+use crate::base::{Lsn, RowMask, SegmentId, Version};
 use crate::index::terms::{Source as TermSource, Terms};
-use crate::index::{IndexSpec, Run, Source, Step, VectorIndex, Vectors};
+use crate::index::{GraphStats, Hnsw, IndexSpec, Run, Source, Step, VectorIndex, Vectors};
 use crate::model::batch::grow;
 use crate::model::gather;
 use crate::model::partition::PartitionColumn;
@@ -702,6 +702,27 @@ impl Segment {
     /// Rows that their index does not cover yet, over all indexes.
     pub fn rows_unindexed(&self) -> usize {
         self.built().map(|index| self.len() - index.map_or(0, VectorIndex::len)).sum()
+    }
+
+    /// How its graphs hang together, and how many of their rows are not among `live`. See [`Hnsw::stats`].
+    pub fn graph_stats(&self, live: &RowMask) -> GraphStats {
+        let mut all = GraphStats::default();
+        for graph in self.graphs() {
+            all += GraphStats {
+                dead: graph.len() - live.count_before(graph.len()),
+                ..graph.stats(graph.len() < self.len())
+            };
+        }
+        all
+    }
+
+    /// Nodes of its graphs to which no way leads, as far as somebody has looked.
+    pub fn unreachable_known(&self) -> usize {
+        self.graphs().map(Hnsw::unreachable_known).sum()
+    }
+
+    fn graphs(&self) -> impl Iterator<Item = &Hnsw> {
+        self.built().flatten().filter_map(VectorIndex::graph)
     }
 
     /// Whether a step of indexing has something to do: an index that lags behind, and vectors in memory.

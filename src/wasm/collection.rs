@@ -10,7 +10,7 @@ use super::message::{
     StatsMessage, WriteMessage, WriteRequestMessage,
 };
 use crate::base::{Error, ErrorKind, Lsn, Timestamp};
-use crate::db::{Db, Snapshot, WriteRequest};
+use crate::db::{Db, Snapshot, TuneRequest, WriteRequest};
 use crate::engine::RequestId;
 
 #[wasm_bindgen]
@@ -217,6 +217,19 @@ impl Collection {
         let bigint = request.bigint;
         let iterator = self.held()?.query_iterator(request.into_request().or_throw()?).or_throw()?;
         Ok(RowIterator::new(self.collection.clone(), Source::Query(Box::new(iterator)), bigint))
+    }
+
+    /// Recall and latency of searches by `ef`.
+    pub async fn evaluate(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
+        let request = message::decode("the request", &request).or_throw()?;
+        Ok(message::encode(&self.collection.evaluate(&request).await.or_throw()?))
+    }
+
+    /// The least `ef` that reaches a recall.
+    pub async fn tune(&self, request: Vec<u8>, recall: f64, store: bool) -> Thrown<Vec<u8>> {
+        let evaluate = message::decode("the request", &request).or_throw()?;
+        let request = TuneRequest { evaluate, recall, store };
+        Ok(message::encode(&self.db.tune(self.collection.name(), &request).await.or_throw()?))
     }
 
     /// Writes the growing segment to storage.

@@ -1,10 +1,13 @@
 //! What is measured, in the same words natively and in WebAssembly. The host loads a set, names an operation and holds the watch.
 
+use eddydb::base::RowMask;
 use eddydb::distance::{AlignedVec, Metric, kernels};
 use eddydb::index::{Hnsw, Vectors, flat};
 
 /// Results a query asks for.
 const K: usize = 10;
+/// Queries that have a filter each, at most: the truth of each is a scan.
+const FILTERED_QUERIES: usize = 100;
 /// Rows a graph search compares at once, about.
 const BATCH: usize = 16;
 
@@ -18,6 +21,8 @@ pub struct Suite {
     code: Vec<i8>,
     shuffled: Vec<u32>,
     index: Hnsw,
+    /// A filter for each query, and what is truly nearest among the rows that it admits.
+    filters: Vec<(RowMask, Vec<u32>)>,
 }
 
 impl Suite {
@@ -47,6 +52,7 @@ impl Suite {
             code,
             shuffled,
             index: Hnsw::new(dim, Metric::Ip, 16, 200),
+            filters: Vec::new(),
         };
         for query in 0..suite.query_count() {
             let found = suite.exact(query);
@@ -83,6 +89,43 @@ impl Suite {
         hits as f64 / self.truth.len() as f64
     }
 
+    fn nearest(&self, query: &[f32], count: usize, mask: Option<&RowMask>) -> Vec<u32> {
+        let vectors = Vectors::new(&self.vectors, self.dim);
+        let found = flat::search(vectors, 0..self.row_count() as u32, Metric::Ip, query, count, mask);
+        found.iter().map(|neighbor| neighbor.row).collect()
+    }
+
+    /// Filters that admit `per_mille` thousandths of the rows each: `random` ones, those `near` the query, those `far` from it, or those
+    /// near some row `elsewhere`.
+    fn filter(&mut self, kind: &str, per_mille: usize) {
+        let rows = self.row_count();
+        let count = (rows * per_mille / 1000).max(1);
+        let mut filters = Vec::new();
+        for query in 0..self.query_count().min(FILTERED_QUERIES) {
+            let some_row = (query as u64 * 2_654_435_761 % rows as u64) as usize;
+            let admitted = match kind {
+                "near" => self.nearest(self.query(query), count, None),
+                "elsewhere" => self.nearest(&self.vectors[some_row * self.dim..][..self.dim], count, None),
+                "far" => self.nearest(self.query(query), rows, None).split_off(rows - count),
+                "random" => {
+                    // SplitMix64's finalizer, of query and row.
+                    let hash = |row: u32| {
+                        let mut hash = ((query as u64) << 32 | u64::from(row)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                        hash ^ (hash >> 27)
+                    };
+                    (0..rows as u32).filter(|&row| hash(row) % 1000 < per_mille as u64).collect()
+                }
+                other => panic!("no filter {other}"),
+            };
+            let mut mask = RowMask::none(rows);
+            admitted.into_iter().for_each(|row| mask.insert(row as usize));
+            let truth = self.nearest(self.query(query), K, Some(&mask));
+            filters.push((mask, truth));
+        }
+        self.filters = filters;
+    }
+
     /// Does `operation` once and tells its result: a recall, or a number that must be the same everywhere.
     pub fn run(&mut self, operation: &str, argument: usize) -> f64 {
         match operation {
@@ -113,6 +156,21 @@ impl Suite {
                     let found = self.index.search(self.query(query), K, argument, None, vectors);
                     found.iter().map(|neighbor| neighbor.row).collect()
                 })
+            }
+            // What comes before "filtered": how the rows are chosen, and how many thousandths of them.
+            "filter-random" | "filter-near" | "filter-far" | "filter-elsewhere" => {
+                self.filter(&operation["filter-".len()..], argument);
+                self.filters.iter().map(|(mask, _)| mask.count()).sum::<usize>() as f64
+            }
+            "filtered" => {
+                let vectors = Vectors::new(&self.vectors, self.dim);
+                let (mut hits, mut expected) = (0, 0);
+                for (query, (mask, truth)) in self.filters.iter().enumerate() {
+                    let found = self.index.search(self.query(query), K, argument, Some(mask), vectors);
+                    hits += found.iter().filter(|neighbor| truth.contains(&neighbor.row)).count();
+                    expected += truth.len();
+                }
+                hits as f64 / expected as f64
             }
             other => panic!("no operation {other}"),
         }

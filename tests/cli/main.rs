@@ -10,6 +10,7 @@
 mod native;
 
 mod backup;
+mod evaluate;
 mod export;
 mod help;
 mod import;

@@ -34,6 +34,8 @@ pub(super) struct Search<'a> {
     field: &'a Field,
     metric: Metric,
     queries: Vec<Query>,
+    /// Of a request that does not say, where the collection does.
+    ef_usual: Option<usize>,
 }
 
 /// What the nearest rows are looked for of.
@@ -62,7 +64,7 @@ impl Search<'_> {
     /// The search for that query's `k` nearest rows.
     pub(super) fn nearest(&self, query: usize, k: usize, exact: bool) -> Nearest<'_> {
         let query = &self.queries[query];
-        let ef = self.request.ef.unwrap_or(EF_MIN).max(k);
+        let ef = self.request.ef.or(self.ef_usual).unwrap_or(EF_MIN).max(k);
         Nearest {
             field: &self.field.name,
             apart: self.field.is_apart(),
@@ -239,7 +241,8 @@ impl Collection {
                 queries.push(Query { words: self.words(field, &vector, request)?, vector, key: Some(key.clone()) });
             }
         }
-        Ok(Search { request, filter, fields, field, metric, queries })
+        let ef_usual = self.spec().options.ef.map(|ef| ef as usize);
+        Ok(Search { request, filter, fields, field, metric, queries, ef_usual })
     }
 
     /// The nearest rows of each query, best first.
@@ -409,7 +412,7 @@ impl Collection {
         Ok(best)
     }
 
-    fn vector_field(&self, wanted: Option<&str>) -> Result<&Field> {
+    pub(in crate::db) fn vector_field(&self, wanted: Option<&str>) -> Result<&Field> {
         let fields: Vec<&Field> = self.spec().schema.vectors().map(|(field, _)| field).collect();
         match (wanted, fields.as_slice()) {
             (None, [only]) => Ok(only),

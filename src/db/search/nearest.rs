@@ -40,6 +40,7 @@ impl Nearest<'_> {
             k: self.k,
             ef: index.map_or(self.ef, |index| index.effort(self.k, &self.params)),
             indexed: index.is_some(),
+            weighs: index.is_some_and(|index| index.graph().is_some()),
             exact: self.exact,
         };
         index.filter(|_| search.access() == Access::Graph)

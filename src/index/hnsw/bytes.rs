@@ -158,6 +158,8 @@ impl Hnsw {
             twins,
             entry,
             zero,
+            parents: Vec::new(),
+            looked: Default::default(),
             scratch: Default::default(),
         })
     }

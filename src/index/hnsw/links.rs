@@ -93,6 +93,15 @@ impl Links {
         list[filled..].fill(NONE);
     }
 
+    /// Of each row, how many of the rows before it have it in their list on level 0.
+    pub(super) fn parents(&self) -> Vec<u32> {
+        let mut parents = vec![0; self.len()];
+        for row in 0..self.len() as u32 {
+            self.neighbors(row, 0).filter(|&child| child > row).for_each(|child| parents[child as usize] += 1);
+        }
+        parents
+    }
+
     /// The two arrays, for writing.
     pub(super) fn arrays(&self) -> (&[u32], &[u32]) {
         (&self.level_0, &self.upper)

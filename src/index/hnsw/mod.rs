@@ -14,9 +14,11 @@
 
 mod build;
 mod bytes;
+mod filtered;
 mod links;
 mod scratch;
 mod search;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod twins;
@@ -24,8 +26,11 @@ mod twins;
 use crate::distance::{Kernels, Metric, kernels};
 use crate::quant::Sq8;
 pub use build::Insertion;
+pub use filtered::Effort;
 use links::Links;
 use scratch::ScratchPool;
+pub use stats::GraphStats;
+use stats::Looked;
 use twins::Twins;
 
 /// Neighbours a node has at most on the upper levels.
@@ -53,6 +58,9 @@ pub struct Hnsw {
     /// A row whose code is zero, the head of the chain of all such, while the metric sees directions only: it has the same
     /// distance to everything, so a graph could not lead to it.
     zero: Option<u32>,
+    /// See [`Links::parents`]; shorter until a row is inserted, for only that needs it.
+    parents: Vec<u32>,
+    looked: Looked,
     scratch: ScratchPool,
 }
 
@@ -75,6 +83,8 @@ impl Hnsw {
             twins: Twins::default(),
             entry: None,
             zero: None,
+            parents: Vec::new(),
+            looked: Looked::default(),
             scratch: ScratchPool::default(),
         }
     }
@@ -101,6 +111,7 @@ impl Hnsw {
 
     /// How many bytes are held, without the vectors, which are the caller's.
     pub fn memory_bytes(&self) -> usize {
-        self.codes.memory_bytes() + self.links.memory_bytes() + self.twins.memory_bytes() + self.scratch.memory_bytes()
+        let links = self.links.memory_bytes() + self.twins.memory_bytes() + self.parents.capacity() * 4;
+        self.codes.memory_bytes() + links + self.scratch.memory_bytes()
     }
 }

@@ -1,5 +1,6 @@
 use std::sync::{Mutex, PoisonError};
 
+use super::Effort;
 use crate::quant::Query;
 
 /// A distance and a row in one integer that sorts by distance, then row: 32 bits of distance, 31 of row, one mark. An insertion
@@ -119,6 +120,12 @@ impl Visited {
         };
     }
 
+    /// Whether a row is marked.
+    #[inline]
+    pub(super) fn contains(&self, row: u32) -> bool {
+        self.marks[row as usize] == self.epoch
+    }
+
     /// Marks a row; whether it was not marked before.
     #[inline]
     pub(super) fn insert(&mut self, row: u32) -> bool {
@@ -140,6 +147,10 @@ pub(super) struct Scratch {
     /// The rows of one expansion, and room for their products.
     pub(super) rows: Vec<u32>,
     pub(super) products: Vec<i32>,
+    /// Neighbours of an expansion that lead on but are not found.
+    pub(super) bridges: Vec<u32>,
+    /// What the search has taken so far.
+    pub(super) effort: Effort,
 }
 
 /// Scratch of finished searches, for the next ones: one per search that ran at the same time.

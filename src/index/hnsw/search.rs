@@ -1,9 +1,7 @@
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
-use super::Hnsw;
+use super::filtered::reranked;
 use super::links::NONE;
 use super::scratch::{Candidate, Scratch};
+use super::{Effort, Hnsw};
 use crate::base::{Neighbor, RowMask, TopK};
 use crate::index::Vectors;
 use crate::index::flat::{self, Measure};
@@ -39,37 +37,45 @@ impl Hnsw {
     /// vectors, for a caller who must read these first. `None` when so few rows are admitted that all of them should be
     /// compared.
     pub fn candidates(&self, query: &[f32], k: usize, ef: usize, mask: Option<&RowMask>) -> Option<Vec<u32>> {
+        self.candidates_counted(query, k, ef, mask, &mut Effort::default())
+    }
+
+    /// The same, and adds to `effort` what it took.
+    pub fn candidates_counted(
+        &self,
+        query: &[f32],
+        k: usize,
+        ef: usize,
+        mask: Option<&RowMask>,
+        effort: &mut Effort,
+    ) -> Option<Vec<u32>> {
         assert_eq!(query.len(), self.dim, "a query of another dimension");
         if k == 0 {
             return Some(Vec::new());
         }
         let ef = ef.max(k);
-        // Among twice as many candidates by code were all true neighbours that were among the candidates at all (measured on real
-        // embeddings); reading every candidate's full vector would cost a third of a search.
-        let reranked = (2 * k).max(k + 10).min(ef);
         let len = self.len();
-        let admitted = mask.map_or(len, |mask| mask.iter().take_while(|&row| row < len).take(ef + 1).count());
+        let admitted = mask.map_or(len, |mask| mask.count_before(len));
         if admitted <= ef {
             return None;
         }
         self.scratch.with(|scratch| {
             let mut encoded = std::mem::take(&mut scratch.query);
             self.codes.encode(query, &mut encoded);
-            let mut found = Vec::new();
-            match mask {
+            scratch.effort = Effort::default();
+            let found = match mask.filter(|_| admitted < len) {
                 None => {
+                    let mut found = Vec::new();
                     self.descend(&encoded, 0, scratch);
                     self.search_level(&encoded, 0, ef, scratch);
-                    self.collect(scratch.nearest.candidates(), reranked, |_| true, &mut found);
+                    self.collect(scratch.nearest.candidates(), reranked(k, ef), |_| true, &mut found);
+                    self.add_zeros(None, k, &mut found);
+                    found
                 }
-                Some(mask) => {
-                    self.descend(&encoded, 0, scratch);
-                    let closest = self.search_masked(&encoded, ef, mask, scratch);
-                    self.collect(&closest, reranked, |row| mask.contains(row as usize), &mut found);
-                }
-            }
-            self.add_zeros(mask, k, &mut found);
+                Some(mask) => self.find_admitted(&encoded, k, ef, mask, admitted, scratch),
+            };
             scratch.query = encoded;
+            *effort += scratch.effort;
             Some(found)
         })
     }
@@ -95,55 +101,24 @@ impl Hnsw {
         }
         while let Some(row) = scratch.nearest.expand_next() {
             let count = self.unvisited_neighbors(row, level, scratch);
-            let Scratch { rows, products, nearest, .. } = scratch;
+            let Scratch { rows, products, nearest, effort, .. } = scratch;
+            effort.compared += count;
             self.codes.distances(self.kernels, query, &rows[..count], products, |row, distance| {
                 nearest.push(Candidate::new(distance, row));
             });
         }
     }
 
-    /// The `ef` admitted nodes closest to `query` on level 0. Nodes that are not admitted lead on but take no place: the search
-    /// goes on until the closest node that it has not expanded is farther than `ef` admitted ones.
-    fn search_masked(&self, query: &Query, ef: usize, mask: &RowMask, scratch: &mut Scratch) -> Vec<Candidate> {
-        let mut open: BinaryHeap<Reverse<Candidate>> =
-            scratch.nearest.candidates().iter().copied().map(Reverse).collect();
-        scratch.visited.reset(self.len());
-        scratch.nearest.reset(ef);
-        for &Reverse(candidate) in &open {
-            scratch.visited.insert(candidate.row());
-            if self.admits(mask, candidate.row()) {
-                scratch.nearest.push(candidate);
-            }
-        }
-        while let Some(Reverse(closest)) = open.pop() {
-            if closest > scratch.nearest.bound() {
-                break;
-            }
-            let count = self.unvisited_neighbors(closest.row(), 0, scratch);
-            let Scratch { rows, products, nearest, .. } = scratch;
-            self.codes.distances(self.kernels, query, &rows[..count], products, |row, distance| {
-                let candidate = Candidate::new(distance, row);
-                if candidate < nearest.bound() {
-                    open.push(Reverse(candidate));
-                    if self.admits(mask, row) {
-                        nearest.push(candidate);
-                    }
-                }
-            });
-        }
-        scratch.nearest.candidates().to_vec()
-    }
-
     /// Whether a node or one of its twins is admitted.
     #[inline]
-    fn admits(&self, mask: &RowMask, row: u32) -> bool {
+    pub(super) fn admits(&self, mask: &RowMask, row: u32) -> bool {
         mask.contains(row as usize) || self.twins.of(row).any(|twin| mask.contains(twin as usize))
     }
 
     /// Puts the neighbours of `row` that this search has not seen to the front of `scratch.rows` and tells how many they are;
     /// they count as seen from now on.
     #[inline]
-    fn unvisited_neighbors(&self, row: u32, level: u32, scratch: &mut Scratch) -> usize {
+    pub(super) fn unvisited_neighbors(&self, row: u32, level: u32, scratch: &mut Scratch) -> usize {
         let Scratch { rows, visited, .. } = scratch;
         let list = self.links.list(row, level);
         if rows.len() < list.len() {
@@ -162,15 +137,22 @@ impl Hnsw {
     }
 
     /// Puts `rows` into `scratch.nearest`.
-    fn compare(&self, query: &Query, rows: &[u32], scratch: &mut Scratch) {
-        let Scratch { products, nearest, .. } = scratch;
+    pub(super) fn compare(&self, query: &Query, rows: &[u32], scratch: &mut Scratch) {
+        let Scratch { products, nearest, effort, .. } = scratch;
+        effort.compared += rows.len();
         self.codes.distances(self.kernels, query, rows, products, |row, distance| {
             nearest.push(Candidate::new(distance, row));
         });
     }
 
     /// The admitted rows of the closest candidates, twins included, until there are `count`.
-    fn collect(&self, closest: &[Candidate], count: usize, admits: impl Fn(u32) -> bool, found: &mut Vec<u32>) {
+    pub(super) fn collect(
+        &self,
+        closest: &[Candidate],
+        count: usize,
+        admits: impl Fn(u32) -> bool,
+        found: &mut Vec<u32>,
+    ) {
         for candidate in closest {
             let head = candidate.row();
             let rows = std::iter::once(head).chain(self.twins.of(head));
@@ -182,7 +164,7 @@ impl Hnsw {
     }
 
     /// The zero rows are in no neighbour list: `k` of them compete in the rerank of every search.
-    fn add_zeros(&self, mask: Option<&RowMask>, k: usize, found: &mut Vec<u32>) {
+    pub(super) fn add_zeros(&self, mask: Option<&RowMask>, k: usize, found: &mut Vec<u32>) {
         let zeros = self.zero.into_iter().flat_map(|head| std::iter::once(head).chain(self.twins.of(head)));
         found.extend(zeros.filter(|&row| mask.is_none_or(|mask| mask.contains(row as usize))).take(k));
     }

@@ -22,7 +22,6 @@ impl Twins {
     }
 
     /// Whether `row` is in a chain, not at its head.
-    #[cfg(test)]
     pub(super) fn contains(&self, row: u32) -> bool {
         self.is_twin.get(row as usize).copied().unwrap_or(false)
     }

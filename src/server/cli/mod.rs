@@ -2,6 +2,7 @@
 //! finds goes to standard output, everything else to standard error.
 
 mod backup;
+mod evaluate;
 mod export;
 mod import;
 mod info;
@@ -53,6 +54,7 @@ enum Command {
     Serve(serve::Serve),
     Import(import::Import),
     Search(search::Search),
+    Evaluate(evaluate::Evaluate),
     Info(info::Info),
     Repair(repair::Repair),
     Export(export::Export),
@@ -116,6 +118,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Serve(command) => serve::run(command).await,
         Command::Import(command) => import::run(command).await,
         Command::Search(command) => search::run(command).await,
+        Command::Evaluate(command) => evaluate::run(command).await,
         Command::Info(command) => info::run(command).await,
         Command::Repair(command) => repair::run(command).await,
         Command::Export(command) => export::run(command).await,

@@ -9,7 +9,7 @@ use crate::server::store;
 
 /// The store, or the server that has it open.
 #[derive(Args)]
-struct Target {
+pub(super) struct Target {
     #[command(flatten)]
     directory: DataDirectory,
 
@@ -88,13 +88,13 @@ pub(super) struct Memory {
 }
 
 /// Where something is asked.
-enum Asked {
+pub(super) enum Asked {
     Server(String),
     Store(Db),
 }
 
 impl Target {
-    async fn open(self) -> Result<Asked> {
+    pub(super) async fn open(self) -> Result<Asked> {
         match self.url {
             Some(url) => Ok(Asked::Server(url)),
             None => Ok(Asked::Store(store::open(&self.directory.place(), false).await?)),
@@ -102,7 +102,7 @@ impl Target {
     }
 }
 
-fn path(collection: Option<&str>, what: &str) -> String {
+pub(super) fn path(collection: Option<&str>, what: &str) -> String {
     collection.map_or_else(|| format!("/api/{what}"), |name| format!("/api/collections/{}/{what}", escaped(name)))
 }
 
@@ -131,7 +131,7 @@ impl Asked {
         }
     }
 
-    async fn close(self) -> Result<()> {
+    pub(super) async fn close(self) -> Result<()> {
         match self {
             Self::Server(_) => Ok(()),
             Self::Store(db) => db.close().await,
@@ -139,7 +139,7 @@ impl Asked {
     }
 }
 
-fn pretty(json: &JsonValue) -> String {
+pub(super) fn pretty(json: &JsonValue) -> String {
     serde_json::to_string_pretty(json).expect("JSON values are written")
 }
 

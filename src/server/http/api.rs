@@ -16,8 +16,8 @@ use super::App;
 use super::reply::Failure;
 use crate::base::{Error, Result, Timestamp};
 use crate::db::{
-    ArchivePieces, Bm25Options, Collection, CollectionStats, Condition, Durability, Hit, Operation, QueryRequest,
-    SearchRequest, SearchResponse, Snapshot, Target, WriteOptions, WriteResponse,
+    ArchivePieces, Bm25Options, Collection, CollectionStats, Condition, Durability, EvaluateRequest, Hit, Operation,
+    QueryRequest, SearchRequest, SearchResponse, Snapshot, Target, TuneRequest, WriteOptions, WriteResponse,
 };
 use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::index::{IndexSpec, SearchParams};
@@ -45,6 +45,8 @@ pub(super) fn router() -> Router<Arc<App>> {
             axum::routing::put(create_partition).delete(drop_partition),
         )
         .route("/api/collections/{name}/search", post(search))
+        .route("/api/collections/{name}/evaluate", post(evaluate))
+        .route("/api/collections/{name}/tune", post(tune))
         .route("/api/collections/{name}/query", post(query))
         .route("/api/collections/{name}/count", post(count))
         .route("/api/collections/{name}/get", post(get_rows))
@@ -297,6 +299,34 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         answer["unknownWords"] = json!(unknown);
     }
     Ok(Json(answer))
+}
+
+async fn evaluate(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let request: EvaluateRequest = parse(body)?;
+    let collection = app.db.collection(&name)?;
+    let found = compute(&app, async move { collection.evaluate(&request).await }).await?;
+    Ok(Json(json!(found)))
+}
+
+/// `{"recall", "store"}`, and what an evaluation takes.
+#[derive(Deserialize)]
+struct TuneBody {
+    recall: Option<f64>,
+    #[serde(default)]
+    store: bool,
+    #[serde(flatten)]
+    evaluate: serde_json::Map<String, JsonValue>,
+}
+
+async fn tune(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let TuneBody { recall, store, evaluate } = parse(body)?;
+    let evaluate = serde_json::from_value(evaluate.into())
+        .map_err(|error| Error::invalid(format!("the request's body: {error}")))?;
+    let usual = TuneRequest::default();
+    let request = TuneRequest { evaluate, recall: recall.unwrap_or(usual.recall), store };
+    let db = app.db.clone();
+    let found = compute(&app, async move { db.tune(&name, &request).await }).await?;
+    Ok(Json(json!(found)))
 }
 
 #[derive(Deserialize)]

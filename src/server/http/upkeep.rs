@@ -121,6 +121,13 @@ async fn of_collection(collection: &Collection) -> Result<JsonValue> {
             "compacting": states.compacting,
             "dropped": states.dropped,
         },
+        "graphs": {
+            "rows": stats.graphs.rows,
+            "nodes": stats.graphs.nodes,
+            "dead": stats.graphs.dead,
+            "unreachable": stats.graphs.unreachable,
+            "meanDegree": stats.graphs.mean_degree(),
+        },
         "memoryBytes": stats.memory_bytes,
         "storageBytes": stats.storage_bytes,
         "files": stats.files,

@@ -80,6 +80,7 @@ pub(super) struct StatsMessage {
     states: BTreeMap<&'static str, f64>,
     files: BTreeMap<String, f64>,
     written: BTreeMap<&'static str, f64>,
+    graphs: BTreeMap<&'static str, f64>,
 }
 
 /// How a store is opened.
@@ -157,6 +158,13 @@ impl From<(&str, &CollectionStats)> for StatsMessage {
                 ("logged", stats.written.logged as f64),
                 ("flushed", stats.written.flushed as f64),
                 ("compacted", stats.written.compacted as f64),
+            ]),
+            graphs: BTreeMap::from([
+                ("rows", stats.graphs.rows as f64),
+                ("nodes", stats.graphs.nodes as f64),
+                ("dead", stats.graphs.dead as f64),
+                ("unreachable", stats.graphs.unreachable as f64),
+                ("meanDegree", stats.graphs.mean_degree()),
             ]),
         }
     }
