@@ -2,16 +2,12 @@
 // with relaxed SIMD, side by side. Every operation is measured on all of them in turn, several rounds, and the shortest time counts: what
 // else the machine does then disturbs the figures little.
 
-import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 
-import { variantBuild } from '../../scripts/wasm.mjs';
+import { nativeProgram, readMatrix, root, serve, wasmCommand, writeSet, writeTiny } from './search.mjs';
 
-const here = dirname(fileURLToPath(import.meta.url));
-const root = join(here, '..', '..');
 const ROUNDS = 5;
 const EFS = [10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256];
 const RECALL_MIN = 0.95;
@@ -22,63 +18,6 @@ const PER_MILLE = [500, 100, 10, 1];
 /** Of the rate of unfiltered searches with the same `ef`. */
 const FILTERED_RATE_MIN = 0.5;
 const WASM_TO_AVX2_MAX = 1.6;
-
-function cargo(args, env = process.env) {
-  const done = spawnSync('cargo', ['build', '--message-format=json', ...args], {
-    cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28,
-  });
-  if (done.status !== 0) throw new Error(`cargo build ${args.join(' ')} failed`);
-  const messages = done.stdout.trim().split('\n').map((line) => JSON.parse(line));
-  return messages.filter(({ reason, target }) => reason === 'compiler-artifact' && target.name.startsWith('search_')).at(-1);
-}
-
-/** A process that measures; `ask` gives `{ value, seconds }`. */
-async function serve(command, args) {
-  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const next = async () => {
-    const { value, done } = await lines.next();
-    if (done) throw new Error(`${command} ${args.join(' ')} ended`);
-    return value.split(' ');
-  };
-  const [isa, rows, queries] = await next();
-  return {
-    isa, rows: Number(rows), queries: Number(queries),
-    async ask(operation, argument = 0, milliseconds = 0) {
-      child.stdin.write(`${operation} ${argument} ${milliseconds}\n`);
-      const [value, seconds] = (await next()).map(Number);
-      return { value, seconds };
-    },
-    end: () => child.stdin.end(),
-  };
-}
-
-function halfToFloat(half) {
-  const sign = half & 0x8000 ? -1 : 1;
-  const exponent = (half >> 10) & 31;
-  const fraction = half & 1023;
-  if (exponent === 0) return sign * 2 ** -24 * fraction;
-  if (exponent === 31) return fraction ? NaN : sign * Infinity;
-  return sign * 2 ** (exponent - 25) * (1024 + fraction);
-}
-
-/** A float16 matrix of NumPy's format, as float32. */
-function readMatrix(file) {
-  const bytes = readFileSync(file);
-  const start = 10 + bytes.readUInt16LE(8);
-  const header = bytes.toString('latin1', 10, start);
-  const shape = /'descr': '<f2', 'fortran_order': False, 'shape': \((\d+), (\d+)\)/.exec(header);
-  if (!shape) throw new Error(`${file} is no row-major float16 matrix: ${header}`);
-  const [rows, dim] = [Number(shape[1]), Number(shape[2])];
-  const values = new Float32Array(rows * dim);
-  for (let at = 0; at < values.length; at += 1) values[at] = halfToFloat(bytes.readUInt16LE(start + 2 * at));
-  return { rows, dim, values };
-}
-
-function writeSet(file, dim, vectors, queries) {
-  const head = new Uint32Array([dim, vectors.length / dim, queries.length / dim]);
-  writeFileSync(file, Buffer.concat([head, vectors, queries].map((array) => Buffer.from(array.buffer, array.byteOffset, array.byteLength))));
-}
 
 /** The sets at hand: the sample always, and the packages where a directory has them. */
 function* sets(directory, native) {
@@ -184,19 +123,14 @@ async function measure({ name, file }, commands, log) {
 }
 
 export async function run({ log, directory }) {
-  // Together with the store's: one library serves both.
-  const native = cargo(['--release', '--example', 'search_native', '--example', 'store_native']).executable;
-  const modules = [['simd128', 'eddydb_simd'], ['relaxed', 'eddydb_relaxed']].map(([name, variant]) => {
-    const { args, env } = variantBuild(variant);
-    const built = cargo(['--example', 'search_wasm', ...args], env);
-    return [name, built.filenames.find((file) => file.endsWith('.wasm'))];
-  });
+  const native = nativeProgram();
+  const pages = [['simd128', 'eddydb_simd'], ['relaxed', 'eddydb_relaxed']].map(([name, variant]) => wasmCommand(name, variant));
 
   const best = await serve(native, ['serve', writeTiny(directory)]);
   best.end();
   const commands = [[native, (set) => ['serve', set]]];
   if (best.isa !== 'Avx2' && best.isa.startsWith('Avx')) commands.push([native, (set) => ['serve', set, 'Avx2']]);
-  for (const [name, module] of modules) commands.push([process.execPath, (set) => [join(here, 'wasm.mjs'), module, set, name]]);
+  commands.push(...pages);
 
   const results = { rows: [], targets: [] };
   for (const set of sets(directory, native)) {
@@ -205,11 +139,4 @@ export async function run({ log, directory }) {
     results.targets.push(...targets);
   }
   return results;
-}
-
-/** A set just large enough to ask a process for its instruction set. */
-function writeTiny(directory) {
-  const file = join(directory, 'tiny.set');
-  writeSet(file, 4, new Float32Array(64).fill(0.5), new Float32Array(4).fill(0.5));
-  return file;
 }
