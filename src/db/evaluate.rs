@@ -304,8 +304,6 @@ impl Db {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test says what went wrong by its panic")]
-
     use std::sync::Arc;
 
     use super::*;

@@ -262,6 +262,7 @@ fn bytes_hold_the_whole_index() {
 
 /// The graph and codes of these rows are part of the format: a store written by one release or target is opened by all.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "written anew when that is asked for")]
 fn bytes_are_those_of_the_golden_file() {
     let (_, index) = sample(Metric::Cosine);
     if std::env::var_os("EDDY_WRITE_GOLDEN").is_some() {
