@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Collection, Db, SearchRequest};
-use crate::base::{Error, Random, Result};
+use crate::base::{Error, Random, Result, sort_by, sort_by_key};
 use crate::engine::View;
 use crate::model::{Key, Value};
 use crate::platform;
@@ -194,14 +194,14 @@ impl<'a> Sample<'a> {
             platform::yield_now().await;
         }
         let mean_ms = times.iter().sum::<f64>() / times.len() as f64;
-        times.sort_unstable_by(f64::total_cmp);
+        sort_by(&mut times, f64::total_cmp);
         let percentile = |share: usize| times[(times.len() - 1) * share / 100];
         let recall = if wanted == 0 { 1.0 } else { found as f64 / wanted as f64 };
         Ok(EvaluationPoint { ef: ef.unwrap_or(0), recall, mean_ms, p50_ms: percentile(50), p99_ms: percentile(99) })
     }
 
     fn evaluation(self, mut curve: Vec<EvaluationPoint>) -> Evaluation {
-        curve.sort_unstable_by_key(|point| point.ef);
+        sort_by_key(&mut curve, |point| point.ef);
         Evaluation { field: self.field, k: self.k, sample: self.queries.len(), exact: self.exact, curve }
     }
 }
@@ -218,7 +218,7 @@ impl Collection {
         let mut sample = Sample::take(self, request).await?;
         let mut efs = if request.ef.is_empty() { LADDER.to_vec() } else { request.ef.clone() };
         efs.iter_mut().for_each(|ef| *ef = (*ef).max(request.k));
-        efs.sort_unstable();
+        sort_by(&mut efs, Ord::cmp);
         efs.dedup();
         let mut curve = Vec::new();
         for ef in efs {

@@ -4,8 +4,8 @@ use hashbrown::HashMap;
 
 use super::list::{List, Posting, put_varint, take_varint, write_list};
 use super::{HEAD_BYTES, LENGTH_MAX, MAGIC, NO_VALUE, Payload, Terms, VERSION};
-use crate::base::RowMask;
 use crate::base::codec::Write;
+use crate::base::{RowMask, sort_by};
 use crate::model::text::Analyzer;
 
 /// An index that takes rows. What it has of each term is one run of bytes, so that a row costs little.
@@ -212,7 +212,7 @@ impl Builder {
     pub fn finish(&self) -> Terms {
         let mut keys: Vec<(&[u8], &Growing)> =
             self.terms.iter().map(|(key, &number)| (&**key, &self.lists[number as usize])).collect();
-        keys.sort_unstable_by_key(|(key, _)| *key);
+        sort_by(&mut keys, |(left, _), (right, _)| left.cmp(right));
         let mut lists = Vec::new();
         let mut ends = Vec::with_capacity(keys.len());
         for (_, growing) in &keys {

@@ -52,9 +52,12 @@ impl Best {
             }
             Payload::Text => {
                 // By descending frequency, those that are shorter than all before.
-                let pair = |posting: &Posting| (posting.value.min(FREQUENCY_MAX) as u8, length(posting.row));
-                let mut pairs: Vec<(u8, u16)> = postings.iter().map(pair).collect();
-                pairs.sort_unstable_by_key(|&(frequency, length)| (std::cmp::Reverse(frequency), length));
+                let pair = |posting: &Posting| {
+                    (u32::from(u8::MAX) - posting.value.min(FREQUENCY_MAX)) << 16 | u32::from(length(posting.row))
+                };
+                let mut pairs: Vec<u32> = postings.iter().map(pair).collect();
+                pairs.sort_unstable();
+                let pairs = pairs.into_iter().map(|pair| (u8::MAX - (pair >> 16) as u8, pair as u16));
                 let mut best = [(0, u16::MAX); 4];
                 let mut count = 0;
                 let mut shortest = u32::MAX;

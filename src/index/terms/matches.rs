@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::Source;
 use super::fuzzy::is_near;
 use super::list::{Cursor, END};
-use crate::base::RowMask;
+use crate::base::{RowMask, sort_by};
 use crate::model::text::Analyzer;
 
 /// How the terms of a query must be in a text.
@@ -48,7 +48,7 @@ impl TextMatch {
     pub fn new(analyzer: Arc<Analyzer>, text: &str, matching: Matching) -> Self {
         let mut terms = analyzer.terms(text);
         if !matches!(matching, Matching::Phrase { .. }) {
-            terms.sort_unstable();
+            sort_by(&mut terms, Ord::cmp);
             terms.dedup_by(|(after, _), (before, _)| after == before);
         }
         Self { text: text.to_owned(), matching, analyzer, terms }

@@ -10,6 +10,7 @@ mod stemmer;
 mod tests;
 mod tokenizer;
 
+use crate::base::sort_by;
 use std::ops::Range;
 
 use serde_json::Value as Json;
@@ -207,7 +208,7 @@ impl<'a> Parts<'a> {
                 word => words.push(word.to_owned()),
             }
         }
-        words.sort_unstable();
+        sort_by(&mut words, Ord::cmp);
         words.dedup();
         Ok(Filter::Stop(words))
     }
