@@ -130,6 +130,8 @@ export interface SearchOptions<S extends Schema, F extends readonly string[] | u
   reorderK?: number;
   /** Scan every row instead of using the index. */
   exact?: boolean;
+  /** With an index of sparse vectors: the share of the query's numbers, the smallest, that is left out. Default 0. */
+  dropRatioSearch?: number;
 }
 
 /** A search for the nearest rows. */
@@ -140,7 +142,7 @@ export interface SearchRequest<S extends Schema, F extends readonly string[] | u
 
 /** A search for rows that have the words of a text, scored by BM25. */
 export interface TextSearchRequest<S extends Schema, F extends readonly string[] | undefined>
-  extends Omit<SearchOptions<S, F>, 'field' | 'ef' | 'exact'> {
+  extends Omit<SearchOptions<S, F>, 'field' | 'ef' | 'exact' | 'dropRatioSearch'> {
   /** The words. Those that few rows have count more, and those that a row has often, the more so the shorter its text is. */
   text: string;
   /** The field that has them, with an analyzer; needed when there are several. */

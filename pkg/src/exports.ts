@@ -9,6 +9,6 @@ export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.
 export { EddyError, type ErrorKind } from './error.js';
 export type {
   Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, BinaryIndex, BoolField, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, IvfIndex, IvfPqIndex,
-  Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, Row, ScalarName, ScalarRow, Schema, TextField, TokenFilter, VarcharField, VectorField, VectorInput,
+  Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, Row, ScalarIndex, ScalarName, ScalarRow, Schema, SparseIndex, TextField, TokenFilter, TrieIndex, VarcharField, VectorField, VectorInput,
 } from './schema.js';
 export type { SyncOptions, SyncSession, SyncStatus } from './sync.js';

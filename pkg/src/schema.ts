@@ -56,9 +56,26 @@ interface Scalar {
   readonly nullable?: boolean;
 }
 
+/** The rows of each value of a field, in the order of the values: filters look at no row then. The three names mean the same. */
+export interface ScalarIndex {
+  readonly type: 'INVERTED' | 'BITMAP' | 'STL_SORT';
+}
+
+/** The same, of text: beginnings of values are found too (`like 'abc%'`). */
+export interface TrieIndex {
+  readonly type: 'TRIE';
+}
+
+/** The rows of each place of sparse vectors, with bounds by which most are never looked at. Exact. Both names mean the same. */
+export interface SparseIndex {
+  readonly type: 'SPARSE_INVERTED_INDEX' | 'SPARSE_WAND';
+}
+
 /** `true` or `false`. */
 export interface BoolField extends Scalar {
   readonly type: 'bool';
+  /** For filters. */
+  readonly index?: ScalarIndex;
   /** What a row that lacks it gets. */
   readonly default?: boolean;
 }
@@ -66,6 +83,8 @@ export interface BoolField extends Scalar {
 /** An integer of 8, 16 or 32 bits with sign. */
 export interface IntField extends Scalar {
   readonly type: 'int8' | 'int16' | 'int32';
+  /** For filters. */
+  readonly index?: ScalarIndex;
   /** What a row that lacks it gets. */
   readonly default?: number;
 }
@@ -79,6 +98,8 @@ export interface Int64Field extends Scalar {
   readonly autoId?: boolean;
   /** Whether its values assign rows to partitions. One field at most does, not the primary key and not nullable. */
   readonly partitionKey?: boolean;
+  /** For filters. */
+  readonly index?: ScalarIndex;
   /** What a row that lacks it gets. */
   readonly default?: number | bigint;
 }
@@ -86,6 +107,8 @@ export interface Int64Field extends Scalar {
 /** A finite number, kept as a 32-bit or 64-bit float. */
 export interface DoubleField extends Scalar {
   readonly type: 'float' | 'double';
+  /** For filters. */
+  readonly index?: ScalarIndex;
   /** What a row that lacks it gets. */
   readonly default?: number;
 }
@@ -97,6 +120,8 @@ export interface DoubleField extends Scalar {
  */
 export interface TimestampField extends Scalar {
   readonly type: 'timestamp';
+  /** For filters. */
+  readonly index?: ScalarIndex;
   /** What a row that lacks it gets. */
   readonly default?: Instant;
 }
@@ -119,6 +144,8 @@ export interface VarcharField extends Scalar {
   readonly enableAnalyzer?: boolean;
   /** How its text becomes the terms of that index. Default `'standard'`. */
   readonly analyzer?: Analyzer;
+  /** For filters; not of a field that has an analyzer. */
+  readonly index?: ScalarIndex | TrieIndex;
   /** What a row that lacks it gets. */
   readonly default?: string;
 }
@@ -211,13 +238,13 @@ export interface BinaryVectorField extends Scalar {
   readonly default?: BitsInput;
 }
 
-/** Numbers at some of 2^32 - 1 places, zero elsewhere; at most 32,768 of them. Searched exactly, by inner product. */
+/** Numbers at some of 2^32 - 1 places, zero elsewhere; at most 32,768 of them. Searched exactly, by inner product; rows that share no place with the query are not found. */
 export interface SparseVectorField extends Scalar {
   readonly type: 'sparse_float_vector';
   /** How vectors are compared. */
   readonly metric?: 'IP';
-  /** Every search scans every row. */
-  readonly index?: FlatIndex;
+  /** How they are searched. Default `FLAT`: every search scans every row. */
+  readonly index?: FlatIndex | SparseIndex;
   /** What a row that lacks it gets. */
   readonly default?: SparseInput;
 }

@@ -208,6 +208,8 @@ pub struct SearchRequest {
     pub exact: bool,
     /// For a search of text: how it weighs.
     pub bm25: Option<Bm25Options>,
+    /// For a search of sparse vectors by their index: the share of the query's numbers, the smallest, that is left out. None with `None`.
+    pub drop_ratio: Option<f32>,
 }
 
 /// The parameters of BM25.

@@ -81,13 +81,13 @@ impl CollectionSpec {
     /// The same with an index for every vector field.
     ///
     /// # Errors
-    /// `InvalidArgument` for an index on a field that is no vector, by a metric that is not for its type, of a kind that its
+    /// `InvalidArgument` for an index on what is no field, by a metric that is not for its type, of a kind that its
     /// type does not have, for HNSW parameters out of range, and for options that cannot be.
     pub fn completed(mut self) -> Result<Self> {
         self.options = self.options.checked()?;
         for (name, index) in &self.indexes {
-            let Some(field) = self.schema.field(name).filter(|field| field.data_type.is_vector()) else {
-                return Err(Error::invalid(format!("index on {name:?}: expected the name of a vector field")));
+            let Some(field) = self.schema.field(name) else {
+                return Err(Error::invalid(format!("index on {name:?}: expected the name of a field")));
             };
             index.check(field).map_err(|error| error.context(format_args!("index on {name:?}")))?;
         }

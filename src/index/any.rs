@@ -63,7 +63,13 @@ impl VectorIndex {
     /// An empty index of that kind over vectors of `dim` dimensions; `None` for kinds that are a scan.
     pub fn new(spec: &IndexSpec, dim: usize) -> Option<Self> {
         match spec.kind {
-            IndexKind::Flat | IndexKind::BinFlat => None,
+            IndexKind::Flat
+            | IndexKind::BinFlat
+            | IndexKind::SparseInverted
+            | IndexKind::Inverted
+            | IndexKind::Bitmap
+            | IndexKind::StlSort
+            | IndexKind::Trie => None,
             IndexKind::IvfFlat { .. }
             | IndexKind::IvfSq8 { .. }
             | IndexKind::IvfPq { .. }

@@ -8,10 +8,16 @@ use crate::model::{DataType, Field};
 /// Which index a vector field has, and by which metric it is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct IndexSpec {
-    /// How vectors are compared.
+    /// How vectors are compared; without meaning for other fields.
+    #[serde(default = "any_metric")]
     pub metric: Metric,
     /// What is built.
     pub kind: IndexKind,
+}
+
+/// What a field that is no vector has, whose values are not compared by nearness.
+const fn any_metric() -> Metric {
+    Metric::L2
 }
 
 /// The index types, by the names and parameters that Milvus uses.
@@ -73,6 +79,21 @@ pub enum IndexKind {
         /// As of IVF_FLAT.
         nlist: u32,
     },
+    /// The rows of each place of sparse vectors, with bounds by which most are never looked at. Exact.
+    #[serde(rename = "SPARSE_INVERTED_INDEX", alias = "SPARSE_WAND")]
+    SparseInverted,
+    /// The rows of each value of a scalar field, for filters.
+    #[serde(rename = "INVERTED")]
+    Inverted,
+    /// The same.
+    #[serde(rename = "BITMAP")]
+    Bitmap,
+    /// The same.
+    #[serde(rename = "STL_SORT")]
+    StlSort,
+    /// The same, of text.
+    #[serde(rename = "TRIE")]
+    Trie,
 }
 
 /// Lists when nothing is said.
@@ -86,12 +107,12 @@ impl IndexKind {
 
     /// Whether there is something to build; else every search is a scan.
     pub fn is_built(&self) -> bool {
-        !matches!(self, Self::Flat | Self::BinFlat)
+        !matches!(self, Self::Flat | Self::BinFlat) && !self.is_terms()
     }
 
     /// Whether it tells which rows have a term.
     pub const fn is_terms(&self) -> bool {
-        false
+        matches!(self, Self::SparseInverted | Self::Inverted | Self::Bitmap | Self::StlSort | Self::Trie)
     }
 
     /// The name by which requests and schemas say it.
@@ -106,6 +127,11 @@ impl IndexKind {
             Self::Scann { .. } => "SCANN",
             Self::BinFlat => "BIN_FLAT",
             Self::BinIvfFlat { .. } => "BIN_IVF_FLAT",
+            Self::SparseInverted => "SPARSE_INVERTED_INDEX",
+            Self::Inverted => "INVERTED",
+            Self::Bitmap => "BITMAP",
+            Self::StlSort => "STL_SORT",
+            Self::Trie => "TRIE",
         }
     }
 }
@@ -118,7 +144,16 @@ impl IndexSpec {
     pub fn check(&self, field: &Field) -> Result<()> {
         let (metrics, kinds): (&[Metric], &str) = match field.data_type {
             DataType::BinaryVector { .. } => (&[Metric::Hamming, Metric::Jaccard], "FLAT, BIN_FLAT, BIN_IVF_FLAT"),
-            DataType::SparseFloatVector => (&[Metric::Ip], "FLAT"),
+            DataType::SparseFloatVector => (&[Metric::Ip], "FLAT, SPARSE_INVERTED_INDEX"),
+            // What is no vector has no metric.
+            DataType::Varchar { .. } if field.analyzer.is_some() => {
+                return Err(Error::invalid("a field with an analyzer has its full-text index"));
+            }
+            DataType::Varchar { .. } => (&[self.metric], "INVERTED, BITMAP, STL_SORT, TRIE"),
+            DataType::Json | DataType::Array { .. } => {
+                return Err(Error::invalid(format!("a {} can have none", field.data_type.name())));
+            }
+            scalar if !scalar.is_vector() => (&[self.metric], "INVERTED, BITMAP, STL_SORT"),
             _ if field.is_apart() => {
                 (&[Metric::L2, Metric::Ip, Metric::Cosine], "FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN")
             }
@@ -218,9 +253,20 @@ impl IndexParts {
             "IVF_RABITQ" => IndexKind::IvfRabitq { nlist },
             "SCANN" => IndexKind::Scann { nlist },
             "BIN_IVF_FLAT" => IndexKind::BinIvfFlat { nlist },
+            "SPARSE_INVERTED_INDEX" | "SPARSE_WAND" | "INVERTED" | "BITMAP" | "STL_SORT" | "TRIE" => {
+                taken = &[];
+                match &*self.type_name {
+                    "INVERTED" => IndexKind::Inverted,
+                    "BITMAP" => IndexKind::Bitmap,
+                    "STL_SORT" => IndexKind::StlSort,
+                    "TRIE" => IndexKind::Trie,
+                    _ => IndexKind::SparseInverted,
+                }
+            }
             other => {
                 return Err(Error::invalid(format!(
-                    "index type {other:?}; there are FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, BIN_FLAT and BIN_IVF_FLAT"
+                    "index type {other:?}; there are FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, BIN_FLAT, BIN_IVF_FLAT, \
+                     SPARSE_INVERTED_INDEX, INVERTED, BITMAP, STL_SORT and TRIE"
                 )));
             }
         };
@@ -240,7 +286,6 @@ impl From<IndexKind> for IndexParts {
     fn from(kind: IndexKind) -> Self {
         let parts = Self { type_name: kind.name().to_owned(), ..Self::default() };
         match kind {
-            IndexKind::Flat | IndexKind::BinFlat => parts,
             IndexKind::Hnsw { m, ef_construction } => {
                 Self { m: Some(m), ef_construction: Some(ef_construction), ..parts }
             }
@@ -252,6 +297,7 @@ impl From<IndexKind> for IndexParts {
             | IndexKind::IvfRabitq { nlist }
             | IndexKind::Scann { nlist }
             | IndexKind::BinIvfFlat { nlist } => Self { nlist: Some(nlist), ..parts },
+            _ => parts,
         }
     }
 }

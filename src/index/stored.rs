@@ -14,7 +14,7 @@ use crate::model::column::{number_bytes, unpair, widen};
 const BLOCK: usize = 64;
 
 /// The `k` rows of `rows` closest to `query`, closest first; of equal distances the lower row number. Rows without a vector are
-/// not found. `query` is in the form in which a row's value is read: [`Value::Vector`], [`Value::Bytes`] or [`Value::Sparse`].
+/// not found, nor sparse ones that have no index in common with the query. `query` is in the form in which a row's value is read: [`Value::Vector`], [`Value::Bytes`] or [`Value::Sparse`].
 ///
 /// Distances are the metric's, in full precision of what is kept. Panics when the query is of another kind or dimension than
 /// the column, or when a row is past its end.
@@ -35,8 +35,9 @@ pub fn search(
             for row in rows {
                 let range =
                     lists.value_offsets()[row as usize] as usize..lists.value_offsets()[row as usize + 1] as usize;
-                let distance = 0.0 - dot_sparse(query, pairs[range].iter().map(|&pair| unpair(pair)));
-                closest.push(Neighbor { row, distance });
+                if let Some(product) = dot_sparse(query, pairs[range].iter().map(|&pair| unpair(pair))) {
+                    closest.push(Neighbor { row, distance: 0.0 - product });
+                }
             }
         }
         (DataType::FixedSizeList(item, len), query) => {
@@ -159,7 +160,7 @@ mod tests {
         let pairs = column(DataType::SparseFloatVector, &pairs);
         let query = Value::Sparse(vec![(1, 5.0), (7, 2.0), (9, 9.0)]);
         let found = search(&pairs.slice(1, 3), Metric::Ip, &query, 9, 0..3);
-        assert_eq!(found.iter().map(|found| (found.row, found.distance)).collect::<Vec<_>>(), [(2, -6.0), (1, 0.0)]);
+        assert_eq!(found.iter().map(|found| (found.row, found.distance)).collect::<Vec<_>>(), [(2, -6.0)]);
         assert_eq!(search(&pairs, Metric::Ip, &query, 1, 0..4)[0], Neighbor { row: 0, distance: -9.0 });
     }
 }

@@ -46,3 +46,37 @@ test('text is searched by its words', async (t) => {
     (error) => error.kind === 'invalid_argument' && /analyzer is for varchar/.test(error.message),
   );
 });
+
+test('indexes of values and of sparse vectors change no answer', async (t) => {
+  const db = await open({ name: 'values', storage: 'memory' });
+  t.after(() => db.close());
+  const fields = (index, sparse) => ({
+    id: { type: 'int64', primaryKey: true },
+    price: { type: 'double', nullable: true, ...(index && { index: { type: 'STL_SORT' } }) },
+    kind: { type: 'varchar', ...(index && { index: { type: 'TRIE' } }) },
+    terms: { type: 'sparse_float_vector', index: { type: sparse } },
+  });
+  const plain = await db.createCollection('plain', { fields: fields(false, 'FLAT') });
+  const indexed = await db.createCollection('indexed', { fields: fields(true, 'SPARSE_WAND') });
+  const rows = Array.from({ length: 300 }, (_, id) => ({
+    id,
+    price: id % 7 === 0 ? null : (id * 37 % 100) / 4,
+    kind: `kind-${id % 5}`,
+    terms: { [id % 11]: 1 + (id % 3), [20 + (id % 13)]: 0.5 },
+  }));
+  for (const collection of [plain, indexed]) {
+    await collection.insert(rows.slice(0, 200));
+    await collection.flush();
+    await collection.insert(rows.slice(200));
+  }
+  for (const filter of ['price > 10', 'not (price > 10)', "kind like 'kind-1%' and price <= 3.5", 'price is null', "kind in ['kind-2', 'x']"]) {
+    assert.equal(await indexed.count({ filter }), await plain.count({ filter }), filter);
+  }
+  const request = { vector: { 3: 1, 25: 2 }, limit: 20 };
+  const found = await indexed.search(request);
+  assert.deepEqual(found.hits.map(({ key, score }) => [key, score]), (await plain.search(request)).hits.map(({ key, score }) => [key, score]));
+  assert.equal(found.segmentsByScan, 0);
+  assert.ok((await indexed.search({ ...request, dropRatioSearch: 0.5 })).hits.every((hit) => hit.score > 0));
+  const { terms, price } = (await indexed.schema()).fields;
+  assert.deepEqual([terms.index.type, price.index.type, price.metric], ['SPARSE_INVERTED_INDEX', 'STL_SORT', undefined]);
+});

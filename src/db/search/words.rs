@@ -50,6 +50,14 @@ impl Collection {
     /// Rows and terms are counted over all segments, whatever the filter, so that scores do not depend on where rows lie. Rows that
     /// were replaced or deleted count until a compaction has taken them out.
     pub(super) fn words(&self, field: &Field, query: &Value, request: &SearchRequest) -> Result<Option<Words>> {
+        if let Value::Sparse(pairs) = query {
+            let indexed = self.spec().indexes.get(&field.name).is_some_and(|index| index.kind.is_terms());
+            let ratio = request.drop_ratio.unwrap_or(0.0);
+            if !(0.0..1.0).contains(&ratio) {
+                return Err(Error::invalid(format!("dropRatioSearch {ratio}; expected at least 0 and less than 1")));
+            }
+            return Ok((indexed && !request.exact).then(|| Words { terms: weighted(pairs, ratio), bm25: None }));
+        }
         let (Value::String(text), Some(analyzer)) = (query, &field.analyzer) else { return Ok(None) };
         let options = request.bm25.unwrap_or_default();
         let (k1, b) = (options.k1.map_or(K1, f64::from), options.b.map_or(B, f64::from));
@@ -75,6 +83,15 @@ impl Collection {
         let bm25 = Bm25 { k1, b, average_length: total as f64 / (rows as f64).max(1.0) };
         Ok(Some(Words { terms, bm25: Some(bm25) }))
     }
+}
+
+/// The places of a sparse query, in their order, without that share of them whose numbers are the smallest.
+fn weighted(pairs: &[(u32, f32)], drop_ratio: f32) -> Vec<Weighted> {
+    let mut sizes: Vec<f32> = pairs.iter().map(|(_, weight)| weight.abs()).collect();
+    sizes.sort_unstable_by(f32::total_cmp);
+    let least = sizes.get((drop_ratio * sizes.len() as f32) as usize).copied().unwrap_or(0.0);
+    let kept = pairs.iter().filter(|(_, weight)| weight.abs() >= least);
+    kept.map(|&(place, weight)| Weighted { key: place.to_be_bytes().to_vec(), weight: f64::from(weight) }).collect()
 }
 
 #[cfg(native)]
@@ -254,5 +271,149 @@ mod tests {
                 assert!(error.message().contains(what), "{error}");
             }
         });
+    }
+
+    /// The index of sparse vectors finds what looking at all of them finds, and scalar indexes admit what looking at the rows admits:
+    /// in growing segments, in storage and merged.
+    #[test]
+    fn indexes_change_no_answer() {
+        const FIELDS: &str = r#""fields":[{"name":"id","type":"int64","primaryKey":true},
+            {"name":"s","type":"sparse_float_vector","nullable":true},
+            {"name":"n","type":"int16","nullable":true},{"name":"d","type":"double","nullable":true},
+            {"name":"f","type":"float"},{"name":"b","type":"bool","nullable":true},
+            {"name":"t","type":"varchar","nullable":true},{"name":"w","type":"timestamp"}]"#;
+        let indexed = format!(
+            r#"{{{FIELDS},"indexes":{{"s":{{"metric":"IP","kind":"SPARSE_WAND"}},"n":{{"kind":"INVERTED"}},"d":{{"kind":"STL_SORT"}},
+            "f":{{"kind":"STL_SORT"}},"b":{{"kind":"BITMAP"}},"t":{{"kind":"TRIE"}},"w":{{"kind":"INVERTED"}},"id":{{"kind":"STL_SORT"}}}}}}"#
+        );
+        let filters = [
+            "n == 3",
+            "n != 3",
+            "n < 3",
+            "n <= 3 and d > 0.5",
+            "not (n > 3)",
+            "n in [1, 4, 9]",
+            "n not in [1, 4]",
+            "n is null",
+            "n is not null or b",
+            "b",
+            "not b",
+            "b == false",
+            "d >= 1",
+            "d == 0",
+            "d < 0.25 or t == 'k1'",
+            "f > 0.1",
+            "f == 0.1",
+            "t like 'k1%'",
+            "t like '%1'",
+            "t =~ '^k[12]$'",
+            "t > 'k2'",
+            "t in ['k1', 'x', '']",
+            "t is null and n > 2",
+            "id > 100 and id <= 140",
+            "w < iso '1970-01-01T00:00:00.000040Z'",
+            "n == 2.5",
+            "n < 2.5",
+            "1 < n <= 5",
+            "n + 1 == 3 and b",
+        ];
+        let mut random = crate::base::Random::new(11);
+        let mut below = |bound: u64| random.below(bound);
+        let rows: Vec<Row> = (0..400i64)
+            .map(|id| {
+                let mut row =
+                    Row::from([("id".to_owned(), Value::Int(id)), ("w".to_owned(), Value::Int(below(80) as i64))]);
+                row.insert("f".to_owned(), Value::Double(below(5) as f64 / 10.0));
+                let mut put = |name: &str, value: Value| {
+                    if below(6) > 0 {
+                        row.insert(name.to_owned(), value);
+                    }
+                };
+                put("n", Value::Int(id * 7 % 11));
+                put("d", Value::Double((id % 9) as f64 / 4.0 - 0.5));
+                put("b", Value::Bool(id % 3 == 0));
+                put("t", Value::String(format!("k{}", id % 13)));
+                let pairs: std::collections::BTreeMap<u32, f32> =
+                    (0..6).map(|_| (below(40) as u32, below(2_000) as f32 / 777.0 - 0.7)).collect();
+                if below(8) > 0 {
+                    row.insert("s".to_owned(), Value::Sparse(pairs.into_iter().collect()));
+                }
+                row
+            })
+            .collect();
+        block_on(async {
+            let disk = MemoryDisk::new();
+            let db = open(&disk).await;
+            let plain = serde_json::from_str(&format!(
+                "{{{FIELDS},\"indexes\":{{\"s\":{{\"metric\":\"IP\",\"kind\":\"FLAT\"}}}}}}"
+            ));
+            for (name, spec) in [("plain", plain.unwrap()), ("indexed", serde_json::from_str(&indexed).unwrap())] {
+                let collection = db.create_collection(name, spec).await.unwrap();
+                for (at, part) in rows.chunks(90).enumerate() {
+                    collection
+                        .upsert(Batch::from_rows(&collection.spec().schema, part.to_vec()).unwrap())
+                        .await
+                        .unwrap();
+                    if at % 2 == 1 {
+                        db.flush(name).await.unwrap();
+                    }
+                }
+                collection.delete(Target::Filter("id % 17 == 3".to_owned())).await.unwrap();
+            }
+            let mut db = db;
+            for state in ["written", "opened", "merged", "opened again"] {
+                match state {
+                    "opened" | "opened again" => {
+                        db.close().await.unwrap();
+                        db = open(&disk).await;
+                    }
+                    "merged" => db.compact_all().await.unwrap(),
+                    _ => {}
+                }
+                let (plain, indexed) = (db.collection("plain").unwrap(), db.collection("indexed").unwrap());
+                for filter in filters {
+                    assert_eq!(matching(&indexed, filter).await, matching(&plain, filter).await, "{filter}, {state}");
+                }
+                for query in 0..20u32 {
+                    let pairs = vec![(query, 1.5), (query + 3, -0.5), (query + 7, 2.25), (query + 19, 0.125)];
+                    let filter = (query % 3 == 0).then(|| "n > 4".to_owned());
+                    let request =
+                        SearchRequest { vector: Value::Sparse(pairs), limit: 7, filter, ..Default::default() };
+                    let found = search(&indexed, request.clone()).await;
+                    assert_eq!(found, search(&plain, request.clone()).await, "{state}");
+                    assert_eq!(found, search(&indexed, SearchRequest { exact: true, ..request.clone() }).await);
+                    let dropped = SearchRequest { drop_ratio: Some(0.5), ..request.clone() };
+                    let fewer = Value::Sparse(vec![(query, 1.5), (query + 7, 2.25)]);
+                    assert_eq!(
+                        search(&indexed, dropped).await,
+                        search(&plain, SearchRequest { vector: fewer, ..request }).await
+                    );
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn indexes_that_cannot_be_are_refused() {
+        let spec = |field: &str, kind: &str| {
+            let json = format!(
+                r#"{{"fields":[{{"name":"id","type":"int64","primaryKey":true}},{{"name":"j","type":"json"}},
+                {{"name":"t","type":"varchar","analyzer":"cjk"}},{{"name":"s","type":"sparse_float_vector"}}],
+                "indexes":{{"{field}":{{"metric":"IP","kind":"{kind}"}}}}}}"#
+            );
+            serde_json::from_str::<crate::engine::CollectionSpec>(&json).unwrap().completed()
+        };
+        for (field, kind, what) in [
+            ("j", "INVERTED", "json can have none"),
+            ("t", "INVERTED", "full-text index"),
+            ("s", "INVERTED", "FLAT, SPARSE_INVERTED_INDEX"),
+            ("id", "TRIE", "INVERTED, BITMAP, STL_SORT"),
+            ("id", "FLAT", "INVERTED"),
+            ("x", "INVERTED", "name of a field"),
+        ] {
+            let error = spec(field, kind).unwrap_err();
+            assert!(error.message().contains(what), "{error}");
+        }
+        assert!(spec("s", "SPARSE_INVERTED_INDEX").is_ok() && spec("id", "BITMAP").is_ok());
     }
 }

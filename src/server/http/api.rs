@@ -245,6 +245,7 @@ struct SearchBody {
     #[serde(default)]
     exact: bool,
     bm25: Option<Bm25Options>,
+    drop_ratio_search: Option<f32>,
     at: Option<At>,
 }
 
@@ -284,6 +285,7 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         params: SearchParams { ef: None, nprobe: body.nprobe, reorder_k: body.reorder_k },
         exact: body.exact,
         bm25: body.bm25,
+        drop_ratio: body.drop_ratio_search,
     };
     let reader = reader(&app, &name, body.at)?;
     let response = compute(&app, async move {

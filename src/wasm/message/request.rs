@@ -214,6 +214,8 @@ pub(in super::super) struct SearchMessage {
     #[serde(default)]
     bm25: Option<Bm25Options>,
     #[serde(default)]
+    drop_ratio_search: Option<f32>,
+    #[serde(default)]
     pub(in super::super) bigint: bool,
 }
 
@@ -255,6 +257,7 @@ impl SearchMessage {
             params: SearchParams { ef: None, nprobe: self.nprobe, reorder_k: self.reorder_k },
             exact: self.exact,
             bm25: self.bm25,
+            drop_ratio: self.drop_ratio_search,
         })
     }
 }

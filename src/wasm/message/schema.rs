@@ -143,10 +143,8 @@ impl FieldMessage {
         };
         let data_type = data_type.into_type().map_err(Error::invalid)?;
         let is_vector = data_type.is_vector();
-        for (option, given) in [("metric", self.metric.is_some()), ("index", self.index.is_some())] {
-            if given && !is_vector {
-                return Err(Error::invalid(format!("{option} is for vectors, not for {}", data_type.name())));
-            }
+        if self.metric.is_some() && !is_vector {
+            return Err(Error::invalid(format!("metric is for vectors, not for {}", data_type.name())));
         }
         let default = match self.default {
             Some(DefaultMessage::In(item)) => {
@@ -189,7 +187,7 @@ impl From<&CollectionSpec> for SchemaMessage {
                 analyzer: field.analyzer.as_ref().map(|analyzer| analyzer.json().clone()),
                 nullable: field.nullable,
                 default: field.default.clone().map(DefaultMessage::Out),
-                metric: index.map(|index| index.metric),
+                metric: index.map(|index| index.metric).filter(|_| field.data_type.is_vector()),
                 index: index.map(|index| index.kind.into()),
             }
         };
