@@ -132,6 +132,91 @@ export interface SearchOptions<S extends Schema, F extends readonly string[] | u
   exact?: boolean;
   /** With an index of sparse vectors: the share of the query's numbers, the smallest, that is left out. Default 0. */
   dropRatioSearch?: number;
+  /**
+   * What changes scores before the best are taken, of ten times as many rows as are wanted and of 100 at least. Scores are numbers from 0 to
+   * 1 then, the larger the closer. Not with several queries, nor groups.
+   */
+  rankers?: readonly Ranker<S>[];
+}
+
+/** What changes the scores of hits. */
+export type Ranker<S extends Schema = AnySchema> = DecayRanker<S> | BoostRanker;
+
+/** Scores are multiplied by a number from 0 to 1 that falls with the distance of a value from an origin. */
+export interface DecayRanker<S extends Schema = AnySchema> {
+  /** By which curve: a bell, steep at first, or straight down to 0. */
+  function: 'gauss' | 'exp' | 'linear';
+  /** A numeric or timestamp field, or a key of the dynamic field; rows without a number there get 0. */
+  field: ScalarName<S>;
+  /** Where the number is 1. A `Date` for timestamps, which are microseconds since 1970. */
+  origin: number | Date;
+  /** So far behind `offset` the number is `decay`. */
+  scale: number;
+  /** Up to this distance the number stays 1. Default 0. */
+  offset?: number;
+  /** Between 0 and 1. Default 0.5. */
+  decay?: number;
+}
+
+/** Scores of rows for which a filter is true are multiplied by `boost`, at least 0. */
+export interface BoostRanker {
+  boost: number;
+  filter: string;
+  filterParams?: FilterParams;
+}
+
+/** How the hits of several searches become one ranking. */
+export type Rerank =
+  | {
+      /** Reciprocal rank fusion: the row at place `r` of a search, from 1, gets `1 / (k + r)` from it. Default `k` 60. */
+      type: 'rrf';
+      k?: number;
+    }
+  | {
+      /** A row gets its score times the weight of the search from it. */
+      type: 'weighted';
+      /** Of each search, in their order. */
+      weights: readonly number[];
+      /** Whether scores are made numbers from 0 to 1 first, the larger the closer, so that metrics can be added up. Default true. */
+      normalize?: boolean;
+    };
+
+/** Several searches, whose hits are ranked together. */
+export interface HybridRequest<S extends Schema, F extends readonly string[] | undefined> extends TimeOptions {
+  /** Each with its own field, filter and limit: as many hits as it gives are ranked. */
+  searches: readonly Omit<SearchRequest<S, undefined>, 'outputFields' | 'at' | 'rankers'>[];
+  /** Default `{ type: 'rrf', k: 60 }`. */
+  rerank?: Rerank;
+  /** What changes the scores then. */
+  rankers?: readonly Ranker<S>[];
+  /** How many hits. Default 10. */
+  limit?: number;
+  /** After leaving out this many. */
+  offset?: number;
+  /** As of a search. */
+  outputFields?: F & (readonly OutputField<S>[] | undefined);
+}
+
+/** A step of a read, and the steps that it stands on. */
+export interface Plan {
+  /** What is done. */
+  step: string;
+  /** With what. */
+  detail: string;
+  /** How many rows it gives, estimated. */
+  rows: number;
+  /** What it costs, estimated, with the steps below: comparisons of a vector, or of the values of a row. */
+  cost: number;
+  /** What it came to, in a profile. */
+  actual?: { rows: number; ms: number };
+  /** What it stands on. */
+  steps: Plan[];
+}
+
+/** Whether a read is only planned, or done and measured. */
+export interface ExplainOptions {
+  /** Do it, and tell counts and times. */
+  profile?: boolean;
 }
 
 /** A search for the nearest rows. */
@@ -424,6 +509,34 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     return 'vectors' in request || 'ids' in request ? { results: results ?? [], ...counts } : { hits, ...counts };
   }
 
+  /** The hits of several searches, of several vector fields or by several filters, ranked together. */
+  async hybridSearch<const F extends readonly string[] | undefined = undefined>(
+    request: HybridRequest<S, F>,
+  ): Promise<SearchResponse<Key<S, B>, OutputRow<S, B, F>>> {
+    const { at, searches, ...rest } = request;
+    if (!Array.isArray(searches)) throw new EddyError('invalid_argument', `searches: a list expected, got ${describe(searches)}`);
+    const body = encode({ ...toRankers(rest), searches: searches.map(toQueries), bigint: this.#bigint });
+    const response = decodeSearch(await this.#read('hybridSearch', body, at), this.#bigint);
+    return response as unknown as SearchResponse<Key<S, B>, OutputRow<S, B, F>>;
+  }
+
+  /** How a search is done: which segments are read by their index, scanned or left out, and what that costs. */
+  explainSearch(request: SearchRequest<S, undefined> | SearchBatchRequest<S, undefined>, options: ExplainOptions = {}): Promise<Plan> {
+    const { at, ...rest } = request;
+    return this.#explain(toQueries(rest), false, at, options);
+  }
+
+  /** The same of a query. */
+  explainQuery(request: QueryRequest<S, undefined>, options: ExplainOptions = {}): Promise<Plan> {
+    const { at, ...rest } = request;
+    return this.#explain(rest, true, at, options);
+  }
+
+  async #explain(request: object, query: boolean, at: bigint | Date | undefined, { profile = false }: ExplainOptions): Promise<Plan> {
+    const body = encode({ request: encode(request), query, profile });
+    return decode(await this.#read('explain', body, at)) as Plan;
+  }
+
   /**
    * All rows from the nearest on, in lists of at most `batchSize` hits, of the collection as it is when the first is asked for: none comes
    * twice, and none is missed. They come in order as far as the index finds them in order; with `exact` always. `limit` is how many there
@@ -487,7 +600,7 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     return decode(required(await this.#client.request('snapshot', this.#target, body))) as string;
   }
 
-  async #read(op: 'get' | 'query' | 'count' | 'search' | 'searchIterator' | 'queryIterator', body: Bytes, at: bigint | Date | undefined): Promise<Bytes> {
+  async #read(op: 'get' | 'query' | 'count' | 'search' | 'hybridSearch' | 'explain' | 'searchIterator' | 'queryIterator', body: Bytes, at: bigint | Date | undefined): Promise<Bytes> {
     if (at === undefined) return required(await this.#client.request(op, this.#target, body));
     const target = await this.#hold(at);
     try {
@@ -565,6 +678,12 @@ export class Snapshot<S extends Schema = AnySchema, B extends boolean = false> {
   /** As of the collection, at that moment. */
   readonly search: Collection<S, B>['search'];
   /** As of the collection, at that moment. */
+  readonly hybridSearch: Collection<S, B>['hybridSearch'];
+  /** As of the collection, at that moment. */
+  readonly explainSearch: Collection<S, B>['explainSearch'];
+  /** As of the collection, at that moment. */
+  readonly explainQuery: Collection<S, B>['explainQuery'];
+  /** As of the collection, at that moment. */
   readonly searchIterator: Collection<S, B>['searchIterator'];
   /** As of the collection, at that moment. */
   readonly queryIterator: Collection<S, B>['queryIterator'];
@@ -577,6 +696,9 @@ export class Snapshot<S extends Schema = AnySchema, B extends boolean = false> {
     this.query = then.query.bind(then) as Collection<S, B>['query'];
     this.count = then.count.bind(then);
     this.search = then.search.bind(then) as Collection<S, B>['search'];
+    this.hybridSearch = then.hybridSearch.bind(then) as Collection<S, B>['hybridSearch'];
+    this.explainSearch = then.explainSearch.bind(then);
+    this.explainQuery = then.explainQuery.bind(then);
     this.searchIterator = then.searchIterator.bind(then) as Collection<S, B>['searchIterator'];
     this.queryIterator = then.queryIterator.bind(then) as Collection<S, B>['queryIterator'];
     this.#release = release;
@@ -611,9 +733,18 @@ function toOperation(operation: unknown): unknown {
   };
 }
 
+/** A request whose rankers have numbers for dates. */
+function toRankers<R extends object>(request: R): R {
+  const { rankers } = request as { rankers?: unknown };
+  if (!Array.isArray(rankers)) return request;
+  const toRanker = (ranker: { origin?: unknown }) => (ranker?.origin instanceof Date ? { ...ranker, origin: ranker.origin.getTime() * 1000 } : ranker);
+  return { ...request, rankers: rankers.map(toRanker) };
+}
+
 /** A search with its queries as they are encoded. */
 function toQueries(request: object): object {
-  const { text, vector, vectors, ids, ...rest } = request as { text?: unknown; vector?: unknown; vectors?: unknown; ids?: unknown };
+  const { text, vector, vectors, ids, ...others } = request as { text?: unknown; vector?: unknown; vectors?: unknown; ids?: unknown };
+  const rest = toRankers(others);
   if (text !== undefined && vector === undefined && vectors === undefined && ids === undefined) return { ...rest, vector: toText(text) };
   if (text !== undefined) throw new EddyError('invalid_argument', 'a search takes one of text, vector, vectors and ids');
   if (vectors === undefined && ids === undefined) return { ...rest, vector: toQuery(vector) };

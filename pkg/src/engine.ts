@@ -235,7 +235,12 @@ export class Engine {
       case 'get':
       case 'query':
       case 'search':
+      case 'hybridSearch':
         return this.#collection(target!)[op](body!);
+      case 'explain': {
+        const { request, query, profile } = decode(body!) as { request: Uint8Array; query: boolean; profile: boolean };
+        return this.#collection(target!).explain(request, query, profile);
+      }
       case 'count': {
         const { filter, partitions = [] } = decode(body!) as { filter?: unknown; partitions?: unknown };
         if (!Array.isArray(partitions)) {

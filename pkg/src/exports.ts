@@ -1,8 +1,8 @@
 export type {
-  ChangeEvent, Collection, Conditions, DeleteTarget, EvaluateRequest, Evaluation, EvaluationPoint, FilterOptions, FilterParam, FilterParams, Hit,
-  IteratorOptions, Operation, OutputOptions, QueryIteratorRequest, QueryRequest, SearchBatchRequest, SearchBatchResponse, SearchCounts,
-  SearchIteratorRequest, SearchOptions, SearchRequest, SearchResponse, Snapshot, TextSearchRequest, TimeOptions, TuneRequest, Tuning, WriteOptions,
-  WriteResponse,
+  BoostRanker, ChangeEvent, Collection, Conditions, DecayRanker, DeleteTarget, EvaluateRequest, Evaluation, EvaluationPoint, ExplainOptions,
+  FilterOptions, FilterParam, FilterParams, Hit, HybridRequest, IteratorOptions, Operation, OutputOptions, Plan, QueryIteratorRequest, QueryRequest,
+  Ranker, Rerank, SearchBatchRequest, SearchBatchResponse, SearchCounts, SearchIteratorRequest, SearchOptions, SearchRequest, SearchResponse,
+  Snapshot, TextSearchRequest, TimeOptions, TuneRequest, Tuning, WriteOptions, WriteResponse,
 } from './collection.js';
 export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, GraphStats, MemoryUse, OpenOptions, ProgressEvent } from './database.js';
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';

@@ -16,8 +16,8 @@ export interface WasmCollection {
   setTtl(seconds: number | undefined): Promise<void>;
   options(): Uint8Array<ArrayBuffer>;
   setOptions(options: Uint8Array): Promise<void>;
-  evaluate(request: Uint8Array): Promise<Uint8Array>;
-  tune(request: Uint8Array, recall: number, store: boolean): Promise<Uint8Array>;
+  evaluate(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  tune(request: Uint8Array, recall: number, store: boolean): Promise<Uint8Array<ArrayBuffer>>;
   partitions(): string[];
   createPartition(partition: string): Promise<void>;
   dropPartition(partition: string): Promise<void>;
@@ -29,6 +29,8 @@ export interface WasmCollection {
   query(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   count(request: Uint8Array): Promise<number>;
   search(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  hybridSearch(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  explain(request: Uint8Array, query: boolean, profile: boolean): Promise<Uint8Array<ArrayBuffer>>;
   searchIterator(request: Uint8Array): Promise<WasmIterator>;
   queryIterator(request: Uint8Array): WasmIterator;
   flush(): Promise<void>;

@@ -12,13 +12,14 @@ use super::maintenance::Writing;
 use super::merge::Merging;
 use super::specs::Specs;
 use super::{
-    CollectionStats, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates, Target, WriteOptions,
-    WriteResponse,
+    CollectionStats, HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates, Target,
+    WriteOptions, WriteResponse,
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
 use crate::engine::{ChangeSet, CollectionSpec, CollectionState, SyncPosition, View, Watch, name};
 use crate::index::GraphStats;
 use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Row};
+use crate::query::Plan;
 
 /// A collection of an open store. Cheap to clone.
 #[derive(Clone)]
@@ -238,6 +239,22 @@ impl Collection {
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
         self.count_call();
         self.read_nearest(request, &self.view(View::NOW)).await
+    }
+
+    /// The hits of several searches, ranked together.
+    pub async fn hybrid_search(&self, request: &HybridRequest) -> Result<SearchResponse> {
+        self.count_call();
+        self.read_hybrid(request, &self.view(View::NOW)).await
+    }
+
+    /// How a search is done: as it would be, or, with `profile`, as it was, with counts and times.
+    pub async fn explain_search(&self, request: &SearchRequest, profile: bool) -> Result<Plan> {
+        self.plan_search(request, &self.view(View::NOW), profile).await
+    }
+
+    /// The same of a query.
+    pub async fn explain_query(&self, request: &QueryRequest, profile: bool) -> Result<Plan> {
+        self.plan_query(request, &self.view(View::NOW), profile).await
     }
 
     /// What it holds.

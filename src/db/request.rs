@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::Written;
-use crate::base::{Error, Lsn, Result, Timestamp, Version};
+use crate::base::{Error, Lsn, Result, SegmentId, Timestamp, Version};
 use crate::engine::RequestId;
 use crate::index::{GraphStats, SearchParams};
 use crate::model::{Batch, Key, Row, Value};
-use crate::query::Parameters;
+use crate::query::{Parameters, Ranker, Rerank};
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -210,6 +210,9 @@ pub struct SearchRequest {
     pub bm25: Option<Bm25Options>,
     /// For a search of sparse vectors by their index: the share of the query's numbers, the smallest, that is left out. None with `None`.
     pub drop_ratio: Option<f32>,
+    /// What changes scores before the best are taken; scores are numbers from 0 to 1 then, the larger the closer, as
+    /// [`Rerank::Weighted`] tells. Of ten times as many rows as are wanted, and of 100 at least. Not with several queries, nor groups.
+    pub rankers: Vec<Ranker>,
 }
 
 /// The parameters of BM25.
@@ -233,6 +236,24 @@ pub struct Hit {
     pub row: Row,
 }
 
+/// Several searches, whose hits are ranked together.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HybridRequest {
+    /// Each with its own field, vector, filter, partitions, bounds and limit: as many hits as it gives are ranked. Their output fields
+    /// do not count.
+    pub searches: Vec<SearchRequest>,
+    /// How.
+    pub rerank: Rerank,
+    /// What changes the scores then.
+    pub rankers: Vec<Ranker>,
+    /// How many hits, 1 to 16,384.
+    pub limit: usize,
+    /// After leaving out this many.
+    pub offset: usize,
+    /// As in [`QueryRequest`].
+    pub output_fields: Option<Vec<String>>,
+}
+
 impl SearchRequest {
     /// Whether it has as many answers as queries.
     pub fn is_batch(&self) -> bool {
@@ -240,9 +261,22 @@ impl SearchRequest {
     }
 }
 
+/// What a search of a segment came to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct SegmentProfile {
+    pub(super) segment: SegmentId,
+    /// Rows that the filter admits.
+    pub(super) admitted: usize,
+    pub(super) filter_ms: f64,
+    pub(super) search_ms: f64,
+    pub(super) by_index: bool,
+}
+
 /// The hits, best first, and how they were found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SearchResponse {
+    /// What each segment took, when that is asked for.
+    pub(crate) profile: Option<Vec<SegmentProfile>>,
     /// Best first; of a request with one query.
     pub hits: Vec<Hit>,
     /// The same for each of several queries, in their order.
@@ -256,6 +290,16 @@ pub struct SearchResponse {
 }
 
 impl SearchResponse {
+    /// Notes what a segment took, when that is asked for.
+    pub(super) fn profiled(&mut self, segment: SegmentId, note: impl FnOnce(&mut SegmentProfile)) {
+        let Some(profiles) = &mut self.profile else { return };
+        let at = profiles.iter().position(|profile| profile.segment == segment).unwrap_or_else(|| {
+            profiles.push(SegmentProfile { segment, ..SegmentProfile::default() });
+            profiles.len() - 1
+        });
+        note(&mut profiles[at]);
+    }
+
     /// Adds how other hits were found.
     pub(super) fn count(&mut self, other: &Self) {
         self.rows_scanned += other.rows_scanned;

@@ -1,7 +1,8 @@
-use super::{Collection, QueryRequest, SearchRequest, SearchResponse};
+use super::{Collection, HybridRequest, QueryRequest, SearchRequest, SearchResponse};
 use crate::base::{Lsn, Result, Timestamp};
 use crate::engine::View;
 use crate::model::{Key, Row};
+use crate::query::Plan;
 
 /// A collection as it was at one moment, whatever is written, flushed and merged meanwhile. What it sees is kept until it is dropped;
 /// it does not outlive the store's being open.
@@ -100,5 +101,20 @@ impl Snapshot {
     /// As [`Collection::search`].
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
         self.collection.read_nearest(request, &self.collection.view(self.view)).await
+    }
+
+    /// As [`Collection::hybrid_search`].
+    pub async fn hybrid_search(&self, request: &HybridRequest) -> Result<SearchResponse> {
+        self.collection.read_hybrid(request, &self.collection.view(self.view)).await
+    }
+
+    /// As [`Collection::explain_search`].
+    pub async fn explain_search(&self, request: &SearchRequest, profile: bool) -> Result<Plan> {
+        self.collection.plan_search(request, &self.collection.view(self.view), profile).await
+    }
+
+    /// As [`Collection::explain_query`].
+    pub async fn explain_query(&self, request: &QueryRequest, profile: bool) -> Result<Plan> {
+        self.collection.plan_query(request, &self.collection.view(self.view), profile).await
     }
 }

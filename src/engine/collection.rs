@@ -54,6 +54,11 @@ impl Slot {
         Self { live, segment: Arc::new(segment), deaths: Vec::new(), keys: KeyTable::growing() }
     }
 
+    /// The living row of a key.
+    pub(super) fn living(&self, key: &Key) -> Option<u32> {
+        self.keys.find(&self.segment, &self.live, key, hash_key(key))
+    }
+
     /// Notes that a row lives from now on.
     fn revive(&mut self, row: u32) {
         self.live.insert(row as usize);

@@ -1,5 +1,8 @@
+use hashbrown::HashSet;
+
 use super::Slot;
 use crate::base::{Lsn, RowMask, Timestamp};
+use crate::model::Key;
 
 /// Which of the changes to a collection a reader sees: those up to a position in the local log, and of these those up to a
 /// hybrid time.
@@ -66,6 +69,21 @@ impl Slot {
             unborn.into_iter().for_each(|row| visible.remove(row));
         }
         visible
+    }
+
+    /// Those of them that have one of these keys. Cost: a look-up a key, not a pass over the rows.
+    pub fn visible_of(&self, keys: &[Key], view: &View) -> RowMask {
+        let mut rows = RowMask::none(self.segment.len());
+        for row in keys.iter().filter_map(|key| self.living(key)) {
+            rows.insert(row as usize);
+        }
+        if !view.is_latest() && !self.deaths.is_empty() {
+            let keys: HashSet<&Key> = keys.iter().collect();
+            let dead = self.deaths.iter().filter(|death| keys.contains(&self.segment.key(death.row as usize)));
+            dead.for_each(|death| rows.insert(death.row as usize));
+        }
+        rows.intersect(&self.visible(view));
+        rows
     }
 
     /// Whether the write of `row` is seen.

@@ -5,9 +5,9 @@ use arrow_array::RecordBatch;
 
 use super::expression::{Places, Predicate};
 use super::indexed::{Answers, Indexes};
-use super::{evaluate, parser, partition, prune};
+use super::{evaluate, explain, parser, partition, prune};
 use crate::base::{Result, RowMask};
-use crate::model::{PartitionSet, Schema, Value};
+use crate::model::{Key, PartitionSet, Schema, Value};
 use crate::segment::Known;
 
 /// The values of template parameters, by name.
@@ -22,6 +22,8 @@ pub struct Filter {
     pub(super) places: Places,
     /// See [`Filter::partitions`].
     pub(super) partitions: Option<PartitionSet>,
+    /// See [`Filter::keys`].
+    pub(super) keys: Option<Vec<Key>>,
 }
 
 impl Filter {
@@ -43,7 +45,8 @@ impl Filter {
         let places = predicate.settle();
         let key = schema.partition_key();
         let partitions = key.and_then(|(key, count)| partition::partitions_of(&predicate, &key.name, count));
-        Ok(Self { predicate, places, partitions })
+        let keys = partition::keys_of(&predicate, &schema.primary_key().name);
+        Ok(Self { predicate, places, partitions, keys })
     }
 
     /// The names that stand between braces in `text`: what [`Filter::parse_with`] needs values for.
@@ -80,6 +83,16 @@ impl Filter {
     /// unknown for each; of a column of which nothing is known, anything is thought.
     pub fn may_admit(&self, known: Known<'_>) -> bool {
         prune::may_admit(&self.predicate, known)
+    }
+
+    /// The keys of all rows for which it may be true, when it says so, as `id in [1, 2] and …` does: other rows need not be looked at.
+    pub fn keys(&self) -> Option<&[Key]> {
+        self.keys.as_deref()
+    }
+
+    /// About which share of rows it admits, by rules of thumb alone.
+    pub fn selectivity(&self) -> f64 {
+        explain::selectivity(&self.predicate)
     }
 
     /// The columns that it reads, [`META_COLUMN`](crate::model::META_COLUMN) for keys of the dynamic field. Parts that turned

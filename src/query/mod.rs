@@ -14,6 +14,7 @@ mod aggregate;
 mod arithmetic;
 mod check;
 mod evaluate;
+mod explain;
 mod expression;
 mod fault;
 mod filter;
@@ -25,6 +26,7 @@ mod parser;
 mod partition;
 mod plan;
 mod prune;
+mod rank;
 mod regex;
 mod set;
 mod ternary;
@@ -33,9 +35,11 @@ mod tests;
 mod token;
 
 pub use aggregate::{Accumulator, Aggregate, Function, Order, compare, group_key};
+pub use explain::{Actual, Plan};
 pub use filter::{Filter, Parameters};
 pub use indexed::{Answers, Indexes};
 pub use plan::{Access, SegmentSearch};
+pub use rank::{Curve, Decay, DecayFunction, Ranker, Rerank};
 
 /// Longest expression: room for a list of 100,000 keys.
 const TEXT_BYTES_MAX: usize = 2 << 20;

@@ -5,6 +5,7 @@ use serde_json::Value as Json;
 use super::Filter;
 use super::expression::{Column, Comparison, Kind, Literal, Operand, Predicate};
 use super::set::Set;
+use crate::base::sort_by;
 use crate::model::{DEFAULT_PARTITION, DataType, Key, PARTITION_COLUMN, PartitionSet, Schema, partition_of_key};
 
 impl Filter {
@@ -24,6 +25,7 @@ impl Filter {
             terms.push(Predicate::In { operand: column(), set: Set::new(named) });
         }
         let chosen = Predicate::joined(true, terms);
+        let keys = filter.as_ref().and_then(|filter| filter.keys.clone());
         let mut predicate = match filter {
             Some(filter) => Predicate::joined(false, [chosen, filter.predicate]),
             None => chosen,
@@ -31,7 +33,7 @@ impl Filter {
         let places = predicate.settle();
         let mut set = PartitionSet::default();
         partitions.iter().for_each(|name| set.insert_name(name));
-        Self { predicate, places, partitions: Some(set) }
+        Self { predicate, places, partitions: Some(set), keys }
     }
 
     /// The rows with these keys, which are of the schema's type.
@@ -45,12 +47,42 @@ impl Filter {
         });
         let mut predicate = Predicate::In { operand: Operand::Column(column), set: Set::new(values) };
         let places = predicate.settle();
-        Self { predicate, places, partitions: None }
+        Self { predicate, places, partitions: None, keys: Some(keys.to_vec()) }
     }
 
     /// Where every row is for which the filter may be true, when it says so: other segments need not be looked at.
     pub fn partitions(&self) -> Option<&PartitionSet> {
         self.partitions.as_ref()
+    }
+}
+
+/// The keys of all rows for which `predicate` can be true, where `key` is the primary key; `None` when those may be any.
+pub(super) fn keys_of(predicate: &Predicate, key: &str) -> Option<Vec<Key>> {
+    let is_key = |operand: &Operand| matches!(operand, Operand::Column(column) if column.name == key);
+    match predicate {
+        Predicate::Constant(false) => Some(Vec::new()),
+        Predicate::Compare { comparison: Comparison::Eq, left, right: Operand::Literal(literal) } if is_key(left) => {
+            match literal {
+                Literal::Int(value) => Some(vec![Key::Int(*value)]),
+                Literal::Text(text) => Some(vec![Key::from(text.as_str())]),
+                _ => None,
+            }
+        }
+        Predicate::In { operand, set } if is_key(operand) => {
+            let ints = set.ints().iter().map(|&value| Key::Int(value));
+            Some(ints.chain(set.texts().iter().map(|text| Key::from(text.as_str()))).collect())
+        }
+        Predicate::And(terms) => terms.iter().filter_map(|term| keys_of(term, key)).min_by_key(Vec::len),
+        Predicate::Or(terms) => {
+            let mut keys = Vec::new();
+            for term in terms {
+                keys.extend(keys_of(term, key)?);
+            }
+            sort_by(&mut keys, Ord::cmp);
+            keys.dedup();
+            Some(keys)
+        }
+        _ => None,
     }
 }
 

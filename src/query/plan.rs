@@ -62,9 +62,16 @@ impl SegmentSearch {
             // Then so few are compared by their vectors at once, and an index sees to the rest.
             return if self.admitted <= self.ef.max(self.k) { Access::Scan } else { Access::Graph };
         }
+        if self.cost(Access::Scan) <= self.cost(Access::Graph) { Access::Scan } else { Access::Graph }
+    }
+
+    /// What a way costs, in comparisons.
+    pub fn cost(&self, access: Access) -> f64 {
         let (rows, admitted, kept) = (self.rows as f64, self.admitted as f64, self.ef.max(self.k) as f64);
-        let walked = COMPARISONS_PER_CANDIDATE * kept * (rows / admitted).sqrt();
-        if admitted <= walked { Access::Scan } else { Access::Graph }
+        match access {
+            Access::Scan => admitted,
+            Access::Graph => COMPARISONS_PER_CANDIDATE * kept * (rows / admitted.max(1.0)).sqrt(),
+        }
     }
 }
 

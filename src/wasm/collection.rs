@@ -6,8 +6,8 @@ use wasm_bindgen::prelude::*;
 use super::error::{OrThrow, Thrown};
 use super::iterator::{RowIterator, Source};
 use super::message::{
-    self, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage, SearchResponseMessage,
-    StatsMessage, WriteMessage, WriteRequestMessage,
+    self, FieldMessage, GetMessage, HybridMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage,
+    SearchResponseMessage, StatsMessage, WriteMessage, WriteRequestMessage,
 };
 use crate::base::{Error, ErrorKind, Lsn, Timestamp};
 use crate::db::{Db, Snapshot, TuneRequest, WriteRequest};
@@ -198,6 +198,37 @@ impl Collection {
         SearchResponseMessage::new(&self.collection.spec().schema, &response, ms, bigint)
             .and_then(|response| response.encode())
             .or_throw()
+    }
+
+    /// The hits of several searches, ranked together.
+    #[wasm_bindgen(js_name = hybridSearch)]
+    pub async fn hybrid_search(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
+        let request = message::decode::<HybridMessage>("the request", &request).or_throw()?;
+        let bigint = request.bigint;
+        let request = request.into_request(&self.collection.spec().schema).or_throw()?;
+        let started = performance_now();
+        let response = match self.snapshot_read()? {
+            Some(snapshot) => snapshot.hybrid_search(&request).await,
+            None => self.collection.hybrid_search(&request).await,
+        };
+        let response = response.or_throw()?;
+        let ms = performance_now() - started;
+        SearchResponseMessage::new(&self.collection.spec().schema, &response, ms, bigint)
+            .and_then(|response| response.encode())
+            .or_throw()
+    }
+
+    /// How a search is done, or was with `profile`; of a query with `query`.
+    pub async fn explain(&self, request: Vec<u8>, query: bool, profile: bool) -> Thrown<Vec<u8>> {
+        let held = self.held()?;
+        let plan = if query {
+            let request = message::decode::<QueryMessage>("the request", &request).or_throw()?;
+            held.explain_query(&request.into_request().or_throw()?, profile).await
+        } else {
+            let request = message::decode::<SearchMessage>("the request", &request).or_throw()?;
+            held.explain_search(&request.into_request(&self.collection.spec().schema).or_throw()?, profile).await
+        };
+        Ok(message::encode(&plan.or_throw()?))
     }
 
     /// Begins to go through the rows from the nearest on.

@@ -108,3 +108,56 @@ test('rows in order, and what groups come to', async (t) => {
   assert.deepEqual(await books.query({ filter: 'id < 10', outputFields: ['count(*)', 'sum(id)', 'min(shelf)'] }), [{ 'count(*)': 10, 'sum(id)': 45, 'min(shelf)': 'S0' }]);
   await assert.rejects(books.query({ groupBy: ['color'], outputFields: ['price'] }), /beside groups/);
 });
+
+test('several searches are ranked together', async (t) => {
+  const { books, rows, next } = await filled(t);
+  const [one, two] = [direction(next, dim), direction(next, dim)];
+  const searches = [{ vector: one, limit: 30, exact: true, filter: "color == 'red'" }, { vector: two, limit: 20, exact: true }];
+  const lists = [ranked(rows.filter((row) => row.color === 'red'), one).slice(0, 30), ranked(rows, two).slice(0, 20)];
+  const fused = (part) => {
+    const scores = new Map();
+    lists.forEach((list, at) => list.forEach(({ row, score }, rank) => scores.set(row.id, (scores.get(row.id) ?? 0) + part(at, rank, score))));
+    return scores;
+  };
+  const check = (hits, scores, limit) => {
+    const expected = [...scores.values()].sort((a, b) => b - a).slice(0, limit);
+    assert.equal(hits.length, expected.length);
+    hits.forEach((hit, at) => assert.ok(Math.abs(hit.score - expected[at]) < 1e-5 && Math.abs(hit.score - scores.get(hit.key)) < 1e-5));
+  };
+  check((await books.hybridSearch({ searches })).hits, fused((_, rank) => 1 / (61 + rank)), 10);
+  const weighted = { type: 'weighted', weights: [0.8, 0.2] };
+  const norm = (score) => 0.5 + Math.atan(score) / Math.PI;
+  const scores = fused((at, _, score) => weighted.weights[at] * norm(score));
+  check((await books.hybridSearch({ searches, rerank: weighted, limit: 25 })).hits, scores, 25);
+  const rankers = [
+    { function: 'linear', field: 'price', origin: 5, scale: 5 },
+    { boost: 2, filter: 'shelf == {shelf}', filterParams: { shelf: 'S1' } },
+  ];
+  for (const [id, score] of scores) {
+    const decay = rows[id].price === null ? 0 : Math.max(0, 1 - Math.abs(rows[id].price - 5) * 0.1);
+    scores.set(id, score * decay * (rows[id].shelf === 'S1' ? 2 : 1));
+  }
+  const { hits } = await books.hybridSearch({ searches, rerank: weighted, rankers, limit: 12, outputFields: ['shelf'] });
+  check(hits, scores, 12);
+  assert.equal(hits[0].row.shelf, rows[hits[0].key].shelf);
+  const reranked = await books.search({ vector: one, limit: 3, rankers, exact: true });
+  assert.ok(reranked.hits.every((hit, at) => hit.score <= 2 && (at === 0 || hit.score <= reranked.hits[at - 1].score)));
+  await assert.rejects(books.hybridSearch({ searches, rerank: { type: 'weighted', weights: [1] } }), /1 weights for 2 searches/);
+  await assert.rejects(books.hybridSearch({ searches, rerank: { type: 'mean' } }), /of type rrf/);
+  await assert.rejects(books.hybridSearch({ searches: [] }), /expected 1 to/);
+  await assert.rejects(books.search({ vector: one, rankers: [{ function: 'gauss', field: 'price', origin: 1, scale: 0 }] }), /scale above 0/);
+});
+
+test('a plan tells how a read is done', async (t) => {
+  const { books, next } = await filled(t);
+  const vector = direction(next, dim);
+  const plan = await books.explainSearch({ vector, filter: 'price > 2' });
+  assert.equal(plan.step, 'read');
+  assert.ok(plan.cost > 0 && plan.actual === undefined && plan.steps[0].steps.length > 0);
+  const profile = await books.explainSearch({ vector, filter: 'price > 2' }, { profile: true });
+  assert.equal(profile.actual.rows, 10);
+  assert.ok(profile.actual.ms >= 0);
+  const looked = await books.explainQuery({ filter: 'id in [3, 4]' }, { profile: true });
+  assert.equal(looked.actual.rows, 2);
+  assert.ok(looked.steps.every((segment) => ['look up', 'skip'].includes(segment.steps[0].step)));
+});

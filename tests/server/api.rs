@@ -109,7 +109,7 @@ fn wrong_requests_are_answered_with_kind_message_and_position() {
         ),
         (at("insert"), json!({"rowz": []}), 400, "invalid_argument", "rowz"),
         (at("search"), json!({"vector": [1, 2]}), 400, "invalid_argument", "3"),
-        (at("search"), json!({}), 400, "invalid_argument", "either \"vector\" or \"text\""),
+        (at("search"), json!({}), 400, "invalid_argument", "one of \"vector\""),
         (at("search"), json!({"vector": [1, 2, 3], "limit": 0}), 400, "invalid_argument", "limit"),
         (at("search"), json!({"text": "rain"}), 404, "not_found", "words"),
         (at("delete"), json!({}), 400, "invalid_argument", "either \"keys\" or \"filter\""),
@@ -200,4 +200,47 @@ fn batches_conditions_and_the_past() {
     assert_eq!(found["hits"].as_array().unwrap().len(), 2);
     let (status, answer) = server.post(&at("count"), &json!({"at": 1}));
     assert_eq!((status, &answer["error"]["kind"]), (410, &json!("gone")), "{answer}");
+}
+
+#[test]
+fn forms_of_search_and_query() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    server.post_well("/api/collections", &notes());
+    let row =
+        |id: i64, v: [f64; 3]| json!({"id": id, "title": if id % 2 == 0 { "even" } else { "odd" }, "n": id, "v": v});
+    let rows = [row(1, [1.0, 0.0, 0.0]), row(2, [0.8, 0.6, 0.0]), row(3, [0.0, 1.0, 0.0]), row(4, [0.0, 0.0, 1.0])];
+    server.post_well("/api/collections/notes/insert", &json!({"rows": rows}));
+    let ask = |path: &str, body: Value| server.post_well(&format!("/api/collections/notes/{path}"), &body);
+    let keys = |hits: &Value| -> Vec<i64> {
+        hits.as_array().unwrap().iter().map(|hit| hit["key"].as_i64().unwrap()).collect()
+    };
+    let batch = ask("search", json!({"vectors": [[1, 0, 0], [0, 1, 0]], "limit": 2}));
+    assert_eq!((keys(&batch["results"][0]), keys(&batch["results"][1])), (vec![1, 2], vec![3, 2]));
+    assert!(batch.get("hits").is_none());
+    assert_eq!(keys(&ask("search", json!({"ids": [3], "limit": 1}))["results"][0]), [2]);
+    let ranged = json!({"vector": [1, 0, 0], "radius": 0.5, "rangeFilter": 0.9});
+    assert_eq!(keys(&ask("search", ranged)["hits"]), [2]);
+    let grouped = json!({"vector": [1, 0, 0], "groupBy": "title", "limit": 2});
+    assert_eq!(keys(&ask("search", grouped)["hits"]), [1, 2]);
+    let filtered = json!({"vector": [1, 0, 0], "filter": "n in {wanted}", "filterParams": {"wanted": [3, 4]}});
+    assert_eq!(keys(&ask("search", filtered)["hits"]), [3, 4]);
+    let hybrid = json!({
+        "searches": [{"vector": [1, 0, 0], "limit": 2}, {"vector": [0, 1, 0], "limit": 2}],
+        "rerank": {"type": "rrf", "k": 1},
+        "rankers": [{"boost": 10, "filter": "n == 3"}],
+        "limit": 3,
+    });
+    assert_eq!(keys(&ask("hybrid-search", hybrid)["hits"]), [3, 2, 1]);
+    let ordered = json!({"orderBy": ["title", "n desc"], "outputFields": ["n"]});
+    assert_eq!(ask("query", ordered)["rows"], json!([{"n": 4.0}, {"n": 2.0}, {"n": 3.0}, {"n": 1.0}]));
+    let counted = json!({"groupBy": ["title"], "outputFields": ["title", "count(*)", "sum(n)"]});
+    let rows = json!([{"title": "even", "count(*)": 2, "sum(n)": 6.0}, {"title": "odd", "count(*)": 2, "sum(n)": 4.0}]);
+    assert_eq!(ask("query", counted)["rows"], rows);
+    let planned = ask("search", json!({"vector": [1, 0, 0], "explain": "plan"}));
+    assert!(planned["text"].as_str().unwrap().contains("nearest v by IP") && planned["plan"].get("actual").is_none());
+    let profiled = ask("query", json!({"filter": "id == 2", "explain": "profile"}));
+    assert_eq!(profiled["plan"]["actual"]["rows"], 1.0);
+    let (status, error) = server.post("/api/collections/notes/hybrid-search", &json!({"searches": []}));
+    assert_eq!((status, &error["error"]["kind"]), (400, &json!("invalid_argument")));
 }

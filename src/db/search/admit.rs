@@ -79,6 +79,14 @@ impl Collection {
     }
 }
 
+/// To look a key up costs about as much as to compare so many rows.
+const ROWS_PER_KEY: usize = 16;
+
+/// The keys that a filter names, when to look them up in a segment is cheaper than to pass over its rows.
+pub(super) fn looked_up<'f>(segment: &Segment, filter: &'f Filter) -> Option<&'f [Key]> {
+    filter.keys().filter(|keys| keys.len().saturating_mul(ROWS_PER_KEY) <= segment.len())
+}
+
 /// The rows of a segment that the view sees and the filter admits; the segment when its columns must be read for that, with the
 /// rows for which its statistics do not prove the contrary.
 pub(super) fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> Result<RowMask, Later> {
@@ -90,6 +98,19 @@ pub(super) fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> Res
     }
     let answers = filter.ask(&|field| segment.terms(field));
     let fields = filter.fields();
+    if let Some(keys) = looked_up(segment, filter) {
+        let rows = slot.visible_of(keys, view);
+        let list: Vec<u32> = rows.iter().map(|row| row as u32).collect();
+        if list.is_empty() {
+            return Ok(rows);
+        }
+        if !fields.iter().all(|field| segment.has(field)) {
+            return Err(Later { segment: segment.clone(), visible: rows, admitted: None });
+        }
+        let batch = segment.pick(&list, &|column| fields.contains(column), &Blocks::default());
+        filter.evaluate(batch.scalars()).iter().for_each(|at| admitted.insert(list[at] as usize));
+        return Ok(admitted);
+    }
     let runs = segment.runs(&fields, &|known| filter.may_admit(known));
     if runs.is_empty() {
         return Ok(admitted);

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use super::LIMIT_MAX;
 use super::admit::{Later, admitted};
+use super::explain::Clock;
 use super::nearest::Nearest;
 use super::remaining::Remaining;
 use super::rows::{At, Found};
@@ -28,11 +29,11 @@ const COMPARISONS_MIN: usize = 4_096;
 /// A search whose request was checked.
 pub(super) struct Search<'a> {
     pub(super) request: &'a SearchRequest,
-    filter: Option<Filter>,
+    pub(super) filter: Option<Filter>,
     /// The output fields, and what else must be read of every row that is found.
-    fields: Option<Vec<String>>,
-    field: &'a Field,
-    metric: Metric,
+    pub(super) fields: Option<Vec<String>>,
+    pub(super) field: &'a Field,
+    pub(super) metric: Metric,
     queries: Vec<Query>,
     /// Of a request that does not say, where the collection does.
     ef_usual: Option<usize>,
@@ -104,7 +105,7 @@ pub(super) enum Range {
 }
 
 /// Whether `score` is closer than `other`.
-fn is_better(metric: Metric, score: f32, other: f32) -> bool {
+pub(super) fn is_better(metric: Metric, score: f32, other: f32) -> bool {
     // Of products and cosines the larger is closer.
     if metric.score(1.0) < metric.score(0.0) { score > other } else { score < other }
 }
@@ -165,6 +166,9 @@ impl Answer<'_> {
 
 impl Collection {
     pub(in crate::db) async fn read_nearest(&self, request: &SearchRequest, view: &View) -> Result<SearchResponse> {
+        if !request.rankers.is_empty() {
+            return self.read_reranked(request, view).await;
+        }
         let search = self.checked_search(request, view).await?;
         let mut response = SearchResponse::default();
         let lists = self.find_nearest(&search, view, &mut response).await?;
@@ -327,12 +331,17 @@ impl Collection {
             let rows: usize = slots.iter().map(|slot| slot.segment.len()).sum();
             let threads = if rows.saturating_mul(queries) < COMPARISONS_MIN { 1 } else { self.threads() };
             let known: Vec<Option<RowMask>> = slots.iter().map(|slot| remaining.as_ref()?.of(&slot.segment)).collect();
-            let masks = platform::map(threads, slots.len(), |at| match &known[at] {
-                Some(mask) => Ok(mask.clone()),
-                None => admitted(slots[at], filter, view),
+            let timed = response.profile.is_some();
+            let masks = platform::map(threads, slots.len(), |at| {
+                let clock = Clock::new(timed);
+                let mask = match &known[at] {
+                    Some(mask) => Ok(mask.clone()),
+                    None => admitted(slots[at], filter, view),
+                };
+                (mask, clock.ms())
             });
             let (mut here, mut later) = (Vec::new(), Vec::new());
-            for ((slot, mask), known) in slots.iter().zip(masks).zip(&known) {
+            for ((slot, (mask, filter_ms)), known) in slots.iter().zip(masks).zip(&known) {
                 let mask = match mask {
                     Ok(mask) => mask,
                     Err(segment) => {
@@ -344,6 +353,10 @@ impl Collection {
                     Some(remaining) => remaining.keep(&slot.segment, mask),
                     None => mask,
                 };
+                response.profiled(slot.segment.id(), |profile| {
+                    profile.admitted = mask.count();
+                    profile.filter_ms += filter_ms;
+                });
                 if mask.iter().next().is_none() {
                     continue;
                 }
@@ -356,12 +369,17 @@ impl Collection {
             }
             let found = platform::map(threads, here.len() * queries, |unit| {
                 let ((slot, mask), mut counts) = (&here[unit / queries], SearchResponse::default());
-                (nearest[unit % queries].search(&slot.segment, mask, &mut counts), counts)
+                let clock = Clock::new(timed);
+                (nearest[unit % queries].search(&slot.segment, mask, &mut counts), counts, clock.ms())
             });
             let mut best: Vec<Vec<(f32, Key, &Slot, u32)>> = vec![Vec::new(); queries];
-            for (unit, (neighbors, counts)) in found.into_iter().enumerate() {
+            for (unit, (neighbors, counts, search_ms)) in found.into_iter().enumerate() {
                 let slot = here[unit / queries].0;
                 response.count(&counts);
+                response.profiled(slot.segment.id(), |profile| {
+                    profile.search_ms += search_ms;
+                    profile.by_index |= counts.segments_by_index > 0;
+                });
                 best[unit % queries].extend(
                     neighbors
                         .into_iter()
@@ -379,6 +397,7 @@ impl Collection {
             (best.into_iter().map(cut).collect::<Vec<_>>(), later)
         };
         for mut later in later {
+            let (clock, by_index) = (Clock::new(response.profile.is_some()), response.segments_by_index);
             let known = remaining.as_ref().and_then(|remaining| remaining.of(&later.segment));
             let admitted = match known {
                 Some(admitted) => admitted,
@@ -390,7 +409,12 @@ impl Collection {
                     }
                 }
             };
-            if admitted.iter().next().is_none() {
+            let (count, filter_ms) = (admitted.count(), clock.ms());
+            response.profiled(later.segment.id(), |profile| {
+                profile.admitted = count;
+                profile.filter_ms += filter_ms;
+            });
+            if count == 0 {
                 continue;
             }
             let segment = &later.segment;
@@ -408,6 +432,11 @@ impl Collection {
                 sort_by(best, |(a, left), (b, right)| closest(&(*a, &left.key), &(*b, &right.key)));
                 best.truncate(k);
             }
+            let is_by_index = response.segments_by_index > by_index;
+            response.profiled(segment.id(), |profile| {
+                profile.search_ms += clock.ms() - filter_ms;
+                profile.by_index |= is_by_index;
+            });
         }
         Ok(best)
     }

@@ -5,7 +5,9 @@
 //! fields are read last, of the rows of the answer only.
 
 mod admit;
+mod explain;
 mod hits;
+mod hybrid;
 mod iterate;
 mod nearest;
 mod query;

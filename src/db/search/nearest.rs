@@ -31,18 +31,16 @@ impl Nearest<'_> {
         query
     }
 
+    fn segment_search(&self, segment: &Segment, admitted: usize, index: Option<&VectorIndex>) -> SegmentSearch {
+        let ef = index.map_or(self.ef, |index| index.effort(self.k, &self.params));
+        let weighs = index.is_some_and(|index| index.graph().is_some());
+        SegmentSearch { rows: segment.len(), admitted, k: self.k, ef, indexed: true, weighs, exact: self.exact }
+    }
+
     /// The index of a segment, where using it is worth while.
     fn index<'a>(&self, segment: &'a Segment, admitted: usize) -> Option<&'a VectorIndex> {
         let index = segment.index(self.field).and_then(|index| index.built.as_ref()).filter(|index| !index.is_empty());
-        let search = SegmentSearch {
-            rows: segment.len(),
-            admitted,
-            k: self.k,
-            ef: index.map_or(self.ef, |index| index.effort(self.k, &self.params)),
-            indexed: index.is_some(),
-            weighs: index.is_some_and(|index| index.graph().is_some()),
-            exact: self.exact,
-        };
+        let search = SegmentSearch { indexed: index.is_some(), ..self.segment_search(segment, admitted, index) };
         index.filter(|_| search.access() == Access::Graph)
     }
 
@@ -50,6 +48,13 @@ impl Nearest<'_> {
     pub(super) fn must_read(&self, segment: &Segment) -> bool {
         let answered = self.words.is_some() && segment.terms(self.field).is_some();
         !answered && !segment.has(self.field)
+    }
+
+    /// How a segment is searched when so many rows are admitted, and what that costs, in comparisons.
+    pub(super) fn planned(&self, segment: &Segment, admitted: usize) -> (Access, f64) {
+        let index = self.index(segment, admitted);
+        let access = if index.is_some() { Access::Graph } else { Access::Scan };
+        (access, self.segment_search(segment, admitted, index).cost(access))
     }
 
     /// The nearest rows of a segment that has its vectors in memory.

@@ -41,6 +41,12 @@ impl Collection {
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
+    /// Whether a row stands for many.
+    pub(super) fn is_aggregate(&self, request: &QueryRequest) -> bool {
+        let is_function = |name: &String| Aggregate::parse(name).is_some();
+        !request.group_by.is_empty() || request.output_fields.iter().flatten().any(is_function)
+    }
+
     /// Refuses what is wrong with a query that is to be gone through.
     pub(super) fn check_query(&self, request: &QueryRequest) -> Result<()> {
         if !request.group_by.is_empty() || !request.order_by.is_empty() {
@@ -51,8 +57,7 @@ impl Collection {
     }
 
     pub(in crate::db) async fn read_query(&self, request: &QueryRequest, view: &View) -> Result<Vec<Row>> {
-        let is_grouped = |name: &String| Aggregate::parse(name).is_some();
-        if !request.group_by.is_empty() || request.output_fields.iter().flatten().any(is_grouped) {
+        if self.is_aggregate(request) {
             return self.read_groups(request, view).await;
         }
         if !request.order_by.is_empty() {

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::Random;
-use crate::db::{Collection, Db, Hit, Options, QueryRequest, SearchRequest};
+use crate::db::{Collection, Db, Hit, HybridRequest, Options, QueryRequest, SearchRequest};
 use crate::engine::CollectionSpec;
 use crate::model::{Batch, Key, Row, Value};
 use crate::platform::block_on;
+use crate::query::{Decay, DecayFunction, Ranker, Rerank};
 use crate::storage::MemoryDisk;
 
 const DIM: usize = 8;
@@ -495,6 +496,180 @@ fn groups_of_rows_are_counted_and_added_up() {
             ] {
                 assert!(things.query(&request).await.unwrap_err().message().contains(message));
             }
+        }
+    });
+}
+
+#[test]
+fn hits_of_several_searches_are_ranked_together() {
+    block_on(async {
+        for is_cold in [false, true] {
+            let (_db, things, rows) = filled("L2", is_cold).await;
+            let (first, second) = (vector(9_201), vector(9_202));
+            let searches = vec![
+                SearchRequest { filter: Some("group < 20".to_owned()), ..request(first.clone(), 60) },
+                request(second.clone(), 40),
+            ];
+            let below = |row: &Row| matches!(value(row, "group"), Value::Int(group) if *group < 20);
+            let lists = [
+                ranked("L2", &first, &rows, below)[..60].to_vec(),
+                ranked("L2", &second, &rows, |_| true)[..40].to_vec(),
+            ];
+            let norm = |score: f32| 1.0 - 2.0 * f64::from(score).atan() / std::f64::consts::PI;
+            type Part = Box<dyn Fn(usize, usize, f32) -> f64>;
+            let cases: [(Rerank, Part); 3] = [
+                (Rerank::Rrf { k: 10.0 }, Box::new(|_, rank, _| 1.0 / (11.0 + rank as f64))),
+                (
+                    Rerank::Weighted { weights: vec![0.7, 0.3], normalize: true },
+                    Box::new(move |at, _, score| [0.7, 0.3][at] * norm(score)),
+                ),
+                (
+                    Rerank::Weighted { weights: vec![1.0, 2.0], normalize: false },
+                    Box::new(|at, _, score| -[1.0, 2.0][at] * f64::from(score)),
+                ),
+            ];
+            let decay = Decay {
+                field: "price".to_owned(),
+                function: DecayFunction::Gauss,
+                origin: 100.0,
+                scale: 50.0,
+                offset: 10.0,
+                decay: 0.5,
+            };
+            let curve = decay.curve();
+            let boost =
+                Ranker::Boost { filter: "shelf == 'S3'".to_owned(), filter_params: Default::default(), weight: 3.0 };
+            for (rerank, part) in &cases {
+                for rankers in [vec![], vec![Ranker::Decay(decay.clone()), boost.clone()]] {
+                    let mut scores: BTreeMap<i64, f64> = BTreeMap::new();
+                    for (at, list) in lists.iter().enumerate() {
+                        for (rank, (id, score, _)) in list.iter().enumerate() {
+                            *scores.entry(*id).or_default() += part(at, rank, *score);
+                        }
+                    }
+                    if !rankers.is_empty() {
+                        for (id, score) in &mut scores {
+                            *score *= curve.factor(rows[id].get("price"));
+                            *score *= if rows[id]["shelf"] == Value::String("S3".to_owned()) { 3.0 } else { 1.0 };
+                        }
+                    }
+                    let mut expected: Vec<f64> = scores.values().copied().collect();
+                    expected.sort_by(|a, b| b.total_cmp(a));
+                    let hybrid = HybridRequest {
+                        searches: searches.clone(),
+                        rerank: rerank.clone(),
+                        rankers,
+                        limit: 20,
+                        offset: 3,
+                        output_fields: Some(vec!["price".to_owned()]),
+                    };
+                    let found = things.hybrid_search(&hybrid).await.unwrap().hits;
+                    assert_eq!(found.len(), 20);
+                    for (at, hit) in found.iter().enumerate() {
+                        let id = ids(std::slice::from_ref(hit))[0];
+                        assert!((f64::from(hit.score) - expected[at + 3]).abs() < 1e-4, "{rerank:?} at {at}");
+                        assert!((f64::from(hit.score) - scores[&id]).abs() < 1e-4, "{rerank:?} at {at}");
+                        assert_eq!(value(&hit.row, "price"), value(&rows[&id], "price"));
+                    }
+                }
+            }
+            // One search, ranked anew: of a hundred candidates.
+            let reranked = SearchRequest { rankers: vec![boost], ..request(first.clone(), 5) };
+            let found = things.search(&reranked).await.unwrap().hits;
+            let mut expected: Vec<(f64, i64)> = ranked("L2", &first, &rows, |_| true)[..100]
+                .iter()
+                .map(|(id, score, row)| {
+                    (norm(*score) * if row["shelf"] == Value::String("S3".to_owned()) { 3.0 } else { 1.0 }, *id)
+                })
+                .collect();
+            expected.sort_by(|a, b| b.0.total_cmp(&a.0));
+            for (hit, expected) in found.iter().zip(&expected) {
+                assert!((f64::from(hit.score) - expected.0).abs() < 1e-4);
+            }
+            let wrong = HybridRequest {
+                rerank: Rerank::Weighted { weights: vec![1.0], normalize: true },
+                searches,
+                limit: 5,
+                ..Default::default()
+            };
+            assert!(things.hybrid_search(&wrong).await.unwrap_err().message().contains("1 weights for 2 searches"));
+        }
+    });
+}
+
+/// What names keys is answered by looking them up, now and of the past, and comes to the same.
+#[test]
+fn keys_are_looked_up() {
+    block_on(async {
+        for is_cold in [false, true] {
+            let (db, things, rows) = filled("L2", is_cold).await;
+            let then = things.snapshot().unwrap();
+            let keys = [3i64, 499, 500, 1_107, 2_345, 3_999, 4_000, -1];
+            let list = keys.map(|key| key.to_string()).join(", ");
+            for (filter, pass) in [
+                (format!("id in [{list}]"), (|_: &Row| true) as fn(&Row) -> bool),
+                (format!("id in [{list}] and group >= 5"), |row| matches!(value(row, "group"), Value::Int(5..))),
+                (
+                    format!("(id == 3 or id in [{list}]) and text like '%499%'"),
+                    |row| matches!(value(row, "text"), Value::String(text) if text.contains("499")),
+                ),
+            ] {
+                let query = QueryRequest {
+                    filter: Some(filter.clone()),
+                    output_fields: Some(vec!["id".to_owned()]),
+                    ..Default::default()
+                };
+                let expected: Vec<i64> =
+                    rows.values().filter(|row| keys.contains(&id_of(row)) && pass(row)).map(id_of).collect();
+                let found: Vec<i64> = things.query(&query).await.unwrap().iter().map(id_of).collect();
+                assert_eq!(found, expected, "{filter}");
+                let plan = things.explain_query(&query, false).await.unwrap();
+                assert!(plan.steps.iter().any(|segment| segment.steps[0].step == "look up"), "{plan}");
+                let near = SearchRequest { filter: Some(filter.clone()), ..request(vector(5), 100) };
+                let found: BTreeSet<i64> = ids(&things.search(&near).await.unwrap().hits).into_iter().collect();
+                assert_eq!(found.into_iter().collect::<Vec<_>>(), expected, "{filter}");
+            }
+            things.delete(crate::db::Target::Keys(vec![Key::Int(3)])).await.unwrap();
+            let changed = vec![row(499, 3)];
+            things.upsert(Batch::from_rows(&things.spec().schema, changed).unwrap()).await.unwrap();
+            db.flush("things").await.unwrap();
+            let query = QueryRequest { filter: Some("id in [3, 499]".to_owned()), ..Default::default() };
+            let before = then.query(&query).await.unwrap();
+            assert_eq!(
+                before.iter().map(id_of).collect::<Vec<_>>(),
+                rows.keys().copied().filter(|id| [3, 499].contains(id)).collect::<Vec<_>>()
+            );
+            assert!(before.iter().all(|row| row["group"] == *value(&rows[&id_of(row)], "group")));
+            assert_eq!(things.query(&query).await.unwrap().iter().map(id_of).collect::<Vec<_>>(), [499]);
+        }
+    });
+}
+
+#[test]
+fn plans_tell_what_is_done() {
+    block_on(async {
+        for is_cold in [false, true] {
+            let (_db, things, rows) = filled("L2", is_cold).await;
+            let near =
+                SearchRequest { filter: Some("price >= 100".to_owned()), exact: false, ..request(vector(5), 10) };
+            let planned = things.explain_search(&near, false).await.unwrap();
+            assert!(planned.actual.is_none() && planned.cost > 0.0, "{planned}");
+            let done = things.explain_search(&near, true).await.unwrap();
+            let found = &done.steps[0];
+            assert_eq!(done.actual.unwrap().rows, 10.0);
+            let admitted: f64 =
+                found.steps.iter().map(|segment| segment.steps[0].actual.map_or(0.0, |actual| actual.rows)).sum();
+            let expected =
+                rows.values().filter(|row| matches!(value(row, "price"), Value::Double(price) if *price >= 100.0));
+            assert_eq!(admitted, expected.count() as f64, "{done}");
+            assert!(found.actual.unwrap().ms > 0.0 && done.actual.unwrap().ms >= found.actual.unwrap().ms);
+            // By their statistics none of the first segments has such rows.
+            let last = QueryRequest { filter: Some("id > 3900".to_owned()), limit: Some(5), ..Default::default() };
+            let plan = things.explain_query(&last, true).await.unwrap();
+            assert_eq!(plan.actual.unwrap().rows, 5.0);
+            let skipped = plan.steps.iter().filter(|segment| segment.steps[0].step == "skip").count();
+            assert!(skipped > 0, "{plan}");
+            assert!(plan.to_string().contains("by its statistics"));
         }
     });
 }

@@ -16,13 +16,14 @@ use super::App;
 use super::reply::Failure;
 use crate::base::{Error, Result, Timestamp};
 use crate::db::{
-    ArchivePieces, Bm25Options, Collection, CollectionStats, Condition, Durability, EvaluateRequest, Hit, Operation,
-    QueryRequest, SearchRequest, SearchResponse, Snapshot, Target, TuneRequest, WriteOptions, WriteResponse,
+    ArchivePieces, Bm25Options, Collection, CollectionStats, Condition, Durability, EvaluateRequest, Hit,
+    HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse, Snapshot, Target, TuneRequest, WriteOptions,
+    WriteResponse,
 };
 use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::index::{IndexSpec, SearchParams};
 use crate::model::{Field, Key, Row, Schema, Value};
-use crate::query::Parameters;
+use crate::query::{Parameters, Plan, Ranker, Rerank};
 use crate::server::{backup, store, words};
 
 type Answer = Result<Json<JsonValue>, Failure>;
@@ -47,6 +48,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/collections/{name}/search", post(search))
         .route("/api/collections/{name}/evaluate", post(evaluate))
         .route("/api/collections/{name}/tune", post(tune))
+        .route("/api/collections/{name}/hybrid-search", post(hybrid_search))
         .route("/api/collections/{name}/query", post(query))
         .route("/api/collections/{name}/count", post(count))
         .route("/api/collections/{name}/get", post(get_rows))
@@ -246,23 +248,37 @@ struct SearchBody {
     exact: bool,
     bm25: Option<Bm25Options>,
     drop_ratio_search: Option<f32>,
+    #[serde(default)]
+    rankers: Vec<Ranker>,
     at: Option<At>,
+    explain: Option<Explain>,
 }
 
-async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let body: SearchBody = parse(body)?;
-    let started = tokio::time::Instant::now();
+/// To be told how a read would be done, or how it was, instead of its rows.
+#[derive(Deserialize, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Explain {
+    Plan,
+    Profile,
+}
+
+fn explained(plan: &Plan) -> Json<JsonValue> {
+    Json(json!({ "plan": plan, "text": plan.to_string() }))
+}
+
+/// A search, and the words of its text that nobody knows.
+async fn search_request(app: &App, name: &str, body: SearchBody) -> Result<(SearchRequest, Option<Vec<String>>)> {
     let is_batch = !body.vectors.is_empty() || !body.ids.is_empty();
     let (vector, unknown) = match (body.vector, body.text) {
         (Some(vector), None) => (vector, None),
-        (None, Some(text)) if app.db.collection(&name)?.has_text_field(body.field.as_deref()) => (text.into(), None),
+        (None, Some(text)) if app.db.collection(name)?.has_text_field(body.field.as_deref()) => (text.into(), None),
         (None, None) if is_batch => (Value::Null, None),
         (None, Some(text)) if !is_batch => {
             let found = words::text_vector(&app.db, body.words.as_deref().unwrap_or("words"), &text).await?;
             (found.vector.into(), Some(found.unknown))
         }
         _ => {
-            return Err(Error::invalid("a search needs one of \"vector\", \"vectors\", \"ids\" and \"text\"").into());
+            return Err(Error::invalid("a search needs one of \"vector\", \"vectors\", \"ids\" and \"text\""));
         }
     };
     let request = SearchRequest {
@@ -286,8 +302,72 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         exact: body.exact,
         bm25: body.bm25,
         drop_ratio: body.drop_ratio_search,
+        rankers: body.rankers,
     };
+    Ok((request, unknown))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct HybridBody {
+    searches: Vec<SearchBody>,
+    #[serde(default)]
+    rerank: Rerank,
+    #[serde(default)]
+    rankers: Vec<Ranker>,
+    limit: Option<usize>,
+    #[serde(default)]
+    offset: usize,
+    output_fields: Option<Vec<String>>,
+    at: Option<At>,
+}
+
+async fn hybrid_search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let body: HybridBody = parse(body)?;
+    let started = tokio::time::Instant::now();
+    let mut request = HybridRequest {
+        searches: Vec::new(),
+        rerank: body.rerank,
+        rankers: body.rankers,
+        limit: body.limit.unwrap_or(10),
+        offset: body.offset,
+        output_fields: body.output_fields,
+    };
+    for search in body.searches {
+        if search.at.is_some() || search.explain.is_some() {
+            return Err(Error::invalid("\"at\" is of the whole request, which has no \"explain\"").into());
+        }
+        request.searches.push(search_request(&app, &name, search).await?.0);
+    }
     let reader = reader(&app, &name, body.at)?;
+    let response = compute(&app, async move {
+        match reader {
+            Reader::Now(collection) => collection.hybrid_search(&request).await,
+            Reader::Then(snapshot) => snapshot.hybrid_search(&request).await,
+        }
+    })
+    .await?;
+    let mut answer = hits(&response);
+    answer["ms"] = json!(started.elapsed().as_secs_f64() * 1e3);
+    Ok(Json(answer))
+}
+
+async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let mut body: SearchBody = parse(body)?;
+    let started = tokio::time::Instant::now();
+    let (at, explain) = (body.at.take(), body.explain.take());
+    let (request, unknown) = search_request(&app, &name, body).await?;
+    let reader = reader(&app, &name, at)?;
+    if let Some(explain) = explain {
+        let profile = explain == Explain::Profile;
+        let plan = compute(&app, async move {
+            match reader {
+                Reader::Now(collection) => collection.explain_search(&request, profile).await,
+                Reader::Then(snapshot) => snapshot.explain_search(&request, profile).await,
+            }
+        });
+        return Ok(explained(&plan.await?));
+    }
     let response = compute(&app, async move {
         match reader {
             Reader::Now(collection) => collection.search(&request).await,
@@ -348,13 +428,24 @@ struct QueryBody {
     #[serde(default)]
     group_by: Vec<String>,
     at: Option<At>,
+    explain: Option<Explain>,
 }
 
 async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let QueryBody { filter, filter_params, partitions, output_fields, limit, offset, order_by, group_by, at } =
+    let QueryBody { filter, filter_params, partitions, output_fields, limit, offset, order_by, group_by, at, explain } =
         parse(body)?;
     let request = QueryRequest { filter, filter_params, partitions, output_fields, limit, offset, order_by, group_by };
     let reader = reader(&app, &name, at)?;
+    if let Some(explain) = explain {
+        let profile = explain == Explain::Profile;
+        let plan = compute(&app, async move {
+            match reader {
+                Reader::Now(collection) => collection.explain_query(&request, profile).await,
+                Reader::Then(snapshot) => snapshot.explain_query(&request, profile).await,
+            }
+        });
+        return Ok(explained(&plan.await?));
+    }
     let rows = compute(&app, async move {
         match reader {
             Reader::Now(collection) => collection.query(&request).await,

@@ -4,10 +4,12 @@ use serde_bytes::ByteBuf;
 use super::item::Item;
 use super::rows::decode_rows;
 use crate::base::{Error, Result};
-use crate::db::{Bm25Options, Collection, Durability, Operation, QueryRequest, SearchRequest, Target, WriteOptions};
+use crate::db::{
+    Bm25Options, Collection, Durability, HybridRequest, Operation, QueryRequest, SearchRequest, Target, WriteOptions,
+};
 use crate::index::SearchParams;
 use crate::model::{Key, Schema, Value};
-use crate::query::Parameters;
+use crate::query::{Parameters, Ranker, Rerank};
 
 fn keys(schema: &Schema, items: Vec<Item>) -> Result<Vec<Key>> {
     let name = &schema.primary_key().name;
@@ -216,6 +218,8 @@ pub(in super::super) struct SearchMessage {
     #[serde(default)]
     drop_ratio_search: Option<f32>,
     #[serde(default)]
+    rankers: Vec<Ranker>,
+    #[serde(default)]
     pub(in super::super) bigint: bool,
 }
 
@@ -258,6 +262,40 @@ impl SearchMessage {
             exact: self.exact,
             bm25: self.bm25,
             drop_ratio: self.drop_ratio_search,
+            rankers: self.rankers,
+        })
+    }
+}
+
+/// Several searches, ranked together.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct HybridMessage {
+    searches: Vec<SearchMessage>,
+    #[serde(default)]
+    rerank: Rerank,
+    #[serde(default)]
+    rankers: Vec<Ranker>,
+    #[serde(default = "limit_default")]
+    limit: usize,
+    #[serde(default)]
+    offset: usize,
+    #[serde(default)]
+    output_fields: Option<Vec<String>>,
+    #[serde(default)]
+    pub(in super::super) bigint: bool,
+}
+
+impl HybridMessage {
+    /// The searches.
+    pub(in super::super) fn into_request(self, schema: &Schema) -> Result<HybridRequest> {
+        Ok(HybridRequest {
+            searches: self.searches.into_iter().map(|search| search.into_request(schema)).collect::<Result<_>>()?,
+            rerank: self.rerank,
+            rankers: self.rankers,
+            limit: self.limit,
+            offset: self.offset,
+            output_fields: self.output_fields,
         })
     }
 }

@@ -1,0 +1,223 @@
+use std::collections::BTreeMap;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::LIMIT_MAX;
+use super::hits::{Search, is_better};
+use crate::base::{Error, Result, SegmentId, sort_by};
+use crate::db::{Collection, Hit, HybridRequest, SearchRequest, SearchResponse};
+use crate::distance::Metric;
+use crate::engine::View;
+use crate::model::{Key, Row, Value};
+use crate::query::{Curve, Decay, Filter, Parameters, Ranker, Rerank};
+use crate::segment::{Blocks, Segment};
+
+/// Searches of one request, as in Milvus.
+const SEARCHES_MAX: usize = 1_024;
+/// A search whose hits are ranked anew looks at so many for each that it gives, and at so many at least.
+const CANDIDATES: usize = 10;
+const CANDIDATES_MIN: usize = 100;
+
+/// `score` from 0 to 1, the larger the closer, by Milvus's formulas.
+fn normalized(search: &Search<'_>, score: f32) -> f64 {
+    let (metric, score) = (search.metric, f64::from(score));
+    let turn = score.atan() / std::f64::consts::PI;
+    match metric {
+        // Of words: never below 0.
+        _ if !search.field.data_type.is_vector() => 2.0 * turn,
+        Metric::Cosine => (1.0 + score) / 2.0,
+        Metric::Jaccard => 1.0 - score,
+        _ if is_better(metric, 1.0, 0.0) => 0.5 + turn,
+        _ => 1.0 - 2.0 * turn,
+    }
+}
+
+/// `score`, the larger the closer.
+fn ascending(metric: Metric, score: f32) -> f64 {
+    if is_better(metric, 1.0, 0.0) { f64::from(score) } else { -f64::from(score) }
+}
+
+impl Collection {
+    /// The hits of several searches, ranked together.
+    pub(in crate::db) async fn read_hybrid(&self, request: &HybridRequest, view: &View) -> Result<SearchResponse> {
+        if request.searches.is_empty() || request.searches.len() > SEARCHES_MAX {
+            return Err(Error::invalid(format!(
+                "{} searches in one request; expected 1 to {SEARCHES_MAX}",
+                request.searches.len()
+            )));
+        }
+        if request.limit == 0 || request.limit.saturating_add(request.offset) > LIMIT_MAX {
+            return Err(Error::invalid(format!(
+                "limit {} and offset {}; expected a limit of at least 1, and at most {LIMIT_MAX} together",
+                request.limit, request.offset
+            )));
+        }
+        if let Rerank::Weighted { weights, .. } = &request.rerank
+            && weights.len() != request.searches.len()
+        {
+            return Err(Error::invalid(format!(
+                "{} weights for {} searches; expected one each",
+                weights.len(),
+                request.searches.len()
+            )));
+        }
+        self.output_fields(request.output_fields.as_deref())?;
+        let checked = self.checked_rankers(&request.rankers)?;
+        // All searches see the same.
+        let held = view.is_latest().then(|| self.snapshot()).transpose()?;
+        let view = held.as_ref().map_or(*view, |held| View { lsn: held.lsn(), ..*view });
+        let mut response = SearchResponse::default();
+        let mut scores: HashMap<Key, f64> = HashMap::new();
+        for (at, search) in request.searches.iter().enumerate() {
+            if search.is_batch() || !search.rankers.is_empty() {
+                return Err(Error::invalid("each search of several has one vector, and no rankers of its own"));
+            }
+            let bare = SearchRequest { output_fields: Some(Vec::new()), ..search.clone() };
+            let checked = self.checked_search(&bare, &view).await?;
+            let lists = self.find_nearest(&checked, &view, &mut response).await?;
+            for (rank, (distance, found)) in lists.into_iter().flatten().enumerate() {
+                let score = checked.metric.score(distance);
+                let part = match &request.rerank {
+                    Rerank::Rrf { k } => 1.0 / (k + rank as f64 + 1.0),
+                    Rerank::Weighted { weights, normalize: true } => weights[at] * normalized(&checked, score),
+                    Rerank::Weighted { weights, normalize: false } => weights[at] * ascending(checked.metric, score),
+                };
+                *scores.entry(found.key).or_default() += part;
+            }
+        }
+        response.hits = self
+            .ranked(scores, &checked, &view, (request.offset, request.limit), request.output_fields.as_deref())
+            .await?;
+        Ok(response)
+    }
+
+    /// The hits of one search, ranked anew: those of the only search of several.
+    pub(super) async fn read_reranked(&self, request: &SearchRequest, view: &View) -> Result<SearchResponse> {
+        if request.group_by.is_some() {
+            return Err(Error::invalid("a search with rankers has no groups"));
+        }
+        let end = request.limit.saturating_add(request.offset).min(LIMIT_MAX);
+        let candidates = (end * CANDIDATES).clamp(CANDIDATES_MIN, LIMIT_MAX);
+        let search = SearchRequest { limit: candidates, offset: 0, rankers: Vec::new(), ..request.clone() };
+        let hybrid = HybridRequest {
+            searches: vec![search],
+            rerank: Rerank::Weighted { weights: vec![1.0], normalize: true },
+            rankers: request.rankers.clone(),
+            limit: request.limit,
+            offset: request.offset,
+            output_fields: request.output_fields.clone(),
+        };
+        self.read_hybrid(&hybrid, view).await
+    }
+
+    /// The rankers, with their filters parsed.
+    fn checked_rankers<'r>(&self, rankers: &'r [Ranker]) -> Result<Vec<Checked<'r>>> {
+        let checked = |ranker: &'r Ranker| match ranker {
+            Ranker::Decay(decay) => {
+                decay.check()?;
+                self.check_column(&decay.field, "decay of")?;
+                Ok(Checked::Decay(decay, decay.curve()))
+            }
+            Ranker::Boost { filter, filter_params, weight } => {
+                if !weight.is_finite() || *weight < 0.0 {
+                    return Err(Error::invalid(format!("a boost of {weight}; expected a number of at least 0")));
+                }
+                let filter = self.boost(filter, filter_params)?;
+                Ok(Checked::Boost(Box::new(filter), *weight))
+            }
+        };
+        rankers.iter().map(checked).collect()
+    }
+
+    fn boost(&self, filter: &str, parameters: &Parameters) -> Result<Filter> {
+        Filter::parse_with(filter, &self.spec().schema, parameters)
+    }
+
+    /// The rows with the best scores, after the rankers have had their say.
+    async fn ranked(
+        &self,
+        mut scores: HashMap<Key, f64>,
+        rankers: &[Checked<'_>],
+        view: &View,
+        (offset, limit): (usize, usize),
+        output_fields: Option<&[String]>,
+    ) -> Result<Vec<Hit>> {
+        let keys: Vec<Key> = scores.keys().cloned().collect();
+        for ranker in rankers {
+            match ranker {
+                Checked::Decay(decay, curve) => {
+                    let fields = [self.spec().schema.primary_key().name.clone(), decay.field.clone()];
+                    for mut row in self.read_keys(&keys, Some(&fields), &[], view).await? {
+                        let factor = curve.factor(row.get(&fields[1]));
+                        if let Some(score) = key_of(&mut row, &fields[0]).and_then(|key| scores.get_mut(&key)) {
+                            *score *= factor;
+                        }
+                    }
+                }
+                Checked::Boost(filter, weight) => {
+                    for key in self.passing(&keys, filter, view).await? {
+                        if let Some(score) = scores.get_mut(&key) {
+                            *score *= weight;
+                        }
+                    }
+                }
+            }
+        }
+        let mut ranked: Vec<(f64, Key)> = scores.into_iter().map(|(key, score)| (score, key)).collect();
+        sort_by(&mut ranked, |a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let ranked: Vec<(f64, Key)> = ranked.into_iter().skip(offset).take(limit).collect();
+        let keys: Vec<Key> = ranked.iter().map(|(_, key)| key.clone()).collect();
+        let rows = self.read_keys(&keys, output_fields, &[], view).await?;
+        Ok(ranked.into_iter().zip(rows).map(|((score, key), row)| Hit { key, score: score as f32, row }).collect())
+    }
+
+    /// The keys of those rows for which a filter is true.
+    pub(super) async fn passing(&self, keys: &[Key], filter: &Filter, view: &View) -> Result<HashSet<Key>> {
+        let fields = filter.fields();
+        let wanted = |column: &str| fields.contains(column);
+        let mut passing = HashSet::new();
+        let mut test = |segment: &Segment, rows: &[u32], blocks: &Blocks| {
+            let batch = segment.pick(rows, &wanted, blocks);
+            passing.extend(filter.evaluate(batch.scalars()).iter().map(|at| segment.key(rows[at] as usize)));
+        };
+        let mut later = Vec::new();
+        {
+            let state = self.state();
+            let mut places: BTreeMap<SegmentId, Vec<u32>> = BTreeMap::new();
+            for (segment, row) in state.find_all(keys, view) {
+                places.entry(segment.id()).or_default().push(row);
+            }
+            for (id, mut rows) in places {
+                rows.sort_unstable();
+                rows.dedup();
+                let segment = &state.slot(id).expect("rows are found in segments that are there").segment;
+                if fields.iter().all(|field| segment.has(field)) {
+                    test(segment, &rows, &Blocks::default());
+                } else {
+                    later.push((segment.clone(), rows));
+                }
+            }
+        }
+        for (segment, rows) in later {
+            let mut blocks = Blocks::default();
+            let needs = segment.needs(&rows, &wanted, &blocks);
+            self.inner.shared.fetch(needs, &mut blocks, false).await?;
+            test(&segment, &rows, &blocks);
+        }
+        Ok(passing)
+    }
+}
+
+/// A ranker that was checked.
+enum Checked<'r> {
+    Decay(&'r Decay, Curve),
+    Boost(Box<Filter>, f64),
+}
+
+fn key_of(row: &mut Row, field: &str) -> Option<Key> {
+    match row.remove(field) {
+        Some(Value::Int(key)) => Some(Key::Int(key)),
+        Some(Value::String(key)) => Some(Key::String(key.into())),
+        _ => None,
+    }
+}
