@@ -128,6 +128,8 @@ export interface SearchOptions<S extends Schema, F extends readonly string[] | u
   nprobe?: number;
   /** Of inverted lists of codes: how many rows are compared by their vectors. Default twice the hits for `IVF_SQ8`, ten times for the others. */
   reorderK?: number;
+  /** Of `DISKANN`: how many candidates are kept, when `ef` does not say. */
+  searchList?: number;
   /** Scan every row instead of using the index. */
   exact?: boolean;
   /** With an index of sparse vectors: the share of the query's numbers, the smallest, that is left out. Default 0. */

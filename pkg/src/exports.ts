@@ -8,7 +8,7 @@ export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 export { EddyError, type ErrorKind } from './error.js';
 export type {
-  Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, BinaryIndex, BoolField, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, IvfIndex, IvfPqIndex,
+  Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, AutoIndex, BinaryIndex, BoolField, DiskAnnIndex, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, IvfIndex, IvfPqIndex,
   Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, Row, ScalarIndex, ScalarName, ScalarRow, Schema, SparseIndex, TextField, TokenFilter, TrieIndex, VarcharField, VectorField, VectorInput,
 } from './schema.js';
 export type { SyncOptions, SyncSession, SyncStatus } from './sync.js';

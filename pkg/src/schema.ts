@@ -44,8 +44,22 @@ export interface IvfPqIndex {
   readonly nlist?: number;
 }
 
+/** A graph over codes in memory, whose vectors stay in storage: a search reads those that the codes choose. */
+export interface DiskAnnIndex {
+  readonly type: 'DISKANN';
+  /** Neighbours of a node on the lowest level, 4 to 4,096. Default 56. */
+  readonly maxDegree?: number;
+  /** Candidates looked at for each inserted row. Default 100. */
+  readonly searchListSize?: number;
+}
+
+/** Chosen by type, rows and memory limit. */
+export interface AutoIndex {
+  readonly type: 'AUTOINDEX';
+}
+
 /** Of vectors of bits: no index, or inverted lists. */
-export type BinaryIndex = FlatIndex | { readonly type: 'BIN_FLAT' } | {
+export type BinaryIndex = FlatIndex | AutoIndex | { readonly type: 'BIN_FLAT' } | {
   readonly type: 'BIN_IVF_FLAT';
   /** How many lists, 1 to 65,536; fewer while there are not enough rows for them. Default 128. */
   readonly nlist?: number;
@@ -204,7 +218,7 @@ export interface FloatVectorField extends Scalar {
   /** How vectors are compared. Default `'COSINE'`. */
   readonly metric?: Metric;
   /** How they are searched. Default HNSW, and for nullable ones, which cannot have that, `FLAT`. */
-  readonly index?: FlatIndex | HnswIndex | IvfIndex | IvfPqIndex;
+  readonly index?: FlatIndex | HnswIndex | IvfIndex | IvfPqIndex | DiskAnnIndex | AutoIndex;
   /** What a row that lacks it gets. */
   readonly default?: VectorInput;
 }
@@ -220,7 +234,7 @@ export interface SmallVectorField extends Scalar {
   /** How vectors are compared. Default `'COSINE'`. */
   readonly metric?: Metric;
   /** How they are searched. Default `FLAT`. */
-  readonly index?: FlatIndex | IvfIndex | IvfPqIndex;
+  readonly index?: FlatIndex | IvfIndex | IvfPqIndex | AutoIndex;
   /** What a row that lacks it gets. */
   readonly default?: VectorInput;
 }

@@ -148,6 +148,72 @@ fn every_kind_finds_what_a_scan_finds() {
 }
 
 #[test]
+fn diskann_leaves_vectors_in_storage() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(disk.open().unwrap(), None).await;
+        let kind = r#"{"DISKANN":{"max_degree":32,"search_list_size":100}}"#;
+        let notes = db.create_collection("notes", spec(r#""type":"float_vector""#, "L2", kind)).await.unwrap();
+        let rows = (0..ROWS).map(|id| row(false, false, id)).collect();
+        notes.insert(Batch::from_rows(&notes.spec().schema, rows).unwrap()).await.unwrap();
+        db.flush("notes").await.unwrap();
+        settle(&db).await;
+        assert_eq!(notes.stats().await.unwrap().rows_unindexed, 0);
+        assert_eq!(db.memory().vectors, 0, "{:?}", db.memory());
+        let found = recall(&notes, false, None, true).await;
+        assert!(found >= 0.95, "{found}");
+        assert_eq!(db.memory().vectors, 0, "searches load nothing: {:?}", db.memory());
+        let wide = SearchParams { search_list: Some(300), ..Default::default() };
+        let response = notes.search(&SearchRequest { params: wide, ..search(false, 3, false, None) }).await.unwrap();
+        assert_eq!(response.hits, notes.search(&search(false, 3, true, None)).await.unwrap().hits);
+        drop(notes);
+        db.close().await.unwrap();
+        let db = open(disk.open().unwrap(), None).await;
+        settle(&db).await;
+        assert_eq!(db.memory().vectors, 0, "{:?}", db.memory());
+        let notes = db.collection("notes").unwrap();
+        assert!(recall(&notes, false, Some("group % 3 == 1"), false).await >= 0.95);
+        db.close().await.unwrap();
+    });
+}
+
+#[test]
+fn autoindex_chooses_by_type_and_memory() {
+    for (vector_type, metric, limit, magic) in [
+        (r#""type":"float_vector""#, "COSINE", None, b"EDDYHNSW"),
+        (r#""type":"float_vector""#, "L2", Some(300_000), b"EDDYLIST"),
+        (r#""type":"float16_vector""#, "L2", None, b"EDDYLIST"),
+        (r#""type":"binary_vector""#, "JACCARD", None, b"EDDYLIST"),
+    ] {
+        block_on(async {
+            let disk = MemoryDisk::new();
+            let db = open(disk.open().unwrap(), limit).await;
+            let notes = db.create_collection("notes", spec(vector_type, metric, r#""AUTOINDEX""#)).await.unwrap();
+            let of_bits = vector_type.contains("binary");
+            let rows = (0..ROWS).map(|id| row(of_bits, false, id)).collect();
+            notes.insert(Batch::from_rows(&notes.spec().schema, rows).unwrap()).await.unwrap();
+            db.flush("notes").await.unwrap();
+            settle(&db).await;
+            assert_eq!(notes.stats().await.unwrap().rows_unindexed, 0, "{vector_type}");
+            let found = recall(&notes, of_bits, None, true).await;
+            assert!(found >= 0.9, "{vector_type}: {found}");
+            drop(notes);
+            db.close().await.unwrap();
+            let storage = disk.open().unwrap();
+            let files = storage.list("").await.unwrap();
+            let file = files.iter().rfind(|file| file.name.contains("/index-")).unwrap();
+            assert_eq!(&storage.read(&file.name, 0, 8).await.unwrap()[..], magic, "{vector_type}");
+            storage.close().await.unwrap();
+            // What was chosen is opened under another limit too.
+            let db = open(disk.open().unwrap(), None).await;
+            let notes = db.collection("notes").unwrap();
+            assert_eq!(notes.stats().await.unwrap().rows_unindexed, 0, "{vector_type}");
+            db.close().await.unwrap();
+        });
+    }
+}
+
+#[test]
 fn what_a_field_cannot_have_is_refused_with_what_it_can() {
     block_on(async {
         let db = open(MemoryDisk::new().open().unwrap(), None).await;

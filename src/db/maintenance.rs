@@ -133,9 +133,10 @@ impl Db {
         let inputs =
             collection.inner.merge.lock().await.as_ref().map_or(Vec::new(), |merging| merging.merge.inputs.clone());
         let state = &collection.inner.state;
+        let limit = self.inner.shared.options.memory_limit_bytes;
         let mut done = 0;
         while done < rows_max {
-            let begun = state.write().expect("no panic while held").begin_row(&inputs);
+            let begun = state.write().expect("no panic while held").begin_row(&inputs, limit);
             let Some(row) = begun else { break };
             let found = state.read().expect("no panic while held").look_up(row);
             let Some(found) = found else { break };

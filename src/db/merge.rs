@@ -47,7 +47,7 @@ impl Db {
         if merge.carry_deletes(&mut collection.inner.state.write().expect("no panic while held"), budget.rows_moved) {
             return Ok(true);
         }
-        let indexed = merge.index_some(budget.rows_indexed);
+        let indexed = merge.index_some(budget.rows_indexed, self.inner.shared.options.memory_limit_bytes);
         if indexed > 0 {
             let done = merge.rows_indexed();
             if done % TOLD_ROWS < indexed {

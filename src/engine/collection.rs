@@ -700,11 +700,11 @@ impl CollectionState {
     }
 
     /// Begins a step of an index that lags behind, and tells of which, of which segment. See [`Segment::begin_row`].
-    pub fn begin_row(&mut self, but: &[SegmentId]) -> Option<(SegmentId, usize)> {
+    pub fn begin_row(&mut self, but: &[SegmentId], memory_limit_bytes: Option<usize>) -> Option<(SegmentId, usize)> {
         self.slots.iter_mut().filter(|(id, slot)| slot.segment.can_index() && !but.contains(id)).find_map(
             |(id, slot)| {
                 // A shared segment is being read or written: its turn comes later.
-                let index = Arc::get_mut(&mut slot.segment)?.begin_row()?;
+                let index = Arc::get_mut(&mut slot.segment)?.begin_row(memory_limit_bytes)?;
                 Some((*id, index))
             },
         )
@@ -833,11 +833,18 @@ impl CollectionState {
                     // A guess that were too low would have it loaded and unloaded for ever.
                     group.note_memory_bytes(segment.columns_bytes(&group.columns));
                 }
-                let needed = match &group.kind {
-                    FileKind::Vector(field) | FileKind::Column(field) => segment.lags(field),
-                    _ => false,
+                let (needed, left) = match &group.kind {
+                    FileKind::Vector(field) | FileKind::Column(field) => (segment.lags(field), segment.leaves(field)),
+                    _ => (false, false),
                 };
-                Movable { segment: segment.id(), kind: group.kind.clone(), bytes: group.memory_bytes(), loaded, needed }
+                Movable {
+                    segment: segment.id(),
+                    kind: group.kind.clone(),
+                    bytes: group.memory_bytes(),
+                    loaded,
+                    needed,
+                    left,
+                }
             };
             groups.map(movable).collect::<Vec<_>>()
         };

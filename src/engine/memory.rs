@@ -49,6 +49,8 @@ pub struct Movable {
     pub loaded: bool,
     /// Whether rows wait for being indexed, which they cannot from storage.
     pub needed: bool,
+    /// Whether it is to stay in storage though there is room.
+    pub left: bool,
 }
 
 /// Which file should be loaded, or unloaded when it is loaded, so that at most `budget` bytes of `files` are in memory; none
@@ -57,7 +59,7 @@ pub struct Movable {
 /// What is kept: first the vectors that an index is being built from, of which one file may take `spare` besides, for without
 /// them the index would never come about; then vectors, of which a search reads as many blocks as it
 /// has candidates, before wide columns, of which only the rows of the result are read; of new segments before old ones. In this
-/// order, as many as fit.
+/// order, as many as fit. Vectors that their index leaves in storage are never kept.
 pub fn choose_move(budget: usize, spare: usize, files: &[Movable]) -> Option<Movable> {
     let mut order: Vec<&Movable> = files.iter().collect();
     let is_column = |file: &Movable| !matches!(file.kind, FileKind::Vector(_));
@@ -67,7 +69,7 @@ pub fn choose_move(budget: usize, spare: usize, files: &[Movable]) -> Option<Mov
     let mut to_unload = None;
     for (at, file) in order.into_iter().enumerate() {
         let spare = if at == 0 && file.needed { spare } else { 0 };
-        let fits = held + file.bytes <= budget + spare;
+        let fits = !file.left && held + file.bytes <= budget + spare;
         if fits {
             held += file.bytes;
         }
@@ -89,7 +91,7 @@ mod tests {
 
     fn file(segment: u64, vector: bool, bytes: usize, loaded: bool) -> Movable {
         let kind = if vector { FileKind::Vector("v".into()) } else { FileKind::Column("c".into()) };
-        Movable { segment: SegmentId(segment), kind, bytes, loaded, needed: false }
+        Movable { segment: SegmentId(segment), kind, bytes, loaded, needed: false, left: false }
     }
 
     #[test]

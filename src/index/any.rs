@@ -12,6 +12,8 @@ pub struct SearchParams {
     /// Kinds with inverted lists of codes: how many rows are compared by their vectors. When nothing is said, twice as many as are wanted
     /// for IVF_SQ8, ten times as many for the others.
     pub reorder_k: Option<usize>,
+    /// DISKANN: how many candidates are kept, when `ef` does not say.
+    pub search_list: Option<usize>,
 }
 
 impl SearchParams {
@@ -20,8 +22,9 @@ impl SearchParams {
     /// # Errors
     /// `InvalidArgument` for zeros.
     pub fn check(&self) -> Result<()> {
-        match [("ef", self.ef), ("nprobe", self.nprobe), ("reorderK", self.reorder_k)].iter().find(|of| of.1 == Some(0))
-        {
+        let given =
+            [("ef", self.ef), ("nprobe", self.nprobe), ("reorderK", self.reorder_k), ("searchList", self.search_list)];
+        match given.iter().find(|of| of.1 == Some(0)) {
             Some((name, _)) => Err(Error::invalid(format!("{name} 0; expected at least 1"))),
             None => Ok(()),
         }
@@ -60,11 +63,12 @@ pub enum Step {
 }
 
 impl VectorIndex {
-    /// An empty index of that kind over vectors of `dim` dimensions; `None` for kinds that are a scan.
+    /// An empty index of that kind over vectors of `dim` dimensions; `None` for kinds that are a scan. AUTOINDEX must have been chosen.
     pub fn new(spec: &IndexSpec, dim: usize) -> Option<Self> {
         match spec.kind {
             IndexKind::Flat
             | IndexKind::BinFlat
+            | IndexKind::AutoIndex
             | IndexKind::SparseInverted
             | IndexKind::Inverted
             | IndexKind::Bitmap
@@ -77,6 +81,9 @@ impl VectorIndex {
             | IndexKind::Scann { .. }
             | IndexKind::BinIvfFlat { .. } => {
                 lists(spec.kind).map(|(nlist, code)| Self::Ivf(Ivf::new(dim, spec.metric, nlist, code)))
+            }
+            IndexKind::DiskAnn { max_degree, search_list_size } => {
+                Some(Self::Hnsw(Hnsw::new(dim, spec.metric, max_degree / 2, search_list_size)))
             }
             IndexKind::Hnsw { m, ef_construction } => Some(Self::Hnsw(Hnsw::new(dim, spec.metric, m, ef_construction))),
         }
@@ -126,7 +133,7 @@ impl VectorIndex {
             Self::Ivf(index) => {
                 index.dim() == dim
                     && index.metric() == spec.metric
-                    && lists(spec.kind) == Some((index.nlist(), index.code()))
+                    && (spec.kind == IndexKind::AutoIndex || lists(spec.kind) == Some((index.nlist(), index.code())))
             }
         }
     }

@@ -70,6 +70,18 @@ pub enum IndexKind {
         /// As of IVF_FLAT.
         nlist: u32,
     },
+    /// A graph over int8 codes in memory, whose vectors stay in storage: a search reads those that the codes choose, by ranges. The
+    /// graph is that of HNSW, with Milvus' names for its parameters.
+    #[serde(rename = "DISKANN")]
+    DiskAnn {
+        /// Neighbours a node on the lowest level, 4 to 4,096; half as many on the upper ones. Usual: 56.
+        max_degree: u32,
+        /// Candidates looked at for each inserted row. Usual: 100.
+        search_list_size: u32,
+    },
+    /// One of the others, chosen for each segment: see [`Self::chosen`].
+    #[serde(rename = "AUTOINDEX")]
+    AutoIndex,
     /// No index, of bits.
     #[serde(rename = "BIN_FLAT")]
     BinFlat,
@@ -115,6 +127,29 @@ impl IndexKind {
         matches!(self, Self::SparseInverted | Self::Inverted | Self::Bitmap | Self::StlSort | Self::Trie)
     }
 
+    /// Whether vectors stay in storage once the index holds their rows.
+    pub fn leaves_vectors(&self) -> bool {
+        matches!(self, Self::DiskAnn { .. })
+    }
+
+    /// What AUTOINDEX is for a segment of so many rows, under a memory limit in bytes; every other kind is itself.
+    ///
+    /// Bits get BIN_IVF_FLAT. Of other vectors, IVF_RABITQ where a graph over them would take more than half of the limit; else HNSW for
+    /// `float_vector` fields that are not nullable, IVF_SQ8 for the rest. Lists are 256, 128 of bits.
+    pub fn chosen(self, field: &Field, rows: usize, memory_limit_bytes: Option<usize>) -> Self {
+        if self != Self::AutoIndex {
+            return self;
+        }
+        // A code with its factors, and the neighbours of a node with `m` 16.
+        let graph_bytes = rows.saturating_mul(field.data_type.dim().unwrap_or(0) as usize + 8 + 136);
+        match field.data_type {
+            DataType::BinaryVector { .. } => Self::BinIvfFlat { nlist: NLIST_USUAL },
+            _ if memory_limit_bytes.is_some_and(|limit| graph_bytes > limit / 2) => Self::IvfRabitq { nlist: 256 },
+            _ if field.is_apart() => Self::HNSW,
+            _ => Self::IvfSq8 { nlist: 256 },
+        }
+    }
+
     /// The name by which requests and schemas say it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -125,6 +160,8 @@ impl IndexKind {
             Self::IvfPq { .. } => "IVF_PQ",
             Self::IvfRabitq { .. } => "IVF_RABITQ",
             Self::Scann { .. } => "SCANN",
+            Self::DiskAnn { .. } => "DISKANN",
+            Self::AutoIndex => "AUTOINDEX",
             Self::BinFlat => "BIN_FLAT",
             Self::BinIvfFlat { .. } => "BIN_IVF_FLAT",
             Self::SparseInverted => "SPARSE_INVERTED_INDEX",
@@ -143,7 +180,9 @@ impl IndexSpec {
     /// `InvalidArgument` for a metric or a kind that is not for the field's type, and for parameters out of range.
     pub fn check(&self, field: &Field) -> Result<()> {
         let (metrics, kinds): (&[Metric], &str) = match field.data_type {
-            DataType::BinaryVector { .. } => (&[Metric::Hamming, Metric::Jaccard], "FLAT, BIN_FLAT, BIN_IVF_FLAT"),
+            DataType::BinaryVector { .. } => {
+                (&[Metric::Hamming, Metric::Jaccard], "FLAT, BIN_FLAT, BIN_IVF_FLAT, AUTOINDEX")
+            }
             DataType::SparseFloatVector => (&[Metric::Ip], "FLAT, SPARSE_INVERTED_INDEX"),
             // What is no vector has no metric.
             DataType::Varchar { .. } if field.analyzer.is_some() => {
@@ -154,10 +193,14 @@ impl IndexSpec {
                 return Err(Error::invalid(format!("a {} can have none", field.data_type.name())));
             }
             scalar if !scalar.is_vector() => (&[self.metric], "INVERTED, BITMAP, STL_SORT"),
-            _ if field.is_apart() => {
-                (&[Metric::L2, Metric::Ip, Metric::Cosine], "FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN")
-            }
-            _ => (&[Metric::L2, Metric::Ip, Metric::Cosine], "FLAT, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN"),
+            _ if field.is_apart() => (
+                &[Metric::L2, Metric::Ip, Metric::Cosine],
+                "FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, DISKANN, AUTOINDEX",
+            ),
+            _ => (
+                &[Metric::L2, Metric::Ip, Metric::Cosine],
+                "FLAT, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, AUTOINDEX",
+            ),
         };
         let type_name = field.data_type.name();
         if !metrics.contains(&self.metric) {
@@ -197,8 +240,18 @@ impl IndexSpec {
                     field.data_type.dim().unwrap_or(0)
                 )))
             }
-            IndexKind::BinIvfFlat { .. } if field.data_type.dim() > Some(LISTED_BITS_MAX) => {
-                Err(Error::invalid(format!("BIN_IVF_FLAT is for at most {LISTED_BITS_MAX} bits")))
+            IndexKind::DiskAnn { max_degree, search_list_size }
+                if !(4..=4096).contains(&max_degree) || !(1..=65_536).contains(&search_list_size) =>
+            {
+                Err(Error::invalid(format!(
+                    "maxDegree {max_degree} and searchListSize {search_list_size}; expected 4 to 4096 and 1 to 65536"
+                )))
+            }
+            IndexKind::BinIvfFlat { .. } | IndexKind::AutoIndex
+                if matches!(field.data_type, DataType::BinaryVector { .. })
+                    && field.data_type.dim() > Some(LISTED_BITS_MAX) =>
+            {
+                Err(Error::invalid(format!("{} is for at most {LISTED_BITS_MAX} bits", self.kind.name())))
             }
             _ => Ok(()),
         }
@@ -224,6 +277,12 @@ pub struct IndexParts {
     /// IVF_PQ: bits of a word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbits: Option<u32>,
+    /// DISKANN: neighbours of a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_degree: Option<u32>,
+    /// DISKANN: candidates for an inserted row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search_list_size: Option<u32>,
 }
 
 impl IndexParts {
@@ -235,9 +294,13 @@ impl IndexParts {
         let mut taken: &[&str] = &["nlist"];
         let nlist = self.nlist.unwrap_or(NLIST_USUAL);
         let kind = match &*self.type_name {
-            "FLAT" | "BIN_FLAT" => {
+            "FLAT" | "BIN_FLAT" | "AUTOINDEX" => {
                 taken = &[];
-                if self.type_name == "FLAT" { IndexKind::Flat } else { IndexKind::BinFlat }
+                match &*self.type_name {
+                    "FLAT" => IndexKind::Flat,
+                    "BIN_FLAT" => IndexKind::BinFlat,
+                    _ => IndexKind::AutoIndex,
+                }
             }
             "HNSW" => {
                 taken = &["m", "efConstruction"];
@@ -252,6 +315,13 @@ impl IndexParts {
             }
             "IVF_RABITQ" => IndexKind::IvfRabitq { nlist },
             "SCANN" => IndexKind::Scann { nlist },
+            "DISKANN" => {
+                taken = &["maxDegree", "searchListSize"];
+                IndexKind::DiskAnn {
+                    max_degree: self.max_degree.unwrap_or(56),
+                    search_list_size: self.search_list_size.unwrap_or(100),
+                }
+            }
             "BIN_IVF_FLAT" => IndexKind::BinIvfFlat { nlist },
             "SPARSE_INVERTED_INDEX" | "SPARSE_WAND" | "INVERTED" | "BITMAP" | "STL_SORT" | "TRIE" => {
                 taken = &[];
@@ -265,13 +335,19 @@ impl IndexParts {
             }
             other => {
                 return Err(Error::invalid(format!(
-                    "index type {other:?}; there are FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, BIN_FLAT, BIN_IVF_FLAT, \
+                    "index type {other:?}; there are FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, DISKANN, AUTOINDEX, BIN_FLAT, BIN_IVF_FLAT, \
                      SPARSE_INVERTED_INDEX, INVERTED, BITMAP, STL_SORT and TRIE"
                 )));
             }
         };
-        let given =
-            [("m", self.m), ("efConstruction", self.ef_construction), ("nlist", self.nlist), ("nbits", self.nbits)];
+        let given = [
+            ("m", self.m),
+            ("efConstruction", self.ef_construction),
+            ("nlist", self.nlist),
+            ("nbits", self.nbits),
+            ("maxDegree", self.max_degree),
+            ("searchListSize", self.search_list_size),
+        ];
         match given.iter().find(|(name, value)| value.is_some() && !taken.contains(name)) {
             Some((name, _)) if taken.is_empty() => Err(Error::invalid(format!("{} takes no {name}", self.type_name))),
             Some((name, _)) => {
@@ -286,6 +362,9 @@ impl From<IndexKind> for IndexParts {
     fn from(kind: IndexKind) -> Self {
         let parts = Self { type_name: kind.name().to_owned(), ..Self::default() };
         match kind {
+            IndexKind::DiskAnn { max_degree, search_list_size } => {
+                Self { max_degree: Some(max_degree), search_list_size: Some(search_list_size), ..parts }
+            }
             IndexKind::Hnsw { m, ef_construction } => {
                 Self { m: Some(m), ef_construction: Some(ef_construction), ..parts }
             }

@@ -731,6 +731,12 @@ impl Segment {
             && self.indexes.iter().any(|index| index.lags(self.len()) && self.has(&index.field))
     }
 
+    /// Whether the vectors of that field are to stay in storage: all their rows are in an index that leaves them there.
+    pub fn leaves(&self, field: &str) -> bool {
+        let leaves = |index: &FieldIndex| index.spec.kind.leaves_vectors() && index.built.is_some();
+        self.index(field).is_some_and(leaves) && !self.lags(field)
+    }
+
     /// Whether an index of that field lags behind, so that its vectors are needed in memory.
     pub fn lags(&self, field: &str) -> bool {
         self.len() >= INDEXED_ROWS_MIN && self.index(field).is_some_and(|index| index.lags(self.len()))
@@ -743,7 +749,7 @@ impl Segment {
 
     /// Begins a step of an index that lags behind, and tells of which; `None` when none does. The step is done after
     /// [`Self::look_up`], which takes nearly all of the time and changes nothing, and [`Self::insert`].
-    pub fn begin_row(&mut self) -> Option<usize> {
+    pub fn begin_row(&mut self, memory_limit_bytes: Option<usize>) -> Option<usize> {
         let len = self.len();
         if len < INDEXED_ROWS_MIN {
             return None;
@@ -754,8 +760,9 @@ impl Segment {
             }
             let Some(source) = source(&self.vectors, &self.chunks, len, &index.field) else { continue };
             if index.built.is_none() {
-                let dim = self.schema.field(&index.field).and_then(|field| field.data_type.dim());
-                index.built = VectorIndex::new(&index.spec, dim.unwrap_or(0) as usize);
+                let field = self.schema.field(&index.field)?;
+                let spec = IndexSpec { kind: index.spec.kind.chosen(field, len, memory_limit_bytes), ..index.spec };
+                index.built = VectorIndex::new(&spec, field.data_type.dim().unwrap_or(0) as usize);
             }
             index.built.as_mut()?.begin(&source);
             return Some(at);
@@ -775,9 +782,9 @@ impl Segment {
     }
 
     /// Takes at most `rows_max` steps of indexing; tells how many.
-    pub fn index_some(&mut self, rows_max: usize) -> usize {
+    pub fn index_some(&mut self, rows_max: usize, memory_limit_bytes: Option<usize>) -> usize {
         for done in 0..rows_max {
-            let Some(index) = self.begin_row() else { return done };
+            let Some(index) = self.begin_row(memory_limit_bytes) else { return done };
             let Some(step) = self.look_up(index) else { return done };
             self.insert(index, step);
         }

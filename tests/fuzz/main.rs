@@ -256,7 +256,7 @@ fn segment(rows: i64) -> Segment {
     let mut segment = Segment::new(SegmentId(7), &schema, &indexes);
     let batch = batch(&schema, 0..rows);
     segment.push(&batch, &vec![version(1); batch.len()], Lsn(1));
-    segment.index_some(rows as usize);
+    segment.index_some(rows as usize, None);
     segment.deletes.push(Tombstone { key: (-5).into(), version: version(9), lsn: Lsn(9) });
     segment
 }

@@ -21,35 +21,45 @@ async function indexed(collection) {
   }
 }
 
-const fields = {
-  plain: { type: 'float_vector', dim, metric: 'L2', index: { type: 'IVF_FLAT', nlist: 16 } },
-  bytes: { type: 'float16_vector', dim, index: { type: 'IVF_SQ8', nlist: 16 } },
-  bits: { type: 'int8_vector', dim, metric: 'IP', index: { type: 'IVF_RABITQ', nlist: 16 } },
-  words: { type: 'float_vector', dim, index: { type: 'IVF_PQ', nlist: 16, m: 8, nbits: 8 } },
-  scann: { type: 'bfloat16_vector', dim, index: { type: 'SCANN', nlist: 16 } },
-  binary: { type: 'binary_vector', dim: dim * 8, index: { type: 'BIN_IVF_FLAT', nlist: 16 } },
-};
+const plain = { type: 'float_vector', dim, metric: 'L2', index: { type: 'IVF_FLAT', nlist: 16 } };
+const collections = [
+  {
+    plain,
+    bytes: { type: 'float16_vector', dim, index: { type: 'IVF_SQ8', nlist: 16 } },
+    bits: { type: 'int8_vector', dim, metric: 'IP', index: { type: 'IVF_RABITQ', nlist: 16 } },
+    binary: { type: 'binary_vector', dim: dim * 8, index: { type: 'BIN_IVF_FLAT', nlist: 16 } },
+  },
+  {
+    words: { type: 'float_vector', dim, index: { type: 'IVF_PQ', nlist: 16, m: 8, nbits: 8 } },
+    scann: { type: 'bfloat16_vector', dim, index: { type: 'SCANN', nlist: 16 } },
+    stored: { type: 'float_vector', dim, metric: 'L2', index: { type: 'DISKANN', maxDegree: 32, searchListSize: 60 } },
+    any: { type: 'float_vector', dim, metric: 'IP', index: { type: 'AUTOINDEX' } },
+  },
+];
 
-test('lists of every kind are built, described and searched', async (t) => {
+test('indexes of every kind are built, described and searched', async (t) => {
   const db = await memory(t);
-  const notes = await db.createCollection('notes', { fields: { id: { type: 'int64', primaryKey: true }, ...fields } });
   const next = random(5);
   const integers = () => Array.from({ length: dim }, () => Math.floor(next() * 200) - 100);
-  const made = Array.from({ length: rows }, (_, id) => ({
-    id, plain: integers(), bytes: integers(), bits: integers(), words: integers(), scann: integers(), binary: Uint8Array.from(integers(), (x) => x & 255),
-  }));
-  await notes.insert(made);
-  await indexed(notes);
-  const described = (await notes.schema()).fields;
-  for (const field of Object.keys(fields)) {
-    assert.deepEqual(described[field].index, fields[field].index);
-    for (const id of [0, 700, rows - 1]) {
-      const request = { vector: made[id][field], field, limit: 5 };
-      const exact = await notes.search({ ...request, exact: true });
-      const all = await notes.search({ ...request, nprobe: 16, reorderK: 900 });
-      assert.deepEqual(all.hits, exact.hits, field);
-      const usual = await notes.search(request);
-      assert.equal(usual.hits[0].key, exact.hits[0].key, field);
+  for (const [number, fields] of collections.entries()) {
+    const notes = await db.createCollection(`notes${number}`, { fields: { id: { type: 'int64', primaryKey: true }, ...fields } });
+    const vector = (field) => (field === 'binary' ? Uint8Array.from(integers(), (x) => x & 255) : integers());
+    const made = Array.from({ length: rows }, (_, id) => ({
+      id, ...Object.fromEntries(Object.keys(fields).map((field) => [field, vector(field)])),
+    }));
+    await notes.insert(made);
+    await indexed(notes);
+    const described = (await notes.schema()).fields;
+    for (const field of Object.keys(fields)) {
+      assert.deepEqual(described[field].index, fields[field].index);
+      for (const id of [0, 700, rows - 1]) {
+        const request = { vector: made[id][field], field, limit: 5 };
+        const exact = await notes.search({ ...request, exact: true });
+        const all = await notes.search({ ...request, nprobe: 16, reorderK: 900, searchList: 900 });
+        assert.deepEqual(all.hits, exact.hits, field);
+        const usual = await notes.search(request);
+        assert.equal(usual.hits[0].key, exact.hits[0].key, field);
+      }
     }
   }
 });
@@ -64,6 +74,6 @@ test('what a field cannot have is refused with what it can', async (t) => {
   await refused({ type: 'float_vector', dim, index: { type: 'IVF_PQ', m: 5 } }, /m 5.*divides the dimension 16/);
   await refused({ type: 'float_vector', dim, index: { type: 'BTREE' } }, /"BTREE".*IVF_SQ8/);
   await refused({ type: 'binary_vector', dim, index: { type: 'HNSW' } }, /HNSW.*binary_vector can have.*BIN_IVF_FLAT/);
-  const notes = await db.createCollection('y', { fields: { id: { type: 'int64', primaryKey: true }, v: fields.plain } });
+  const notes = await db.createCollection('y', { fields: { id: { type: 'int64', primaryKey: true }, v: plain } });
   await assert.rejects(notes.search({ vector: Array(dim).fill(0), nprobe: 0 }), { kind: 'invalid_argument', message: /nprobe 0/ });
 });

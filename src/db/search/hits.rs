@@ -65,7 +65,8 @@ impl Search<'_> {
     /// The search for that query's `k` nearest rows.
     pub(super) fn nearest(&self, query: usize, k: usize, exact: bool) -> Nearest<'_> {
         let query = &self.queries[query];
-        let ef = self.request.ef.or(self.ef_usual).unwrap_or(EF_MIN).max(k);
+        let given = self.request.ef.or(self.request.params.search_list);
+        let ef = given.or(self.ef_usual).unwrap_or(EF_MIN).max(k);
         Nearest {
             field: &self.field.name,
             apart: self.field.is_apart(),

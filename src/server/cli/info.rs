@@ -78,8 +78,14 @@ fn metric(metric: Metric) -> String {
 
 fn kind(kind: IndexKind) -> String {
     let parts = IndexParts::from(kind);
-    let given =
-        [("m", parts.m), ("ef_construction", parts.ef_construction), ("nlist", parts.nlist), ("nbits", parts.nbits)];
+    let given = [
+        ("m", parts.m),
+        ("ef_construction", parts.ef_construction),
+        ("nlist", parts.nlist),
+        ("nbits", parts.nbits),
+        ("max_degree", parts.max_degree),
+        ("search_list_size", parts.search_list_size),
+    ];
     let given = given.iter().filter_map(|(name, value)| value.map(|value| format!(" {name}={value}")));
     kind.name().to_owned() + &given.collect::<String>()
 }

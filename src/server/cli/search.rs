@@ -121,7 +121,7 @@ async fn search(db: &Db, command: &Search) -> Result<()> {
         partitions: command.partitions.clone(),
         output_fields: command.output_fields.clone(),
         ef: command.ef,
-        params: SearchParams { ef: None, nprobe: command.nprobe, reorder_k: command.reorder_k },
+        params: SearchParams { nprobe: command.nprobe, reorder_k: command.reorder_k, ..Default::default() },
         exact: command.exact,
         ..SearchRequest::default()
     };

@@ -244,6 +244,7 @@ struct SearchBody {
     ef: Option<usize>,
     nprobe: Option<usize>,
     reorder_k: Option<usize>,
+    search_list: Option<usize>,
     #[serde(default)]
     exact: bool,
     bm25: Option<Bm25Options>,
@@ -298,7 +299,12 @@ async fn search_request(app: &App, name: &str, body: SearchBody) -> Result<(Sear
         partitions: body.partitions,
         output_fields: body.output_fields,
         ef: body.ef,
-        params: SearchParams { ef: None, nprobe: body.nprobe, reorder_k: body.reorder_k },
+        params: SearchParams {
+            ef: None,
+            nprobe: body.nprobe,
+            reorder_k: body.reorder_k,
+            search_list: body.search_list,
+        },
         exact: body.exact,
         bm25: body.bm25,
         drop_ratio: body.drop_ratio_search,

@@ -212,6 +212,8 @@ pub(in super::super) struct SearchMessage {
     #[serde(default)]
     reorder_k: Option<usize>,
     #[serde(default)]
+    search_list: Option<usize>,
+    #[serde(default)]
     exact: bool,
     #[serde(default)]
     bm25: Option<Bm25Options>,
@@ -258,7 +260,12 @@ impl SearchMessage {
             partitions: self.partitions,
             output_fields: self.output_fields,
             ef: self.ef,
-            params: SearchParams { ef: None, nprobe: self.nprobe, reorder_k: self.reorder_k },
+            params: SearchParams {
+                ef: None,
+                nprobe: self.nprobe,
+                reorder_k: self.reorder_k,
+                search_list: self.search_list,
+            },
             exact: self.exact,
             bm25: self.bm25,
             drop_ratio: self.drop_ratio_search,
