@@ -19,6 +19,11 @@ export interface HnswIndex {
   readonly m?: number;
   /** Candidates looked at for each inserted row. Default 200. */
   readonly efConstruction?: number;
+  /**
+   * What it keeps of vectors: a byte a dimension, or two bits, which take a quarter of that, with more rows compared by their vectors.
+   * Default `sq8`. Vectors of bits are kept as they are.
+   */
+  readonly codes?: 'sq8' | 'rabitq';
 }
 
 /** Inverted lists: a search looks into the lists whose centers are nearest. */
@@ -58,8 +63,8 @@ export interface AutoIndex {
   readonly type: 'AUTOINDEX';
 }
 
-/** Of vectors of bits: no index, or inverted lists. */
-export type BinaryIndex = FlatIndex | AutoIndex | { readonly type: 'BIN_FLAT' } | {
+/** Of vectors of bits: no index, a graph, or inverted lists. */
+export type BinaryIndex = FlatIndex | HnswIndex | AutoIndex | { readonly type: 'BIN_FLAT' } | {
   readonly type: 'BIN_IVF_FLAT';
   /** How many lists, 1 to 65,536; fewer while there are not enough rows for them. Default 128. */
   readonly nlist?: number;
@@ -234,7 +239,7 @@ export interface SmallVectorField extends Scalar {
   /** How vectors are compared. Default `'COSINE'`. */
   readonly metric?: Metric;
   /** How they are searched. Default `FLAT`. */
-  readonly index?: FlatIndex | IvfIndex | IvfPqIndex | AutoIndex;
+  readonly index?: FlatIndex | HnswIndex | IvfIndex | IvfPqIndex | AutoIndex;
   /** What a row that lacks it gets. */
   readonly default?: VectorInput;
 }

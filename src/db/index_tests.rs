@@ -96,7 +96,17 @@ fn every_kind_finds_what_a_scan_finds() {
     }
     for metric in ["HAMMING", "JACCARD"] {
         cases.push((r#""type":"binary_vector""#, metric, r#"{"BIN_IVF_FLAT":{"nlist":32}}"#));
+        cases.push((r#""type":"binary_vector""#, metric, r#"{"HNSW":{"m":8,"ef_construction":60}}"#));
     }
+    for (vector_type, metric) in [
+        (r#""type":"float_vector","nullable":true"#, "L2"),
+        (r#""type":"float16_vector""#, "COSINE"),
+        (r#""type":"bfloat16_vector""#, "L2"),
+        (r#""type":"int8_vector""#, "IP"),
+    ] {
+        cases.push((vector_type, metric, r#"{"HNSW":{"m":8,"ef_construction":60}}"#));
+    }
+    cases.push((r#""type":"float_vector""#, "COSINE", r#"{"HNSW":{"m":8,"ef_construction":60,"codes":"rabitq"}}"#));
     for (vector_type, metric, kind) in cases {
         let context = format!("{vector_type} {metric} {kind}");
         let (of_bits, nullable) = (vector_type.contains("binary"), vector_type.contains("nullable"));
@@ -119,6 +129,7 @@ fn every_kind_finds_what_a_scan_finds() {
             assert!(found >= 0.9, "{context}, after deletes: {found}");
             let all = SearchRequest {
                 params: SearchParams { nprobe: Some(32), reorder_k: Some(400), ..Default::default() },
+                ef: Some(600),
                 ..search(of_bits, 5, false, None)
             };
             let expected = notes.search(&search(of_bits, 5, true, None)).await.unwrap().hits;

@@ -25,6 +25,11 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Whether it compares bits.
+    pub fn is_of_bits(self) -> bool {
+        matches!(self, Self::Hamming | Self::Jaccard)
+    }
+
     /// The name by which requests and schemas say it.
     pub const fn name(self) -> &'static str {
         match self {

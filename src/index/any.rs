@@ -1,5 +1,6 @@
-use super::{Hnsw, IndexKind, IndexSpec, Insertion, Ivf, IvfStep, ListCode, Source, Vectors};
+use super::{GraphCodes, Hnsw, IndexKind, IndexSpec, Insertion, Ivf, IvfStep, ListCode, Source, VectorRef};
 use crate::base::{Error, Neighbor, Result, RowMask};
+use crate::distance::Metric;
 use crate::model::Value;
 
 /// How a search looks for candidates: each kind of index reads its own, and takes its usual number where nothing is said.
@@ -85,7 +86,9 @@ impl VectorIndex {
             IndexKind::DiskAnn { max_degree, search_list_size } => {
                 Some(Self::Hnsw(Hnsw::new(dim, spec.metric, max_degree / 2, search_list_size)))
             }
-            IndexKind::Hnsw { m, ef_construction } => Some(Self::Hnsw(Hnsw::new(dim, spec.metric, m, ef_construction))),
+            IndexKind::Hnsw { m, ef_construction, codes } => {
+                Some(Self::Hnsw(Hnsw::with_codes(dim, spec.metric, m, ef_construction, codes)))
+            }
         }
     }
 
@@ -129,7 +132,10 @@ impl VectorIndex {
     /// Whether it was made for vectors like these, by such a spec's metric.
     pub fn fits(&self, spec: &IndexSpec, dim: usize) -> bool {
         match self {
-            Self::Hnsw(graph) => graph.dim() == dim && graph.metric() == spec.metric,
+            Self::Hnsw(graph) => {
+                let codes = if let IndexKind::Hnsw { codes, .. } = spec.kind { codes } else { GraphCodes::Sq8 };
+                graph.dim() == dim && graph.metric() == spec.metric && graph.codes() == codes
+            }
             Self::Ivf(index) => {
                 index.dim() == dim
                     && index.metric() == spec.metric
@@ -158,7 +164,9 @@ impl VectorIndex {
     /// Begins a step. `source` has all rows of the segment.
     pub fn begin(&mut self, source: &Source<'_>) {
         match self {
-            Self::Hnsw(graph) => graph.begin(floats(source).row(graph.len() as u32)),
+            Self::Hnsw(graph) => {
+                with_next(graph.len() as u32, graph.metric(), source, |vector| graph.begin(vector));
+            }
             Self::Ivf(lists) => lists.begin(source),
         }
     }
@@ -166,7 +174,10 @@ impl VectorIndex {
     /// Finds out what the step that was begun will write.
     pub fn look_up(&self, source: &Source<'_>) -> Step {
         match self {
-            Self::Hnsw(graph) => Step::Hnsw(graph.look_up(floats(source).row(graph.len() as u32))),
+            Self::Hnsw(graph) => {
+                let insertion = with_next(graph.len() as u32, graph.metric(), source, |vector| graph.look_up(vector));
+                Step::Hnsw(insertion)
+            }
             Self::Ivf(lists) => Step::Ivf(lists.look_up(source)),
         }
     }
@@ -212,7 +223,21 @@ impl VectorIndex {
         source: &Source<'_>,
     ) -> Vec<Neighbor> {
         match self {
-            Self::Hnsw(graph) => graph.search(numbers(query), k, params.ef.unwrap_or(k), mask, floats(source)),
+            Self::Hnsw(graph) => {
+                let ef = params.ef.unwrap_or(k);
+                if let (Source::Floats(vectors), Value::Vector(query)) = (source, query) {
+                    return graph.search(query, k, ef, mask, *vectors);
+                }
+                let rows = graph.candidates(vector_of(query), k, ef, mask).map(|mut rows| {
+                    rows.sort_unstable();
+                    rows
+                });
+                let all = || 0..graph.len() as u32;
+                let rows = rows.unwrap_or_else(|| {
+                    all().filter(|&row| mask.is_none_or(|mask| mask.contains(row as usize))).collect()
+                });
+                source.nearest(&rows, graph.metric(), query, k)
+            }
             Self::Ivf(lists) => lists.search(query, k, params, mask, source),
         }
     }
@@ -227,7 +252,7 @@ impl VectorIndex {
         mask: Option<&RowMask>,
     ) -> Option<Vec<u32>> {
         match self {
-            Self::Hnsw(graph) => graph.candidates(numbers(query), k, params.ef.unwrap_or(k), mask),
+            Self::Hnsw(graph) => graph.candidates(vector_of(query), k, params.ef.unwrap_or(k), mask),
             Self::Ivf(lists) => lists.candidates(query, k, params, mask),
         }
     }
@@ -245,16 +270,21 @@ fn lists(kind: IndexKind) -> Option<(u32, ListCode)> {
     }
 }
 
-fn floats<'a>(source: &Source<'a>) -> Vectors<'a> {
-    match source {
-        Source::Floats(vectors) => *vectors,
-        Source::Columns(_) => unreachable!("a graph is for floats"),
-    }
+/// Hands over what the next row of a graph is made of.
+fn with_next<T>(row: u32, metric: Metric, source: &Source<'_>, with: impl FnOnce(VectorRef<'_>) -> T) -> T {
+    let mut room = Vec::new();
+    let vector = if metric.is_of_bits() {
+        source.bytes(row).map(VectorRef::Bits)
+    } else {
+        source.numbers(row, &mut room).map(VectorRef::Numbers)
+    };
+    with(vector.unwrap_or(VectorRef::Absent))
 }
 
-fn numbers(query: &Value) -> &[f32] {
+fn vector_of(query: &Value) -> VectorRef<'_> {
     match query {
-        Value::Vector(numbers) => numbers,
+        Value::Vector(numbers) => VectorRef::Numbers(numbers),
+        Value::Bytes(bits) => VectorRef::Bits(bits),
         _ => unreachable!("the query is of the field's form"),
     }
 }

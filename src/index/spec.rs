@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::GraphCodes;
 use super::ivf::NLIST_MAX;
 use crate::base::{Error, Result};
 use crate::distance::Metric;
@@ -34,6 +35,9 @@ pub enum IndexKind {
         m: u32,
         /// Candidates looked at for each inserted row. Usual: 200.
         ef_construction: u32,
+        /// What it keeps of its vectors. Usual: a byte a dimension.
+        #[serde(default, skip_serializing_if = "GraphCodes::is_usual")]
+        codes: GraphCodes,
     },
     /// Inverted lists; the vectors of the rows in them are compared.
     #[serde(rename = "IVF_FLAT")]
@@ -115,7 +119,7 @@ const LISTED_BITS_MAX: u32 = 32_768;
 
 impl IndexKind {
     /// HNSW with the usual parameters.
-    pub const HNSW: Self = Self::Hnsw { m: 16, ef_construction: 200 };
+    pub const HNSW: Self = Self::Hnsw { m: 16, ef_construction: 200, codes: GraphCodes::Sq8 };
 
     /// Whether there is something to build; else every search is a scan.
     pub fn is_built(&self) -> bool {
@@ -181,7 +185,7 @@ impl IndexSpec {
     pub fn check(&self, field: &Field) -> Result<()> {
         let (metrics, kinds): (&[Metric], &str) = match field.data_type {
             DataType::BinaryVector { .. } => {
-                (&[Metric::Hamming, Metric::Jaccard], "FLAT, BIN_FLAT, BIN_IVF_FLAT, AUTOINDEX")
+                (&[Metric::Hamming, Metric::Jaccard], "FLAT, HNSW, BIN_FLAT, BIN_IVF_FLAT, AUTOINDEX")
             }
             DataType::SparseFloatVector => (&[Metric::Ip], "FLAT, SPARSE_INVERTED_INDEX"),
             // What is no vector has no metric.
@@ -199,7 +203,7 @@ impl IndexSpec {
             ),
             _ => (
                 &[Metric::L2, Metric::Ip, Metric::Cosine],
-                "FLAT, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, AUTOINDEX",
+                "FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, AUTOINDEX",
             ),
         };
         let type_name = field.data_type.name();
@@ -215,7 +219,7 @@ impl IndexSpec {
             return Err(Error::invalid(format!("{}, but a {type_name}{nullable} can have {kinds}", self.kind.name())));
         }
         match self.kind {
-            IndexKind::Hnsw { m, ef_construction }
+            IndexKind::Hnsw { m, ef_construction, .. }
                 if !(2..=2048).contains(&m) || !(1..=65_536).contains(&ef_construction) =>
             {
                 Err(Error::invalid(format!(
@@ -271,6 +275,9 @@ pub struct IndexParts {
     /// HNSW: candidates for an inserted row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ef_construction: Option<u32>,
+    /// HNSW: what it keeps of vectors, `sq8` or `rabitq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codes: Option<GraphCodes>,
     /// Kinds with inverted lists: how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nlist: Option<u32>,
@@ -302,9 +309,14 @@ impl IndexParts {
                     _ => IndexKind::AutoIndex,
                 }
             }
-            "HNSW" => {
-                taken = &["m", "efConstruction"];
-                IndexKind::Hnsw { m: self.m.unwrap_or(16), ef_construction: self.ef_construction.unwrap_or(200) }
+            // The second is how others say the usual codes.
+            "HNSW" | "HNSW_SQ" => {
+                taken = &["m", "efConstruction", "codes"];
+                IndexKind::Hnsw {
+                    m: self.m.unwrap_or(16),
+                    ef_construction: self.ef_construction.unwrap_or(200),
+                    codes: self.codes.unwrap_or_default(),
+                }
             }
             "IVF_FLAT" => IndexKind::IvfFlat { nlist },
             "IVF_SQ8" => IndexKind::IvfSq8 { nlist },
@@ -347,6 +359,7 @@ impl IndexParts {
             ("nbits", self.nbits),
             ("maxDegree", self.max_degree),
             ("searchListSize", self.search_list_size),
+            ("codes", self.codes.map(|_| 0)),
         ];
         match given.iter().find(|(name, value)| value.is_some() && !taken.contains(name)) {
             Some((name, _)) if taken.is_empty() => Err(Error::invalid(format!("{} takes no {name}", self.type_name))),
@@ -365,8 +378,9 @@ impl From<IndexKind> for IndexParts {
             IndexKind::DiskAnn { max_degree, search_list_size } => {
                 Self { max_degree: Some(max_degree), search_list_size: Some(search_list_size), ..parts }
             }
-            IndexKind::Hnsw { m, ef_construction } => {
-                Self { m: Some(m), ef_construction: Some(ef_construction), ..parts }
+            IndexKind::Hnsw { m, ef_construction, codes } => {
+                let codes = (!codes.is_usual()).then_some(codes);
+                Self { m: Some(m), ef_construction: Some(ef_construction), codes, ..parts }
             }
             IndexKind::IvfPq { nlist, m, nbits } => {
                 Self { nlist: Some(nlist), m: Some(m), nbits: Some(nbits), ..parts }

@@ -122,6 +122,14 @@ impl Source<'_> {
         }
     }
 
+    /// The vector of `row` as it is kept; `None` when it has none, or is kept as 32-bit floats. Panics past the end.
+    pub fn bytes(&self, row: u32) -> Option<&[u8]> {
+        match self {
+            Self::Floats(_) => None,
+            Self::Columns(runs) => runs[Self::run(runs, row)].bytes(row),
+        }
+    }
+
     /// The `k` of `rows`, which ascend, closest to `query`, closest first, by full precision. Panics when the query is of another form or
     /// dimension, or a row is past the end.
     pub fn nearest(&self, rows: &[u32], metric: Metric, query: &Value, k: usize) -> Vec<Neighbor> {

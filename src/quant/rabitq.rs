@@ -178,6 +178,18 @@ impl RaBitQ {
         }
     }
 
+    /// By how much the distance of `query` to a row is wrong, about: one standard deviation.
+    pub fn deviation(&self, query: &BitQuery, row: u32) -> f32 {
+        let share = [0.75, 0.3, 0.1][self.bits as usize / 2];
+        let lengths = (query.factors.offset * self.factors[row as usize].offset).sqrt();
+        let lengths = match self.metric {
+            Metric::L2 => 2.0 * lengths,
+            Metric::Cosine => 1.0,
+            _ => lengths,
+        };
+        lengths * share / (self.rotation.len() as f32).sqrt()
+    }
+
     /// The codes of some rows, `[rows, width]` bytes.
     pub fn write_codes(&self, bytes: &mut Vec<u8>, rows: Range<usize>) {
         bytes.extend_from_slice(&self.codes[rows.start * self.width()..rows.end * self.width()]);

@@ -1,9 +1,8 @@
+use super::codes::{CodeQuery, Room, VectorRef};
 use super::links::level_of;
 use super::scratch::{Candidate, Scratch};
 use super::{Hnsw, ROWS_MAX};
-use crate::distance::Metric;
 use crate::index::Vectors;
-use crate::quant::Query;
 
 /// What linking a row will write, found out while the graph stays as it is.
 #[derive(Debug)]
@@ -24,9 +23,15 @@ enum As {
     /// Of this row.
     Twin(u32),
     Zero,
+    /// Nothing: it has no vector.
+    Absent,
 }
 
 impl Insertion {
+    fn new(row: u32, as_what: As) -> Self {
+        Self { row, as_what, lists: Vec::new(), neighbors: Vec::new(), given_up: Vec::new() }
+    }
+
     fn list(&mut self, row: u32, level: u32, neighbors: impl Iterator<Item = u32>) {
         self.neighbors.extend(neighbors);
         self.lists.push((row, level, self.neighbors.len()));
@@ -58,20 +63,24 @@ impl Hnsw {
 
     /// Takes the code of the next row; it is not in the index yet. Does nothing when that was done before. Panics as
     /// [`Self::insert_next`] does.
-    pub fn begin(&mut self, vector: &[f32]) {
+    pub fn begin<'a>(&mut self, vector: impl Into<VectorRef<'a>>) {
         assert!(self.len() < ROWS_MAX, "an index holds at most {ROWS_MAX} rows");
         if self.parents.len() < self.len() {
             self.parents = self.links.parents();
         }
         if self.codes.len() == self.len() {
-            let Self { codes, scratch, .. } = self;
-            scratch.with(|scratch| codes.push(vector, &mut scratch.query));
+            let Self { codes, scratch, dim, .. } = self;
+            let vector = vector.into();
+            scratch.with(|scratch| codes.push(vector, *dim, &mut scratch.query));
         }
     }
 
     /// Finds the neighbours of the row that was begun, whose vector this is.
-    pub fn look_up(&self, vector: &[f32]) -> Insertion {
-        let row = self.len() as u32;
+    pub fn look_up<'a>(&self, vector: impl Into<VectorRef<'a>>) -> Insertion {
+        let (row, vector) = (self.len() as u32, vector.into());
+        if matches!(vector, VectorRef::Absent) {
+            return Insertion::new(row, As::Absent);
+        }
         self.scratch.with(|scratch| {
             let mut query = std::mem::take(&mut scratch.query);
             // Searched for as a query is, with its finer code: rows found so are nearer.
@@ -89,6 +98,7 @@ impl Hnsw {
         self.links.push();
         self.parents.push(0);
         match (as_what, self.zero) {
+            (As::Absent, _) => self.has_absent = true,
             (As::Zero, None) => self.zero = Some(row),
             (As::Zero, Some(head)) | (As::Twin(head), _) => self.twins.add(head, row),
             (As::Node, _) => {
@@ -115,10 +125,9 @@ impl Hnsw {
     }
 
     /// What becomes of the encoded `row`, whose vector is `query`.
-    fn plan(&self, row: u32, query: &Query, scratch: &mut Scratch) -> Insertion {
-        let mut insertion =
-            Insertion { row, as_what: As::Node, lists: Vec::new(), neighbors: Vec::new(), given_up: Vec::new() };
-        if self.metric != Metric::L2 && self.codes.is_zero(row) {
+    fn plan(&self, row: u32, query: &CodeQuery, scratch: &mut Scratch) -> Insertion {
+        let mut insertion = Insertion::new(row, As::Node);
+        if self.codes.is_nowhere(row, self.metric) {
             insertion.as_what = As::Zero;
             return insertion;
         }
@@ -129,7 +138,7 @@ impl Hnsw {
         let mut selected = Vec::with_capacity(level.min(entry_level) as usize + 1);
         for level in (0..=level.min(entry_level)).rev() {
             self.search_level(query, level, self.ef_construction, scratch);
-            let Scratch { nearest, products, row: base, .. } = &mut *scratch;
+            let Scratch { nearest, room, row: base, .. } = &mut *scratch;
             let candidates = nearest.candidates();
             if level == 0
                 && let Some(head) = candidates.iter().find(|candidate| self.codes.are_same(candidate.row(), row))
@@ -138,7 +147,7 @@ impl Hnsw {
                 return insertion;
             }
             let mut chosen = Vec::with_capacity(self.m);
-            self.select(candidates.iter().copied(), self.m, &[], &mut chosen, base, products);
+            self.select(candidates.iter().copied(), self.m, &[], &mut chosen, base, room);
             selected.push((level, chosen));
         }
         for (level, neighbors) in selected {
@@ -196,21 +205,20 @@ impl Hnsw {
         insertion: &mut Insertion,
         scratch: &mut Scratch,
     ) -> Result<(), Option<u32>> {
-        let Scratch { rows, products, row: base, .. } = scratch;
+        let Scratch { rows, room, row: base, .. } = scratch;
         rows.clear();
         rows.extend(list);
         rows.push(newcomer);
         let mut candidates = Vec::with_capacity(rows.len());
         self.codes.load(row, base);
-        self.codes.distances(self.kernels, base, rows, products, |row, distance| {
-            candidates.push(Candidate::new(distance, row));
-        });
+        let distances = self.codes.distances(self.kernels, base, rows, room);
+        candidates.extend(rows.iter().zip(distances).map(|(&row, &distance)| Candidate::new(distance, row)));
         candidates.sort_unstable();
         let slots = self.links.slots(level);
         let mut chosen = Vec::with_capacity(slots);
         let mut kept = Vec::new();
         loop {
-            self.select(candidates.iter().copied(), slots, &kept, &mut chosen, base, products);
+            self.select(candidates.iter().copied(), slots, &kept, &mut chosen, base, room);
             if level > 0 || !kept.is_empty() {
                 break;
             }
@@ -247,15 +255,15 @@ impl Hnsw {
 
     /// Up to `count` of `candidates`, which come closest first: each that is closer to the base than to every one chosen before
     /// (algorithm 4, without its extension and without filling up), so that they lead into different directions; all of `kept`, which
-    /// are among them, in any case. `query` and `products` are room to work in.
+    /// are among them, in any case. `query` and `room` are to work in.
     fn select(
         &self,
         candidates: impl Iterator<Item = Candidate>,
         count: usize,
         kept: &[u32],
         chosen: &mut Vec<u32>,
-        query: &mut Query,
-        products: &mut Vec<i32>,
+        query: &mut CodeQuery,
+        room: &mut Room,
     ) {
         chosen.clear();
         let mut kept_left = kept.len();
@@ -272,10 +280,8 @@ impl Hnsw {
                 continue;
             }
             self.codes.load(candidate.row(), query);
-            let mut diverse = true;
-            self.codes.distances(self.kernels, query, chosen, products, |_, distance| {
-                diverse &= distance > candidate.distance();
-            });
+            let distances = self.codes.distances(self.kernels, query, chosen, room);
+            let diverse = distances.iter().all(|&distance| distance > candidate.distance());
             if diverse {
                 chosen.push(candidate.row());
             }

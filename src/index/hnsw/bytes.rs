@@ -1,15 +1,20 @@
+use super::codes::{Codes, GraphCodes};
 use super::links::{Links, NONE, level_of};
 use super::twins::Twins;
 use super::{EF_CONSTRUCTION_MAX, Hnsw, M_MAX, ROWS_MAX};
 use crate::base::codec::{Reader, Write as _};
 use crate::base::{Error, ErrorKind, Result};
 use crate::distance::{AlignedVec, Metric, kernels};
-use crate::quant::Sq8;
 
 const MAGIC: &[u8; 8] = b"EDDYHNSW";
 const VERSION: u32 = 1;
 /// As large as the model allows a vector to be; keeps `dim` from deciding an allocation alone.
 const DIM_MAX: u32 = 32_768;
+/// And of bits.
+const BITS_MAX: u32 = 262_144;
+const METRICS: [Metric; 5] = [Metric::L2, Metric::Ip, Metric::Cosine, Metric::Hamming, Metric::Jaccard];
+/// What is added to the metric's number for RaBitQ codes.
+const RABITQ: u32 = 256;
 /// Rows of one part.
 const PART_ROWS: usize = 512;
 
@@ -23,8 +28,8 @@ impl Hnsw {
     /// |---|---|
     /// | 8 | `EDDYHNSW` |
     /// | 4 | version, 1 |
-    /// | 4 | dimension, 1 to 32,768 |
-    /// | 4 | metric: 0 L2, 1 IP, 2 COSINE |
+    /// | 4 | dimension, 1 to 32,768; of bits to 262,144 |
+    /// | 4 | metric: 0 L2, 1 IP, 2 COSINE, 3 HAMMING, 4 JACCARD; 256 more for the first three with RaBitQ codes |
     /// | 4 | `m`, 2 to 2,048 |
     /// | 4 | `ef_construction`, `m` to 65,536 |
     /// | 4 | `rows` |
@@ -32,8 +37,8 @@ impl Hnsw {
     /// | 4 | the zero row, 0xffff_ffff for none |
     /// | 4 | `lists`: how many lists there are on upper levels (follows from `m` and `rows`, as levels do) |
     /// | 4 | `twins`: how many links between twins |
-    /// | rows * stride | codes, u8: 64 is zero, 1 to 127 |
-    /// | rows * 8 | a row's scale and offset, f32 |
+    /// | rows * stride | codes, u8: 64 is zero, 1 to 127; RaBitQ: two bits for each of `dim` rounded up to a multiple of 64; bits: `dim / 8` bytes as they are |
+    /// | rows * 8 | a row's scale and offset, f32; not of bits |
     /// | rows * m0 * 4 | neighbours on level 0, u32 |
     /// | lists * m * 4 | neighbours on the upper levels, u32: by row, level 1 first |
     /// | twins * 8 | row and the next one in its chain, u32, ascending by row |
@@ -47,16 +52,16 @@ impl Hnsw {
         let parts = rows.div_ceil(PART_ROWS);
         let (level_0, upper) = self.links.arrays();
         let rows_of = |part: usize| part * PART_ROWS..rows.min((part + 1) * PART_ROWS);
+        let arrays = self.codes.arrays();
         let mut bytes = Vec::new();
         match part.checked_sub(1) {
             None => self.write_head(&mut bytes),
-            Some(part) if part < parts => self.codes.write_codes(&mut bytes, rows_of(part)),
-            Some(part) if part < 2 * parts => self.codes.write_factors(&mut bytes, rows_of(part - parts)),
-            Some(part) if part < 3 * parts => {
-                let rows = rows_of(part - 2 * parts);
+            Some(part) if part < arrays * parts => self.codes.write(&mut bytes, part / parts, rows_of(part % parts)),
+            Some(part) if part < (arrays + 1) * parts => {
+                let rows = rows_of(part - arrays * parts);
                 put_lists(&mut bytes, &level_0[rows.start * 2 * self.m..rows.end * 2 * self.m]);
             }
-            Some(part) if part == 3 * parts => {
+            Some(part) if part == (arrays + 1) * parts => {
                 put_lists(&mut bytes, upper);
                 for (row, next) in self.twins.links() {
                     bytes.put_u32(row);
@@ -72,12 +77,8 @@ impl Hnsw {
         bytes.put_bytes(MAGIC);
         bytes.put_u32(VERSION);
         bytes.put_u32(self.dim as u32);
-        bytes.put_u32(match self.metric {
-            Metric::L2 => 0,
-            Metric::Ip => 1,
-            Metric::Cosine => 2,
-            Metric::Hamming | Metric::Jaccard => unreachable!("bits have no graph"),
-        });
+        let metric = METRICS.iter().position(|metric| *metric == self.metric).unwrap_or(0);
+        bytes.put_u32(metric as u32 + if self.codes.kind() == GraphCodes::RaBitQ { RABITQ } else { 0 });
         bytes.put_u32(self.m as u32);
         bytes.put_u32(self.ef_construction as u32);
         bytes.put_u32(self.len() as u32);
@@ -105,12 +106,20 @@ impl Hnsw {
                 format!("at byte 8: an HNSW index of version {version}; this build reads version {VERSION}"),
             ));
         }
-        let dim = field(&mut reader, "dimension", 1, DIM_MAX)? as usize;
-        let metric = match field(&mut reader, "metric", 0, 2)? {
-            0 => Metric::L2,
-            1 => Metric::Ip,
-            _ => Metric::Cosine,
+        let dim_at = reader.offset();
+        let dim = field(&mut reader, "dimension", 1, BITS_MAX)?;
+        let metric_at = reader.offset();
+        let number = reader.u32()?;
+        let codes = if number >= RABITQ { GraphCodes::RaBitQ } else { GraphCodes::Sq8 };
+        let metric = METRICS.get((number % RABITQ) as usize).copied();
+        let metric = metric.filter(|metric| number < RABITQ || (number < 2 * RABITQ && !metric.is_of_bits()));
+        let Some(metric) = metric else {
+            return Err(Error::corrupt(format!("at byte {metric_at}: metric {number}, expected 0 to 4 or 256 to 258")));
         };
+        if dim > DIM_MAX && !metric.is_of_bits() {
+            return Err(Error::corrupt(format!("at byte {dim_at}: dimension {dim}, expected 1 to {DIM_MAX}")));
+        }
+        let dim = dim as usize;
         let m = field(&mut reader, "m", 2, M_MAX)?;
         let ef_construction = field(&mut reader, "ef_construction", m, EF_CONSTRUCTION_MAX)? as usize;
         let m = m as usize;
@@ -120,7 +129,7 @@ impl Hnsw {
         let lists_at = reader.offset();
         let lists = reader.u32()?;
         let twins = reader.u32()? as usize;
-        let codes = Sq8::read_from(&mut reader, dim, metric, rows)?;
+        let codes = Codes::read_from(&mut reader, dim, metric, codes, rows)?;
         // The codes of all rows were there, so `rows` is a number of work that the bytes have paid for.
         let lists_expected: u64 = (0..rows as u32).map(|row| u64::from(level_of(row, m))).sum();
         if u64::from(lists) != lists_expected {
@@ -147,7 +156,7 @@ impl Hnsw {
         }
         let twins = Twins::from_links(rows, &twins)
             .map_err(|(index, what)| Error::corrupt(format!("at byte {}: {what}", twins_at + index * 8)))?;
-        Ok(Self {
+        let mut graph = Self {
             dim,
             metric,
             m,
@@ -160,8 +169,11 @@ impl Hnsw {
             zero,
             parents: Vec::new(),
             looked: Default::default(),
+            has_absent: false,
             scratch: Default::default(),
-        })
+        };
+        graph.has_absent = (0..rows as u32).any(|row| graph.is_absent(row));
+        Ok(graph)
     }
 }
 

@@ -26,9 +26,9 @@
 //! | rarer | 1523, 1.000 | 156, 1.000 | 15, 1.000 | | 2147, 0.970 | 778, 1.000 | 76, 1.000 |
 
 use super::Hnsw;
+use super::codes::CodeQuery;
 use super::scratch::{Candidate, Scratch};
 use crate::base::RowMask;
-use crate::quant::Query;
 
 /// What a search of a graph took: what its cost follows from, whatever the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,12 +70,6 @@ impl Effort {
     }
 }
 
-/// How many of a walk's candidates are compared by their vectors. Among twice as many by code were all true neighbours that were among
-/// the candidates at all (measured on real embeddings); reading every candidate's full vector would cost a third of a search.
-pub(super) fn reranked(k: usize, ef: usize) -> usize {
-    (2 * k).max(k + 10).min(ef)
-}
-
 /// Comparisons that an unfiltered walk makes, about.
 fn walked(ef: usize) -> usize {
     120 + 7 * ef
@@ -85,7 +79,7 @@ impl Hnsw {
     /// The rows whose codes are closest among those that `mask` admits, which are `admitted`, in no order.
     pub(super) fn find_admitted(
         &self,
-        query: &Query,
+        query: &CodeQuery,
         k: usize,
         ef: usize,
         mask: &RowMask,
@@ -100,19 +94,25 @@ impl Hnsw {
             return self.scan(query, k, mask, scratch);
         }
         let mut found = Vec::new();
-        self.collect(scratch.nearest.candidates(), reranked(k, ef), |row| mask.contains(row as usize), &mut found);
+        self.collect(
+            scratch.nearest.candidates(),
+            self.codes.reranked(k, ef),
+            |row| mask.contains(row as usize),
+            &mut found,
+        );
         self.add_zeros(Some(mask), k, &mut found);
         found
     }
 
     /// Compares the codes of all admitted rows. Gives those that may be among the `k` closest, for all that codes can tell.
-    fn scan(&self, query: &Query, k: usize, mask: &RowMask, scratch: &mut Scratch) -> Vec<u32> {
-        let Scratch { rows, products, effort, .. } = scratch;
+    fn scan(&self, query: &CodeQuery, k: usize, mask: &RowMask, scratch: &mut Scratch) -> Vec<u32> {
+        let Scratch { rows, room, effort, .. } = scratch;
         effort.scanned = true;
         let kept = RERANKED_MAX.max(4 * k);
         let mut closest: Vec<Candidate> = Vec::with_capacity(2 * kept);
         let mut bound = Candidate::FARTHEST;
-        let mut admitted = mask.iter().take_while(|&row| row < self.len()).map(|row| row as u32);
+        let admitted = mask.iter().take_while(|&row| row < self.len()).map(|row| row as u32);
+        let mut admitted = admitted.filter(|&row| !self.has_absent || !self.is_absent(row));
         loop {
             rows.clear();
             rows.extend(admitted.by_ref().take(BLOCK));
@@ -120,12 +120,13 @@ impl Hnsw {
                 break;
             }
             effort.compared += rows.len();
-            self.codes.distances(self.kernels, query, rows, products, |row, distance| {
+            let distances = self.codes.distances(self.kernels, query, rows, room);
+            for (&row, &distance) in rows.iter().zip(distances) {
                 let candidate = Candidate::new(distance, row);
                 if candidate < bound {
                     closest.push(candidate);
                 }
-            });
+            }
             if closest.len() + BLOCK > 2 * kept {
                 closest.select_nth_unstable(kept);
                 closest.truncate(kept);
@@ -140,14 +141,14 @@ impl Hnsw {
             last.distance() + DEVIATIONS * self.codes.deviation(query, last.row(), last.distance())
         });
         let sure = closest.partition_point(|candidate| candidate.distance() <= margin);
-        let count = sure.max(reranked(k, usize::MAX)).min(closest.len());
+        let count = sure.max(self.codes.reranked(k, usize::MAX)).min(closest.len());
         closest[..count].iter().map(|candidate| candidate.row()).collect()
     }
 
     /// The `ef` admitted nodes closest to `query` on level 0, into `scratch.nearest`; false when that is not worthwhile.
     fn walk_admitted(
         &self,
-        query: &Query,
+        query: &CodeQuery,
         k: usize,
         ef: usize,
         mask: &RowMask,
@@ -205,7 +206,7 @@ impl Hnsw {
     }
 
     /// Expands until the closest are found; false when that takes longer than to scan.
-    fn walk_on(&self, query: &Query, mask: &RowMask, admitted: usize, scratch: &mut Scratch) -> bool {
+    fn walk_on(&self, query: &CodeQuery, mask: &RowMask, admitted: usize, scratch: &mut Scratch) -> bool {
         let budget = admitted / SCANNED_PER_COMPARISON;
         while let Some(row) = scratch.nearest.expand_next() {
             self.compare_admitted_around(query, row, mask, scratch);
@@ -218,7 +219,7 @@ impl Hnsw {
 
     /// Walks to the query as an unfiltered search does, with few candidates. Gives all nodes that it compared, and whether each is
     /// admitted.
-    fn look_around(&self, query: &Query, mask: &RowMask, scratch: &mut Scratch) -> Vec<(Candidate, bool)> {
+    fn look_around(&self, query: &CodeQuery, mask: &RowMask, scratch: &mut Scratch) -> Vec<(Candidate, bool)> {
         scratch.visited.reset(self.len());
         scratch.nearest.restart(NEAR);
         let mut near: Vec<Candidate> = scratch.nearest.candidates().to_vec();
@@ -227,13 +228,15 @@ impl Hnsw {
         }
         while let Some(row) = scratch.nearest.expand_next() {
             let count = self.unvisited_neighbors(row, 0, scratch);
-            let Scratch { rows, products, nearest, effort, .. } = &mut *scratch;
+            let Scratch { rows, room, nearest, effort, .. } = &mut *scratch;
             effort.compared += count;
-            self.codes.distances(self.kernels, query, &rows[..count], products, |row, distance| {
+            let rows = &rows[..count];
+            let distances = self.codes.distances(self.kernels, query, rows, room);
+            for (&row, &distance) in rows.iter().zip(distances) {
                 let candidate = Candidate::new(distance, row);
                 near.push(candidate);
                 nearest.push(candidate);
-            });
+            }
         }
         near.into_iter().map(|candidate| (candidate, self.admits(mask, candidate.row()))).collect()
     }
@@ -266,8 +269,8 @@ impl Hnsw {
     /// Compares the admitted neighbours of `row` that this search has not seen. When few are admitted, also those of its other
     /// neighbours, until as many as a list has slots were met (ACORN-1: Patel et al., "ACORN: Performant and Predicate-Agnostic Search
     /// Over Vector Embeddings and Structured Data", 2024).
-    fn compare_admitted_around(&self, query: &Query, row: u32, mask: &RowMask, scratch: &mut Scratch) {
-        let Scratch { rows, bridges, visited, effort, products, nearest, .. } = scratch;
+    fn compare_admitted_around(&self, query: &CodeQuery, row: u32, mask: &RowMask, scratch: &mut Scratch) {
+        let Scratch { rows, bridges, visited, effort, room, nearest, .. } = scratch;
         rows.clear();
         bridges.clear();
         let (mut met, slots) = (0, self.links.slots(0));
@@ -300,9 +303,10 @@ impl Hnsw {
             }
         }
         effort.compared += rows.len();
-        self.codes.distances(self.kernels, query, rows, products, |row, distance| {
+        let distances = self.codes.distances(self.kernels, query, rows, room);
+        for (&row, &distance) in rows.iter().zip(distances) {
             nearest.push(Candidate::new(distance, row));
-        });
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! A navigable small-world graph over int8 codes, reranked with full precision.
+//! A navigable small-world graph over codes, reranked with full precision.
 //!
 //! Source: Malkov & Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small
 //! World graphs" (2016); algorithm numbers below are theirs. Where we depart from it:
-//! - Distances in the graph are those of [`Sq8`] codes, a quarter of the memory traffic; the closest are reranked.
+//! - Distances in the graph are those of [`Sq8`] codes, a quarter of the memory traffic, or of RaBitQ codes of two bits, an eighth of
+//!   that; the closest are reranked. Binary vectors are their own codes.
 //! - A node's level is a hash of its row number: the same rows give the same graph on every target.
 //! - A row whose code equals that of a node already in the graph becomes its *twin*: a link in a chain behind that node, not a
 //!   node. A thousand copies of one vector, or all rows without text, would otherwise fill every neighbour list around them
@@ -14,6 +15,7 @@
 
 mod build;
 mod bytes;
+mod codes;
 mod filtered;
 mod links;
 mod scratch;
@@ -24,8 +26,11 @@ mod tests;
 mod twins;
 
 use crate::distance::{Kernels, Metric, kernels};
+#[cfg(doc)]
 use crate::quant::Sq8;
 pub use build::Insertion;
+use codes::Codes;
+pub use codes::{GraphCodes, VectorRef};
 pub use filtered::Effort;
 use links::Links;
 use scratch::ScratchPool;
@@ -50,7 +55,7 @@ pub struct Hnsw {
     m: usize,
     ef_construction: usize,
     kernels: &'static Kernels,
-    codes: Sq8,
+    codes: Codes,
     links: Links,
     twins: Twins,
     /// The node that searches start from, on the highest level; none while the graph has no node.
@@ -61,6 +66,8 @@ pub struct Hnsw {
     /// See [`Links::parents`]; shorter until a row is inserted, for only that needs it.
     parents: Vec<u32>,
     looked: Looked,
+    /// Whether there are rows without a vector.
+    has_absent: bool,
     scratch: ScratchPool,
 }
 
@@ -69,6 +76,11 @@ impl Hnsw {
     /// `ef_construction`: candidates looked at for each inserted row. Panics when `dim` is 0; `m` is brought into
     /// 2..=`2048`, `ef_construction` into `m`..=`65_536`.
     pub fn new(dim: usize, metric: Metric, m: u32, ef_construction: u32) -> Self {
+        Self::with_codes(dim, metric, m, ef_construction, GraphCodes::Sq8)
+    }
+
+    /// The same over codes of a kind; a metric of bits has no other than these.
+    pub fn with_codes(dim: usize, metric: Metric, m: u32, ef_construction: u32, codes: GraphCodes) -> Self {
         assert!(dim > 0, "vectors have at least one dimension");
         let m = m.clamp(2, M_MAX);
         let ef_construction = ef_construction.clamp(m, EF_CONSTRUCTION_MAX);
@@ -78,13 +90,14 @@ impl Hnsw {
             m: m as usize,
             ef_construction: ef_construction as usize,
             kernels: kernels(),
-            codes: Sq8::new(dim, metric),
+            codes: Codes::new(dim, metric, codes),
             links: Links::new(m as usize),
             twins: Twins::default(),
             entry: None,
             zero: None,
             parents: Vec::new(),
             looked: Looked::default(),
+            has_absent: false,
             scratch: ScratchPool::default(),
         }
     }
@@ -107,6 +120,19 @@ impl Hnsw {
     /// The metric that it was built for.
     pub fn metric(&self) -> Metric {
         self.metric
+    }
+
+    /// What it keeps of its vectors, where these are no bits.
+    pub fn codes(&self) -> GraphCodes {
+        self.codes.kind()
+    }
+
+    /// Whether a row has no vector: then it is no node, and in no chain.
+    fn is_absent(&self, row: u32) -> bool {
+        self.links.neighbors(row, 0).next().is_none()
+            && self.entry != Some(row)
+            && self.zero != Some(row)
+            && !self.twins.contains(row)
     }
 
     /// How many bytes are held, without the vectors, which are the caller's.

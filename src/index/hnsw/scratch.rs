@@ -1,7 +1,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::Effort;
-use crate::quant::Query;
+use super::codes::{CodeQuery, Room};
 
 /// A distance and a row in one integer that sorts by distance, then row: 32 bits of distance, 31 of row, one mark. An insertion
 /// into a sorted list then compares and moves single words.
@@ -141,12 +141,12 @@ impl Visited {
 pub(super) struct Scratch {
     pub(super) visited: Visited,
     pub(super) nearest: Nearest,
-    pub(super) query: Query,
+    pub(super) query: CodeQuery,
     /// A row of the graph, in the place of a query.
-    pub(super) row: Query,
-    /// The rows of one expansion, and room for their products.
+    pub(super) row: CodeQuery,
+    /// The rows of one expansion, and room for their distances.
     pub(super) rows: Vec<u32>,
-    pub(super) products: Vec<i32>,
+    pub(super) room: Room,
     /// Neighbours of an expansion that lead on but are not found.
     pub(super) bridges: Vec<u32>,
     /// What the search has taken so far.

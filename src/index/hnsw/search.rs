@@ -1,11 +1,10 @@
-use super::filtered::reranked;
+use super::codes::{CodeQuery, VectorRef};
 use super::links::NONE;
 use super::scratch::{Candidate, Scratch};
 use super::{Effort, Hnsw};
 use crate::base::{Neighbor, RowMask, TopK};
 use crate::index::Vectors;
 use crate::index::flat::{self, Measure};
-use crate::quant::Query;
 
 impl Hnsw {
     /// The `k` rows closest to `query` that were found, closest first; distances are exact, of `vectors`. Fewer when fewer are
@@ -36,20 +35,26 @@ impl Hnsw {
     /// The rows whose codes are closest to `query`, in no order: those among which [`Self::search`] takes the `k` closest by their
     /// vectors, for a caller who must read these first. `None` when so few rows are admitted that all of them should be
     /// compared.
-    pub fn candidates(&self, query: &[f32], k: usize, ef: usize, mask: Option<&RowMask>) -> Option<Vec<u32>> {
+    pub fn candidates<'a>(
+        &self,
+        query: impl Into<VectorRef<'a>>,
+        k: usize,
+        ef: usize,
+        mask: Option<&RowMask>,
+    ) -> Option<Vec<u32>> {
         self.candidates_counted(query, k, ef, mask, &mut Effort::default())
     }
 
     /// The same, and adds to `effort` what it took.
-    pub fn candidates_counted(
+    pub fn candidates_counted<'a>(
         &self,
-        query: &[f32],
+        query: impl Into<VectorRef<'a>>,
         k: usize,
         ef: usize,
         mask: Option<&RowMask>,
         effort: &mut Effort,
     ) -> Option<Vec<u32>> {
-        assert_eq!(query.len(), self.dim, "a query of another dimension");
+        let query = query.into();
         if k == 0 {
             return Some(Vec::new());
         }
@@ -68,7 +73,7 @@ impl Hnsw {
                     let mut found = Vec::new();
                     self.descend(&encoded, 0, scratch);
                     self.search_level(&encoded, 0, ef, scratch);
-                    self.collect(scratch.nearest.candidates(), reranked(k, ef), |_| true, &mut found);
+                    self.collect(scratch.nearest.candidates(), self.codes.reranked(k, ef), |_| true, &mut found);
                     self.add_zeros(None, k, &mut found);
                     found
                 }
@@ -82,7 +87,7 @@ impl Hnsw {
 
     /// From the entry down to the level above `level`, keeping the closest node only (algorithm 2 with `ef` 1). Leaves the
     /// closest as the only candidate of `scratch.nearest`, or none in an empty graph.
-    pub(super) fn descend(&self, query: &Query, level: u32, scratch: &mut Scratch) {
+    pub(super) fn descend(&self, query: &CodeQuery, level: u32, scratch: &mut Scratch) {
         scratch.nearest.reset(1);
         let Some(entry) = self.entry else { return };
         self.compare(query, &[entry], scratch);
@@ -93,7 +98,7 @@ impl Hnsw {
 
     /// The `ef` nodes closest to `query` on `level` (algorithm 2), from the candidates in `scratch.nearest` on, into
     /// `scratch.nearest`.
-    pub(super) fn search_level(&self, query: &Query, level: u32, ef: usize, scratch: &mut Scratch) {
+    pub(super) fn search_level(&self, query: &CodeQuery, level: u32, ef: usize, scratch: &mut Scratch) {
         scratch.visited.reset(self.len());
         scratch.nearest.restart(ef);
         for candidate in scratch.nearest.candidates() {
@@ -101,11 +106,13 @@ impl Hnsw {
         }
         while let Some(row) = scratch.nearest.expand_next() {
             let count = self.unvisited_neighbors(row, level, scratch);
-            let Scratch { rows, products, nearest, effort, .. } = scratch;
+            let Scratch { rows, room, nearest, effort, .. } = scratch;
             effort.compared += count;
-            self.codes.distances(self.kernels, query, &rows[..count], products, |row, distance| {
+            let rows = &rows[..count];
+            let distances = self.codes.distances(self.kernels, query, rows, room);
+            for (&row, &distance) in rows.iter().zip(distances) {
                 nearest.push(Candidate::new(distance, row));
-            });
+            }
         }
     }
 
@@ -137,12 +144,13 @@ impl Hnsw {
     }
 
     /// Puts `rows` into `scratch.nearest`.
-    pub(super) fn compare(&self, query: &Query, rows: &[u32], scratch: &mut Scratch) {
-        let Scratch { products, nearest, effort, .. } = scratch;
+    pub(super) fn compare(&self, query: &CodeQuery, rows: &[u32], scratch: &mut Scratch) {
+        let Scratch { room, nearest, effort, .. } = scratch;
         effort.compared += rows.len();
-        self.codes.distances(self.kernels, query, rows, products, |row, distance| {
+        let distances = self.codes.distances(self.kernels, query, rows, room);
+        for (&row, &distance) in rows.iter().zip(distances) {
             nearest.push(Candidate::new(distance, row));
-        });
+        }
     }
 
     /// The admitted rows of the closest candidates, twins included, until there are `count`.

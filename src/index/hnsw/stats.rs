@@ -73,7 +73,7 @@ impl Hnsw {
     /// Walks over the whole lowest level: a look at every link.
     pub(super) fn look(&self) -> GraphStats {
         let len = self.len();
-        let is_node = |row: u32| self.zero != Some(row) && !self.twins.contains(row);
+        let is_node = |row: u32| self.zero != Some(row) && !self.twins.contains(row) && !self.is_absent(row);
         let (mut nodes, mut links) = (0, 0);
         for row in (0..len as u32).filter(|&row| is_node(row)) {
             nodes += 1;

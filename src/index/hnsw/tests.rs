@@ -504,3 +504,113 @@ fn filters_lose_nothing_of_clusters_and_cost_little() {
         check_filters("clusters", &index, &data, &queries, ef);
     }
 }
+
+/// A graph over two bits a dimension holds a quarter of a KB a row, and finds as much when more rows are compared by their vectors.
+#[test]
+fn codes_of_two_bits_take_little_and_lose_little() {
+    let data = symbols();
+    let vectors = Vectors::new(&data, 384);
+    let mut index = Hnsw::with_codes(384, Metric::Ip, 16, 100, GraphCodes::RaBitQ);
+    while index.len() < vectors.len() {
+        index.insert_next(vectors);
+    }
+    // As it is when it was read, without what only inserting needs.
+    let index = Hnsw::from_bytes(&index.to_bytes()).unwrap();
+    assert_eq!((index.codes(), index.look().unreachable), (GraphCodes::RaBitQ, 0));
+    let mut random = Seeded(5);
+    let query = |n: u32| vectors.row(n * 79).iter().map(|x| x + 0.02 * random.normal()).collect::<Vec<_>>();
+    let queries: Vec<f32> = (0..100).flat_map(query).collect();
+    let found = recall(&index, &data, &queries, 10, 64, None);
+    assert!(found >= 0.95, "recall {found}");
+    let bytes = index.memory_bytes() / index.len();
+    assert!(bytes <= 250, "{bytes} bytes a row");
+    let mask: RowMask = (0..vectors.len()).map(|_| random.unit() < 0.1).collect();
+    let filtered = recall(&index, &data, &queries, 10, 64, Some(&mask));
+    assert!(filtered >= 0.95, "recall {filtered} under a filter");
+    println!("rabitq: recall {found}, filtered {filtered}, {bytes} bytes a row");
+}
+
+/// Bits around centres, of which each bit is another one in a fifth of the rows.
+fn bits(rows: usize, width: usize, random: &mut Seeded) -> Vec<Vec<u8>> {
+    let centres: Vec<Vec<u8>> = (0..40).map(|_| (0..width).map(|_| random.next() as u8).collect()).collect();
+    let row = |_| {
+        let centre = &centres[random.next() as usize % centres.len()];
+        let noise = |random: &mut Seeded| (0..8).fold(0, |byte, bit| byte | u8::from(random.unit() < 0.2) << bit);
+        centre.iter().map(|byte| byte ^ noise(random)).collect()
+    };
+    (0..rows).map(row).collect()
+}
+
+#[test]
+fn bits_have_graphs_and_rows_without_a_vector_are_not_found() {
+    for metric in [Metric::Hamming, Metric::Jaccard] {
+        let mut random = Seeded(8);
+        let rows = bits(2_000, 16, &mut random);
+        let mut index = Hnsw::new(128, metric, 8, 60);
+        for (at, row) in rows.iter().enumerate() {
+            let vector = if at % 10 == 3 { VectorRef::Absent } else { VectorRef::Bits(row) };
+            index.begin(vector);
+            let insertion = index.look_up(vector);
+            index.insert(insertion);
+        }
+        let opened = Hnsw::from_bytes(&index.to_bytes()).unwrap();
+        assert_eq!(opened.to_bytes(), index.to_bytes());
+        assert_eq!((opened.look().nodes, opened.look().unreachable), (1_800, 0));
+        let measure = if metric == Metric::Jaccard { crate::distance::jaccard } else { crate::distance::hamming };
+        let (mut hits, mut filtered_hits) = (0, 0);
+        let mask: RowMask = (0..2_000).map(|row| row % 2 == 1).collect();
+        for query in bits(40, 16, &mut random).iter().chain(&rows[..20]) {
+            let nearest = |admits: &dyn Fn(usize) -> bool| {
+                let present = (0..2_000).filter(|row| row % 10 != 3 && admits(*row));
+                let mut all: Vec<f32> = present.map(|row| measure(query, &rows[row])).collect();
+                all.sort_by(f32::total_cmp);
+                all[9]
+            };
+            let count = |found: Vec<u32>, last: f32| {
+                assert!(found.iter().all(|row| row % 10 != 3), "it has no vector");
+                found.into_iter().filter(|&row| measure(query, &rows[row as usize]) <= last).count().min(10)
+            };
+            let found = opened.candidates(VectorRef::Bits(query), 10, 80, None).unwrap();
+            hits += count(found, nearest(&|_| true));
+            let found = opened.candidates(VectorRef::Bits(query), 10, 80, Some(&mask)).unwrap();
+            filtered_hits += count(found, nearest(&|row| row % 2 == 1));
+        }
+        assert!(hits >= 540 && filtered_hits >= 570, "{metric:?}: {hits} and {filtered_hits} of 600");
+    }
+}
+
+proptest! {
+    #[test]
+    fn flipped_bytes_of_other_codes_are_refused_or_harmless(
+        of_bits in any::<bool>(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut random = Seeded(4);
+        let mut index = if of_bits {
+            Hnsw::new(32, Metric::Jaccard, 3, 20)
+        } else {
+            Hnsw::with_codes(10, Metric::L2, 3, 20, GraphCodes::RaBitQ)
+        };
+        let numbers = Clustered::new(6, 10, 4).vectors(80);
+        for (row, numbers) in bits(80, 4, &mut random).iter().zip(numbers.chunks_exact(10)) {
+            let vector = if of_bits { VectorRef::Bits(row) } else { VectorRef::Numbers(numbers) };
+            index.begin(vector);
+            let insertion = index.look_up(vector);
+            index.insert(insertion);
+        }
+        let mut bytes = index.to_bytes();
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Ok(mut opened) = Hnsw::from_bytes(&bytes) {
+            let (numbers, row) = (vec![0.5; opened.dim()], vec![5; opened.dim().div_ceil(8)]);
+            let vector = if opened.metric().is_of_bits() { VectorRef::Bits(&row) } else { VectorRef::Numbers(&numbers) };
+            opened.candidates(vector, 3, 9, None);
+            opened.candidates(vector, 3, 9, Some(&(0..opened.len()).map(|row| row % 3 == 0).collect()));
+            opened.begin(vector);
+            let insertion = opened.look_up(vector);
+            opened.insert(insertion);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! What a graph compares: codes of its rows, in memory whole.
+
+use std::ops::Range;
+
+use crate::base::Result;
+use crate::base::codec::Reader;
+use crate::distance::{AlignedVec, Kernels, Metric, hamming, jaccard};
+use crate::quant::{BitQuery, Query, RaBitQ, Room as BitRoom, Sq8};
+
+/// What a graph keeps of a vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GraphCodes {
+    /// A byte a dimension: [`Sq8`].
+    #[default]
+    Sq8,
+    /// Two bits a dimension: [`RaBitQ`].
+    RaBitQ,
+}
+
+impl GraphCodes {
+    /// Whether nothing else was said.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The name by which requests and schemas say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sq8 => "sq8",
+            Self::RaBitQ => "rabitq",
+        }
+    }
+}
+
+/// Bits a dimension of RaBitQ codes. With one, rows of a neighbourhood are hardly told apart while a graph is built.
+const BITS: u32 = 2;
+
+/// A vector as it comes: the numbers of a dense one, or the bytes of a binary one.
+#[derive(Debug, Clone, Copy)]
+pub enum VectorRef<'a> {
+    /// One number a dimension.
+    Numbers(&'a [f32]),
+    /// One bit a dimension.
+    Bits(&'a [u8]),
+    /// None: the row is in no list, and is not found.
+    Absent,
+}
+
+impl<'a> From<&'a [f32]> for VectorRef<'a> {
+    fn from(numbers: &'a [f32]) -> Self {
+        Self::Numbers(numbers)
+    }
+}
+
+impl<'a> VectorRef<'a> {
+    fn numbers(self) -> &'a [f32] {
+        let Self::Numbers(numbers) = self else { unreachable!("codes of numbers are made of numbers") };
+        numbers
+    }
+
+    fn bits(self, width: usize) -> &'a [u8] {
+        let Self::Bits(bits) = self else { unreachable!("codes of bits are made of bits") };
+        assert_eq!(bits.len(), width, "a vector of another dimension");
+        bits
+    }
+}
+
+/// The codes of all rows of a graph.
+#[derive(Debug, Clone)]
+pub(super) enum Codes {
+    Sq8(Sq8),
+    RaBitQ(RaBitQ),
+    Bits(Bits),
+}
+
+/// An encoded query, or a row taken out for use as one, and room to work in.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CodeQuery {
+    numbers: Query,
+    rotated: BitQuery,
+    bits: Vec<u8>,
+}
+
+/// Room for what is compared at once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Room {
+    products: Vec<i32>,
+    bits: BitRoom,
+    distances: Vec<f32>,
+}
+
+/// Binary vectors as they are: their own codes.
+#[derive(Debug, Clone)]
+pub(super) struct Bits {
+    metric: Metric,
+    width: usize,
+    rows: AlignedVec<u8>,
+}
+
+impl Bits {
+    fn row(&self, row: u32) -> &[u8] {
+        &self.rows[row as usize * self.width..][..self.width]
+    }
+}
+
+impl Codes {
+    pub(super) fn new(dim: usize, metric: Metric, codes: GraphCodes) -> Self {
+        match (metric, codes) {
+            (Metric::Hamming | Metric::Jaccard, _) => {
+                Self::Bits(Bits { metric, width: dim.div_ceil(8), rows: AlignedVec::new() })
+            }
+            (_, GraphCodes::Sq8) => Self::Sq8(Sq8::new(dim, metric)),
+            (_, GraphCodes::RaBitQ) => Self::RaBitQ(RaBitQ::new(dim, metric, BITS)),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Sq8(codes) => codes.len(),
+            Self::RaBitQ(codes) => codes.len(),
+            Self::Bits(bits) => bits.rows.len() / bits.width,
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Sq8(codes) => codes.memory_bytes(),
+            Self::RaBitQ(codes) => codes.memory_bytes(),
+            Self::Bits(bits) => bits.rows.memory_bytes(),
+        }
+    }
+
+    /// Appends a row. Panics when it is of another form or dimension.
+    pub(super) fn push(&mut self, vector: VectorRef<'_>, dim: usize, query: &mut CodeQuery) {
+        let none;
+        let vector = match (vector, &*self) {
+            (VectorRef::Absent, Self::Bits(bits)) => {
+                none = (Vec::new(), vec![0; bits.width]);
+                VectorRef::Bits(&none.1)
+            }
+            (VectorRef::Absent, _) => {
+                none = (vec![0.0; dim], Vec::new());
+                VectorRef::Numbers(&none.0)
+            }
+            _ => vector,
+        };
+        match self {
+            Self::Sq8(codes) => codes.push(vector.numbers(), &mut query.numbers),
+            Self::RaBitQ(codes) => codes.push(vector.numbers(), &mut query.rotated),
+            Self::Bits(bits) => {
+                let (start, row) = (bits.rows.len(), vector.bits(bits.width));
+                bits.rows.grow(start + bits.width);
+                bits.rows[start..].copy_from_slice(row);
+            }
+        }
+    }
+
+    pub(super) fn encode(&self, vector: VectorRef<'_>, query: &mut CodeQuery) {
+        match self {
+            Self::Sq8(codes) => codes.encode(vector.numbers(), &mut query.numbers),
+            Self::RaBitQ(codes) => codes.encode(vector.numbers(), &mut query.rotated),
+            Self::Bits(bits) => {
+                query.bits.clear();
+                query.bits.extend_from_slice(vector.bits(bits.width));
+            }
+        }
+    }
+
+    /// Takes row `row` out into `query`.
+    pub(super) fn load(&self, row: u32, query: &mut CodeQuery) {
+        match self {
+            Self::Sq8(codes) => codes.load(row, &mut query.numbers),
+            Self::RaBitQ(codes) => codes.load(row, &mut query.rotated),
+            Self::Bits(bits) => self.encode(VectorRef::Bits(bits.row(row)), query),
+        }
+    }
+
+    /// Whether no distance can tell two rows apart.
+    pub(super) fn are_same(&self, left: u32, right: u32) -> bool {
+        match self {
+            Self::Sq8(codes) => codes.are_same(left, right),
+            Self::RaBitQ(codes) => codes.are_same(left, right),
+            Self::Bits(bits) => bits.row(left) == bits.row(right),
+        }
+    }
+
+    /// Whether a row has the same distance to all others, so that a graph could not lead to it.
+    pub(super) fn is_nowhere(&self, row: u32, metric: Metric) -> bool {
+        match self {
+            Self::Sq8(codes) => metric != Metric::L2 && codes.is_zero(row),
+            Self::RaBitQ(codes) => metric != Metric::L2 && codes.is_zero(row),
+            Self::Bits(bits) => metric == Metric::Jaccard && bits.row(row).iter().all(|&byte| byte == 0),
+        }
+    }
+
+    /// The distance of `query` to every one of `rows`, in their order.
+    pub(super) fn distances<'a>(
+        &self,
+        kernels: &Kernels,
+        query: &CodeQuery,
+        rows: &[u32],
+        room: &'a mut Room,
+    ) -> &'a [f32] {
+        let Room { products, bits: bit_room, distances } = room;
+        distances.clear();
+        match self {
+            Self::Sq8(codes) => {
+                codes.distances(kernels, &query.numbers, rows, products, |_, distance| distances.push(distance));
+            }
+            Self::RaBitQ(codes) => {
+                codes.distances(kernels, &query.rotated, rows, bit_room, |_, distance| distances.push(distance));
+            }
+            Self::Bits(bits) => {
+                let measure = if bits.metric == Metric::Jaccard { jaccard } else { hamming };
+                distances.extend(rows.iter().map(|&row| measure(&query.bits, bits.row(row))));
+            }
+        }
+        distances
+    }
+
+    /// Which codes they are, but for bits, which are their own.
+    pub(super) fn kind(&self) -> GraphCodes {
+        match self {
+            Self::RaBitQ(_) => GraphCodes::RaBitQ,
+            _ => GraphCodes::Sq8,
+        }
+    }
+
+    /// By how much `distance`, that of `query` to a row, is wrong, about: one standard deviation.
+    pub(super) fn deviation(&self, query: &CodeQuery, row: u32, distance: f32) -> f32 {
+        match self {
+            Self::Sq8(codes) => codes.deviation(&query.numbers, row, distance),
+            Self::RaBitQ(codes) => codes.deviation(&query.rotated, row),
+            Self::Bits(_) => 0.0,
+        }
+    }
+
+    /// How many candidates of a walk with `ef` are compared by their vectors. Of bytes, among twice `k` by code were all true neighbours
+    /// that were among the candidates at all (measured on real embeddings); reading every candidate's full vector would cost a third of
+    /// a search.
+    pub(super) fn reranked(&self, k: usize, ef: usize) -> usize {
+        let times = if matches!(self, Self::RaBitQ(_)) { 6 } else { 2 };
+        (times * k).max(k + 10).min(ef)
+    }
+
+    /// How many arrays hold the codes.
+    pub(super) fn arrays(&self) -> usize {
+        match self {
+            Self::Sq8(_) | Self::RaBitQ(_) => 2,
+            Self::Bits(_) => 1,
+        }
+    }
+
+    /// Of the `array`th of these, the bytes of some rows.
+    pub(super) fn write(&self, bytes: &mut Vec<u8>, array: usize, rows: Range<usize>) {
+        match (self, array) {
+            (Self::Sq8(codes), 0) => codes.write_codes(bytes, rows),
+            (Self::Sq8(codes), _) => codes.write_factors(bytes, rows),
+            (Self::RaBitQ(codes), 0) => codes.write_codes(bytes, rows),
+            (Self::RaBitQ(codes), _) => codes.write_factors(bytes, rows),
+            (Self::Bits(bits), _) => {
+                bytes.extend_from_slice(&bits.rows[rows.start * bits.width..rows.end * bits.width]);
+            }
+        }
+    }
+
+    /// Reads `rows` rows, one array after the other.
+    ///
+    /// # Errors
+    /// `Corrupt`, with the offset, when there are fewer bytes.
+    pub(super) fn read_from(
+        reader: &mut Reader<'_>,
+        dim: usize,
+        metric: Metric,
+        codes: GraphCodes,
+        rows: usize,
+    ) -> Result<Self> {
+        Ok(match Self::new(dim, metric, codes) {
+            Self::Sq8(_) => Self::Sq8(Sq8::read_from(reader, dim, metric, rows)?),
+            Self::RaBitQ(_) => Self::RaBitQ(RaBitQ::read_from(reader, dim, metric, BITS, rows)?),
+            Self::Bits(mut bits) => {
+                let read = reader.bytes(rows.saturating_mul(bits.width))?;
+                bits.rows.grow(read.len());
+                bits.rows.copy_from_slice(read);
+                Self::Bits(bits)
+            }
+        })
+    }
+}
