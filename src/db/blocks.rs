@@ -174,7 +174,8 @@ impl Collection {
 impl Db {
     /// What is held in memory, over all collections.
     pub fn memory(&self) -> Memory {
-        let cache = self.inner.shared.cache.lock().expect("no panic while held").bytes();
+        let blocks = self.inner.shared.cache.lock().expect("no panic while held").bytes();
+        let cache = blocks + self.inner.shared.masks.bytes();
         let mut memory = Memory { cache, ..Memory::default() };
         for collection in self.collections() {
             memory += collection.inner.state.read().expect("no panic while held").memory();

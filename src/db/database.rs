@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use super::blocks::{Cache, Loading, cache_share};
 use super::log::Log;
 use super::progress::{Discarded, WorkListener};
+use super::search::Masks;
 use super::{Collection, Durability};
 use crate::base::compress::Codec;
 use crate::base::{Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
@@ -100,6 +101,8 @@ pub(super) struct Shared {
     pub(super) listener: Mutex<Option<Arc<dyn WorkListener>>>,
     /// Blocks that were read.
     pub(super) cache: Mutex<Cache>,
+    /// What filters have admitted.
+    pub(super) masks: Masks,
     /// What of the limit the cache may take.
     cache_capacity: AtomicUsize,
     /// What is on its way into memory.
@@ -131,6 +134,7 @@ impl Shared {
             discarded: Mutex::default(),
             listener: Mutex::default(),
             cache: Mutex::default(),
+            masks: Masks::default(),
             cache_capacity: AtomicUsize::new(first_cache_capacity),
             loading: Mutex::default(),
             pins: AtomicUsize::new(0),

@@ -14,7 +14,7 @@ pub struct Memory {
     pub indexes: usize,
     /// Primary keys and where their rows are, deleted keys included: always there. Estimated.
     pub keys: usize,
-    /// Blocks that were read from storage.
+    /// Blocks that were read from storage, and which rows filters have admitted.
     pub cache: usize,
 }
 

@@ -1,14 +1,15 @@
 //! How the hits of searches are ranked together, and anew.
 
 use serde::Deserialize;
+use serde_json::Value as Json;
 
 use super::Parameters;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, map_of};
 use crate::model::Value;
 
 /// How the hits of several searches become one ranking. A row that several have found has the sum of what each gives it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(try_from = "RerankForm")]
+#[serde(try_from = "Json")]
 pub enum Rerank {
     /// Reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009): the row at place `r` of a search, from 1, gets `1 / (k + r)`.
     Rrf {
@@ -32,36 +33,37 @@ impl Default for Rerank {
     }
 }
 
-/// As requests write it: `{ "type": "rrf", "k": 60 }`, or `{ "type": "weighted", "weights": [1, 0.5], "normalize": true }`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RerankForm {
-    r#type: String,
-    k: Option<f64>,
-    weights: Option<Vec<f64>>,
-    normalize: Option<bool>,
-}
-
-impl TryFrom<RerankForm> for Rerank {
+impl TryFrom<Json> for Rerank {
     type Error = String;
 
-    fn try_from(form: RerankForm) -> std::result::Result<Self, String> {
-        match (form.r#type.as_str(), form.weights) {
-            ("rrf", None) if form.normalize.is_none() => {
-                let k = form.k.unwrap_or(60.0);
-                if k > 0.0 { Ok(Self::Rrf { k }) } else { Err(format!("k {k}; expected a number above 0")) }
+    /// As requests write it: `{ "type": "rrf", "k": 60 }`, or `{ "type": "weighted", "weights": [1, 0.5], "normalize": true }`.
+    fn try_from(form: Json) -> std::result::Result<Self, String> {
+        match form["type"].as_str() {
+            Some("rrf") if has_only(&form, &["type", "k"]) => {
+                let k = form.get("k").map_or(Some(60.0), Json::as_f64).unwrap_or(0.0);
+                if k > 0.0 { Ok(Self::Rrf { k }) } else { Err("k is a number above 0".to_owned()) }
             }
-            ("weighted", Some(weights)) if form.k.is_none() => {
-                Ok(Self::Weighted { weights, normalize: form.normalize.unwrap_or(true) })
+            Some("weighted") if has_only(&form, &["type", "weights", "normalize"]) => {
+                let weights = form["weights"].as_array().and_then(|list| list.iter().map(Json::as_f64).collect());
+                let normalize = form.get("normalize").map_or(Some(true), Json::as_bool);
+                match (weights, normalize) {
+                    (Some(weights), Some(normalize)) => Ok(Self::Weighted { weights, normalize }),
+                    _ => Err("weights is a list of numbers, and normalize true or false".to_owned()),
+                }
             }
             _ => Err("a rerank is of type rrf, with k, or of type weighted, with weights and normalize".to_owned()),
         }
     }
 }
 
+/// Whether a form has none but these entries: what is misspelt must not be ignored.
+fn has_only(form: &Json, names: &[&str]) -> bool {
+    form.as_object().is_some_and(|entries| entries.keys().all(|name| names.contains(&name.as_str())))
+}
+
 /// What changes the scores of rows that were found, before the best are taken.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(try_from = "RankerForm")]
+#[serde(try_from = "Json")]
 pub enum Ranker {
     /// Scores are multiplied by a number from 0 to 1 that falls with the distance of a value from an origin.
     Decay(Decay),
@@ -76,41 +78,36 @@ pub enum Ranker {
     },
 }
 
-/// As requests write it: `{ "function": "gauss", "field": "year", "origin": 2024, "scale": 5 }`, or
-/// `{ "boost": 1.5, "filter": "year > 2020" }`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RankerForm {
-    function: Option<String>,
-    field: Option<String>,
-    origin: Option<f64>,
-    scale: Option<f64>,
-    offset: Option<f64>,
-    decay: Option<f64>,
-    boost: Option<f64>,
-    filter: Option<String>,
-    #[serde(default)]
-    filter_params: Parameters,
-}
-
-impl TryFrom<RankerForm> for Ranker {
+impl TryFrom<Json> for Ranker {
     type Error = String;
 
-    fn try_from(form: RankerForm) -> std::result::Result<Self, String> {
-        match (form.function, form.field, form.origin, form.scale, form.boost, form.filter) {
-            (Some(function), Some(field), Some(origin), Some(scale), None, None) => Ok(Self::Decay(Decay {
-                field,
-                function: DecayFunction::parse(&function).map_err(|error| error.message().to_owned())?,
-                origin,
-                scale,
-                offset: form.offset.unwrap_or(0.0),
-                decay: form.decay.unwrap_or(0.5),
-            })),
-            (None, None, None, None, Some(weight), Some(filter)) => {
-                Ok(Self::Boost { filter, filter_params: form.filter_params, weight })
-            }
-            _ => Err("a ranker has function, field, origin and scale, or boost and filter".to_owned()),
-        }
+    /// As requests write it: `{ "function": "gauss", "field": "year", "origin": 2024, "scale": 5 }`, or
+    /// `{ "boost": 1.5, "filter": "year > 2020" }`.
+    fn try_from(form: Json) -> std::result::Result<Self, String> {
+        let number = |name: &str| form[name].as_f64();
+        let usual = |name: &str, value: f64| form.get(name).map_or(Some(value), Json::as_f64);
+        let text = |name: &str| form[name].as_str().map(str::to_owned);
+        let found = if has_only(&form, &["boost", "filter", "filterParams"]) {
+            let parameters = match &form["filterParams"] {
+                Json::Object(entries) => {
+                    map_of(entries.iter().map(|(name, value)| (name.clone(), Value::from(value.clone()))))
+                }
+                _ => Parameters::new(),
+            };
+            let parts = text("filter").zip(number("boost"));
+            parts.map(|(filter, weight)| Self::Boost { filter, filter_params: parameters, weight })
+        } else if has_only(&form, &["function", "field", "origin", "scale", "offset", "decay"]) {
+            let function = form["function"].as_str().map(DecayFunction::parse).transpose();
+            let function = function.map_err(|error| error.message().to_owned())?;
+            let numbers = number("origin").zip(number("scale")).zip(usual("offset", 0.0).zip(usual("decay", 0.5)));
+            let parts = text("field").zip(function).zip(numbers);
+            parts.map(|((field, function), ((origin, scale), (offset, decay)))| {
+                Self::Decay(Decay { field, function, origin, scale, offset, decay })
+            })
+        } else {
+            None
+        };
+        found.ok_or_else(|| "a ranker has function, field, origin and scale, or boost and filter".to_owned())
     }
 }
 

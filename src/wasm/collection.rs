@@ -6,8 +6,8 @@ use wasm_bindgen::prelude::*;
 use super::error::{OrThrow, Thrown};
 use super::iterator::{RowIterator, Source};
 use super::message::{
-    self, FieldMessage, GetMessage, HybridMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage,
-    SearchResponseMessage, StatsMessage, WriteMessage, WriteRequestMessage,
+    self, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage, SearchResponseMessage,
+    StatsMessage, WriteMessage, WriteRequestMessage,
 };
 use crate::base::{Error, ErrorKind, Lsn, Timestamp};
 use crate::db::{Db, Snapshot, TuneRequest, WriteRequest};
@@ -203,9 +203,9 @@ impl Collection {
     /// The hits of several searches, ranked together.
     #[wasm_bindgen(js_name = hybridSearch)]
     pub async fn hybrid_search(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
-        let request = message::decode::<HybridMessage>("the request", &request).or_throw()?;
+        let request = message::decode::<SearchMessage>("the request", &request).or_throw()?;
         let bigint = request.bigint;
-        let request = request.into_request(&self.collection.spec().schema).or_throw()?;
+        let request = request.into_hybrid(&self.collection.spec().schema).or_throw()?;
         let started = performance_now();
         let response = match self.snapshot_read()? {
             Some(snapshot) => snapshot.hybrid_search(&request).await,

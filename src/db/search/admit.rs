@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use super::READ_ROWS;
+use super::{Masks, READ_ROWS};
 use crate::base::{Result, RowMask};
+use crate::db::database::Shared;
 use crate::db::{Collection, QueryRequest};
 use crate::engine::{Slot, View};
 use crate::model::Key;
@@ -17,6 +18,12 @@ pub(super) struct Later {
 }
 
 impl Collection {
+    /// The rows of a segment that the view sees and the filter admits; the segment when its columns must be read for that, with the
+    /// rows for which its statistics do not prove the contrary.
+    pub(super) fn admitted(&self, slot: &Slot, filter: Option<&Filter>, view: &View) -> Result<RowMask, Later> {
+        admitted(slot, filter, view, &self.inner.shared)
+    }
+
     /// The rows that a filter admits of a segment whose columns must be read, a part after the other.
     async fn admit_later(&self, segment: &Segment, visible: &RowMask, filter: &Filter) -> Result<RowMask> {
         let fields = filter.fields();
@@ -47,7 +54,7 @@ impl Collection {
     pub(in crate::db) async fn matching_keys(&self, filter: &Filter) -> Result<Vec<Key>> {
         let (mut keys, mut later) = (Vec::new(), Vec::new());
         for slot in self.state().slots() {
-            match admitted(slot, Some(filter), &self.view(View::NOW)) {
+            match self.admitted(slot, Some(filter), &self.view(View::NOW)) {
                 Ok(admitted) => keys.extend(admitted.iter().map(|row| slot.segment.key(row))),
                 Err(segment) => later.push(segment),
             }
@@ -67,7 +74,7 @@ impl Collection {
         }
         let (mut count, mut later) = (0, Vec::new());
         for slot in self.state().slots() {
-            match admitted(slot, filter.as_ref(), view) {
+            match self.admitted(slot, filter.as_ref(), view) {
                 Ok(admitted) => count += admitted.count(),
                 Err(segment) => later.push(segment),
             }
@@ -87,16 +94,14 @@ pub(super) fn looked_up<'f>(segment: &Segment, filter: &'f Filter) -> Option<&'f
     filter.keys().filter(|keys| keys.len().saturating_mul(ROWS_PER_KEY) <= segment.len())
 }
 
-/// The rows of a segment that the view sees and the filter admits; the segment when its columns must be read for that, with the
-/// rows for which its statistics do not prove the contrary.
-pub(super) fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> Result<RowMask, Later> {
+/// See [`Collection::admitted`].
+fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View, shared: &Shared) -> Result<RowMask, Later> {
     let segment = &slot.segment;
     let Some(filter) = filter else { return Ok(slot.visible(view)) };
     let mut admitted = RowMask::none(segment.len());
     if filter.partitions().is_some_and(|wanted| !wanted.meets(segment.partitions())) {
         return Ok(admitted);
     }
-    let answers = filter.ask(&|field| segment.terms(field));
     let fields = filter.fields();
     if let Some(keys) = looked_up(segment, filter) {
         let rows = slot.visible_of(keys, view);
@@ -111,6 +116,12 @@ pub(super) fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> Res
         filter.evaluate(batch.scalars()).iter().for_each(|at| admitted.insert(list[at] as usize));
         return Ok(admitted);
     }
+    let key = Masks::key(segment, filter);
+    if let Some(mut mask) = key.as_ref().and_then(|key| shared.masks.get(key)) {
+        mask.intersect(&slot.visible(view));
+        return Ok(mask);
+    }
+    let answers = filter.ask(&|field| segment.terms(field));
     let runs = segment.runs(&fields, &|known| filter.may_admit(known));
     if runs.is_empty() {
         return Ok(admitted);
@@ -130,6 +141,9 @@ pub(super) fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View) -> Res
                 mask.iter().for_each(|row| admitted.insert(from + row));
             }
         }
+    }
+    if let Some(key) = key {
+        shared.masks.keep(key, &admitted, shared.options.memory_limit_bytes);
     }
     admitted.intersect(&slot.visible(view));
     Ok(admitted)

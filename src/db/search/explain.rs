@@ -1,4 +1,4 @@
-use super::admit::{admitted, looked_up};
+use super::admit::looked_up;
 use crate::base::Result;
 use crate::db::{Collection, QueryRequest, SearchRequest, SearchResponse};
 use crate::engine::{Slot, View};
@@ -126,7 +126,7 @@ impl Collection {
             for slot in state.slots().filter(|slot| !slot.segment.is_empty()) {
                 let mut plan = of_segment(slot, "segment", choice(slot, filter.as_ref(), view));
                 let clock = Clock::new(profile);
-                if profile && let Ok(rows) = admitted(slot, filter.as_ref(), view) {
+                if profile && let Ok(rows) = self.admitted(slot, filter.as_ref(), view) {
                     let actual = Some(Actual { rows: rows.count() as f64, ms: clock.ms() });
                     (plan.actual, plan.steps[0].actual) = (actual, actual);
                 }

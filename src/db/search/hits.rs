@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::LIMIT_MAX;
-use super::admit::{Later, admitted};
+use super::admit::Later;
 use super::explain::Clock;
 use super::nearest::Nearest;
 use super::remaining::Remaining;
@@ -337,7 +337,7 @@ impl Collection {
                 let clock = Clock::new(timed);
                 let mask = match &known[at] {
                     Some(mask) => Ok(mask.clone()),
-                    None => admitted(slots[at], filter, view),
+                    None => self.admitted(slots[at], filter, view),
                 };
                 (mask, clock.ms())
             });

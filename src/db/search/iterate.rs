@@ -142,7 +142,7 @@ impl Collection {
             let state = self.state();
             let slots: Vec<&Slot> = state.slots().collect();
             for slot in slots {
-                match super::admit::admitted(slot, filter.as_ref(), view) {
+                match self.admitted(slot, filter.as_ref(), view) {
                     Ok(rows) => keys.extend(rows.iter().map(|row| slot.segment.key(row)).filter(is_after)),
                     Err(segment) => later.push(segment),
                 }

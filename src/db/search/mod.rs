@@ -9,6 +9,7 @@ mod explain;
 mod hits;
 mod hybrid;
 mod iterate;
+mod masks;
 mod nearest;
 mod query;
 mod remaining;
@@ -19,6 +20,7 @@ mod tests;
 mod words;
 
 pub use iterate::{QueryIterator, SearchIterator};
+pub(super) use masks::Masks;
 
 use super::Collection;
 use crate::base::Result;

@@ -1,4 +1,3 @@
-use super::admit::admitted;
 use super::rows::{At, Found};
 use crate::base::{Error, Result, keep_least, sort_by};
 use crate::db::partition::as_strs;
@@ -70,7 +69,7 @@ impl Collection {
             let state = self.state();
             let (mut found, mut later) = (Vec::new(), Vec::new());
             for slot in state.slots() {
-                match admitted(slot, filter.as_ref(), view) {
+                match self.admitted(slot, filter.as_ref(), view) {
                     Ok(admitted) => found.extend(admitted.iter().map(|row| (slot.segment.key(row), slot, row as u32))),
                     Err(segment) => later.push(segment),
                 }

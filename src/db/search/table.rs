@@ -3,7 +3,6 @@ use std::collections::HashMap;
 use arrow_array::{ArrayRef, RecordBatch};
 
 use super::READ_ROWS;
-use super::admit::admitted;
 use crate::base::{Error, Result, map_of, sort_by};
 use crate::db::{Collection, QueryRequest};
 use crate::engine::{Slot, View};
@@ -123,7 +122,7 @@ impl Collection {
             let slots: Vec<&Slot> = state.slots().collect();
             for slot in slots {
                 let segment = &slot.segment;
-                let rows = match admitted(slot, filter, view) {
+                let rows = match self.admitted(slot, filter, view) {
                     Ok(rows) => rows,
                     Err(segment) => {
                         later.push(segment);

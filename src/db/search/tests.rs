@@ -673,3 +673,35 @@ fn plans_tell_what_is_done() {
         }
     });
 }
+
+/// A filter that was asked of a segment is not asked again, and still sees what was deleted and written since.
+#[test]
+fn what_a_filter_has_admitted_is_kept() {
+    block_on(async {
+        let db = Db::open(Arc::new(MemoryDisk::new().open().unwrap()), Options::default()).await.unwrap();
+        let things = db.create_collection("things", spec("L2")).await.unwrap();
+        let batch = (0..5_000).map(|id| row(id, 0)).collect();
+        things.insert(Batch::from_rows(&things.spec().schema, batch).unwrap()).await.unwrap();
+        while db.maintain().await.unwrap() {}
+        db.flush("things").await.unwrap();
+        let before = db.memory().cache;
+        let filter = "shelf == 'S3' and group >= 0";
+        let count = things.count(Some(filter)).await.unwrap();
+        let kept = db.memory().cache;
+        assert!(kept >= before + 5_000 / 8, "{kept} after {before}");
+        // Another spelling of the same.
+        assert_eq!(things.count(Some("0 <= group AND $meta['shelf'] == \"S3\"")).await.unwrap(), count);
+        assert_eq!(db.memory().cache, kept);
+        let then = things.snapshot().unwrap();
+        let query = QueryRequest { filter: Some(filter.to_owned()), limit: Some(3), ..Default::default() };
+        let first: Vec<i64> = things.query(&query).await.unwrap().iter().map(id_of).collect();
+        things.delete(crate::db::Target::Keys(first.iter().copied().map(Key::Int).collect())).await.unwrap();
+        assert_eq!(things.count(Some(filter)).await.unwrap(), count - 3);
+        assert_eq!(then.count(Some(filter)).await.unwrap(), count);
+        let again = first.iter().map(|&id| row(id, 0)).collect();
+        things.upsert(Batch::from_rows(&things.spec().schema, again).unwrap()).await.unwrap();
+        assert_eq!(things.count(Some(filter)).await.unwrap(), count);
+        let near = SearchRequest { filter: Some(filter.to_owned()), ..request(vector(5), 5_000) };
+        assert_eq!(things.search(&near).await.unwrap().hits.len(), count);
+    });
+}

@@ -9,7 +9,7 @@ mod request;
 mod rows;
 mod schema;
 
-pub(super) use request::{GetMessage, HybridMessage, QueryMessage, SearchMessage, WriteRequestMessage, keys_written};
+pub(super) use request::{GetMessage, QueryMessage, SearchMessage, WriteRequestMessage, keys_written};
 pub(super) use rows::{RowsMessage, SearchResponseMessage};
 pub(super) use schema::{FieldMessage, SchemaMessage};
 use std::collections::BTreeMap;

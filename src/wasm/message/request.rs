@@ -221,6 +221,11 @@ pub(in super::super) struct SearchMessage {
     drop_ratio_search: Option<f32>,
     #[serde(default)]
     rankers: Vec<Ranker>,
+    /// Of several searches that are ranked together; then only what counts for all of them is here besides.
+    #[serde(default)]
+    searches: Vec<Self>,
+    #[serde(default)]
+    rerank: Option<Rerank>,
     #[serde(default)]
     pub(in super::super) bigint: bool,
 }
@@ -231,6 +236,22 @@ const fn limit_default() -> usize {
 }
 
 impl SearchMessage {
+    /// The searches.
+    pub(in super::super) fn into_hybrid(self, schema: &Schema) -> Result<HybridRequest> {
+        let mut request = HybridRequest {
+            searches: Vec::new(),
+            rerank: self.rerank.unwrap_or_default(),
+            rankers: self.rankers,
+            limit: self.limit,
+            offset: self.offset,
+            output_fields: self.output_fields,
+        };
+        for search in self.searches {
+            request.searches.push(search.into_request(schema)?);
+        }
+        Ok(request)
+    }
+
     /// The search.
     pub(in super::super) fn into_request(self, schema: &Schema) -> Result<SearchRequest> {
         let mut vectors = schema.vectors().map(|(field, _)| field);
@@ -270,39 +291,6 @@ impl SearchMessage {
             bm25: self.bm25,
             drop_ratio: self.drop_ratio_search,
             rankers: self.rankers,
-        })
-    }
-}
-
-/// Several searches, ranked together.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(in super::super) struct HybridMessage {
-    searches: Vec<SearchMessage>,
-    #[serde(default)]
-    rerank: Rerank,
-    #[serde(default)]
-    rankers: Vec<Ranker>,
-    #[serde(default = "limit_default")]
-    limit: usize,
-    #[serde(default)]
-    offset: usize,
-    #[serde(default)]
-    output_fields: Option<Vec<String>>,
-    #[serde(default)]
-    pub(in super::super) bigint: bool,
-}
-
-impl HybridMessage {
-    /// The searches.
-    pub(in super::super) fn into_request(self, schema: &Schema) -> Result<HybridRequest> {
-        Ok(HybridRequest {
-            searches: self.searches.into_iter().map(|search| search.into_request(schema)).collect::<Result<_>>()?,
-            rerank: self.rerank,
-            rankers: self.rankers,
-            limit: self.limit,
-            offset: self.offset,
-            output_fields: self.output_fields,
         })
     }
 }
