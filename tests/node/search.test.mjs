@@ -73,3 +73,45 @@ test('scores follow the metric', async (t) => {
     if (metric !== 'COSINE') assert.deepEqual(hits.map((hit) => hit.key), hitsExpected.map(([key]) => key));
   }
 });
+
+test('recall and latency are told by ef, and the least that is enough is kept', async (t) => {
+  const db = await open({ name: 'evaluate', storage: 'memory' });
+  t.after(() => db.close());
+  const notes = await db.createCollection('notes', schema);
+  await notes.insert(makeRows(1500));
+  while ((await notes.stats()).rowsUnindexed > 0) await new Promise((resolve) => setImmediate(resolve));
+  const { rows, nodes, dead, unreachable, meanDegree } = (await notes.stats()).graphs;
+  assert.deepEqual({ rows, nodes, dead, unreachable }, { rows: 1500, nodes: 1500, dead: 0, unreachable: 0 });
+  assert.ok(meanDegree > 4 && meanDegree <= 16);
+
+  const { field, k, sample, exact, curve } = await notes.evaluate({ k: 5, sample: 40, ef: [100, 5] });
+  assert.deepEqual({ field, k, sample }, { field: 'embedding', k: 5, sample: 40 });
+  assert.equal(exact.recall, 1);
+  assert.deepEqual(curve.map((point) => point.ef), [5, 100]);
+  assert.ok(curve[0].recall < curve[1].recall && curve[1].recall > 0.95);
+  assert.ok(curve.every(({ p50Ms, p99Ms, meanMs }) => p50Ms <= p99Ms && meanMs >= 0));
+
+  const { ef, chosen, stored, tried } = await notes.tune({ recall: 0.9, store: true, sample: 40 });
+  assert.equal(stored, ef !== null);
+  if (stored) assert.deepEqual([chosen.ef, (await notes.options()).ef], [ef, ef]);
+  assert.ok(tried.curve.length > 0);
+  await assert.rejects(notes.tune({ recall: 2 }), { kind: 'invalid_argument', message: /recall 2; expected above 0, at most 1/ });
+  await assert.rejects(notes.evaluate({ k: 0 }), { kind: 'invalid_argument' });
+});
+
+test('graphs are for vectors of every width, over codes of two bits, and of bits', async (t) => {
+  const db = await open({ name: 'widths', storage: 'memory' });
+  t.after(() => db.close());
+  const next = random(5);
+  for (const [type, index] of [['float16_vector', {}], ['float_vector', { codes: 'rabitq' }], ['binary_vector', {}]]) {
+    const bits = type === 'binary_vector';
+    const vector = () => (bits ? Uint8Array.from({ length: 8 }, () => next() * 256) : direction(next, 64));
+    const fields = { id: { type: 'int64', primaryKey: true }, v: { type, dim: 64, metric: bits ? 'HAMMING' : 'COSINE', index: { type: 'HNSW', m: 8, ...index } } };
+    const rows = await db.createCollection(type, { fields });
+    await rows.insert(Array.from({ length: 1200 }, (_, id) => ({ id, v: vector() })));
+    while ((await rows.stats()).rowsUnindexed > 0) await new Promise((resolve) => setImmediate(resolve));
+    const [{ v }] = await rows.get([77], { outputFields: ['v'] });
+    const { hits, segmentsByIndex } = await rows.search({ vector: v, limit: 3 });
+    assert.deepEqual([hits[0].key, segmentsByIndex], [77, 1]);
+  }
+});
