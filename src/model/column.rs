@@ -1,4 +1,3 @@
-use crate::base::sort_by_key;
 use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBufferBuilder, StringBuilder};
@@ -16,6 +15,7 @@ use serde_json::Value as Json;
 
 use super::{DataType, Field, Value, time};
 use crate::base::codec::widen_f16;
+use crate::base::sort_by_key;
 
 /// JSON nested deeper is refused: well inside what every reader of JSON text can take back.
 const JSON_DEPTH_MAX: usize = 100;

@@ -1,5 +1,6 @@
-use crate::base::sort_by;
 use std::fmt;
+
+use crate::base::sort_by;
 
 /// More steps than this are refused: each is visited once a character of the text at worst.
 const STEPS_MAX: usize = 10_000;

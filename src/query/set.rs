@@ -1,4 +1,3 @@
-use crate::base::sort_by;
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -7,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::expression::{write_json, write_text};
 use super::number::Number;
+use crate::base::sort_by;
 
 /// Below this many integers, comparing with each is faster than hashing.
 const SCANNED_MAX: usize = 8;

@@ -10,13 +10,13 @@ mod stemmer;
 mod tests;
 mod tokenizer;
 
-use crate::base::sort_by;
 use std::ops::Range;
 
 use serde_json::Value as Json;
 use tokenizer::Tokenizer;
 
 use super::schema::names;
+use crate::base::sort_by;
 
 /// Bytes of a term; of a longer token only as many count, up to the end of a character.
 pub const TERM_BYTES_MAX: usize = 255;
