@@ -236,6 +236,22 @@ export interface TextSearchRequest<S extends Schema, F extends readonly string[]
   field?: TextField<S>;
   /** How soon more occurrences of a word add no more (`k1`, 0 to 1,000, default 1.2), and how much the length of a text counts (`b`, 0 to 1, default 0.75). */
   bm25?: { k1?: number; b?: number };
+  /** What of the texts is shown beside the hits. */
+  highlight?: Highlight<S>;
+}
+
+/** What of the texts that were found is shown. */
+export interface Highlight<S extends Schema> {
+  /** Of these fields, which have an analyzer; by default of the one that is searched. */
+  fields?: readonly TextField<S>[];
+  /** What stands before a word that matches. Default `'<em>'`. Nothing in the text is escaped. */
+  preTag?: string;
+  /** And behind it. Default `'</em>'`. */
+  postTag?: string;
+  /** About how many bytes a fragment has. Default 100. */
+  fragmentSize?: number;
+  /** The most fragments of a field: those with most different words of the query, in their order. Default 3; with 0 the whole text. */
+  numFragments?: number;
 }
 
 /** Several searches in one: of these vectors, or of the vectors of the rows with these keys. */
@@ -267,6 +283,8 @@ export interface Hit<K, R> {
   score: number;
   /** The output fields. */
   row: R;
+  /** With `highlight`: the parts of each field that match. */
+  highlights?: { [field: string]: string[] };
 }
 
 /** How hits were found. */

@@ -39,8 +39,8 @@ pub use progress::{Work, WorkListener, WorkProgress, Written};
 #[cfg(native)]
 pub use repair::{Finding, Loss, RepairReport, repair};
 pub use request::{
-    Bm25Options, CollectionStats, Condition, Durability, Hit, HybridRequest, Operation, QueryRequest, SearchRequest,
-    SearchResponse, SegmentStates, Target, WriteOptions, WriteRequest, WriteResponse,
+    Bm25Options, CollectionStats, Condition, Durability, Highlight, Hit, HybridRequest, Operation, QueryRequest,
+    SearchRequest, SearchResponse, SegmentStates, Target, WriteOptions, WriteRequest, WriteResponse,
 };
 pub use search::{QueryIterator, SearchIterator};
 pub use snapshot::Snapshot;

@@ -208,11 +208,29 @@ pub struct SearchRequest {
     pub exact: bool,
     /// For a search of text: how it weighs.
     pub bm25: Option<Bm25Options>,
+    /// For a search of text: what is shown of the texts that were found.
+    pub highlight: Option<Highlight>,
     /// For a search of sparse vectors by their index: the share of the query's numbers, the smallest, that is left out. None with `None`.
     pub drop_ratio: Option<f32>,
     /// What changes scores before the best are taken; scores are numbers from 0 to 1 then, the larger the closer, as
     /// [`Rerank::Weighted`] tells. Of ten times as many rows as are wanted, and of 100 at least. Not with several queries, nor groups.
     pub rankers: Vec<Ranker>,
+}
+
+/// What of the texts that were found is shown beside them.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Highlight {
+    /// Of these fields, which have an analyzer; with none, of the one that is searched.
+    pub fields: Vec<String>,
+    /// What stands before a word that matches: `<em>` with `None`. Nothing in the text is escaped.
+    pub pre_tag: Option<String>,
+    /// And behind it: `</em>` with `None`.
+    pub post_tag: Option<String>,
+    /// About how many bytes a fragment has: 100 with `None`.
+    pub fragment_size: Option<usize>,
+    /// The most fragments of a field, 3 with `None`: those with most different words of the query, in their order. With 0 the whole text.
+    pub num_fragments: Option<usize>,
 }
 
 /// The parameters of BM25.
@@ -234,6 +252,8 @@ pub struct Hit {
     pub score: f32,
     /// The output fields.
     pub row: Row,
+    /// With [`SearchRequest::highlight`]: the parts of each field that match.
+    pub highlights: BTreeMap<String, Vec<String>>,
 }
 
 /// Several searches, whose hits are ranked together.

@@ -33,6 +33,9 @@ test('text is searched by its words', async (t) => {
     const { hits } = await texts.search({ text: 'the bridge', field: 'body', bm25: { k1: 2, b: 0 }, outputFields: ['title'] });
     assert.equal(hits[0].row.title, 'A stone bridge');
     assert.ok(hits[0].score > 0);
+    assert.equal(hits[0].highlights, undefined);
+    const shown = await texts.search({ text: 'rain', field: 'body', outputFields: ['id'], highlight: { preTag: '[', postTag: ']' } });
+    assert.deepEqual(shown.hits, [{ key: 1, score: shown.hits[0].score, row: { id: 1 }, highlights: { body: ['[Rain] falls on the river'] } }]);
     assert.equal(await texts.count({ filter: "text_match(body, 'RAIN train')" }), 1, state);
     assert.equal(await texts.count({ filter: "phrase_match(body, 'the bridge')" }), 1, state);
     assert.equal(await texts.count({ filter: "text_match_fuzzy(body, 'rivet', 1)" }), 2, state);

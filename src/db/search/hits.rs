@@ -6,6 +6,7 @@ use super::explain::Clock;
 use super::nearest::Nearest;
 use super::remaining::Remaining;
 use super::rows::{At, Found};
+use super::shown::Shown;
 use super::words::Words;
 use crate::base::{Error, Result, RowMask, sort_by};
 use crate::db::{Collection, Hit, SearchRequest, SearchResponse, Snapshot};
@@ -32,6 +33,7 @@ pub(super) struct Search<'a> {
     pub(super) filter: Option<Filter>,
     /// The output fields, and what else must be read of every row that is found.
     pub(super) fields: Option<Vec<String>>,
+    shown: Shown<'a>,
     pub(super) field: &'a Field,
     pub(super) metric: Metric,
     queries: Vec<Query>,
@@ -188,7 +190,10 @@ impl Collection {
     pub(super) async fn read_hits(&self, search: &Search<'_>, found: Vec<Near>) -> Result<Vec<Hit>> {
         let (distances, found): (Vec<f32>, Vec<Found>) = found.into_iter().unzip();
         let rows = self.read_rows(found, search.fields.as_deref()).await?;
-        let hit = |(distance, (key, row))| Hit { key, score: search.metric.score(distance), row };
+        let hit = |(distance, (key, mut row))| {
+            let highlights = search.shown.highlights(&mut row);
+            Hit { key, score: search.metric.score(distance), row, highlights }
+        };
         Ok(distances.into_iter().zip(rows).map(hit).collect())
     }
 
@@ -247,7 +252,8 @@ impl Collection {
             }
         }
         let ef_usual = self.spec().options.ef.map(|ef| ef as usize);
-        Ok(Search { request, filter, fields, field, metric, queries, ef_usual })
+        let shown = self.shown(request, field, &mut fields)?;
+        Ok(Search { request, filter, fields, shown, field, metric, queries, ef_usual })
     }
 
     /// The nearest rows of each query, best first.

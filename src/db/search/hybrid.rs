@@ -61,7 +61,11 @@ impl Collection {
                 request.searches.len()
             )));
         }
-        self.output_fields(request.output_fields.as_deref())?;
+        let mut output = self.output_fields(request.output_fields.as_deref())?;
+        let mut shown = Vec::new();
+        for search in request.searches.iter().filter(|search| search.highlight.is_some()) {
+            shown.push(self.shown(search, self.text_field(search.field.as_deref())?, &mut output)?);
+        }
         let checked = self.checked_rankers(&request.rankers)?;
         // All searches see the same.
         let held = view.is_latest().then(|| self.snapshot()).transpose()?;
@@ -72,7 +76,7 @@ impl Collection {
             if search.is_batch() || !search.rankers.is_empty() {
                 return Err(Error::invalid("each search of several has one vector, and no rankers of its own"));
             }
-            let bare = SearchRequest { output_fields: Some(Vec::new()), ..search.clone() };
+            let bare = SearchRequest { output_fields: Some(Vec::new()), highlight: None, ..search.clone() };
             let checked = self.checked_search(&bare, &view).await?;
             let lists = self.find_nearest(&checked, &view, &mut response).await?;
             for (rank, (distance, found)) in lists.into_iter().flatten().enumerate() {
@@ -85,9 +89,12 @@ impl Collection {
                 *scores.entry(found.key).or_default() += part;
             }
         }
-        response.hits = self
-            .ranked(scores, &checked, &view, (request.offset, request.limit), request.output_fields.as_deref())
-            .await?;
+        response.hits =
+            self.ranked(scores, &checked, &view, (request.offset, request.limit), output.as_deref()).await?;
+        for hit in &mut response.hits {
+            // The first that needs a field takes it out of the row, so it comes last.
+            shown.iter().rev().for_each(|shown| hit.highlights.extend(shown.highlights(&mut hit.row)));
+        }
         Ok(response)
     }
 
@@ -168,7 +175,8 @@ impl Collection {
         let ranked: Vec<(f64, Key)> = ranked.into_iter().skip(offset).take(limit).collect();
         let keys: Vec<Key> = ranked.iter().map(|(_, key)| key.clone()).collect();
         let rows = self.read_keys(&keys, output_fields, &[], view).await?;
-        Ok(ranked.into_iter().zip(rows).map(|((score, key), row)| Hit { key, score: score as f32, row }).collect())
+        let hit = |((score, key), row)| Hit { key, score: score as f32, row, highlights: BTreeMap::new() };
+        Ok(ranked.into_iter().zip(rows).map(hit).collect())
     }
 
     /// The keys of those rows for which a filter is true.

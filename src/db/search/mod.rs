@@ -14,6 +14,7 @@ mod nearest;
 mod query;
 mod remaining;
 mod rows;
+mod shown;
 mod table;
 #[cfg(all(test, feature = "server"))]
 mod tests;

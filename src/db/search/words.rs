@@ -100,7 +100,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::db::{Bm25Options, Db, Options, QueryRequest, Target};
+    use crate::db::{Bm25Options, Db, Highlight, Options, QueryRequest, Target};
     use crate::model::{Batch, Row};
     use crate::platform::block_on;
     use crate::storage::MemoryDisk;
@@ -262,7 +262,28 @@ mod tests {
             collection.delete(Target::Keys(vec![1.into()])).await.unwrap();
             put(&collection, &[(3, Some("A stone"), "")]).await;
             assert_eq!(ids(search(&collection, title("river", None)).await), [5]);
+            let shown = Highlight { fields: vec!["text".to_owned()], fragment_size: Some(30), ..Highlight::default() };
+            put(&collection, &[(6, Some("River"), "where the RIVER ends there is a harbour for boats")]).await;
+            for wanted in [None, Some(vec!["id".to_owned()])] {
+                let request = SearchRequest {
+                    highlight: Some(shown.clone()),
+                    output_fields: wanted.clone(),
+                    ..words("harbour boats")
+                };
+                let hits = collection.search(&request).await.unwrap().hits;
+                assert_eq!(hits[0].highlights["text"], ["is a <em>harbour</em> for <em>boats</em>"]);
+                assert_eq!(hits[0].row.contains_key("text"), wanted.is_none());
+            }
             for (request, what) in [
+                (
+                    SearchRequest {
+                        highlight: Some(shown),
+                        vector: vec![1.0, 2.0].into(),
+                        limit: 1,
+                        ..Default::default()
+                    },
+                    "of one text",
+                ),
                 (SearchRequest { field: None, ..words("a") }, "title, text"),
                 (SearchRequest { field: Some("v".to_owned()), ..words("a") }, "has an analyzer"),
                 (SearchRequest { bm25: Some(Bm25Options { k1: Some(-1.0), b: None }), ..words("a") }, "k1 -1"),

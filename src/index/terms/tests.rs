@@ -233,6 +233,32 @@ fn ranges_of_keys_are_found() {
     }
 }
 
+/// What these rows give is part of the format: a store written by one release or target is opened by all.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "written anew when that is asked for")]
+fn bytes_are_those_of_the_golden_files() {
+    let rows: Vec<Option<String>> = (0..300u32)
+        .map(|row| {
+            (row % 17 != 3).then(|| format!("all {} w{} w{}", "again ".repeat(row as usize % 4), row % 7, row % 150))
+        })
+        .collect();
+    let mut weights = Builder::new(Payload::Weights);
+    for row in 0..200u32 {
+        let mut pairs = [(row % 3, 0.5), (7, row as f32 / 8.0 - 3.0)].into_iter();
+        weights.push_weights(if row % 5 > 0 { Some(&mut pairs) } else { None });
+    }
+    for (name, bytes) in [("text", builder(&rows).finish()), ("weights", weights.finish())] {
+        let path = format!("{}/tests/golden/terms-v1-{name}.bin", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("EDDY_WRITE_GOLDEN").is_some() {
+            std::fs::write(&path, bytes.bytes()).unwrap();
+            continue;
+        }
+        let golden = std::fs::read(&path).unwrap();
+        assert!(*bytes.bytes() == golden, "the layout or the terms changed: a new version is needed");
+        Terms::from_bytes(golden.into()).unwrap();
+    }
+}
+
 #[test]
 fn a_later_version_is_refused() {
     let mut bytes = builder(&[Some("a".to_owned())]).finish().bytes().to_vec();

@@ -5,12 +5,15 @@
 //! the standard library knows. Deliberately absent: which rows have a term, and how well they match.
 
 mod fold;
+mod highlight;
 mod stemmer;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
 
 use std::ops::Range;
+
+pub use highlight::{Marks, highlight};
 
 use serde_json::Value as Json;
 use tokenizer::Tokenizer;

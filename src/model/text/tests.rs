@@ -98,12 +98,41 @@ proptest! {
     ) {
         let mut last = (0, None);
         let overlaps = json != "standard";
-        analyzer(json).analyze(&text, &mut |token| {
+        analyzer(json.clone()).analyze(&text, &mut |token| {
             assert!(text.get(token.range.clone()).is_some_and(|part| !part.is_empty()));
             assert!(token.range.start >= last.0 || overlaps);
             assert!(last.1.is_none_or(|last| token.position > last));
             assert!(!token.term.is_empty() && token.term.len() <= TERM_BYTES_MAX);
             last = (token.range.end, Some(token.position));
         });
+        for (size, count) in [(0, 3), (7, 2), (1_000, 1), (5, 0)] {
+            let marks = Marks { tags: ("\u{1}", "\u{2}"), size, count };
+            for shown in highlight(&analyzer(json.clone()), &text, &|term| term.len() % 2 == 0, &marks) {
+                prop_assert!(text.contains(&shown.replace(['\u{1}', '\u{2}'], "")), "{shown:?} of {text:?}");
+            }
+        }
     }
+}
+
+#[test]
+fn matches_are_shown_in_fragments() {
+    let text = "The river runs past the old mill. Nobody has lived there since the war, and the roof is gone. In winter the river \
+                floods the mill and the road to the harbour; then boats go where carts went.";
+    let shown = |json: Json, size, count| {
+        let wanted: Vec<String> = terms(json.clone(), "rivers mill");
+        let marks = Marks { tags: ("[", "]"), size, count };
+        highlight(&analyzer(json), text, &|term| wanted.iter().any(|wanted| wanted == term), &marks)
+    };
+    let both = ["[river] runs past the old [mill]. Nobody has", "[river] floods the [mill] and the road"];
+    assert_eq!(shown(json!("english"), 40, 2), both);
+    assert_eq!(shown(json!("english"), 40, 1), both[..1]);
+    assert_eq!(shown(json!("standard"), 20, 9), ["old [mill]. Nobody has", "the [mill] and the"]);
+    assert_eq!(shown(json!("english"), 1, 9), ["[river]", "[mill]", "[river]", "[mill]"]);
+    let whole = shown(json!("english"), 5, 0);
+    assert_eq!((whole.len(), whole[0].replace(['[', ']'], "")), (1, text.to_owned()));
+    let marks = Marks { tags: ("<", ">"), size: 100, count: 3 };
+    let cjk = analyzer(json!("cjk"));
+    let found = highlight(&cjk, "東京都の日本語", &|term| ["東京", "京都", "日本"].contains(&term), &marks);
+    assert_eq!(found, ["<東京都>の<日本>語"]);
+    assert!(highlight(&cjk, "ab", &|_| false, &marks).is_empty());
 }

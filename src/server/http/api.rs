@@ -16,7 +16,7 @@ use super::App;
 use super::reply::Failure;
 use crate::base::{Error, Result, Timestamp};
 use crate::db::{
-    ArchivePieces, Bm25Options, Collection, CollectionStats, Condition, Durability, EvaluateRequest, Hit,
+    ArchivePieces, Bm25Options, Collection, CollectionStats, Condition, Durability, EvaluateRequest, Highlight, Hit,
     HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse, Snapshot, Target, TuneRequest, WriteOptions,
     WriteResponse,
 };
@@ -251,6 +251,7 @@ struct SearchBody {
     drop_ratio_search: Option<f32>,
     #[serde(default)]
     rankers: Vec<Ranker>,
+    highlight: Option<Highlight>,
     at: Option<At>,
     explain: Option<Explain>,
 }
@@ -309,6 +310,7 @@ async fn search_request(app: &App, name: &str, body: SearchBody) -> Result<(Sear
         bm25: body.bm25,
         drop_ratio: body.drop_ratio_search,
         rankers: body.rankers,
+        highlight: body.highlight,
     };
     Ok((request, unknown))
 }
@@ -694,7 +696,14 @@ pub(in crate::server) fn description(collection: &Collection, stats: &Collection
 
 pub(in crate::server) fn hits(response: &SearchResponse) -> JsonValue {
     let list = |hits: &[Hit]| -> Vec<JsonValue> {
-        hits.iter().map(|hit| json!({"key": hit.key, "score": shortest(hit.score), "row": hit.row})).collect()
+        let one = |hit: &Hit| {
+            let mut out = json!({"key": hit.key, "score": shortest(hit.score), "row": hit.row});
+            if !hit.highlights.is_empty() {
+                out["highlights"] = json!(hit.highlights);
+            }
+            out
+        };
+        hits.iter().map(one).collect()
     };
     let (name, hits) = if response.results.is_empty() {
         ("hits", json!(list(&response.hits)))

@@ -5,7 +5,8 @@ use super::item::Item;
 use super::rows::decode_rows;
 use crate::base::{Error, Result};
 use crate::db::{
-    Bm25Options, Collection, Durability, HybridRequest, Operation, QueryRequest, SearchRequest, Target, WriteOptions,
+    Bm25Options, Collection, Durability, Highlight, HybridRequest, Operation, QueryRequest, SearchRequest, Target,
+    WriteOptions,
 };
 use crate::index::SearchParams;
 use crate::model::{Key, Schema, Value};
@@ -227,6 +228,8 @@ pub(in super::super) struct SearchMessage {
     #[serde(default)]
     rerank: Option<Rerank>,
     #[serde(default)]
+    highlight: Option<Highlight>,
+    #[serde(default)]
     pub(in super::super) bigint: bool,
 }
 
@@ -291,6 +294,7 @@ impl SearchMessage {
             bm25: self.bm25,
             drop_ratio: self.drop_ratio_search,
             rankers: self.rankers,
+            highlight: self.highlight,
         })
     }
 }

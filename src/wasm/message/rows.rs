@@ -223,16 +223,19 @@ impl Serialize for RowOut<'_> {
     }
 }
 
-/// One hit as `{ key, score, row }`.
+/// One hit as `{ key, score, row }`, with `highlights` where there are some.
 struct HitOut<'a>(&'a Hit);
 
 impl Serialize for HitOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Hit { key, score, row } = self.0;
-        let mut map = serializer.serialize_map(Some(3))?;
+        let Hit { key, score, row, highlights } = self.0;
+        let mut map = serializer.serialize_map(Some(3 + usize::from(!highlights.is_empty())))?;
         map.serialize_entry("key", key)?;
         map.serialize_entry("score", &f64::from(*score))?;
         map.serialize_entry("row", &RowOut(row))?;
+        if !highlights.is_empty() {
+            map.serialize_entry("highlights", highlights)?;
+        }
         map.end()
     }
 }
