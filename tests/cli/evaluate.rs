@@ -17,7 +17,7 @@ fn recall_is_told_and_tuned() {
         .map(|id| format!("{{\"id\": {id}, \"embedding\": [{}, {}, {}, {}]}}\n", next(), next(), next(), next()))
         .collect();
     let file = write(directory.path(), "rows.jsonl", rows);
-    run_well(&data, &["import", "notes", &file, "--key", "id", "--metric", "L2"]);
+    run_well(&data, &["import", "notes", &file, "--key", "id", "--vector-field", "embedding", "--metric", "L2"]);
     let table = run_well(&data, &["evaluate", "notes", "--sample", "20"]);
     assert!(table.starts_with("ef") && table.contains("p99 ms") && table.contains("exact"), "{table}");
     let found: Value =
