@@ -240,13 +240,24 @@ impl Lists {
         let width = self.coder.as_ref().map_or(0, Coder::width);
         for (at, (row, list, factors)) in rows.into_iter().enumerate() {
             let list = &mut self.lists[list as usize];
+            make_room(&mut list.rows, 1);
             if let Some(coder) = &self.coder {
+                let more = coder.codes_len(list.rows.len() + 1) - list.codes.len();
+                make_room(&mut list.codes, more);
+                make_room(&mut list.factors, 1);
                 coder.append(&mut list.codes, list.rows.len(), &codes[at * width..][..width]);
                 list.factors.push(factors);
             }
             list.rows.push(row);
         }
         self.len += read;
+    }
+}
+
+/// Makes room for more, and for an eighth beyond it: twice as much, as is usual, would be a third of all memory.
+fn make_room<T>(vec: &mut Vec<T>, more: usize) {
+    if vec.capacity() - vec.len() < more {
+        vec.reserve_exact(more.max(vec.len() / 8));
     }
 }
 
