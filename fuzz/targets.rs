@@ -11,7 +11,9 @@ use bytes::Bytes;
 use eddydb::base::codec::{checksum, checksum_append};
 use eddydb::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, SegmentId, Sequence};
 use eddydb::engine::{ChangeSet, CollectionSpec, Manifest, Record, archive};
+use eddydb::index::terms::{Bm25, Matching, Payload, Source, Terms, TextMatch, Weighted, top};
 use eddydb::index::{SearchParams, VectorIndex};
+use eddydb::model::text::Analyzer;
 use eddydb::model::{Batch, Row, Schema, Value};
 use eddydb::query::Filter;
 use eddydb::segment::{self, FileKind, StoredFile};
@@ -38,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("parquet", |bytes| import(bytes, Format::Parquet, "parquet")),
     ("segment", read_segment),
     ("sync", sync),
+    ("terms", read_terms),
 ];
 
 /// What is wrong with bytes is one of these; `Internal` would be our own mistake.
@@ -484,5 +487,33 @@ fn npy(bytes: &[u8]) {
     match rehearse(&plan) {
         Ok(rows) => assert_eq!(rows, 3),
         Err(error) => understood(&error),
+    }
+}
+
+// Indexes of terms.
+
+/// What can be opened can be searched: rows lie in the index, and a search ends.
+fn read_terms(bytes: &[u8]) {
+    let terms = match Terms::from_bytes(Bytes::copy_from_slice(bytes)) {
+        Ok(terms) => terms,
+        Err(error) => return understood(&error),
+    };
+    let source = Source::Sealed(&terms);
+    let weighted = |key: &[u8]| Weighted { key: key.to_vec(), weight: 1.5 };
+    let bm25 = Bm25 { k1: 1.2, b: 0.75, average_length: 5.0 };
+    let (keys, bm25): (Vec<Weighted>, _) = match terms.payload() {
+        Payload::Weights => ((0..9u32).map(|place| weighted(&place.to_be_bytes())).collect(), None),
+        _ => (["all", "again", "w1", "w2"].map(|word| weighted(word.as_bytes())).to_vec(), Some(bm25)),
+    };
+    if terms.payload() != Payload::Rows {
+        let found = top(source, &keys, bm25, 5, None);
+        assert!(found.len() <= 5 && found.iter().all(|near| (near.row as usize) < terms.rows()));
+    }
+    assert!(source.present().count() <= terms.rows());
+    if terms.payload() == Payload::Text {
+        let analyzer = Arc::new(Analyzer::standard());
+        for matching in [Matching::Any { least: 2 }, Matching::Phrase { slop: 2 }, Matching::Fuzzy { distance: 1 }] {
+            TextMatch::new(analyzer.clone(), "all again w1", matching).rows(source);
+        }
     }
 }

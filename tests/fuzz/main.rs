@@ -70,7 +70,7 @@ macro_rules! replays {
     };
 }
 
-replays! { archive arrow csv filter jsonl log manifest npy parquet segment sync }
+replays! { archive arrow csv filter jsonl log manifest npy parquet segment sync terms }
 
 #[test]
 fn what_is_kept_is_small() {
@@ -111,6 +111,8 @@ fn seeds() -> Seeds {
     add("archive", "whole", archive);
 
     add("log", "golden", golden("log-v1.bin"));
+    add("terms", "text", golden("terms-v1-text.bin"));
+    add("terms", "weights", golden("terms-v1-weights.bin"));
     add("log", "frames", log());
 
     for codec in Codec::ALL {
