@@ -35,7 +35,7 @@ pub fn highlight(analyzer: &Analyzer, text: &str, asks_for: &dyn Fn(&str) -> boo
         return vec![marked(text, 0..text.len(), &words, marks)];
     }
     // From each word that matches and is in no fragment yet, with a little of what comes before.
-    let mut fragments: Vec<(usize, Range<usize>)> = Vec::new();
+    let mut fragments: Vec<((usize, usize), Range<usize>)> = Vec::new();
     let mut end = 0;
     for at in 0..words.len() {
         let (word, Some(_)) = &words[at] else { continue };
@@ -53,7 +53,7 @@ pub fn highlight(analyzer: &Analyzer, text: &str, asks_for: &dyn Fn(&str) -> boo
         found.sort_unstable();
         found.dedup();
         // Different terms first, then how often there is one.
-        fragments.push((found.len() << 32 | all, start..end));
+        fragments.push(((found.len(), all), start..end));
     }
     fragments.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
     fragments.truncate(marks.count);
