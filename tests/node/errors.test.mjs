@@ -150,7 +150,7 @@ test('bad schemas', async (t) => {
     [{ fields: { id, v: { type: 'float_vector' } } }, /"v".*dim/],
     [{ fields: { id, v: { type: 'float_vector', dim: 0 } } }, /v/],
     [{ fields: { id, v: { type: 'float_vector', dim: 40_000 } } }, /v/],
-    [{ fields: { id, v: { ...v, nullable: true, index: { type: 'HNSW' } } } }, /"v".*HNSW.*may be null can have/],
+    [{ fields: { id, v: { ...v, nullable: true, index: { type: 'BIN_FLAT' } } } }, /"v".*BIN_FLAT.*may be null can have/],
     [{ fields: { id, v: { ...v, metric: 'DOT' } } }, /DOT/],
     [{ fields: { id, v: { ...v, index: { type: 'TREE' } } } }, /TREE/],
     [{ fields: { id, v: { ...v, index: { type: 'HNSW', m: 1 } } } }, /"v".*M 1.*2 to/],

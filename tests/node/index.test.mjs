@@ -73,7 +73,7 @@ test('what a field cannot have is refused with what it can', async (t) => {
   await refused({ type: 'float_vector', dim, index: { type: 'IVF_PQ' } }, /IVF_PQ needs m/);
   await refused({ type: 'float_vector', dim, index: { type: 'IVF_PQ', m: 5 } }, /m 5.*divides the dimension 16/);
   await refused({ type: 'float_vector', dim, index: { type: 'BTREE' } }, /"BTREE".*IVF_SQ8/);
-  await refused({ type: 'binary_vector', dim, index: { type: 'HNSW' } }, /HNSW.*binary_vector can have.*BIN_IVF_FLAT/);
+  await refused({ type: 'binary_vector', dim, index: { type: 'IVF_FLAT' } }, /IVF_FLAT.*binary_vector can have.*BIN_IVF_FLAT/);
   const notes = await db.createCollection('y', { fields: { id: { type: 'int64', primaryKey: true }, v: plain } });
   await assert.rejects(notes.search({ vector: Array(dim).fill(0), nprobe: 0 }), { kind: 'invalid_argument', message: /nprobe 0/ });
 });
