@@ -356,7 +356,8 @@ pub(super) fn compare(comparison: Comparison, at: usize, left: Term, right: Term
     Term::above(Meaning::Condition(predicate), start, depth)
 }
 
-/// `literal` beside `operand`: a fraction beside a `float` as the nearest 32-bit float, which is what the field would hold.
+/// `literal` beside `operand`: a fraction beside a `float` as the nearest 32-bit float, which is what the field would hold; not so where
+/// that is infinite or a zero, which a comparison would take for equal.
 fn rounded(operand: &Operand, literal: Literal) -> Literal {
     let single = match operand {
         Operand::Column(column) => column.type_name == "float",
@@ -364,7 +365,7 @@ fn rounded(operand: &Operand, literal: Literal) -> Literal {
         _ => false,
     };
     match literal {
-        Literal::Float(float) if single && (float as f32).is_finite() => Literal::Float(f64::from(float as f32)),
+        Literal::Float(float) if single && (float as f32).is_normal() => Literal::Float(f64::from(float as f32)),
         literal => literal,
     }
 }

@@ -1176,6 +1176,22 @@ fn instants_and_floats_are_compared_as_what_they_are() {
     }
 }
 
+/// A constant that a `float` would hold as zero was taken for zero: `f != 1e-300` left out the rows where `f` is 0.
+#[test]
+fn what_a_float_would_hold_as_zero_is_not_zero() {
+    let rows = [row(0, &[("f", Value::Float(0.0))]), row(1, &[("f", Value::Float(0.5))])];
+    for (text, expected) in [
+        ("f != -3.25 / -1e300", &[0, 1][..]),
+        ("f < 1e-300", &[0]),
+        ("f >= 1e-300", &[1]),
+        ("f in [1e-300, 0.5]", &[1]),
+        ("f == 0.0", &[0]),
+        ("f < 1e300 and f > -1e300", &[0, 1]),
+    ] {
+        assert_eq!(passing(text, &rows), expected, "{text}");
+    }
+}
+
 #[test]
 fn many_chunks_are_one_mask() {
     let rows = 3 * super::ternary::CHUNK_ROWS + 77;
