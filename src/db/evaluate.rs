@@ -302,7 +302,7 @@ impl Db {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, native))]
 mod tests {
     use std::sync::Arc;
 
