@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
-import { launch, serveFolder } from '../browser/harness.mjs';
+import { Profile, serveFolder } from '../browser/harness.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const sample = join(root, 'www', 'sample', 'symbols.arrow');
@@ -144,9 +144,11 @@ function dropCaches() {
 async function chromium() {
   const blank = (_, response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>bench</title>');
   const server = await serveFolder(root, { routes: { '/': blank } });
-  const browser = await launch();
+  // A profile on disk: that of a private window is in memory.
+  const profile = await Profile.create();
   try {
-    let page = await browser.newPage();
+    const context = await profile.start();
+    let page = await context.newPage();
     await page.goto(server.url);
     const filled = await page.evaluate(async ([url, text]) => {
       const { open } = await import(`${url}pkg/dist/browser.js`);
@@ -161,11 +163,11 @@ async function chromium() {
     const writes = await inPage(fillLarge, ROWS, BATCH);
     await page.close();
     const cold = dropCaches();
-    page = await browser.newPage();
+    page = await context.newPage();
     await page.goto(server.url);
     return { ...filled, writes, large: { rows: ROWS, cold, open_seconds: await inPage(openLarge) } };
   } finally {
-    await browser.close();
+    await profile.remove();
     await server.close();
   }
 }
