@@ -302,7 +302,8 @@ impl Db {
     }
 }
 
-#[cfg(all(test, native))]
+#[cfg(native)]
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 

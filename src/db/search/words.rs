@@ -94,7 +94,8 @@ fn weighted(pairs: &[(u32, f32)], drop_ratio: f32) -> Vec<Weighted> {
     kept.map(|&(place, weight)| Weighted { key: place.to_be_bytes().to_vec(), weight: f64::from(weight) }).collect()
 }
 
-#[cfg(all(test, native))]
+#[cfg(native)]
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
