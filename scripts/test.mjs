@@ -10,7 +10,7 @@ import { Problem, main, root, run } from './run.mjs';
 import { firefox as findFirefox, setup, toBuild, wasmEnv } from './setup.mjs';
 
 /** What the WebAssembly that a page downloads takes at most, compressed, in bytes: 700,000 until it searched text and had eleven kinds of index. */
-const WASM_BYTES_MAX = 850_000;
+const WASM_BYTES_MAX = 810_000;
 
 const wasmArguments = ['--target', 'wasm32-unknown-unknown', '--no-default-features', '--features', 'wasm'];
 
@@ -171,7 +171,7 @@ async function services() {
  */
 async function firefox() {
   const program = await findFirefox();
-  if (!program) return { passed: 1, failed: 0, output: '', notRun: 'the tests in Firefox: there is none, and apt-get cannot install it' };
+  if (!program) return { passed: 0, failed: 0, output: '', notRun: 'the tests in Firefox: there is none, and apt-get cannot install it' };
   const env = { EDDY_FIREFOX: program };
   const inFirefox = (path) => /(?:indexeddb|memory|package|tabs)\.test\.mjs$/.test(path);
   return sum([
@@ -221,7 +221,7 @@ async function runPhase(name) {
     result = { passed: 0, failed: 1, output: `${error instanceof Problem ? error.message : error.stack}\n` };
   }
   clearInterval(heartbeat);
-  if (result.passed + result.failed === 0) {
+  if (result.passed + result.failed === 0 && !result.notRun) {
     result.failed = 1;
     result.output += '\nno test was run, which counts as a failure\n';
   }
