@@ -57,12 +57,15 @@ test('a process of Node keeps a native one out, and gives way when it is killed:
   for (let round = 0; round < 3; round++) {
     const child = spawn(process.execPath, [writer, path, String(rows)], { stdio: ['ignore', 'pipe', 'inherit'] });
     t.after(() => child.kill('SIGKILL'));
+    const ended = once(child, 'exit');
     let lines = 0;
     for await (const line of createInterface({ input: child.stdout })) {
       rows = Number(line);
       if (++lines === 4) assert.match(info(path), new RegExp(`locked: .*process ${child.pid}`));
       if (lines === 8 + round) child.kill('SIGKILL');
     }
+    // Its pipe closes a little before it is gone.
+    assert.deepEqual(await ended, [null, 'SIGKILL'], 'the writer ended by itself');
     // Whatever was under way when it died is there wholly or not at all.
     const { child: server, address } = await serve(t, path);
     await assert.rejects(open({ name: 'node', path }), { kind: 'locked' });

@@ -1,8 +1,6 @@
 // Writes rows to the database in the directory named by the first argument until it is killed, and prints the number of rows after each
 // batch that was acknowledged. The second argument is the first key.
 
-import { writeSync } from 'node:fs';
-
 import { open } from 'eddydb';
 
 import { makeRows, schema } from './vectors.mjs';
@@ -12,5 +10,6 @@ const db = await open({ name: 'writer', path });
 const notes = await db.createCollection('notes', schema, { ifNotExists: true });
 for (let next = Number(first), size = 1; ; next += size, size = (size % 40) + 1) {
   await notes.insert(makeRows(size, { first: next }));
-  writeSync(1, `${next + size}\n`);
+  // Waits while the pipe is full: whoever reads may be busy.
+  await new Promise((resolve) => process.stdout.write(`${next + size}\n`, resolve));
 }
