@@ -288,7 +288,7 @@ function parseClaim(name: string): Claimant | undefined {
  */
 function lock(directory: string): { claim: string; release: () => void } {
   const token = [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-  const own = `${LOCK}.${process.pid}-${startOf(process.pid) ?? '0'}-${boot() ?? nobodyKnows}-${token}`;
+  const own = `${LOCK}.${process.pid}-${statOf(process.pid)?.(22) ?? '0'}-${boot() ?? nobodyKnows}-${token}`;
   const claim = join(directory, own);
   const release = () => {
     process.off('exit', release);
@@ -336,7 +336,10 @@ function modified(path: string): number | undefined {
   return statSync(path, { throwIfNoEntry: false })?.mtimeMs;
 }
 
-/** Whether the process may still be there. An id alone may be another process's by now, so start and machine count too. */
+/**
+ * Whether the process may still be there. An id alone may be another process's by now, so start and machine count too. One that ended but
+ * that its parent has not asked about yet is gone: it has nothing open any more.
+ */
 function isAlive(claimant: Claimant): boolean {
   try {
     process.kill(claimant.pid, 0);
@@ -345,7 +348,8 @@ function isAlive(claimant: Claimant): boolean {
     if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
   }
   const differs = (then: string, now: string | undefined) => !/^0+$/.test(then) && now !== undefined && now !== then;
-  return !differs(claimant.boot, boot()) && !differs(claimant.started, startOf(claimant.pid));
+  const stat = statOf(claimant.pid);
+  return !differs(claimant.boot, boot()) && !differs(claimant.started, stat?.(22)) && !(stat && /^[ZX]$/.test(stat(3) ?? '') && Number(stat(20)) <= 1);
 }
 
 /** Which start of the machine this is, where the system tells. */
@@ -353,11 +357,12 @@ function boot(): string | undefined {
   return readSystem('/proc/sys/kernel/random/boot_id')?.replace(/[^0-9a-f]/g, '').slice(0, 16);
 }
 
-/** When a process started, where the system tells. */
-function startOf(pid: number): string | undefined {
+/** What Linux tells of a process: its fields are counted from 1, and those after the second are there. */
+function statOf(pid: number): ((field: number) => string | undefined) | undefined {
   const stat = readSystem(`/proc/${pid}/stat`);
-  // Field 22, counted after the command's closing parenthesis, which may itself contain spaces and parentheses.
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  // The second, the command in parentheses, may itself contain spaces and parentheses.
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return fields && ((field) => fields[field - 3]);
 }
 
 function readSystem(path: string): string | undefined {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, unlinkSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 
@@ -108,6 +108,20 @@ test('a claim of a process that is gone is taken over; other files are no claims
   }
   writeFileSync(join(path, '.lock'), '');
   NodeDirectory.open(path).close();
+});
+
+test('a process that ended is gone before its parent asks', { skip: process.platform === 'linux' ? false : 'asks /proc' }, async (t) => {
+  const path = temporaryDirectory('eddy-directory-');
+  // A parent that never asks: the shell has become another program.
+  const parent = spawn('sh', ['-c', 'true & echo $!; exec sleep 1000'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => parent.kill('SIGKILL'));
+  const pid = String((await once(parent.stdout, 'data'))[0]).trim();
+  const fields = () => { const stat = readFileSync(`/proc/${pid}/stat`, 'utf8'); return stat.slice(stat.lastIndexOf(')') + 2).split(' '); };
+  while (fields()[0] !== 'Z') await new Promise(setImmediate);
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').replace(/[^0-9a-f]/g, '').slice(0, 16);
+  writeFileSync(join(path, `.lock.${pid}-${fields()[19]}-${boot}-${'0'.repeat(16)}`), '');
+  NodeDirectory.open(path).close();
+  assert.deepEqual(readdirSync(path), []);
 });
 
 test('of many that come at once one wins', async (t) => {

@@ -51,10 +51,14 @@ impl Claimant {
         parts.next().is_none().then_some(Self { pid, started, boot, token })
     }
 
-    /// Whether the process may still be there. An id alone may be another process's by now, so start and machine count too.
+    /// Whether the process may still be there. An id alone may be another process's by now, so start and machine count too. One that
+    /// ended but that its parent has not asked about yet is gone: it has nothing open any more.
     pub(super) fn is_alive(self) -> bool {
         let differs = |then: u64, now: Option<u64>| then != 0 && now.is_some_and(|now| now != then);
-        process_exists(self.pid) && !differs(self.boot, boot()) && !differs(self.started, started(self.pid))
+        process_exists(self.pid)
+            && !differs(self.boot, boot())
+            && !differs(self.started, started(self.pid))
+            && !has_ended(self.pid)
     }
 }
 
@@ -67,9 +71,20 @@ fn boot() -> Option<u64> {
 
 /// When a process started.
 fn started(pid: u32) -> Option<u64> {
+    stat(pid, 22)?.parse().ok()
+}
+
+/// Whether a process is a zombie, and none of its threads is left that might still write.
+fn has_ended(pid: u32) -> bool {
+    let threads = || stat(pid, 20)?.parse::<u32>().ok();
+    stat(pid, 3).is_some_and(|state| state == "Z" || state == "X") && threads().is_some_and(|threads| threads <= 1)
+}
+
+/// A field that Linux tells of a process, counted from 1; one after the second.
+fn stat(pid: u32, field: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Field 22, counted after the command's closing parenthesis: the command may itself have spaces and parentheses.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    // The second, the command in parentheses, may itself have spaces and parentheses.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(field - 3).map(str::to_owned)
 }
 
 #[cfg(unix)]
@@ -214,6 +229,21 @@ mod tests {
             drop(claim);
             assert_eq!(claims(directory.path()), 0);
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_that_ended_is_dead_before_its_parent_asks() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id();
+        let claimant = Claimant { pid, started: started(pid).unwrap(), ..Claimant::this_process() };
+        assert!(claimant.is_alive());
+        child.kill().unwrap();
+        waitid(WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        assert_eq!(started(pid), Some(claimant.started), "it is still listed");
+        assert!(!claimant.is_alive());
+        child.wait().unwrap();
     }
 
     #[test]
