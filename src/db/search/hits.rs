@@ -336,7 +336,8 @@ impl Collection {
             let state = self.state();
             let slots: Vec<&Slot> = state.slots().filter(|slot| !slot.segment.is_empty()).collect();
             let rows: usize = slots.iter().map(|slot| slot.segment.len()).sum();
-            let threads = if rows.saturating_mul(queries) < COMPARISONS_MIN { 1 } else { self.threads() };
+            // Without a filter a mask is at hand.
+            let threads = if filter.is_none() || rows < COMPARISONS_MIN { 1 } else { self.threads() };
             let known: Vec<Option<RowMask>> = slots.iter().map(|slot| remaining.as_ref()?.of(&slot.segment)).collect();
             let timed = response.profile.is_some();
             let masks = platform::map(threads, slots.len(), |at| {
@@ -347,7 +348,7 @@ impl Collection {
                 };
                 (mask, clock.ms())
             });
-            let (mut here, mut later) = (Vec::new(), Vec::new());
+            let (mut here, mut later, mut comparisons) = (Vec::new(), Vec::new(), 0.0);
             for ((slot, (mask, filter_ms)), known) in slots.iter().zip(masks).zip(&known) {
                 let mask = match mask {
                     Ok(mask) => mask,
@@ -368,12 +369,15 @@ impl Collection {
                     continue;
                 }
                 if !nearest[0].must_read(&slot.segment) {
+                    comparisons += nearest[0].planned(&slot.segment, mask.count()).1;
                     here.push((*slot, mask));
                 } else {
                     let (segment, visible) = (slot.segment.clone(), RowMask::none(0));
                     later.push(Later { segment, visible, admitted: Some(mask) });
                 }
             }
+            let is_long = comparisons * queries as f64 >= COMPARISONS_MIN as f64;
+            let threads = if is_long { self.threads() } else { 1 };
             let found = platform::map(threads, here.len() * queries, |unit| {
                 let ((slot, mask), mut counts) = (&here[unit / queries], SearchResponse::default());
                 let clock = Clock::new(timed);
