@@ -211,7 +211,7 @@ impl Db {
         let Writing { segment, writer, flush } = taken;
         match flush {
             Some((progress, log_start)) => self.end_flush(collection, segment, writer, progress, log_start).await?,
-            None => self.end_save(collection, &segment, writer).await?,
+            None => self.end_save(collection, segment, writer).await?,
         }
         Ok(true)
     }
@@ -304,9 +304,10 @@ impl Db {
         self.flush_some(collection, bytes_max).await
     }
 
-    async fn end_save(&self, collection: &Collection, segment: &Segment, writer: SegmentWriter) -> Result<()> {
+    async fn end_save(&self, collection: &Collection, segment: Arc<Segment>, writer: SegmentWriter) -> Result<()> {
         let entries = writer.into_files();
         let (id, segment_id) = (collection.id(), segment.id());
+        drop(segment);
         let old: Vec<FileEntry> = self
             .inner
             .shared
@@ -325,6 +326,7 @@ impl Db {
                 Ok(old)
             })
             .await?;
+        collection.inner.state.write().expect("no panic while held").settle_segment(segment_id);
         self.inner.shared.discard(Weak::new(), old);
         self.inner.shared.remove_discarded(false).await
     }

@@ -23,7 +23,8 @@ impl Db {
         let mut merging = collection.inner.merge.lock().await;
         let Some(Merging { merge, writer, old }) = &mut *merging else {
             *merging = self.begin_merge(collection);
-            return Ok(merging.is_some());
+            let state = collection.inner.state.read().expect("no panic while held");
+            return Ok(merging.is_some() || state.look_some(budget.rows_moved));
         };
         if old.is_some() {
             let more = collection.inner.state.write().expect("no panic while held").swap_some(merge, budget.rows_moved);
@@ -47,7 +48,17 @@ impl Db {
         if merge.carry_deletes(&mut collection.inner.state.write().expect("no panic while held"), budget.rows_moved) {
             return Ok(true);
         }
-        let indexed = merge.index_some(budget.rows_indexed, self.inner.shared.options.memory_limit_bytes);
+        let limit = self.inner.shared.options.memory_limit_bytes;
+        if let Some(base) = merge.next_graft() {
+            let base =
+                collection.inner.state.read().expect("no panic while held").slot(base).map(|slot| slot.segment.clone());
+            match base {
+                Some(base) => merge.graft_some(&base, budget.rows_indexed, limit),
+                None => *merging = None,
+            }
+            return Ok(true);
+        }
+        let indexed = merge.index_some(budget.rows_indexed, limit);
         if indexed > 0 {
             let done = merge.rows_indexed();
             if done % TOLD_ROWS < indexed {

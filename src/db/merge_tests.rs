@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Collection, Db, Durability, MergePolicy, Options, QueryRequest, Target, WriteOptions};
+use super::{Collection, Db, Durability, MergePolicy, Options, QueryRequest, SearchRequest, Target, WriteOptions};
 use crate::base::{Random, ReplicaId, Sequence, Timestamp, Version};
 use crate::engine::{ChangeSet, CollectionSpec};
 use crate::model::{Batch, Key, Row, Value};
@@ -68,7 +68,8 @@ fn rows_that_change_in_any_step_of_a_merge_are_as_they_were_written() {
             let notes = db.create_collection("notes", spec(kind)).await.unwrap();
             let mut expected = State::new();
             for part in 0..3i64 {
-                let rows: State = (0..900).map(|id| (part * 700 + id, format!("{part} {}", "x".repeat(100)))).collect();
+                let rows: State =
+                    (0..1_100).map(|id| (part * 700 + id, format!("{part} {}", "x".repeat(100)))).collect();
                 notes.upsert(batch(&notes, &rows)).await.unwrap();
                 expected.extend(rows);
                 db.flush("notes").await.unwrap();
@@ -79,7 +80,7 @@ fn rows_that_change_in_any_step_of_a_merge_are_as_they_were_written() {
             db.begin_compaction(&notes);
             while db.maintain().await.unwrap() || db.is_compacting(&notes) {
                 steps += 1;
-                let key = random.below(2_300) as i64;
+                let key = random.below(2_600) as i64;
                 if random.one_in(3) {
                     notes.delete(Target::Keys(vec![Key::Int(key)])).await.unwrap();
                     expected.remove(&key);
@@ -209,6 +210,67 @@ fn a_store_merges_as_its_policy_says() {
             }
             while db.maintain().await.unwrap() {}
             assert_eq!(notes.stats().await.unwrap().states.flushed, segments);
+        }
+    });
+}
+
+/// Graphs are checked by upkeep, without anybody's asking, and one that has come apart is made anew: rows that a search could not find
+/// are found again.
+#[test]
+fn upkeep_makes_a_graph_anew_that_has_come_apart() {
+    block_on(async {
+        let db = open(&FaultStorage::new(1), Options::default()).await;
+        let notes = db.create_collection("notes", spec(r#"{"HNSW":{"m":4,"ef_construction":16}}"#)).await.unwrap();
+        let rows: State = (0..1_500).map(|id| (id, "x".to_owned())).collect();
+        notes.upsert(batch(&notes, &rows)).await.unwrap();
+        db.flush("notes").await.unwrap();
+        while db.maintain().await.unwrap() {}
+        let segments = |notes: &Collection| -> Vec<_> {
+            notes.inner.state.read().unwrap().flushed_segments().iter().map(|segment| segment.id).collect()
+        };
+        let before = segments(&notes);
+        {
+            let mut state = notes.inner.state.write().unwrap();
+            let graph = state.segment_mut(before[0]).unwrap().graph_mut("v").unwrap();
+            (100..104).for_each(|row| graph.cut_off(row));
+            // As it is when it was read.
+            *graph = crate::index::Hnsw::from_bytes(&graph.to_bytes()).unwrap();
+        }
+        while db.maintain().await.unwrap() {}
+        assert_ne!(segments(&notes), before);
+        let graphs = notes.stats().await.unwrap().graphs;
+        assert_eq!((graphs.rows, graphs.unreachable), (1_500, 0));
+        assert_eq!(now(&notes).await, rows);
+    });
+}
+
+/// A merge takes over the graph of its largest input, without what is dead in it, and finds what is there.
+#[test]
+fn a_merge_takes_over_the_largest_graph() {
+    block_on(async {
+        let db = open(&FaultStorage::new(1), Options::default()).await;
+        let notes = db.create_collection("notes", spec(r#"{"HNSW":{"m":8,"ef_construction":40}}"#)).await.unwrap();
+        let mut expected = State::new();
+        for (from, until) in [(4_000, 5_100), (0, 3_000), (6_000, 6_500)] {
+            let rows: State = (from..until).map(|id| (id, "x".to_owned())).collect();
+            notes.upsert(batch(&notes, &rows)).await.unwrap();
+            expected.extend(rows);
+            db.flush("notes").await.unwrap();
+            while db.maintain().await.unwrap() {}
+        }
+        notes.delete(Target::Keys((1_000..1_600).map(Key::Int).collect())).await.unwrap();
+        expected.retain(|key, _| !(1_000..1_600).contains(key));
+        db.compact("notes").await.unwrap();
+        let stats = notes.stats().await.unwrap();
+        assert_eq!((stats.states.flushed, stats.graphs.rows, stats.graphs.dead), (1, 4_000, 0));
+        assert_eq!(stats.graphs.unreachable, 0);
+        assert_eq!(now(&notes).await, expected);
+        for key in [0, 999, 1_600, 2_999, 4_000, 5_099, 6_250] {
+            let vector = Value::Vector(vec![key as f32, 1.0]);
+            let request = SearchRequest { vector, limit: 3, ef: Some(32), ..Default::default() };
+            let found = notes.search(&request).await.unwrap();
+            assert_eq!(found.hits[0].key, Key::Int(key));
+            assert_eq!(found.segments_by_index, 1);
         }
     });
 }

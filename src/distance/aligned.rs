@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::base::make_room;
+
 mod sealed {
     pub trait Plain: Copy + Default {}
     impl Plain for i8 {}
@@ -36,7 +38,10 @@ impl<T: Plain> AlignedVec<T> {
     /// Grows to `len` elements, the new ones zero. A smaller `len` changes nothing.
     pub fn grow(&mut self, len: usize) {
         if len > self.len {
-            self.lines.resize(len.div_ceil(Self::PER_LINE), Line([0; 64]));
+            let lines = len.div_ceil(Self::PER_LINE);
+            let more = lines.saturating_sub(self.lines.len());
+            make_room(&mut self.lines, more);
+            self.lines.resize(lines, Line([0; 64]));
             self.len = len;
         }
     }
@@ -45,6 +50,11 @@ impl<T: Plain> AlignedVec<T> {
     pub fn reserve_exact(&mut self, additional: usize) {
         let lines = (self.len + additional).div_ceil(Self::PER_LINE);
         self.lines.reserve_exact(lines.saturating_sub(self.lines.len()));
+    }
+
+    /// Gives back what [`Self::grow`] took in advance, an eighth at most.
+    pub fn settle(&mut self) {
+        self.lines.shrink_to_fit();
     }
 
     /// How many bytes are held.
@@ -99,5 +109,11 @@ mod tests {
             array.fill(7);
         }
         assert!(array.memory_bytes() >= 4000);
+        for len in 1_000..20_000 {
+            array.grow(len);
+            assert!(array.memory_bytes() <= len * 4 * 9 / 8 + 128, "{len}: {}", array.memory_bytes());
+        }
+        array.settle();
+        assert_eq!(array.memory_bytes(), 19_999usize.div_ceil(16) * 64);
     }
 }

@@ -168,6 +168,12 @@ impl CollectionState {
         self.slots.get(&id)
     }
 
+    /// A segment, to do damage to.
+    #[cfg(test)]
+    pub(crate) fn segment_mut(&mut self, id: SegmentId) -> Option<&mut Segment> {
+        Arc::get_mut(&mut self.slots.get_mut(&id)?.segment)
+    }
+
     /// The growing segment.
     pub fn growing(&self) -> &Slot {
         &self.slots[&self.growing]
@@ -682,10 +688,8 @@ impl CollectionState {
         if let Some(slot) = self.slots.get_mut(&id) {
             // From now on it has a filter.
             slot.keys = KeyTable::default();
-            if let Some(segment) = Arc::get_mut(&mut slot.segment) {
-                segment.settle();
-            }
         }
+        self.settle_segment(id);
     }
 
     /// Whether rows wait for an index, and their vectors are in memory, in a segment that is not among `but`.
@@ -758,6 +762,20 @@ impl CollectionState {
         flushed.map(candidate).collect()
     }
 
+    /// Looks at some nodes of a graph of a flushed segment, of which it is not known whether they can all be reached: those that cannot
+    /// are reason for a merge. False when it is known of all.
+    pub fn look_some(&self, nodes_max: usize) -> bool {
+        let flushed = self.slots.iter().filter(|(id, _)| **id != self.growing && !self.unflushed.contains_key(id));
+        flushed.into_iter().any(|(_, slot)| slot.segment.look_some(nodes_max))
+    }
+
+    /// Lets go of what a segment's indexes were built by, once they are written.
+    pub fn settle_segment(&mut self, id: SegmentId) {
+        if let Some(segment) = self.slots.get_mut(&id).and_then(|slot| Arc::get_mut(&mut slot.segment)) {
+            segment.settle();
+        }
+    }
+
     /// Takes the segment of `merge` in, none of whose rows has a place yet; then [`Self::swap_some`] until it has nothing to do, and
     /// [`Self::end_swap`]. All readers see every row once meanwhile.
     pub fn begin_swap(&mut self, merge: &Merge) {
@@ -793,10 +811,8 @@ impl CollectionState {
         for input in &merge.inputs {
             self.stale.remove(input);
             let Some(slot) = self.slots.remove(input) else { continue };
-            let moved = slot.deaths.iter().filter_map(|death| {
-                let row = merge.sources.binary_search(&(*input, death.row)).ok()?;
-                Some(Death { row: row as u32, ..*death })
-            });
+            let moved =
+                slot.deaths.iter().filter_map(|death| Some(Death { row: merge.row_of(*input, death.row)?, ..*death }));
             deaths.extend(moved);
             replaced.push(slot.segment);
         }

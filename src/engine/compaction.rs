@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::{CollectionSpec, CollectionState, Growing, SealPolicy, Slot};
 use crate::base::{RowMask, SegmentId, sort_by_key};
+use crate::index::Graft;
 use crate::segment::{BlockRef, Blocks, Segment, Tombstone, Versions};
 
 /// The growing segment is sealed at this many rows: graphs of this size still build in reasonable slices.
@@ -209,8 +210,12 @@ pub struct Merge {
     rest: VecDeque<(SegmentId, RowMask, usize)>,
     /// Deletes that are to be looked at: of which input, and from which on.
     deletes: VecDeque<(SegmentId, usize)>,
-    /// Where each row of the new segment was: ascending by input and row.
+    /// Where each row of the new segment was: of the base first, then ascending by input; of each ascending by row.
     pub(super) sources: Vec<(SegmentId, u32)>,
+    /// The input whose graphs the new ones begin with, where one has any: that with the most rows.
+    base: Option<SegmentId>,
+    /// These on their way, once all rows were gathered.
+    grafts: Option<Vec<(usize, Graft)>>,
     /// Blocks that the next rows may be in too.
     blocks: Blocks,
     /// How many rows have taken their place.
@@ -223,17 +228,41 @@ impl Merge {
     pub fn new(id: SegmentId, mut slots: Vec<&Slot>, spec: &CollectionSpec) -> Self {
         sort_by_key(&mut slots, |slot| slot.segment.id());
         let segment = Segment::new(id, &spec.schema, &spec.indexes);
+        let with_graph = slots.iter().filter(|slot| slot.segment.has_graph());
+        let base = with_graph.max_by_key(|slot| slot.kept().count()).map(|slot| slot.segment.id());
         let (mut rest, mut deletes) = (VecDeque::new(), VecDeque::new());
         let mut rows = 0;
         for slot in &slots {
             let kept = slot.kept();
             rows += kept.count();
-            rest.push_back((slot.segment.id(), kept, 0));
+            let part = (slot.segment.id(), kept, 0);
+            if base == Some(part.0) {
+                rest.push_front(part)
+            } else {
+                rest.push_back(part)
+            }
             deletes.push_back((slot.segment.id(), 0));
         }
         let inputs = slots.iter().map(|slot| slot.segment.id()).collect();
         let segment = Arc::new(segment);
-        Self { inputs, segment, rows, rest, deletes, sources: Vec::new(), blocks: Blocks::default(), placed: 0 }
+        Self {
+            inputs,
+            segment,
+            rows,
+            rest,
+            deletes,
+            sources: Vec::new(),
+            base,
+            grafts: None,
+            blocks: Blocks::default(),
+            placed: 0,
+        }
+    }
+
+    /// The row that was row `row` of `input`, if there is one.
+    pub(super) fn row_of(&self, input: SegmentId, row: u32) -> Option<u32> {
+        let place = |&(input, row): &(SegmentId, u32)| (self.base != Some(input), input, row);
+        Some(self.sources.binary_search_by_key(&place(&(input, row)), place).ok()? as u32)
     }
 
     /// The segment that rows are to be gathered from next; `None` when all are.
@@ -296,6 +325,24 @@ impl Merge {
 
     fn segment_mut(&mut self) -> &mut Segment {
         Arc::get_mut(&mut self.segment).expect("nobody else has it yet")
+    }
+
+    /// The input that [`Self::graft_some`] needs next, once all rows were gathered.
+    pub fn next_graft(&self) -> Option<SegmentId> {
+        self.base.filter(|_| self.grafts.as_ref().is_none_or(|grafts| !grafts.is_empty()))
+    }
+
+    /// Takes a step of taking over what is left of the graphs of `base`, which [`Self::next_graft`] named.
+    pub fn graft_some(&mut self, base: &Segment, rows_max: usize, memory_limit_bytes: Option<usize>) {
+        let Some(mut grafts) = self.grafts.take() else {
+            let mut kept = RowMask::none(base.len());
+            let rows = self.sources.iter().take_while(|(input, _)| *input == base.id());
+            rows.for_each(|&(_, row)| kept.insert(row as usize));
+            self.grafts = Some(self.segment.grafts(base, &kept, memory_limit_bytes));
+            return;
+        };
+        self.segment_mut().graft_some(base, &mut grafts, rows_max);
+        self.grafts = Some(grafts);
     }
 
     /// Adds at most `rows_max` of the gathered rows to their indexes; tells how many.

@@ -1,4 +1,4 @@
-use super::{GraphCodes, Hnsw, IndexKind, IndexSpec, Insertion, Ivf, IvfStep, ListCode, Source, VectorRef};
+use super::{Graft, GraphCodes, Hnsw, IndexKind, IndexSpec, Insertion, Ivf, IvfStep, ListCode, Source, VectorRef};
 use crate::base::{Error, Neighbor, Result, RowMask};
 use crate::distance::Metric;
 use crate::model::Value;
@@ -38,7 +38,8 @@ impl SearchParams {
 /// - It covers the rows `0..len()`; whoever searches compares the rows after them one by one. `len()` may stay 0 until there are
 ///   enough rows to learn from, and it never falls.
 /// - What it holds follows from the vectors alone, bit for bit, on every target: no clock, no randomness but fixed seeds, no sums of
-///   floats in an order that the target chooses. When a step is taken does not matter, only how many rows there are in the end.
+///   floats in an order that the target chooses. When a step is taken does not matter, only how many rows there are in the end. Of one
+///   that began with rows of another ([`Self::graft`]) it follows from that one, and from which of its rows were kept, too.
 /// - It grows by steps, each of which takes about as long as one search with many candidates. [`Self::begin`] and [`Self::apply`] change
 ///   it and are quick, [`Self::look_up`] takes nearly all of the time and lets others search meanwhile.
 /// - Rows are never taken out. A deleted row is one that the mask does not admit.
@@ -188,6 +189,23 @@ impl VectorIndex {
             (Self::Hnsw(graph), Step::Hnsw(insertion)) => graph.insert(insertion),
             (Self::Ivf(lists), Step::Ivf(step)) => lists.apply(step),
             _ => panic!("the step was looked up in another kind"),
+        }
+    }
+
+    /// Gives back what was taken in advance for more rows, once it covers all that there are.
+    pub fn settle(&mut self) {
+        match self {
+            Self::Hnsw(graph) => graph.settle(),
+            Self::Ivf(lists) => lists.settle(),
+        }
+    }
+
+    /// Begins an index as [`Self::new`] does, with the rows of this one that are `kept` and what links them; `None` where it has to
+    /// be built from nothing, as all kinds but graphs have.
+    pub fn graft(&self, spec: &IndexSpec, kept: &RowMask) -> Option<Graft> {
+        match (self, Self::new(spec, self.dim())?) {
+            (Self::Hnsw(graph), Self::Hnsw(model)) => Graft::new(graph, kept, model),
+            _ => None,
         }
     }
 

@@ -15,7 +15,7 @@ pub mod terms;
 mod vectors;
 
 pub use any::{SearchParams, Step, VectorIndex};
-pub use hnsw::{Effort, GraphCodes, GraphStats, Hnsw, Insertion, VectorRef};
+pub use hnsw::{Effort, Graft, GraphCodes, GraphStats, Hnsw, Insertion, VectorRef};
 pub use ivf::{Ivf, IvfStep, ListCode};
 pub use spec::{IndexKind, IndexParts, IndexSpec};
 pub use vectors::{Run, Source, Vectors};

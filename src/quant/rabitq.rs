@@ -2,8 +2,8 @@ use std::ops::Range;
 
 use super::sums::{dot, tame};
 use super::{Factors, Rotation};
-use crate::base::Result;
 use crate::base::codec::Reader;
+use crate::base::{Result, make_room};
 use crate::distance::{AlignedVec, Kernels, Metric};
 
 /// Numbers of a query are -7 to 7 where rows have one bit, so that they fit the four bits of the kernel; else -127 to 127.
@@ -88,7 +88,23 @@ impl RaBitQ {
         let (start, width) = (self.codes.len(), self.width());
         self.codes.grow(start + width);
         let scale = encode(self.bits, &query.rotated, &mut self.codes[start..]);
+        make_room(&mut self.factors, 1);
         self.factors.push(factors(self.metric, scale, square));
+    }
+
+    /// Appends row `row` of `other`, which has the same dimension, metric and bits.
+    pub fn copy(&mut self, other: &Self, row: u32) {
+        let start = self.codes.len();
+        self.codes.grow(start + self.width());
+        self.codes[start..].copy_from_slice(other.code(row));
+        make_room(&mut self.factors, 1);
+        self.factors.push(other.factors[row as usize]);
+    }
+
+    /// Gives back what was taken in advance for more rows.
+    pub fn settle(&mut self) {
+        self.codes.settle();
+        self.factors.shrink_to_fit();
     }
 
     /// Encodes `vector` into `query`, whose memory is used again. Panics when it has another dimension.

@@ -1,8 +1,8 @@
 use std::ops::Range;
 
 use super::Factors;
-use crate::base::Result;
 use crate::base::codec::Reader;
+use crate::base::{Result, make_room};
 use crate::distance::{AlignedVec, Kernels, Metric};
 
 /// Codes are padded with zeros to whole cache lines: no kernel has a tail, no row straddles a line.
@@ -82,7 +82,23 @@ impl Sq8 {
         for (code, &signed) in self.codes[start..].iter_mut().zip(&*query.code) {
             *code = (signed + ZERO) as u8;
         }
+        make_room(&mut self.factors, 1);
         self.factors.push(query.factors);
+    }
+
+    /// Appends row `row` of `other`, which has the same dimension and metric.
+    pub fn copy(&mut self, other: &Self, row: u32) {
+        let start = self.codes.len();
+        self.codes.grow(start + self.stride);
+        self.codes[start..].copy_from_slice(other.code(row));
+        make_room(&mut self.factors, 1);
+        self.factors.push(other.factors[row as usize]);
+    }
+
+    /// Gives back what was taken in advance for more rows.
+    pub fn settle(&mut self) {
+        self.codes.settle();
+        self.factors.shrink_to_fit();
     }
 
     /// Encodes `vector` into `query`, whose memory is used again. Panics when it has another dimension. Special values as in

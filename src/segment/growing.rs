@@ -12,7 +12,7 @@ use super::terms::{self, FieldTerms};
 use super::{BlockRef, Blocks, FileKind, Group, KeyFilter, KeyRef, Known, Layout, Versions, hash_int, hash_text};
 use crate::base::{Lsn, RowMask, SegmentId, Version};
 use crate::index::terms::{Source as TermSource, Terms};
-use crate::index::{GraphStats, Hnsw, IndexSpec, Run, Source, Step, VectorIndex, Vectors};
+use crate::index::{Graft, GraphStats, Hnsw, IndexSpec, Run, Source, Step, VectorIndex, Vectors};
 use crate::model::batch::grow;
 use crate::model::gather;
 use crate::model::partition::PartitionColumn;
@@ -201,9 +201,44 @@ impl Segment {
         &self.terms
     }
 
-    /// Lets go of what indexes of terms were built by, once they are written.
+    /// Lets go of what indexes were built by, once they are written.
     pub fn settle(&mut self) {
         self.terms.iter_mut().for_each(FieldTerms::settle);
+        let rows = self.len();
+        let built = self.indexes.iter_mut().filter_map(|index| index.built.as_mut());
+        built.filter(|built| !built.has_work(rows)).for_each(VectorIndex::settle);
+    }
+
+    /// The indexes, by their place in [`Self::indexes`], that can begin with those rows of `base` that are `kept`, which are the first ones
+    /// here: see [`VectorIndex::graft`].
+    pub fn grafts(&self, base: &Self, kept: &RowMask, memory_limit_bytes: Option<usize>) -> Vec<(usize, Graft)> {
+        let graft = |(at, index): (usize, &FieldIndex)| {
+            let built = base.index(&index.field)?.built.as_ref().filter(|built| built.len() == base.len())?;
+            let field = self.schema.field(&index.field)?;
+            let kind = index.spec.kind.chosen(field, self.len(), memory_limit_bytes);
+            Some((at, built.graft(&IndexSpec { kind, ..index.spec }, kept)?))
+        };
+        let wanted = |rows: usize| rows >= INDEXED_ROWS_MIN;
+        self.indexes.iter().enumerate().filter(|_| wanted(self.len())).filter_map(graft).collect()
+    }
+
+    /// Whether it has a graph over all of its rows.
+    pub fn has_graph(&self) -> bool {
+        self.graphs().any(|graph| graph.len() == self.len())
+    }
+
+    /// Takes a step of what [`Self::grafts`] began, and the index once it is done; tells whether there are more.
+    pub fn graft_some(&mut self, base: &Self, grafts: &mut Vec<(usize, Graft)>, rows_max: usize) -> bool {
+        let Some((at, graft)) = grafts.last_mut() else { return false };
+        let field = &self.indexes[*at].field;
+        let graph = base.index(field).and_then(|index| index.built.as_ref()).and_then(VectorIndex::graph);
+        if graph.is_some_and(|graph| graft.step(graph, rows_max)) {
+            return true;
+        }
+        if let Some((at, graft)) = grafts.pop() {
+            self.indexes[at].built = graft.finish().map(VectorIndex::Hnsw);
+        }
+        !grafts.is_empty()
     }
 
     /// Takes on fields that its rows may lack: see [`Schema::with_field`].
@@ -714,6 +749,18 @@ impl Segment {
             };
         }
         all
+    }
+
+    /// Looks at some nodes of a graph of which it is not known how it hangs together; false when it is known of all.
+    pub fn look_some(&self, nodes_max: usize) -> bool {
+        self.graphs().any(|graph| graph.len() == self.len() && graph.look_some(nodes_max))
+    }
+
+    /// The graph of a field, to do damage to.
+    #[cfg(test)]
+    pub(crate) fn graph_mut(&mut self, field: &str) -> Option<&mut Hnsw> {
+        let index = self.indexes.iter_mut().find(|index| index.field == field)?;
+        if let Some(VectorIndex::Hnsw(graph)) = &mut index.built { Some(graph) } else { None }
     }
 
     /// Nodes of its graphs to which no way leads, as far as somebody has looked.

@@ -2,7 +2,11 @@ use super::codes::{CodeQuery, Room, VectorRef};
 use super::links::level_of;
 use super::scratch::{Candidate, Scratch};
 use super::{Hnsw, ROWS_MAX};
+use crate::base::make_room;
 use crate::index::Vectors;
+
+/// Candidates for the places of neighbours that are gone, at most.
+const MENDING: usize = 16;
 
 /// What linking a row will write, found out while the graph stays as it is.
 #[derive(Debug)]
@@ -96,27 +100,108 @@ impl Hnsw {
         let Insertion { row, as_what, lists, neighbors, given_up } = insertion;
         assert_eq!(row as usize, self.len(), "rows are inserted in their order");
         self.links.push();
+        make_room(&mut self.parents, 1);
         self.parents.push(0);
         match (as_what, self.zero) {
             (As::Absent, _) => self.has_absent = true,
             (As::Zero, None) => self.zero = Some(row),
             (As::Zero, Some(head)) | (As::Twin(head), _) => self.twins.add(head, row),
             (As::Node, _) => {
-                let mut start = 0;
-                for child in given_up {
-                    let parents = &mut self.parents[child as usize];
-                    *parents = parents.saturating_sub(1);
-                }
-                for (of, level, end) in lists {
-                    self.parents[row as usize] += u32::from(level == 0 && neighbors[start..end].contains(&row));
-                    self.links.set(of, level, neighbors[start..end].iter().copied());
-                    start = end;
-                }
+                self.link(Insertion { row, as_what, lists, neighbors, given_up });
                 if self.entry.is_none_or(|entry| self.level_of(row) > self.level_of(entry)) {
                     self.entry = Some(row);
                 }
             }
         }
+    }
+
+    /// Writes what was planned for a row.
+    fn link(&mut self, insertion: Insertion) {
+        let Insertion { row, lists, neighbors, given_up, .. } = insertion;
+        for child in given_up {
+            let parents = &mut self.parents[child as usize];
+            *parents = parents.saturating_sub(1);
+        }
+        let mut start = 0;
+        for (of, level, end) in lists {
+            let is_parent = level == 0 && of < row && neighbors[start..end].contains(&row);
+            self.parents[row as usize] += u32::from(is_parent);
+            self.links.set(of, level, neighbors[start..end].iter().copied());
+            start = end;
+        }
+    }
+
+    /// Links a node, whose list on the lowest level is made, on the levels above it, among those before it.
+    pub(super) fn link_above(&mut self, row: u32) {
+        let insertion = self.scratch.with(|scratch| {
+            let mut query = std::mem::take(&mut scratch.query);
+            self.codes.load(row, &mut query);
+            let insertion = self.plan_from(1, row, &query, scratch);
+            scratch.query = query;
+            insertion
+        });
+        self.link(insertion);
+        if self.entry.is_none_or(|entry| self.level_of(row) > self.level_of(entry)) {
+            self.entry = Some(row);
+        }
+    }
+
+    /// Gives a node up to `count` more neighbours on the lowest level, of `candidates`, none of which it has.
+    pub(super) fn link_more(&mut self, row: u32, candidates: &[u32], count: usize) {
+        let mut chosen = Vec::with_capacity(self.links.slots(0));
+        self.scratch.with(|scratch| {
+            let Scratch { rows, room, row: base, .. } = scratch;
+            rows.clear();
+            rows.extend(self.links.neighbors(row, 0));
+            let kept = rows.len();
+            rows.extend(candidates);
+            self.codes.load(row, base);
+            let distances = self.codes.distances(self.kernels, base, rows, room);
+            let mut all: Vec<Candidate> =
+                rows.iter().zip(distances).map(|(&row, &distance)| Candidate::new(distance, row)).collect();
+            let have: Vec<u32> = rows[..kept].to_vec();
+            all[kept..].sort_unstable();
+            all.truncate(kept + MENDING);
+            all.sort_unstable();
+            let slots = (kept + count).min(self.links.slots(0));
+            self.select(all.into_iter(), slots, &have, &mut chosen, base, room);
+        });
+        self.links.set(row, 0, chosen);
+    }
+
+    /// Puts `newcomer` into the list of `row` on the lowest level; false when each that is there is the only way to somewhere.
+    pub(super) fn tie(&mut self, row: u32, newcomer: u32) -> bool {
+        let list: Vec<u32> = self.links.neighbors(row, 0).collect();
+        if list.contains(&newcomer) {
+            return true;
+        }
+        let mut insertion = Insertion::new(newcomer, As::Node);
+        if list.len() < self.links.slots(0) {
+            insertion.list(row, 0, list.into_iter().chain([newcomer]));
+        } else {
+            let taken = self.scratch.with(|scratch| self.shrink(row, 0, list, newcomer, true, &mut insertion, scratch));
+            if taken.is_err() {
+                return false;
+            }
+        }
+        self.link(insertion);
+        true
+    }
+
+    /// Nodes before `row` to tie it to, the nearest that are found first, and `first`, which is before all, last.
+    pub(super) fn earlier(&self, row: u32, first: u32) -> Vec<u32> {
+        self.scratch.with(|scratch| {
+            let mut query = std::mem::take(&mut scratch.query);
+            self.codes.load(row, &mut query);
+            scratch.nearest.reset(self.ef_construction);
+            let own = self.links.neighbors(row, 0).filter(|&neighbor| neighbor != first);
+            let near = own.chain([first]).collect::<Vec<_>>();
+            self.compare(&query, &near, scratch);
+            self.search_level(&query, 0, self.ef_construction, scratch);
+            scratch.query = query;
+            let found = scratch.nearest.candidates().iter().map(|candidate| candidate.row());
+            found.filter(|&other| other < row && other != first).chain([first]).collect()
+        })
     }
 
     /// The highest level of a row.
@@ -126,6 +211,11 @@ impl Hnsw {
 
     /// What becomes of the encoded `row`, whose vector is `query`.
     fn plan(&self, row: u32, query: &CodeQuery, scratch: &mut Scratch) -> Insertion {
+        self.plan_from(0, row, query, scratch)
+    }
+
+    /// The same on the levels from `lowest` on.
+    fn plan_from(&self, lowest: u32, row: u32, query: &CodeQuery, scratch: &mut Scratch) -> Insertion {
         let mut insertion = Insertion::new(row, As::Node);
         if self.codes.is_nowhere(row, self.metric) {
             insertion.as_what = As::Zero;
@@ -136,7 +226,7 @@ impl Hnsw {
         self.descend(query, level, scratch);
         // All levels are searched before any list is made: on the lowest the row may turn out to be a twin.
         let mut selected = Vec::with_capacity(level.min(entry_level) as usize + 1);
-        for level in (0..=level.min(entry_level)).rev() {
+        for level in (lowest..=level.min(entry_level)).rev() {
             self.search_level(query, level, self.ef_construction, scratch);
             let Scratch { nearest, room, row: base, .. } = &mut *scratch;
             let candidates = nearest.candidates();

@@ -88,6 +88,9 @@ pub(super) struct Room {
     products: Vec<i32>,
     bits: BitRoom,
     distances: Vec<f32>,
+    /// What was compared in it, ever.
+    #[cfg(test)]
+    pub(super) compared: usize,
 }
 
 /// Binary vectors as they are: their own codes.
@@ -156,6 +159,29 @@ impl Codes {
         }
     }
 
+    /// Appends row `row` of `other`, codes of the same kind.
+    pub(super) fn copy(&mut self, other: &Self, row: u32) {
+        match (self, other) {
+            (Self::Sq8(codes), Self::Sq8(other)) => codes.copy(other, row),
+            (Self::RaBitQ(codes), Self::RaBitQ(other)) => codes.copy(other, row),
+            (Self::Bits(bits), Self::Bits(other)) => {
+                let start = bits.rows.len();
+                bits.rows.grow(start + bits.width);
+                bits.rows[start..].copy_from_slice(other.row(row));
+            }
+            _ => unreachable!("codes of one kind"),
+        }
+    }
+
+    /// Gives back what was taken in advance for more rows.
+    pub(super) fn settle(&mut self) {
+        match self {
+            Self::Sq8(codes) => codes.settle(),
+            Self::RaBitQ(codes) => codes.settle(),
+            Self::Bits(bits) => bits.rows.settle(),
+        }
+    }
+
     pub(super) fn encode(&self, vector: VectorRef<'_>, query: &mut CodeQuery) {
         match self {
             Self::Sq8(codes) => codes.encode(vector.numbers(), &mut query.numbers),
@@ -202,7 +228,11 @@ impl Codes {
         rows: &[u32],
         room: &'a mut Room,
     ) -> &'a [f32] {
-        let Room { products, bits: bit_room, distances } = room;
+        #[cfg(test)]
+        {
+            room.compared += rows.len();
+        }
+        let Room { products, bits: bit_room, distances, .. } = room;
         distances.clear();
         match self {
             Self::Sq8(codes) => {

@@ -1,3 +1,4 @@
+use crate::base::make_room;
 use crate::distance::AlignedVec;
 
 /// Ends a neighbour list that is not full.
@@ -47,6 +48,7 @@ impl Links {
     /// Appends a row without neighbours.
     pub(super) fn push(&mut self) {
         let row = self.upper_starts.len() as u32;
+        make_room(&mut self.upper_starts, 1);
         self.upper_starts.push((self.upper.len() / self.m) as u32);
         let (len_0, len) = (self.level_0.len(), self.upper.len());
         self.level_0.grow(len_0 + 2 * self.m);
@@ -118,6 +120,13 @@ impl Links {
         assert_eq!(level_0.len(), rows * 2 * m, "a list a row");
         assert_eq!(upper.len(), start as usize * m, "the lists that the levels ask for");
         Self { m, level_0, upper, upper_starts }
+    }
+
+    /// Gives back what was taken in advance for more rows.
+    pub(super) fn settle(&mut self) {
+        self.level_0.settle();
+        self.upper.settle();
+        self.upper_starts.shrink_to_fit();
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

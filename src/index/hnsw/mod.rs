@@ -17,6 +17,7 @@ mod build;
 mod bytes;
 mod codes;
 mod filtered;
+mod graft;
 mod links;
 mod scratch;
 mod search;
@@ -32,6 +33,7 @@ pub use build::Insertion;
 use codes::Codes;
 pub use codes::{GraphCodes, VectorRef};
 pub use filtered::Effort;
+pub use graft::Graft;
 use links::Links;
 use scratch::ScratchPool;
 pub use stats::GraphStats;
@@ -133,6 +135,20 @@ impl Hnsw {
             && self.entry != Some(row)
             && self.zero != Some(row)
             && !self.twins.contains(row)
+    }
+
+    /// Gives back what was taken in advance for more rows, and what only inserting needs.
+    pub fn settle(&mut self) {
+        self.codes.settle();
+        self.links.settle();
+        self.twins.settle();
+        self.parents = Vec::new();
+    }
+
+    /// Whether its rows could be rows of `other`: it has the same dimension, metric, parameters and kind of codes.
+    fn is_like(&self, other: &Self) -> bool {
+        let shape = |graph: &Self| (graph.dim, graph.metric, graph.m, graph.ef_construction, graph.codes.kind());
+        shape(self) == shape(other)
     }
 
     /// How many bytes are held, without the vectors, which are the caller's.

@@ -1,4 +1,5 @@
 use super::links::NONE;
+use crate::base::make_room;
 
 /// Chains of rows with equal codes, each behind its head, which is a node of the graph (or the zero row).
 ///
@@ -14,6 +15,9 @@ pub(super) struct Twins {
 impl Twins {
     /// Puts `row`, the newest one, behind `head`.
     pub(super) fn add(&mut self, head: u32, row: u32) {
+        let more = row as usize + 1 - self.next.len();
+        make_room(&mut self.next, more);
+        make_room(&mut self.is_twin, more);
         self.next.resize(row as usize + 1, NONE);
         self.is_twin.resize(row as usize + 1, false);
         self.next[row as usize] = self.next[head as usize];
@@ -66,6 +70,12 @@ impl Twins {
             }
         }
         Ok(twins)
+    }
+
+    /// Gives back what was taken in advance for more rows.
+    pub(super) fn settle(&mut self) {
+        self.next.shrink_to_fit();
+        self.is_twin.shrink_to_fit();
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

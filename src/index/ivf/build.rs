@@ -1,4 +1,5 @@
 use super::{Ivf, ListCode, Lists, Room, SAMPLE_PER_LIST, Space, lists_of, trained_rows};
+use crate::base::make_room;
 use crate::distance::{Kernels, Metric};
 use crate::index::Source;
 use crate::quant::sums::dot;
@@ -251,13 +252,6 @@ impl Lists {
             list.rows.push(row);
         }
         self.len += read;
-    }
-}
-
-/// Makes room for more, and for an eighth beyond it: twice as much, as is usual, would be a third of all memory.
-fn make_room<T>(vec: &mut Vec<T>, more: usize) {
-    if vec.capacity() - vec.len() < more {
-        vec.reserve_exact(more.max(vec.len() / 8));
     }
 }
 

@@ -165,6 +165,11 @@ impl Ivf {
         self.nlist
     }
 
+    /// Gives back what was taken in advance for more rows.
+    pub fn settle(&mut self) {
+        self.serving.iter_mut().for_each(Lists::settle);
+    }
+
     /// How many bytes are held, without the vectors.
     pub fn memory_bytes(&self) -> usize {
         self.serving.as_ref().map_or(0, Lists::memory_bytes) + self.next.as_ref().map_or(0, |next| next.memory_bytes())
@@ -242,6 +247,15 @@ impl Lists {
     fn new(trained: usize, means: KMeans, coder: Option<Coder>) -> Self {
         let lists = vec![List::default(); means.len()];
         Self { trained, squares: means.squares(), means, coder, lists, len: 0 }
+    }
+
+    /// Gives back what was taken in advance for more rows.
+    fn settle(&mut self) {
+        for list in &mut self.lists {
+            list.rows.shrink_to_fit();
+            list.codes.shrink_to_fit();
+            list.factors.shrink_to_fit();
+        }
     }
 
     fn memory_bytes(&self) -> usize {
