@@ -7,6 +7,9 @@ import type { OpenMessage } from './protocol.js';
 import type { AnySchema, Schema } from './schema.js';
 import { type SyncOptions, SyncSession } from './sync.js';
 
+/** A piece of a file on its way in. */
+const IMPORT_BYTES = 4 * 2 ** 20;
+
 /** How a database is opened. */
 export interface OpenOptions<B extends boolean = boolean> {
   /** Its name: in a browser, one of the origin's databases. Letters, digits, `.`, `_` and `-`. */
@@ -283,10 +286,45 @@ export class Database<B extends boolean = false> {
    * @throws {@link EddyError} `corrupt` when the file was cut or changed, `already_exists` when a collection of that name is there.
    */
   async importFile(file: Blob | ArrayBuffer | Uint8Array): Promise<string[]> {
-    // What is sent is gone afterwards: what the caller has is copied.
-    const bytes =
-      file instanceof Blob ? new Uint8Array(await file.arrayBuffer()) : file instanceof Uint8Array ? (file.slice() as Bytes) : new Uint8Array(file.slice(0));
-    return decode(required(await this.#client.request('importFile', undefined, bytes))) as string[];
+    const blob = file instanceof Blob ? file : undefined;
+    const bytes = file instanceof Blob ? undefined : file instanceof Uint8Array ? file : new Uint8Array(file);
+    const size = blob?.size ?? bytes!.length;
+    return this.#import(async (push) => {
+      for (let at = 0; at < size; at += IMPORT_BYTES) {
+        // What is sent is gone afterwards: what the caller has is copied.
+        await push(bytes ? (bytes.slice(at, at + IMPORT_BYTES) as Bytes) : new Uint8Array(await blob!.slice(at, at + IMPORT_BYTES).arrayBuffer()));
+      }
+    });
+  }
+
+  /**
+   * The same as {@link Database.importFile} from a stream, such as the body of an answer of `fetch`: it is written as it comes, never more
+   * than a few MiB in memory. The stream is cancelled when something fails.
+   */
+  async importFrom(stream: ReadableStream<Uint8Array>): Promise<string[]> {
+    const reader = stream.getReader();
+    try {
+      return await this.#import(async (push) => {
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) return;
+          for (let at = 0; at < value.length; at += IMPORT_BYTES) await push(value.slice(at, at + IMPORT_BYTES) as Bytes);
+        }
+      });
+    } catch (error) {
+      await reader.cancel(error).catch(() => {});
+      throw error;
+    }
+  }
+
+  async #import(read: (push: (piece: Bytes) => Promise<void>) => Promise<void>): Promise<string[]> {
+    const key = decode(required(await this.#client.request('importStart'))) as string;
+    try {
+      await read(async (piece) => void (await this.#client.request('importPiece', key, piece)));
+      return decode(required(await this.#client.request('importFinish', key))) as string[];
+    } finally {
+      await this.#client.request('importEnd', key).catch(() => {});
+    }
   }
 
   /** What it holds. */

@@ -1,7 +1,7 @@
 import { type Bytes, decode, encode } from './codec.js';
 import { EddyError, toEddyError } from './error.js';
 import type { EngineEvent, Op, Session, SyncStatusMessage, WriteMark } from './protocol.js';
-import type { Wasm, WasmArchive, WasmCollection, WasmDatabase, WasmIterator, WasmSyncSession } from './wasm.js';
+import type { Wasm, WasmArchive, WasmCollection, WasmDatabase, WasmImport, WasmIterator, WasmSyncSession } from './wasm.js';
 
 /** @internal */
 export interface EngineHooks {
@@ -43,6 +43,7 @@ export class Engine {
   readonly #running = new Set<(error: EddyError) => void>();
   readonly #snapshots = new Map<string, WasmCollection>();
   readonly #exports = new Map<string, WasmArchive>();
+  readonly #imports = new Map<string, WasmImport>();
   readonly #iterators = new Map<string, WasmIterator>();
   #nextSnapshot = 1;
   readonly #watches = new Map<string, number>();
@@ -176,11 +177,22 @@ export class Engine {
       case 'exportEnd':
         this.endExport(target!);
         return undefined;
-      case 'importFile': {
-        const names = await this.#db.importArchive(body!);
+      case 'importStart': {
+        const key = `import:${this.#nextSnapshot++}`;
+        this.#imports.set(key, this.#db.importArchive());
+        return encode(key);
+      }
+      case 'importPiece':
+        await this.#import(target!).push(body!);
+        return undefined;
+      case 'importFinish': {
+        const names = await this.#import(target!).finish();
         this.#wake();
         return encode(names);
       }
+      case 'importEnd':
+        await this.endImport(target!);
+        return undefined;
       case 'databaseStats': {
         const stats = decode(await this.#db.stats()) as Record<string, unknown>;
         return encode({ ...stats, maintenanceError: this.#maintenanceError });
@@ -290,6 +302,19 @@ export class Engine {
   endExport(key: string): void {
     this.#exports.get(key)?.end();
     this.#exports.delete(key);
+  }
+
+  #import(key: string): WasmImport {
+    const archive = this.#imports.get(key);
+    if (!archive) throw new EddyError('gone', 'the tab that read the file is gone: import it again');
+    return archive;
+  }
+
+  /** Gives an import up, when it is not at its end. @internal */
+  async endImport(key: string): Promise<void> {
+    const archive = this.#imports.get(key);
+    this.#imports.delete(key);
+    await archive?.abort();
   }
 
   /** Lets go of what an iterator sees. @internal */
@@ -455,6 +480,7 @@ class EngineSession implements Session {
   readonly #snapshots = new Set<string>();
   readonly #iterators = new Set<string>();
   readonly #exports = new Set<string>();
+  readonly #imports = new Set<string>();
   readonly #syncs = new Set<string>();
 
   constructor(engine: Engine, send: (event: EngineEvent) => void) {
@@ -494,6 +520,14 @@ class EngineSession implements Session {
         this.#exports.add(decode(key) as string);
         return key;
       }
+      case 'importStart': {
+        const key = (await this.#engine.run(op, target, body))!;
+        this.#imports.add(decode(key) as string);
+        return key;
+      }
+      case 'importEnd':
+        this.#imports.delete(target!);
+        return this.#engine.run(op, target, body);
       case 'searchIterator':
       case 'queryIterator': {
         const key = (await this.#engine.run(op, target, body))!;
@@ -526,6 +560,7 @@ class EngineSession implements Session {
     for (const key of this.#snapshots) this.#engine.releaseSnapshot(key);
     for (const key of this.#exports) this.#engine.endExport(key);
     for (const key of this.#iterators) this.#engine.endIterator(key);
+    for (const key of this.#imports) await this.#engine.endImport(key).catch(() => {});
     this.#engine.forget(this);
   }
 }

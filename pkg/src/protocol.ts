@@ -16,7 +16,10 @@ export type Op =
   | 'exportFile'
   | 'exportPiece'
   | 'exportEnd'
-  | 'importFile'
+  | 'importStart'
+  | 'importPiece'
+  | 'importFinish'
+  | 'importEnd'
   | 'databaseStats'
   | 'describe'
   | 'addField'
@@ -59,7 +62,7 @@ export type Op =
  */
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
   'flush', 'compact', 'loadDataset', 'setTtl', 'setOptions', 'evaluate', 'tune',
-  'collections', 'aliases', 'memory', 'exportFile', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'hybridSearch', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'hybridSearch', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */

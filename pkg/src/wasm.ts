@@ -62,6 +62,13 @@ export interface WasmArchive {
 }
 
 /** @internal */
+export interface WasmImport {
+  push(piece: Uint8Array): Promise<void>;
+  finish(): Promise<string[]>;
+  abort(): Promise<void>;
+}
+
+/** @internal */
 export interface WasmDatabase {
   readonly replicaId: number;
   createCollection(name: string, schema: Uint8Array, options: Uint8Array, ifNotExists: boolean): Promise<WasmCollection>;
@@ -75,7 +82,7 @@ export interface WasmDatabase {
   stats(): Promise<Uint8Array<ArrayBuffer>>;
   sync(request: Uint8Array, listener: (status: Uint8Array<ArrayBuffer>) => void): WasmSyncSession;
   exportArchive(): Promise<WasmArchive>;
-  importArchive(archive: Uint8Array): Promise<string[]>;
+  importArchive(): WasmImport;
   memory(): Uint8Array<ArrayBuffer>;
   onProgress(listener: (collection: string, work: string, rowsDone: number, rows: number) => void): void;
   maintain(): Promise<boolean>;

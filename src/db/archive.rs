@@ -8,7 +8,7 @@ use super::database::Shared;
 use super::recovery::{open_collection, read_checked};
 use super::{Collection, Db};
 use crate::base::codec::checksum_append;
-use crate::base::{CollectionId, Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, Timestamp};
 use crate::engine::{CollectionManifest, FileEntry, Manifest, Progress, archive, name};
 use crate::model::check_partition;
 use crate::platform;
@@ -103,23 +103,10 @@ impl Shared {
         self.remove_garbage().await
     }
 
-    /// Removes the files of so many collections from that id on, unless a manifest that names them may have been written.
-    async fn remove_unnamed(&self, first: CollectionId, count: usize) -> Result<()> {
-        let current = self.manifest().await;
-        let manifests = self.storage.list(name::MANIFESTS).await?;
-        if current.next_collection > first
-            || manifests.iter().any(|entry| name::number(&entry.name) > Some(current.version))
-        {
-            return Ok(());
-        }
-        let mut id = first;
-        for _ in 0..count {
-            for entry in self.storage.list(&name::collection(id)).await? {
-                self.remove_file(entry.name).await?;
-            }
-            id = id.next();
-        }
-        Ok(())
+    /// Whether a manifest past that version is there, or may be.
+    async fn may_be_past(&self, version: u64) -> bool {
+        let listed = self.storage.list(name::MANIFESTS).await;
+        listed.map_or(true, |entries| entries.iter().any(|entry| name::number(&entry.name) > Some(version)))
     }
 
     /// Removes what waited for snapshots, when there are none. What a crash leaves the next open sweeps.
@@ -158,37 +145,146 @@ impl Db {
     /// versions; positions of sync are left out, for they were another store's.
     ///
     /// # Errors
-    /// `Corrupt` for an archive that is not what was written, `AlreadyExists` when a collection of that name is there. Nothing is
-    /// imported then, whatever went wrong, and nothing of it left in storage.
+    /// As of [`ArchiveImport`]. Nothing is imported then, whatever went wrong, and nothing of it left in storage.
     pub async fn import_archive(&self, archive: Bytes) -> Result<Vec<String>> {
+        let mut import = self.import()?;
+        import.push(archive).await?;
+        import.finish().await
+    }
+
+    /// The same for an archive that comes in pieces.
+    ///
+    /// # Errors
+    /// `Closed` when the store is.
+    pub fn import(&self) -> Result<ArchiveImport> {
         self.inner.shared.check_open()?;
-        let (manifest, files) = archive::decode(&archive)?;
-        let db = self.clone();
-        platform::run_to_end(async move {
-            let _one = db.inner.maintenance.lock().await;
-            let shared = &db.inner.shared;
-            // No other takes this number while maintenance is ours.
-            let first = shared.manifest().await.next_collection;
-            let count = manifest.collections.len();
-            let imported = db.import(manifest, &files, first).await;
-            if imported.is_err() {
-                // What cannot be removed now the next open sweeps.
-                if let Err(error) = shared.remove_unnamed(first, count).await {
-                    tracing::warn!("what a failed import has written stays until the next open: {error}");
+        Ok(ArchiveImport { import: Some(Import::new(self.clone())) })
+    }
+}
+
+/// An archive on its way in, a piece after the other, written as it comes: no more than a piece is held in memory. Nothing of it is
+/// seen before [`Self::finish`]; when anything fails, or this is dropped before, its files are removed.
+///
+/// Its calls give `Corrupt` for an archive that is not what was written, `AlreadyExists` when a collection of a name in it is there, and
+/// what the storage says. After an error every further call gives `InvalidArgument`.
+pub struct ArchiveImport {
+    /// While nothing has failed.
+    import: Option<Import>,
+}
+
+struct Import {
+    db: Db,
+    unpacker: archive::Unpacker,
+    /// What the archive's manifest has, under the ids and the files' names that it gets here.
+    collections: Vec<CollectionManifest>,
+    clock: Timestamp,
+    /// The names here, by those in the archive.
+    names: BTreeMap<String, String>,
+    /// The files that were begun.
+    written: Vec<String>,
+}
+
+impl ArchiveImport {
+    /// Takes the next piece, of any size.
+    pub async fn push(&mut self, piece: Bytes) -> Result<()> {
+        let mut import = self.import.take().ok_or_else(ended)?;
+        // To its end, though nobody may wait for it any more.
+        self.import = Some(
+            platform::run_to_end(async move {
+                match import.take_piece(piece).await {
+                    Ok(()) => Ok(import),
+                    Err(error) => {
+                        import.remove_all().await;
+                        Err(error)
+                    }
                 }
+            })
+            .await?,
+        );
+        Ok(())
+    }
+
+    /// Adds the collections, which are there from now on; tells their names.
+    pub async fn finish(mut self) -> Result<Vec<String>> {
+        let mut import = self.import.take().ok_or_else(ended)?;
+        platform::run_to_end(async move {
+            let db = import.db.clone();
+            let _one = db.inner.maintenance.lock().await;
+            let version = db.inner.shared.manifest().await.version;
+            let names = import.add().await;
+            // Those of a manifest that was written all the same are the next open's to find, or to sweep.
+            if names.is_ok() || db.inner.shared.may_be_past(version).await {
+                import.written.clear();
             }
-            imported
+            import.remove_all().await;
+            names
         })
         .await
     }
 
-    async fn import(
-        &self,
-        manifest: Manifest,
-        files: &BTreeMap<String, Bytes>,
-        first: CollectionId,
-    ) -> Result<Vec<String>> {
-        let shared = &self.inner.shared;
+    /// Gives it up.
+    pub async fn abort(mut self) {
+        if let Some(mut import) = self.import.take() {
+            platform::run_to_end(async move { import.remove_all().await }).await;
+        }
+    }
+}
+
+impl Drop for Import {
+    fn drop(&mut self) {
+        // Background work removes them, or the next open.
+        let written = std::mem::take(&mut self.written);
+        self.db.inner.shared.garbage.lock().expect("no panic while held").extend(written);
+    }
+}
+
+fn ended() -> Error {
+    Error::invalid("this import has failed before; begin another one")
+}
+
+impl Import {
+    fn new(db: Db) -> Self {
+        Self {
+            db,
+            unpacker: archive::Unpacker::new(),
+            collections: Vec::new(),
+            clock: Timestamp::default(),
+            names: BTreeMap::new(),
+            written: Vec::new(),
+        }
+    }
+
+    async fn take_piece(&mut self, piece: Bytes) -> Result<()> {
+        let shared = self.db.inner.shared.clone();
+        shared.check_open()?;
+        for part in self.unpacker.push(piece)? {
+            match part {
+                archive::Part::Manifest(manifest) => self.begin(*manifest).await?,
+                archive::Part::File { file, offset, bytes, last } => {
+                    let name = &self.names[&file.name];
+                    if offset == 0 {
+                        self.written.push(name.clone());
+                    }
+                    if offset == 0 && last {
+                        super::writer::put_fresh(&*shared.storage, name, &bytes).await?;
+                        continue;
+                    }
+                    if offset == 0 {
+                        shared.storage.remove(name).await?;
+                    }
+                    shared.storage.append(name, bytes).await?;
+                    if last {
+                        shared.storage.sync(name).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what is to come, and finds places for it.
+    async fn begin(&mut self, manifest: Manifest) -> Result<()> {
+        let shared = self.db.inner.shared.clone();
         let mut names = BTreeSet::new();
         for described in &manifest.collections {
             super::database::check_name(&described.name)?;
@@ -196,51 +292,75 @@ impl Db {
             if !names.insert(&described.name) {
                 return Err(Error::corrupt(format!("the archive has two collections {:?}", described.name)));
             }
-            if self.collection(&described.name).is_ok() {
-                let message = format!("collection {:?} exists already: drop it, or import elsewhere", described.name);
-                return Err(Error::new(ErrorKind::AlreadyExists, message));
-            }
+            check_free(&self.db, &described.name)?;
         }
-        shared.clock.lock().expect("no panic while held").observe(manifest.clock, platform::now_ms())?;
-        let mut next = first;
-        let mut imported = Vec::new();
+        let mut id = shared.reserve_collections(manifest.collections.len()).await;
+        self.clock = manifest.clock;
         for described in manifest.collections {
             let mut described = CollectionManifest {
-                id: next,
+                id,
                 log_start: 1,
                 progress: Progress { positions: Default::default(), answers: Default::default(), ..described.progress },
                 ..described
             };
-            next = next.next();
+            id = id.next();
             for segment in &mut described.segments {
                 segment.id = shared.next_segment();
                 for file in &mut segment.files {
-                    let bytes = files[&file.name].clone();
                     let base = file.name.rsplit('/').next().unwrap_or_default();
-                    file.name = name::segment_file(described.id, segment.id, base);
-                    super::writer::put_fresh(&*shared.storage, &file.name, &bytes).await?;
+                    let name = name::segment_file(described.id, segment.id, base);
+                    self.names.insert(std::mem::replace(&mut file.name, name.clone()), name);
                 }
             }
-            let growing = shared.next_segment();
+            self.collections.push(described);
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self) -> Result<Vec<String>> {
+        let shared = self.db.inner.shared.clone();
+        shared.check_open()?;
+        if let Some(file) = std::mem::take(&mut self.unpacker).finish()?.keys().next() {
+            return Err(Error::corrupt(format!("the archive lacks {file}, as its manifest names it")));
+        }
+        shared.clock.lock().expect("no panic while held").observe(self.clock, platform::now_ms())?;
+        let mut opened = Vec::new();
+        for described in &self.collections {
+            check_free(&self.db, &described.name)?;
             let entries = shared.storage.list(&name::collection(described.id)).await?;
-            let opened = open_collection(&*shared.storage, &described, &entries, growing, None).await?;
-            imported.push((described, opened));
+            opened.push(open_collection(&*shared.storage, described, &entries, shared.next_segment(), None).await?);
         }
         shared
             .swap_manifest(|manifest| {
-                manifest.next_collection = next;
-                manifest.collections.extend(imported.iter().map(|(described, _)| described.clone()));
+                manifest.collections.extend(self.collections.iter().cloned());
                 Ok(())
             })
             .await?;
         let mut names = Vec::new();
-        for (described, opened) in imported {
+        for (described, opened) in std::mem::take(&mut self.collections).into_iter().zip(opened) {
             let name = described.name;
             let (state, log) = (opened.state, opened.log);
             let collection = Collection::new(shared.clone(), described.id, &name, state, log, described.partitions);
-            self.insert_collection(collection);
+            self.db.insert_collection(collection);
             names.push(name);
         }
         Ok(names)
     }
+
+    async fn remove_all(&mut self) {
+        let storage = self.db.inner.shared.storage.clone();
+        for name in self.written.drain(..) {
+            if let Err(error) = storage.remove(&name).await {
+                tracing::warn!("{name}, of an import that failed, stays until the next open: {error}");
+            }
+        }
+    }
+}
+
+fn check_free(db: &Db, name: &str) -> Result<()> {
+    if db.collection(name).is_err() {
+        return Ok(());
+    }
+    let message = format!("collection {name:?} exists already: drop it, or import elsewhere");
+    Err(Error::new(ErrorKind::AlreadyExists, message))
 }

@@ -9,7 +9,7 @@ use super::progress::{Discarded, WorkListener};
 use super::search::Masks;
 use super::{Collection, Durability};
 use crate::base::compress::Codec;
-use crate::base::{Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
+use crate::base::{CollectionId, Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
 use crate::engine::{CollectionManifest, CollectionSpec, CollectionState, Manifest, MergePolicy, Progress, name};
 use crate::platform;
 use crate::storage::Storage;
@@ -171,6 +171,15 @@ impl Shared {
 
     pub(super) fn next_segment(&self) -> SegmentId {
         SegmentId(self.next_segment.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes so many ids of collections that no other will have; tells the first.
+    pub(super) async fn reserve_collections(&self, count: usize) -> CollectionId {
+        let mut manifest = self.manifest.lock().await;
+        let first = manifest.next_collection;
+        // Written with the next manifest. After a crash before it no file of theirs is kept.
+        (0..count).for_each(|_| manifest.next_collection = manifest.next_collection.next());
+        first
     }
 
     /// Writes the next manifest; only when it is durable does it count.

@@ -175,14 +175,69 @@ fn a_failed_import_leaves_nothing() {
         loop {
             // Each operation in turn, the put of the manifest at last.
             storage.fail_at(failures, ErrorKind::StorageFull);
-            match db.import_archive(archive.clone()).await {
+            let imported = async {
+                let mut import = db.import()?;
+                for at in (0..archive.len()).step_by(1_000) {
+                    import.push(archive.slice(at..(at + 1_000).min(archive.len()))).await?;
+                }
+                import.finish().await
+            };
+            match imported.await {
                 Ok(_) => break,
                 Err(error) => assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}"),
             }
             assert_eq!(names().await, before, "after operation {failures}");
             failures += 1;
         }
-        assert!(failures > 6, "{failures}");
+        assert!(failures > 12, "{failures}");
         assert_eq!(ids(&db).await, (0..30).collect::<Vec<_>>());
+    });
+}
+
+/// A tab that imports is closed in the middle of it.
+#[test]
+fn an_import_that_is_given_up_leaves_nothing_and_takes_no_name() {
+    block_on(async {
+        let from = open(&MemoryStorage::new()).await;
+        from.create_collection("notes", spec()).await.unwrap();
+        write(&from, 0..40).await;
+        from.flush("notes").await.unwrap();
+        let mut archive = Vec::new();
+        let mut pieces = from.snapshot().await.unwrap().into_archive(|_| false);
+        while let Some(piece) = pieces.next().await.unwrap() {
+            archive.extend(piece);
+        }
+        let archive = bytes::Bytes::from(archive);
+        let storage = MemoryStorage::new();
+        let db = open(&storage).await;
+        let files = async || storage.list("c").await.unwrap().len();
+        for dropped in [true, false] {
+            let mut import = db.import().unwrap();
+            import.push(archive.slice(..archive.len() - 100)).await.unwrap();
+            assert!(files().await > 0);
+            if dropped {
+                drop(import);
+                db.maintain().await.unwrap();
+            } else {
+                import.abort().await;
+            }
+            assert_eq!(files().await, 0, "{dropped}");
+        }
+        // Two at once: the second finds the name taken when it is at its end.
+        let (mut one, mut two) = (db.import().unwrap(), db.import().unwrap());
+        one.push(archive.clone()).await.unwrap();
+        two.push(archive.clone()).await.unwrap();
+        assert_eq!(one.finish().await.unwrap(), ["notes"]);
+        let left = files().await;
+        assert_eq!(two.finish().await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert!(files().await < left);
+        assert_eq!(ids(&db).await, (0..40).collect::<Vec<_>>());
+        let mut broken = db.import().unwrap();
+        broken.push(vec![7; 100].into()).await.unwrap_err();
+        let error = broken.push(archive).await.unwrap_err();
+        assert!(error.message().contains("failed before"), "{error}");
+        // What is not named after a restart is gone.
+        db.close().await.unwrap();
+        assert_eq!(ids(&open(&storage.disk().open().unwrap()).await).await.len(), 40);
     });
 }

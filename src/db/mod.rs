@@ -31,7 +31,7 @@ mod sync;
 mod writer;
 
 pub use crate::engine::{Memory, MergePolicy};
-pub use archive::{ArchivePieces, StoreSnapshot};
+pub use archive::{ArchiveImport, ArchivePieces, StoreSnapshot};
 pub use collection::Collection;
 pub use database::{Db, Options};
 pub use evaluate::{EvaluateRequest, Evaluation, EvaluationPoint, TuneRequest, Tuning};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{FileEntry, Manifest};
-use crate::base::codec::{Reader, Write, checksum};
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::codec::{Reader, Write, checksum, checksum_append};
+use crate::base::{Error, ErrorKind, Result, map_of};
 
 const MAGIC: &[u8; 8] = b"EDDYARC\n";
 const VERSION: u16 = 1;
@@ -68,6 +68,207 @@ fn put_head(out: &mut Vec<u8>, name: &str, len: u64, sum: u32) {
     out.put_u32(sum);
 }
 
+/// Something that an [`Unpacker`] has read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// What the store was: comes first.
+    Manifest(Box<Manifest>),
+    /// The next bytes of a file.
+    File {
+        /// The file, as the manifest names it.
+        file: FileEntry,
+        /// Where they begin in it.
+        offset: u64,
+        /// The bytes. Whether they are what was written is known with the last of them.
+        bytes: Bytes,
+        /// Whether the file ends with them; all of it is checked then.
+        last: bool,
+    },
+}
+
+/// Reads an archive that comes in pieces, of any size, and keeps no more of it than the head of an entry or the manifest. What it was
+/// given may not be told at an end: [`Self::finish`] says whether all of it was there.
+#[derive(Debug, Default)]
+pub struct Unpacker {
+    /// What came of something that is not whole yet.
+    pending: Vec<u8>,
+    state: State,
+    /// Where in the archive the next bytes are.
+    at: u64,
+    /// The files that are still to come, by name.
+    missing: BTreeMap<String, FileEntry>,
+    has_manifest: bool,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Start,
+    /// Before an entry.
+    Head,
+    /// The manifest, of so many bytes and with that checksum, which began there.
+    Manifest(usize, u32, u64),
+    /// A file, of which that offset is reached with that checksum; the entry began there.
+    File(FileEntry, u64, u32, u64),
+    Ended,
+}
+
+impl Unpacker {
+    /// Before the first byte.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the next bytes and hands over what is in them.
+    ///
+    /// # Errors
+    /// `Corrupt`, with the offset in the archive, when they are not what was written; `Unsupported` for another version. Nothing may be
+    /// read after that.
+    pub fn push(&mut self, mut input: Bytes) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        loop {
+            match std::mem::take(&mut self.state) {
+                State::Start => {
+                    let Some(start) = self.take(&mut input, 12, State::Start) else { return Ok(parts) };
+                    check_start(&start)?;
+                    self.state = State::Head;
+                }
+                State::Head => {
+                    let entry_at = self.at - self.pending.len() as u64;
+                    let Some(head) = self.take_head(&mut input) else { return Ok(parts) };
+                    self.begin_entry(&head, entry_at)?;
+                }
+                State::Manifest(len, sum, entry_at) => {
+                    let state = State::Manifest(len, sum, entry_at);
+                    let Some(bytes) = self.take(&mut input, len, state) else { return Ok(parts) };
+                    if checksum(&bytes) != sum {
+                        return Err(damaged(entry_at, "the checksum of an entry's bytes does not fit"));
+                    }
+                    let manifest =
+                        Manifest::decode(&bytes)?.ok_or_else(|| damaged(entry_at, "the manifest is cut short"))?;
+                    self.missing = map_of(manifest.files().map(|file| (file.name.clone(), file.clone())));
+                    self.has_manifest = true;
+                    parts.push(Part::Manifest(Box::new(manifest)));
+                    self.state = State::Head;
+                }
+                State::File(file, offset, sum, entry_at) => {
+                    let len = (file.len - offset).min(input.len() as u64);
+                    if len == 0 && offset < file.len {
+                        self.state = State::File(file, offset, sum, entry_at);
+                        return Ok(parts);
+                    }
+                    let bytes = input.split_to(len as usize);
+                    self.at += len;
+                    let sum = checksum_append(sum, &bytes);
+                    let last = offset + len == file.len;
+                    if last && sum != file.checksum {
+                        return Err(damaged(entry_at, "the checksum of an entry's bytes does not fit"));
+                    }
+                    self.state = match last {
+                        true => State::Head,
+                        false => State::File(file.clone(), offset + len, sum, entry_at),
+                    };
+                    parts.push(Part::File { file, offset, bytes, last });
+                }
+                State::Ended => {
+                    self.state = State::Ended;
+                    if !input.is_empty() {
+                        return Err(damaged(self.at, "bytes follow the end"));
+                    }
+                    return Ok(parts);
+                }
+            }
+        }
+    }
+
+    /// The files that the manifest names and that did not come.
+    ///
+    /// # Errors
+    /// `Corrupt` when the archive did not come to its end.
+    pub fn finish(self) -> Result<BTreeMap<String, FileEntry>> {
+        match self.state {
+            State::Ended => Ok(self.missing),
+            _ => Err(Error::corrupt(format!("the archive is cut short at byte {}", self.at))),
+        }
+    }
+
+    /// The next `need` bytes, with those that were put by; when there are fewer, puts these by and `state` back.
+    fn take(&mut self, input: &mut Bytes, need: usize, state: State) -> Option<Bytes> {
+        let more = need.saturating_sub(self.pending.len()).min(input.len());
+        self.at += more as u64;
+        let bytes = input.split_to(more);
+        if self.pending.is_empty() && more == need {
+            return Some(bytes);
+        }
+        self.pending.extend_from_slice(&bytes);
+        if self.pending.len() < need {
+            self.state = state;
+            return None;
+        }
+        Some(std::mem::take(&mut self.pending).into())
+    }
+
+    /// The head of an entry: its length is in its first bytes.
+    fn take_head(&mut self, input: &mut Bytes) -> Option<Bytes> {
+        if self.pending.len() < FIXED_HEAD {
+            let fixed = self.take(input, FIXED_HEAD, State::Head)?;
+            self.pending = fixed.into();
+        }
+        let name = usize::from(u16::from_le_bytes([self.pending[0], self.pending[1]]));
+        self.take(input, FIXED_HEAD + name + 4, State::Head)
+    }
+
+    fn begin_entry(&mut self, head: &[u8], entry_at: u64) -> Result<()> {
+        let (fields, sum) = head.split_at(head.len() - 4);
+        if Reader::new(sum).u32()? != checksum(fields) {
+            return Err(damaged(entry_at, "the checksum of an entry's head does not fit"));
+        }
+        let mut reader = Reader::new(fields);
+        let name_len = usize::from(reader.u16()?);
+        let (len, sum) = (reader.u64()?, reader.u32()?);
+        let name = std::str::from_utf8(reader.bytes(name_len)?).map_err(|_| damaged(entry_at, "a name is no text"))?;
+        self.state = match name {
+            "" if !self.has_manifest => return Err(Error::corrupt("the archive has no manifest")),
+            "" if len > 0 => return Err(damaged(entry_at, "the end has bytes")),
+            "" => State::Ended,
+            MANIFEST if !self.has_manifest => {
+                let len = usize::try_from(len).map_err(|_| damaged(entry_at, "the manifest has too many bytes"))?;
+                State::Manifest(len, sum, entry_at)
+            }
+            _ if !self.has_manifest => return Err(damaged(entry_at, "a file comes before the manifest")),
+            _ => {
+                let file = self.missing.remove(name);
+                let file = file.filter(|file| (file.len, file.checksum) == (len, sum));
+                let file = file.ok_or_else(|| {
+                    damaged(entry_at, &format!("{name}, of {len} bytes, is none of the files that are still to come"))
+                })?;
+                State::File(file, 0, 0, entry_at)
+            }
+        };
+        Ok(())
+    }
+}
+
+/// What an entry's head has before the name: two lengths and a checksum.
+const FIXED_HEAD: usize = 14;
+
+fn damaged(at: u64, what: &str) -> Error {
+    Error::corrupt(format!("at byte {at} of the archive: {what}"))
+}
+
+fn check_start(start: &[u8]) -> Result<()> {
+    let (magic, rest) = start.split_at(MAGIC.len());
+    if magic != MAGIC {
+        return Err(Error::corrupt(format!("at byte 0: {magic:02x?} is not the start of an archive")));
+    }
+    let version = Reader::new(rest).u16()?;
+    if version != VERSION {
+        let message = format!("archive version {version}; this build reads version {VERSION}");
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    Ok(())
+}
+
 /// Reads an archive: the manifest, and the bytes of every file that it names. All of it is checked before anything is told.
 ///
 /// # Errors
@@ -84,61 +285,22 @@ pub fn decode_without(
     archive: &Bytes,
     is_there: &dyn Fn(&FileEntry) -> bool,
 ) -> Result<(Manifest, BTreeMap<String, Bytes>)> {
-    let cut = |at: usize| Error::corrupt(format!("the archive is cut short at byte {at}"));
-    let mut reader = Reader::new(archive);
-    let magic = reader.bytes(8).map_err(|_| cut(archive.len()))?;
-    if magic != MAGIC {
-        return Err(Error::corrupt(format!("at byte 0: {magic:02x?} is not the start of an archive")));
-    }
-    let version = reader.u16().map_err(|_| cut(archive.len()))?;
-    if version != VERSION {
-        let message = format!("archive version {version}; this build reads version {VERSION}");
-        return Err(Error::new(ErrorKind::Unsupported, message));
-    }
-    reader.u16().map_err(|_| cut(archive.len()))?;
-    let mut manifest = None;
-    let mut files = BTreeMap::new();
-    loop {
-        let at = reader.offset();
-        let damaged = |what: &str| Error::corrupt(format!("at byte {at} of the archive: {what}"));
-        let mut head =
-            || -> Result<(usize, u64, u32)> { Ok((usize::from(reader.u16()?), reader.u64()?, reader.u32()?)) };
-        let (name_len, len, sum) = head().map_err(|_| cut(archive.len()))?;
-        let name = reader.bytes(name_len).map_err(|_| cut(archive.len()))?;
-        let head_end = reader.offset();
-        if reader.u32().map_err(|_| cut(archive.len()))? != checksum(&archive[at..head_end]) {
-            return Err(damaged("the checksum of an entry's head does not fit"));
-        }
-        if len > reader.remaining() as u64 {
-            return Err(cut(archive.len()));
-        }
-        let start = reader.offset();
-        if checksum(reader.bytes(len as usize)?) != sum {
-            return Err(damaged("the checksum of an entry's bytes does not fit"));
-        }
-        let name = std::str::from_utf8(name).map_err(|_| damaged("a name is no text"))?;
-        match name {
-            "" => break,
-            MANIFEST if manifest.is_none() => {
-                let decoded = Manifest::decode(&archive[start..reader.offset()])?;
-                manifest = Some(decoded.ok_or_else(|| damaged("the manifest is cut short"))?);
-            }
-            _ => {
-                files.insert(name.to_owned(), archive.slice(start..reader.offset()));
+    let mut unpacker = Unpacker::new();
+    let (mut manifest, mut files) = (None, BTreeMap::new());
+    for part in unpacker.push(archive.clone())? {
+        match part {
+            Part::Manifest(read) => manifest = Some(*read),
+            // All of it came at once.
+            Part::File { file, bytes, .. } => {
+                files.insert(file.name, bytes);
             }
         }
     }
-    if reader.remaining() > 0 {
-        return Err(Error::corrupt(format!("{} bytes follow the end of the archive", reader.remaining())));
+    let missing = unpacker.finish()?;
+    if let Some(file) = missing.values().find(|file| !is_there(file)) {
+        return Err(Error::corrupt(format!("the archive lacks {}, as its manifest names it", file.name)));
     }
-    let manifest = manifest.ok_or_else(|| Error::corrupt("the archive has no manifest"))?;
-    for file in manifest.files() {
-        let found = files.get(&file.name).map(|bytes| (bytes.len() as u64, checksum(bytes)));
-        if found != Some((file.len, file.checksum)) && (found.is_some() || !is_there(file)) {
-            return Err(Error::corrupt(format!("the archive lacks {}, as its manifest names it", file.name)));
-        }
-    }
-    Ok((manifest, files))
+    Ok((manifest.expect("an archive that ended has one"), files))
 }
 
 #[cfg(test)]
@@ -212,6 +374,51 @@ mod tests {
                 decode(&changed.into()).unwrap_err();
             }
         }
+    }
+
+    #[test]
+    fn it_may_come_in_any_pieces() {
+        let whole = Bytes::from(archive());
+        let (manifest, files) = decode(&whole).unwrap();
+        for size in 1..whole.len() {
+            let mut unpacker = Unpacker::new();
+            let (mut read, mut came) = (None, BTreeMap::<String, Vec<u8>>::new());
+            for at in (0..whole.len()).step_by(size) {
+                for part in unpacker.push(whole.slice(at..(at + size).min(whole.len()))).unwrap() {
+                    match part {
+                        Part::Manifest(manifest) => read = Some(*manifest),
+                        Part::File { file, offset, bytes, last } => {
+                            let so_far = came.entry(file.name.clone()).or_default();
+                            assert_eq!(so_far.len() as u64, offset);
+                            so_far.extend_from_slice(&bytes);
+                            assert_eq!(last, so_far.len() as u64 == file.len);
+                        }
+                    }
+                }
+            }
+            assert!(unpacker.finish().unwrap().is_empty());
+            assert_eq!(read.unwrap(), manifest);
+            assert_eq!(came.len(), files.len());
+            assert!(came.iter().all(|(name, bytes)| files[name] == *bytes));
+        }
+    }
+
+    #[test]
+    fn files_that_nobody_named_are_refused() {
+        let (manifest, _) = decode(&archive().into()).unwrap();
+        let files: Vec<&FileEntry> = manifest.files().collect();
+        let other = FileEntry { name: "c000001/segment/1/other".into(), ..files[0].clone() };
+        let longer = FileEntry { len: 5, ..files[0].clone() };
+        let start = start(&manifest);
+        for (heads, at) in
+            [(vec![&other], start.len()), (vec![&longer], start.len()), (vec![files[1], files[1]], start.len() + 43)]
+        {
+            let archive = [start.clone(), heads.into_iter().flat_map(file_head).collect(), b"rows!".to_vec(), end()];
+            let error = decode(&archive.concat().into()).unwrap_err();
+            assert!(error.message().contains(&format!("at byte {at} of the archive: c000001")), "{error}");
+        }
+        let error = decode(&[&archive()[..12], &file_head(files[1])].concat().into()).unwrap_err();
+        assert!(error.message().contains("a file comes before the manifest"), "{error}");
     }
 
     proptest! {

@@ -6,8 +6,8 @@ use wasm_bindgen::prelude::*;
 use super::error::{OrThrow, Thrown};
 use super::message::{self, DatabaseStatsMessage, MemoryMessage, OpenMessage, SchemaMessage, SyncMessage};
 use super::{Collection, SyncSession};
-use crate::base::ErrorKind;
-use crate::db::{ArchivePieces, Db, WorkProgress};
+use crate::base::{Error, ErrorKind, Result};
+use crate::db::{ArchiveImport, ArchivePieces, Db, WorkProgress};
 use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::storage::{DirectoryStorage, ForeignStorage, MemoryStorage, Storage};
 
@@ -35,6 +35,45 @@ impl Archive {
     pub fn end(&self) {
         self.ended.set(true);
         self.pieces.take();
+    }
+}
+
+/// An archive on its way in.
+#[wasm_bindgen]
+pub struct Import {
+    import: RefCell<Option<ArchiveImport>>,
+    ended: Cell<bool>,
+}
+
+#[wasm_bindgen]
+impl Import {
+    /// Takes the next piece. One after the other: of two at once the second fails.
+    pub async fn push(&self, piece: Vec<u8>) -> Thrown<()> {
+        let mut import = self.take().or_throw()?;
+        import.push(piece.into()).await.or_throw()?;
+        if self.ended.get() {
+            import.abort().await;
+        } else {
+            self.import.replace(Some(import));
+        }
+        Ok(())
+    }
+
+    /// Adds the collections; tells their names.
+    pub async fn finish(&self) -> Thrown<Vec<String>> {
+        self.take().or_throw()?.finish().await.or_throw()
+    }
+
+    /// Gives it up.
+    pub async fn abort(&self) {
+        self.ended.set(true);
+        if let Some(import) = self.import.take() {
+            import.abort().await;
+        }
+    }
+
+    fn take(&self) -> Result<ArchiveImport> {
+        self.import.take().ok_or_else(|| Error::invalid("this import has ended, or has not taken its last piece yet"))
     }
 }
 
@@ -177,10 +216,10 @@ impl Database {
         Ok(Archive { pieces: RefCell::new(Some(pieces)), ended: Cell::new(false) })
     }
 
-    /// Adds the collections of an archive; tells their names.
+    /// Begins to add the collections of an archive.
     #[wasm_bindgen(js_name = importArchive)]
-    pub async fn import_archive(&self, archive: Vec<u8>) -> Thrown<Vec<String>> {
-        self.db.import_archive(archive.into()).await.or_throw()
+    pub fn import_archive(&self) -> Thrown<Import> {
+        Ok(Import { import: RefCell::new(Some(self.db.import().or_throw()?)), ended: Cell::new(false) })
     }
 
     /// What is held in memory.

@@ -1,6 +1,7 @@
 // A database in one file: out of one, into another, whole or not at all.
 
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import test from 'node:test';
 
 import { open } from 'eddydb';
@@ -49,11 +50,40 @@ test('a file goes out by a stream, part after part', async (t) => {
   assert.deepEqual(new Uint8Array(await whole.arrayBuffer()), new Uint8Array(await (await db.exportFile()).arrayBuffer()));
   const into = await open({ name: 'into' });
   t.after(() => into.close());
-  assert.deepEqual(await into.importFile(whole), ['notes']);
+  assert.deepEqual(await into.importFrom(whole.stream()), ['notes']);
+  assert.equal(await into.collection('notes').count(), 2_000);
   // A stream that takes no more ends it, and the database goes on.
   const full = new WritableStream({ write: () => Promise.reject(new Error('no room')) });
   await assert.rejects(db.exportTo(full), /no room/);
   assert.equal(await db.collection('notes').count(), 2_000);
+});
+
+test('a stream that breaks leaves nothing behind', async (t) => {
+  const from = await open({ name: 'from' });
+  t.after(() => from.close());
+  await (await from.createCollection('notes', schema)).insert(makeRows(2_000));
+  const whole = new Uint8Array(await (await from.exportFile()).arrayBuffer());
+  const path = temporaryDirectory('eddy-broken-');
+  const into = await open({ name: 'into', path });
+  let at = 0;
+  const broken = new ReadableStream({
+    pull(controller) {
+      if (at > whole.length / 2) throw new Error('the line is down');
+      controller.enqueue(whole.slice(at, (at += 10_000)));
+    },
+  });
+  const before = readdirSync(path, { recursive: true }).length;
+  await assert.rejects(into.importFrom(broken), /the line is down/);
+  assert.ok(at > 20_000);
+  assert.deepEqual(await into.collections(), []);
+  assert.equal(readdirSync(path, { recursive: true }).length, before);
+  // A stream is cancelled when it is no archive.
+  let cancelled;
+  const other = new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(100)), cancel: (reason) => void (cancelled = reason) });
+  await assert.rejects(into.importFrom(other), { kind: 'corrupt' });
+  assert.equal(cancelled?.kind, 'corrupt');
+  assert.deepEqual(await into.importFrom(new Blob([whole]).stream()), ['notes']);
+  await into.close();
 });
 
 test('a file that was cut, changed, or is another one is refused, and nothing of it is imported', async (t) => {
