@@ -24,9 +24,9 @@ const variants = [
 /** What every engine since 2021 has; Rust's own default for the target as well, named so that it stays so. */
 const featuresAlways = ['+bulk-memory', '+nontrapping-fptoint', '+sign-ext', '+mutable-globals', '+reference-types', '+multivalue'];
 /**
- * What LLVM is told, besides `opt-level = 3`, so that code stays small where it is not hot. Measured, brotli and search: inlining as
- * usual (275) costs 50 kB for nothing, and where libraries hint at it (325) another 20 kB; loops made of vectors or unrolled by LLVM's own choice cost 20 kB, and search is as fast without,
- * for the hot loops have their vectors in the source. `opt-level = "s"` saved 39 kB, at half the speed.
+ * What LLVM is told, besides `opt-level = "s"`, so that code stays small where it is not hot. Measured, brotli and search: inlining as
+ * usual costs 50 kB for nothing, and where libraries hint at it another 20 kB; loops made of vectors or unrolled by LLVM's own choice cost 20 kB, and search is as fast without,
+ * for the hot loops have their vectors in the source. `opt-level = 3` costs 80 kB and searches no faster.
  */
 const llvmArguments = '-inline-threshold=5 -inlinehint-threshold=30 -vectorize-loops=false -vectorize-slp=false -unroll-threshold=60 -unroll-runtime=false';
 /** LLVM has optimized already: `-O3` here makes 2 % fewer bytes, which compress so much worse that a host sends 4 % more. */

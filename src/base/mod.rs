@@ -23,5 +23,5 @@ pub use random::Random;
 pub use room::make_room;
 pub use sort::{keep_least, map_of, sort_by, sort_by_key};
 pub use time::{HybridClock, Timestamp};
-pub use topk::{Neighbor, TopK};
+pub use topk::{Neighbor, TopK, ordered_bits};
 pub use version::Version;

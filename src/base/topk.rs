@@ -20,9 +20,25 @@ impl PartialOrd for Neighbor {
 
 impl Ord for Neighbor {
     /// By distance, then by row, so that the order of results never depends on the order of work.
+    #[inline(always)]
     fn cmp(&self, other: &Self) -> Ordering {
-        self.distance.total_cmp(&other.distance).then(self.row.cmp(&other.row))
+        self.key().cmp(&other.key())
     }
+}
+
+impl Neighbor {
+    /// One integer in the order of distance (as of [`f32::total_cmp`]), then row.
+    #[inline(always)]
+    fn key(self) -> u64 {
+        u64::from(ordered_bits(self.distance)) << 32 | u64::from(self.row)
+    }
+}
+
+/// An integer in the order of the number (as of [`f32::total_cmp`]): negative ones turn over entirely, others in their sign only.
+#[inline(always)]
+pub fn ordered_bits(number: f32) -> u32 {
+    let bits = number.to_bits();
+    bits ^ (((bits as i32 >> 31) as u32) | 0x8000_0000)
 }
 
 /// The `k` closest of all neighbours pushed, in memory for `k` only.
@@ -39,19 +55,25 @@ impl TopK {
     }
 
     /// Takes `neighbor` when it is among the `k` closest so far.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, neighbor: Neighbor) {
+        if self.heap.len() < self.k || self.heap.peek().is_some_and(|worst| neighbor.key() < worst.key()) {
+            self.take(neighbor);
+        }
+    }
+
+    /// Apart from the comparison, which is all that most neighbours come to.
+    #[inline(never)]
+    fn take(&mut self, neighbor: Neighbor) {
         if self.heap.len() < self.k {
             self.heap.push(neighbor);
-        } else if let Some(mut worst) = self.heap.peek_mut()
-            && neighbor < *worst
-        {
+        } else if let Some(mut worst) = self.heap.peek_mut() {
             *worst = neighbor;
         }
     }
 
     /// The distance that a further neighbour must beat; infinite while there is room.
-    #[inline]
+    #[inline(always)]
     pub fn bound(&self) -> f32 {
         match self.heap.peek() {
             Some(worst) if self.heap.len() >= self.k => worst.distance,

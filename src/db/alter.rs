@@ -5,6 +5,9 @@ use crate::index::IndexSpec;
 use crate::model::{Field, Schema};
 use crate::platform;
 
+/// A change of what a collection is made of.
+type Edit = dyn FnOnce(&mut CollectionSpec) -> Result<()> + Send;
+
 impl Db {
     /// Adds a field to a collection, durably: rows that are there read as if they had been written without it, and so do rows that a
     /// caller has made a batch of before. `index` is for a vector.
@@ -63,6 +66,11 @@ impl Db {
         collection: &Collection,
         edit: impl FnOnce(&mut CollectionSpec) -> Result<()> + Send + 'static,
     ) -> Result<()> {
+        self.alter_boxed(collection, Box::new(edit)).await
+    }
+
+    /// The same, of no type: every change would have a copy of all this.
+    async fn alter_boxed(&self, collection: &Collection, edit: Box<Edit>) -> Result<()> {
         self.inner.shared.check_open()?;
         let (db, collection) = (self.clone(), collection.clone());
         platform::run_to_end(async move {

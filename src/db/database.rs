@@ -183,10 +183,25 @@ impl Shared {
     }
 
     /// Writes the next manifest; only when it is durable does it count.
-    pub(super) async fn swap_manifest<T>(&self, edit: impl FnOnce(&mut Manifest) -> Result<T>) -> Result<T> {
+    pub(super) async fn swap_manifest<T: Send>(
+        &self,
+        edit: impl FnOnce(&mut Manifest) -> Result<T> + Send,
+    ) -> Result<T> {
+        let (mut edit, mut value) = (Some(edit), None);
+        let mut once = |manifest: &mut Manifest| {
+            let edit = edit.take().expect("edited once");
+            value = Some(edit(manifest)?);
+            Ok(())
+        };
+        self.swap_edited(&mut once).await?;
+        Ok(value.expect("edited"))
+    }
+
+    /// The same, of no type: whoever changes a manifest would have a copy of all this.
+    async fn swap_edited(&self, edit: &mut (dyn FnMut(&mut Manifest) -> Result<()> + Send)) -> Result<()> {
         let mut current = self.manifest.lock().await;
         let mut next = current.clone();
-        let value = edit(&mut next)?;
+        edit(&mut next)?;
         next.version += 1;
         next.next_segment = SegmentId(self.next_segment.load(Ordering::Relaxed));
         next.clock = self.clock.lock().expect("no panic while the clock is held").last();
@@ -229,7 +244,7 @@ impl Shared {
             // The store is as good without it, and the next open makes it anew.
             tracing::warn!("no copy of manifest {} was made: {error}", current.version);
         }
-        Ok(value)
+        Ok(())
     }
 
     /// Removes the manifests before `version`; tells one after it, which another owner has written.

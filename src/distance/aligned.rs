@@ -57,6 +57,22 @@ impl<T: Plain> AlignedVec<T> {
         self.lines.shrink_to_fit();
     }
 
+    /// Eight bytes each, as the machine orders them; the last ones may reach past the last element.
+    #[inline(always)]
+    pub fn words(&self) -> &[u64] {
+        let words = (self.len * size_of::<T>()).div_ceil(8);
+        // SAFETY: a line is eight words, aligned to more than one needs; `lines` covers all elements (`grow`).
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), words) }
+    }
+
+    /// The same, to change them.
+    #[inline(always)]
+    pub fn words_mut(&mut self) -> &mut [u64] {
+        let words = (self.len * size_of::<T>()).div_ceil(8);
+        // SAFETY: as in `words`; the borrow is unique because `self` is, and every word is valid as elements.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), words) }
+    }
+
     /// How many bytes are held.
     pub fn memory_bytes(&self) -> usize {
         self.lines.capacity() * 64
@@ -72,6 +88,7 @@ impl<T: Plain> Default for AlignedVec<T> {
 impl<T: Plain> std::ops::Deref for AlignedVec<T> {
     type Target = [T];
 
+    #[inline(always)]
     fn deref(&self) -> &[T] {
         // SAFETY: `lines` holds at least `len * size_of::<T>()` initialised bytes (`grow`), aligned to 64, and every bit pattern is
         // a value of the sealed number types.
@@ -80,6 +97,7 @@ impl<T: Plain> std::ops::Deref for AlignedVec<T> {
 }
 
 impl<T: Plain> std::ops::DerefMut for AlignedVec<T> {
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`; the borrow is unique because `self` is, and every number is valid as the bytes of a line.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }

@@ -73,14 +73,14 @@ impl Kernels {
     }
 
     /// The inner product. Panics when the lengths differ.
-    #[inline]
+    #[inline(always)]
     pub fn dot(&self, left: &[f32], right: &[f32]) -> f32 {
         assert_eq!(left.len(), right.len(), "vectors of different dimensions");
         (self.dot)(left, right)
     }
 
     /// The squared Euclidean distance. Panics when the lengths differ.
-    #[inline]
+    #[inline(always)]
     pub fn l2(&self, left: &[f32], right: &[f32]) -> f32 {
         assert_eq!(left.len(), right.len(), "vectors of different dimensions");
         (self.l2)(left, right)
@@ -112,7 +112,7 @@ impl Kernels {
     }
 
     /// As [`Kernels::dot_gather`], over codes.
-    #[inline]
+    #[inline(always)]
     pub fn dot_codes_gather(&self, query: &[i8], codes: &[u8], rows: &[u32], out: &mut [i32]) {
         assert_eq!(rows.len(), out.len(), "one result a row");
         (self.dot_codes_gather)(query, codes, rows, out);
@@ -121,7 +121,7 @@ impl Kernels {
     /// The sum of those of the query's numbers at whose places a row has a bit, for each of `rows` of `codes`: rows of 8 bytes for each
     /// element of `query`, bit `n % 8` of byte `n / 8` for number `n`. An element has 64 numbers of -8 to 7 in two's complement, bit
     /// `n % 64` of each, lowest first. Panics as [`Kernels::dot_gather`] does.
-    #[inline]
+    #[inline(always)]
     pub fn dot_bits_gather(&self, query: &[[u64; 4]], codes: &[u8], rows: &[u32], out: &mut [i32]) {
         assert_eq!(rows.len(), out.len(), "one result a row");
         (self.dot_bits_gather)(query, codes, rows, out);

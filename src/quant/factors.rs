@@ -12,7 +12,7 @@ pub(crate) struct Factors {
 }
 
 impl Factors {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn distance(self, other: Self, product: i32) -> f32 {
         self.offset + other.offset - self.scale * other.scale * product as f32
     }

@@ -92,24 +92,23 @@ impl KMeans {
     pub fn nearest(&self, kernels: &Kernels, vector: &[f32], room: &mut KMeansRoom) -> u32 {
         assert_eq!(vector.len(), self.dim, "a vector of another dimension");
         let (mut nearest, mut least) = (0, f32::INFINITY);
-        let mut look = |number: u32, distance: f32| {
+        room.distances.clear();
+        room.distances.resize(self.len(), 0.0);
+        if self.dim >= CODED_DIM_MIN {
+            self.codes.encode(vector, &mut room.query);
+            self.codes.distances(kernels, &room.query, &self.numbers, &mut room.products, &mut room.distances);
+        } else {
+            for (&x, column) in vector.iter().zip(self.columns.chunks_exact(self.len())) {
+                for (distance, &c) in room.distances.iter_mut().zip(column) {
+                    *distance += (x - c) * (x - c);
+                }
+            }
+        }
+        for (number, &distance) in (0..).zip(&room.distances) {
             if distance < least {
                 (nearest, least) = (number, distance);
             }
-        };
-        if self.dim >= CODED_DIM_MIN {
-            self.codes.encode(vector, &mut room.query);
-            self.codes.distances(kernels, &room.query, &self.numbers, &mut room.products, look);
-            return nearest;
         }
-        room.distances.clear();
-        room.distances.resize(self.len(), 0.0);
-        for (&x, column) in vector.iter().zip(self.columns.chunks_exact(self.len())) {
-            for (distance, &c) in room.distances.iter_mut().zip(column) {
-                *distance += (x - c) * (x - c);
-            }
-        }
-        (0..).zip(&room.distances).for_each(|(number, &distance)| look(number, distance));
         nearest
     }
 

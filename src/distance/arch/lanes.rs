@@ -3,7 +3,8 @@
 //!
 //! Everything here is inlined into a function that enables the instruction set ([`kernels`]), or it would be slow. Hence no
 //! intrinsics in closures: a closure handed to `std::array::from_fn` is compiled without the instruction set, each intrinsic
-//! in it as a call.
+//! in it as a call. And every sum has its own name: a loop over an array of sums is left a loop when the compiler is told to keep code
+//! small, as it is for browsers, and its sums are in memory then. (Measured: exact search took 7.6 times as long.)
 
 /// Lanes of 32-bit floats.
 ///
@@ -82,48 +83,81 @@ impl Term for Square {
     }
 }
 
-/// One number for each of `N` rows of `query.len()` floats, with `U` sums a row so that additions need not wait for each other.
+/// One number for each of four rows of `query.len()` floats, with two sums a row so that additions need not wait for each other.
 ///
 /// # Safety
 /// The instruction set of `F`; every row has `query.len()` readable floats.
 #[inline(always)]
-unsafe fn floats<F: Floats, T: Term, const N: usize, const U: usize>(query: &[f32], rows: [*const f32; N]) -> [f32; N] {
+unsafe fn four<F: Floats, T: Term>(query: &[f32], [a, b, c, d]: [*const f32; 4]) -> [f32; 4] {
     // SAFETY: `at + LANES` stays within `query.len()`, for the query and for the rows.
     unsafe {
-        let len = query.len();
-        let mut sums = [[F::zero(); U]; N];
+        let (from, len) = (query.as_ptr(), query.len());
+        let (mut a0, mut b0, mut c0, mut d0) = (F::zero(), F::zero(), F::zero(), F::zero());
+        let (mut a1, mut b1, mut c1, mut d1) = (F::zero(), F::zero(), F::zero(), F::zero());
         let mut at = 0;
-        while at + U * F::LANES <= len {
-            let mut parts = [F::zero(); U];
-            for (unrolled, part) in parts.iter_mut().enumerate() {
-                *part = F::load(query.as_ptr().add(at + unrolled * F::LANES));
-            }
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                for (unrolled, sum) in sums.iter_mut().enumerate() {
-                    *sum = T::add(*sum, parts[unrolled], F::load(row.add(at + unrolled * F::LANES)));
-                }
-            }
-            at += U * F::LANES;
+        while at + 2 * F::LANES <= len {
+            let next = at + F::LANES;
+            let (part, part_next) = (F::load(from.add(at)), F::load(from.add(next)));
+            a0 = T::add(a0, part, F::load(a.add(at)));
+            a1 = T::add(a1, part_next, F::load(a.add(next)));
+            b0 = T::add(b0, part, F::load(b.add(at)));
+            b1 = T::add(b1, part_next, F::load(b.add(next)));
+            c0 = T::add(c0, part, F::load(c.add(at)));
+            c1 = T::add(c1, part_next, F::load(c.add(next)));
+            d0 = T::add(d0, part, F::load(d.add(at)));
+            d1 = T::add(d1, part_next, F::load(d.add(next)));
+            at += 2 * F::LANES;
         }
-        while at + F::LANES <= len {
-            let part = F::load(query.as_ptr().add(at));
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                sums[0] = T::add(sums[0], part, F::load(row.add(at)));
-            }
+        if at + F::LANES <= len {
+            let part = F::load(from.add(at));
+            a0 = T::add(a0, part, F::load(a.add(at)));
+            b0 = T::add(b0, part, F::load(b.add(at)));
+            c0 = T::add(c0, part, F::load(c.add(at)));
+            d0 = T::add(d0, part, F::load(d.add(at)));
             at += F::LANES;
         }
-        let mut totals = [0.0; N];
-        for ((total, sums), row) in totals.iter_mut().zip(sums).zip(rows) {
-            let mut sum = sums[0];
-            for &other in &sums[1..] {
-                sum = sum.add(other);
-            }
-            *total = sum.total();
-            for (offset, &element) in query[at..].iter().enumerate() {
-                *total += T::scalar(element, *row.add(at + offset));
-            }
+        let (mut ta, mut tb, mut tc, mut td) =
+            (a0.add(a1).total(), b0.add(b1).total(), c0.add(c1).total(), d0.add(d1).total());
+        while at < len {
+            let element = *from.add(at);
+            ta += T::scalar(element, *a.add(at));
+            tb += T::scalar(element, *b.add(at));
+            tc += T::scalar(element, *c.add(at));
+            td += T::scalar(element, *d.add(at));
+            at += 1;
         }
-        totals
+        [ta, tb, tc, td]
+    }
+}
+
+/// The same for one row, with four sums.
+///
+/// # Safety
+/// The instruction set of `F`; the row has `query.len()` readable floats.
+#[inline(always)]
+unsafe fn one<F: Floats, T: Term>(query: &[f32], row: *const f32) -> f32 {
+    // SAFETY: `at + LANES` stays within `query.len()`, for the query and for the row.
+    unsafe {
+        let (from, len) = (query.as_ptr(), query.len());
+        let (mut a, mut b, mut c, mut d) = (F::zero(), F::zero(), F::zero(), F::zero());
+        let mut at = 0;
+        while at + 4 * F::LANES <= len {
+            a = T::add(a, F::load(from.add(at)), F::load(row.add(at)));
+            b = T::add(b, F::load(from.add(at + F::LANES)), F::load(row.add(at + F::LANES)));
+            c = T::add(c, F::load(from.add(at + 2 * F::LANES)), F::load(row.add(at + 2 * F::LANES)));
+            d = T::add(d, F::load(from.add(at + 3 * F::LANES)), F::load(row.add(at + 3 * F::LANES)));
+            at += 4 * F::LANES;
+        }
+        while at + F::LANES <= len {
+            a = T::add(a, F::load(from.add(at)), F::load(row.add(at)));
+            at += F::LANES;
+        }
+        let mut total = a.add(b).add(c).add(d).total();
+        while at < len {
+            total += T::scalar(*from.add(at), *row.add(at));
+            at += 1;
+        }
+        total
     }
 }
 
@@ -133,7 +167,7 @@ unsafe fn floats<F: Floats, T: Term, const N: usize, const U: usize>(query: &[f3
 pub(super) unsafe fn pair<F: Floats, T: Term>(left: &[f32], right: &[f32]) -> f32 {
     debug_assert_eq!(left.len(), right.len(), "checked by the caller");
     // SAFETY: the caller's.
-    unsafe { floats::<F, T, 1, 4>(left, [right.as_ptr()])[0] }
+    unsafe { one::<F, T>(left, right.as_ptr()) }
 }
 
 /// # Safety
@@ -141,17 +175,16 @@ pub(super) unsafe fn pair<F: Floats, T: Term>(left: &[f32], right: &[f32]) -> f3
 #[inline(always)]
 pub(super) unsafe fn rows<F: Floats, T: Term>(query: &[f32], rows: &[f32], out: &mut [f32]) {
     debug_assert_eq!(rows.len(), query.len() * out.len(), "checked by the caller");
-    let dim = query.len();
+    let (dim, mut row) = (query.len(), rows.as_ptr());
     let (fours, rest) = out.as_chunks_mut::<4>();
     // SAFETY: row `n` begins at `n * dim`, and there are `out.len()` rows.
     unsafe {
-        let mut row = rows.as_ptr();
-        for out in &mut *fours {
-            *out = floats::<F, T, 4, 2>(query, [row, row.add(dim), row.add(2 * dim), row.add(3 * dim)]);
+        for out in fours {
+            *out = four::<F, T>(query, [row, row.add(dim), row.add(2 * dim), row.add(3 * dim)]);
             row = row.add(4 * dim);
         }
         for out in rest {
-            [*out] = floats::<F, T, 1, 4>(query, [row]);
+            *out = one::<F, T>(query, row);
             row = row.add(dim);
         }
     }
@@ -164,46 +197,105 @@ pub(super) unsafe fn gather<F: Floats, T: Term>(query: &[f32], data: &[f32], num
     debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
     let dim = query.len();
     check_rows(numbers, dim, data.len());
-    let row = |number: u32| data.as_ptr().wrapping_add(number as usize * dim);
+    let row = Rows { data: data.as_ptr(), width: dim };
     let (fours, rest) = out.as_chunks_mut::<4>();
     let (four_numbers, rest_numbers) = numbers.as_chunks::<4>();
     // SAFETY: every row was checked to lie within `data`.
     unsafe {
-        for (out, numbers) in fours.iter_mut().zip(four_numbers) {
-            *out = floats::<F, T, 4, 2>(query, numbers.map(row));
+        for (out, &[a, b, c, d]) in fours.iter_mut().zip(four_numbers) {
+            *out = four::<F, T>(query, [row.at(a), row.at(b), row.at(c), row.at(d)]);
         }
         for (out, &number) in rest.iter_mut().zip(rest_numbers) {
-            [*out] = floats::<F, T, 1, 4>(query, [row(number)]);
+            *out = one::<F, T>(query, row.at(number));
         }
     }
 }
 
-/// The products of the query with `N` rows.
+/// Rows of `width` elements, one after the other.
+#[derive(Clone, Copy)]
+struct Rows<E> {
+    data: *const E,
+    width: usize,
+}
+
+impl<E> Rows<E> {
+    /// Where a row begins; it must have been checked before anything there is read.
+    #[inline(always)]
+    fn at(self, number: u32) -> *const E {
+        self.data.wrapping_add(number as usize * self.width)
+    }
+}
+
+impl Rows<u8> {
+    /// Asks for the lines of some rows.
+    ///
+    /// # Safety
+    /// The instruction set of `C`; the rows are readable.
+    #[inline(always)]
+    unsafe fn prefetch<C: Codes>(self, numbers: &[u32]) {
+        for &number in numbers {
+            let mut line = 0;
+            while line < self.width {
+                // SAFETY: the caller's.
+                unsafe { C::prefetch(self.at(number).wrapping_add(line)) };
+                line += 64;
+            }
+        }
+    }
+}
+
+/// The products of the query with four rows.
 ///
 /// # Safety
 /// The instruction set of `C`; every row has `query.len()` readable bytes.
 #[inline(always)]
-unsafe fn codes<C: Codes, const N: usize>(query: &[i8], rows: [*const u8; N]) -> [i32; N] {
+unsafe fn four_codes<C: Codes>(query: &[i8], [a, b, c, d]: [*const u8; 4]) -> [i32; 4] {
     // SAFETY: `at + LANES` stays within `query.len()`, for the query and for the rows.
     unsafe {
-        let len = query.len();
-        let mut sums = [C::zero(); N];
+        let (from, len) = (query.as_ptr(), query.len());
+        let (mut sa, mut sb, mut sc, mut sd) = (C::zero(), C::zero(), C::zero(), C::zero());
         let mut at = 0;
         while at + C::LANES <= len {
-            let part = C::query(query.as_ptr().add(at));
-            for (sum, row) in sums.iter_mut().zip(rows) {
-                *sum = C::add_product(*sum, part, row.add(at));
-            }
+            let part = C::query(from.add(at));
+            sa = C::add_product(sa, part, a.add(at));
+            sb = C::add_product(sb, part, b.add(at));
+            sc = C::add_product(sc, part, c.add(at));
+            sd = C::add_product(sd, part, d.add(at));
             at += C::LANES;
         }
-        let mut totals = [0; N];
-        for ((total, sum), row) in totals.iter_mut().zip(sums).zip(rows) {
-            *total = C::total(sum);
-            for (offset, &code) in query[at..].iter().enumerate() {
-                *total += i32::from(code) * i32::from(*row.add(at + offset));
-            }
+        let (mut ta, mut tb, mut tc, mut td) = (C::total(sa), C::total(sb), C::total(sc), C::total(sd));
+        while at < len {
+            let code = i32::from(*from.add(at));
+            ta += code * i32::from(*a.add(at));
+            tb += code * i32::from(*b.add(at));
+            tc += code * i32::from(*c.add(at));
+            td += code * i32::from(*d.add(at));
+            at += 1;
         }
-        totals
+        [ta, tb, tc, td]
+    }
+}
+
+/// The same for one row.
+///
+/// # Safety
+/// The instruction set of `C`; the row has `query.len()` readable bytes.
+#[inline(always)]
+unsafe fn one_code<C: Codes>(query: &[i8], row: *const u8) -> i32 {
+    // SAFETY: `at + LANES` stays within `query.len()`, for the query and for the row.
+    unsafe {
+        let (from, len) = (query.as_ptr(), query.len());
+        let (mut sum, mut at) = (C::zero(), 0);
+        while at + C::LANES <= len {
+            sum = C::add_product(sum, C::query(from.add(at)), row.add(at));
+            at += C::LANES;
+        }
+        let mut total = C::total(sum);
+        while at < len {
+            total += i32::from(*from.add(at)) * i32::from(*row.add(at));
+            at += 1;
+        }
+        total
     }
 }
 
@@ -214,27 +306,22 @@ pub(super) unsafe fn gather_codes<C: Codes>(query: &[i8], data: &[u8], numbers: 
     debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
     let dim = query.len();
     check_rows(numbers, dim, data.len());
-    let row = |number: u32| data.as_ptr().wrapping_add(number as usize * dim);
-    let prefetch = |numbers: &[u32]| {
-        for &number in numbers {
-            for line in (0..dim).step_by(64) {
-                // SAFETY: the row was checked to lie within `data`.
-                unsafe { C::prefetch(row(number).wrapping_add(line)) };
-            }
-        }
-    };
+    let row = Rows { data: data.as_ptr(), width: dim };
     let (fours, rest) = out.as_chunks_mut::<4>();
     let (four_numbers, rest_numbers) = numbers.as_chunks::<4>();
-    // Eight rows ahead: about as many lines as a core fetches at once, and what four rows take to compare hides the rest.
-    prefetch(&numbers[..numbers.len().min(8)]);
     // SAFETY: every row was checked to lie within `data`.
     unsafe {
-        for (chunk, (out, four)) in fours.iter_mut().zip(four_numbers).enumerate() {
-            prefetch(&numbers[numbers.len().min(chunk * 4 + 8)..numbers.len().min(chunk * 4 + 12)]);
-            *out = codes::<C, 4>(query, four.map(row));
+        // Eight rows ahead: about as many lines as a core fetches at once, and what four rows take to compare hides the rest.
+        row.prefetch::<C>(&numbers[..numbers.len().min(8)]);
+        let mut ahead = numbers.get(8..).unwrap_or_default();
+        for (out, &[a, b, c, d]) in fours.iter_mut().zip(four_numbers) {
+            let (next, rest) = ahead.split_at(ahead.len().min(4));
+            row.prefetch::<C>(next);
+            ahead = rest;
+            *out = four_codes::<C>(query, [row.at(a), row.at(b), row.at(c), row.at(d)]);
         }
         for (out, &number) in rest.iter_mut().zip(rest_numbers) {
-            [*out] = codes::<C, 1>(query, [row(number)]);
+            *out = one_code::<C>(query, row.at(number));
         }
     }
 }
@@ -245,16 +332,18 @@ pub(super) unsafe fn gather_codes<C: Codes>(query: &[i8], data: &[u8], numbers: 
 /// The row has `8 * query.len()` readable bytes.
 #[inline(always)]
 unsafe fn bits(query: &[[u64; 4]], row: *const u8) -> i32 {
-    let mut sums = [0u64; 4];
-    for (at, planes) in query.iter().enumerate() {
+    let (mut one, mut two, mut four, mut eight) = (0u64, 0u64, 0u64, 0u64);
+    let mut at = row.cast::<u64>();
+    for &[a, b, c, d] in query {
         // SAFETY: the caller's.
-        let word = u64::from_le(unsafe { row.add(at * 8).cast::<u64>().read_unaligned() });
-        for (sum, plane) in sums.iter_mut().zip(planes) {
-            *sum += u64::from((word & plane).count_ones());
-        }
+        let word = u64::from_le(unsafe { at.read_unaligned() });
+        at = at.wrapping_add(1);
+        one += u64::from((word & a).count_ones());
+        two += u64::from((word & b).count_ones());
+        four += u64::from((word & c).count_ones());
+        eight += u64::from((word & d).count_ones());
     }
-    let [one, two, four, eight] = sums.map(|sum| sum as i32);
-    one + 2 * two + 4 * four - 8 * eight
+    (one + 2 * two + 4 * four) as i32 - 8 * eight as i32
 }
 
 /// # Safety
@@ -264,14 +353,16 @@ pub(super) unsafe fn gather_bits<C: Codes>(query: &[[u64; 4]], data: &[u8], numb
     debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
     let width = query.len() * 8;
     check_rows(numbers, width, data.len());
-    let row = |number: u32| data.as_ptr().wrapping_add(number as usize * width);
-    for (at, (out, &number)) in out.iter_mut().zip(numbers).enumerate() {
+    let row = Rows { data: data.as_ptr(), width };
+    let mut ahead = numbers.get(8..).unwrap_or_default();
+    for (out, &number) in out.iter_mut().zip(numbers) {
         // SAFETY: every row was checked to lie within `data`.
         unsafe {
-            if let Some(&ahead) = numbers.get(at + 8) {
-                (0..width).step_by(64).for_each(|line| C::prefetch(row(ahead).wrapping_add(line)));
+            if let [next, rest @ ..] = ahead {
+                row.prefetch::<C>(std::slice::from_ref(next));
+                ahead = rest;
             }
-            *out = bits(query, row(number));
+            *out = bits(query, row.at(number));
         }
     }
 }
@@ -281,21 +372,33 @@ pub(super) unsafe fn gather_bits<C: Codes>(query: &[[u64; 4]], data: &[u8], numb
 #[inline(always)]
 pub(super) unsafe fn lookup_blocks<C: Codes>(tables: &[[u8; 16]], codes: &[u8], out: &mut [u16]) {
     debug_assert_eq!(codes.len(), out.len() / 2 * tables.len(), "checked by the caller");
-    for (block, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+    let mut codes = codes.as_ptr();
+    for out in out.as_chunks_mut::<32>().0 {
         // SAFETY: the caller's.
-        unsafe { C::lookup_block(tables, codes.as_ptr().add(block * tables.len() * 16), out) };
+        unsafe { C::lookup_block(tables, codes, out) };
+        codes = codes.wrapping_add(tables.len() * 16);
     }
 }
 
 /// Panics when a row of `dim` elements does not lie within `len` elements.
 #[inline(always)]
 fn check_rows(numbers: &[u32], dim: usize, len: usize) {
-    let end = numbers.iter().fold(0, |end, &number| end.max(u64::from(number) + 1));
+    let mut last = 0;
+    for &number in numbers {
+        last = if number > last { number } else { last };
+    }
     // In 64 bits: on a 32-bit target the product could wrap around.
-    assert!(end * dim as u64 <= len as u64, "row {} of {len} elements, {dim} a row", end.wrapping_sub(1));
+    if !numbers.is_empty() && (u64::from(last) + 1) * dim as u64 > len as u64 {
+        outside(last, dim, len);
+    }
 }
 
-#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+#[cold]
+#[inline(never)]
+fn outside(row: u32, dim: usize, len: usize) -> ! {
+    panic!("row {row} of {len} elements, {dim} a row");
+}
+
 /// Defines `KERNELS` of one instruction set: the loops above, inlined into functions that enable it.
 macro_rules! kernels {
     ($isa:expr, $features:literal, $floats:ty, $codes:ty) => {
@@ -375,5 +478,4 @@ macro_rules! kernels {
         };
     };
 }
-#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
 pub(super) use kernels;

@@ -111,26 +111,27 @@ impl Codes for Bytes {
     #[inline(always)]
     unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
         let (nibble, even) = (u8x16_splat(15), u16x8_splat(255));
-        let mut sums = [u16x8_splat(0); 4];
-        for (at, table) in tables.iter().enumerate() {
+        let zero = u16x8_splat(0);
+        let (mut first_even, mut first_odd, mut second_even, mut second_odd) = (zero, zero, zero, zero);
+        let mut codes = codes;
+        for table in tables {
             // SAFETY: as above; a table is 16 bytes, and so are its codes.
-            let (table, codes) = unsafe { (v128_load(table.as_ptr().cast()), v128_load(codes.add(16 * at).cast())) };
-            let first = u8x16_swizzle(table, v128_and(codes, nibble));
-            let second = u8x16_swizzle(table, u8x16_shr(codes, 4));
-            sums[0] = u16x8_add(sums[0], v128_and(first, even));
-            sums[1] = u16x8_add(sums[1], u16x8_shr(first, 8));
-            sums[2] = u16x8_add(sums[2], v128_and(second, even));
-            sums[3] = u16x8_add(sums[3], u16x8_shr(second, 8));
+            let (table, code) = unsafe { (v128_load(table.as_ptr().cast()), v128_load(codes.cast())) };
+            codes = codes.wrapping_add(16);
+            let first = u8x16_swizzle(table, v128_and(code, nibble));
+            let second = u8x16_swizzle(table, u8x16_shr(code, 4));
+            first_even = u16x8_add(first_even, v128_and(first, even));
+            first_odd = u16x8_add(first_odd, u16x8_shr(first, 8));
+            second_even = u16x8_add(second_even, v128_and(second, even));
+            second_odd = u16x8_add(second_odd, u16x8_shr(second, 8));
         }
-        for (half, to) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let (a, b) = (sums[2 * half], sums[2 * half + 1]);
-            let (low, high) =
-                (u16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(a, b), u16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(a, b));
-            // SAFETY: 16 numbers of 2 bytes are two stores of 16 bytes.
-            unsafe {
-                v128_store(to.as_mut_ptr().cast(), low);
-                v128_store(to.as_mut_ptr().add(8).cast(), high);
-            }
+        let to = out.as_mut_ptr();
+        // SAFETY: 32 numbers of 2 bytes are four stores of 16 bytes.
+        unsafe {
+            v128_store(to.cast(), u16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(first_even, first_odd));
+            v128_store(to.add(8).cast(), u16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(first_even, first_odd));
+            v128_store(to.add(16).cast(), u16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(second_even, second_odd));
+            v128_store(to.add(24).cast(), u16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(second_even, second_odd));
         }
     }
 

@@ -233,17 +233,18 @@ impl Codes {
             room.compared += rows.len();
         }
         let Room { products, bits: bit_room, distances, .. } = room;
-        distances.clear();
+        if distances.len() < rows.len() {
+            distances.resize(rows.len(), 0.0);
+        }
+        let distances = &mut distances[..rows.len()];
         match self {
-            Self::Sq8(codes) => {
-                codes.distances(kernels, &query.numbers, rows, products, |_, distance| distances.push(distance));
-            }
-            Self::RaBitQ(codes) => {
-                codes.distances(kernels, &query.rotated, rows, bit_room, |_, distance| distances.push(distance));
-            }
+            Self::Sq8(codes) => codes.distances(kernels, &query.numbers, rows, products, distances),
+            Self::RaBitQ(codes) => codes.distances(kernels, &query.rotated, rows, bit_room, distances),
             Self::Bits(bits) => {
                 let measure = if bits.metric == Metric::Jaccard { jaccard } else { hamming };
-                distances.extend(rows.iter().map(|&row| measure(&query.bits, bits.row(row))));
+                for (distance, &row) in distances.iter_mut().zip(rows) {
+                    *distance = measure(&query.bits, bits.row(row));
+                }
             }
         }
         distances

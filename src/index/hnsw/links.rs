@@ -58,10 +58,12 @@ impl Links {
     }
 
     /// How many slots a list has on `level`.
+    #[inline(always)]
     pub(super) fn slots(&self, level: u32) -> usize {
         if level == 0 { 2 * self.m } else { self.m }
     }
 
+    #[inline(always)]
     fn start(&self, row: u32, level: u32) -> usize {
         if level == 0 {
             row as usize * 2 * self.m
@@ -71,6 +73,7 @@ impl Links {
     }
 
     /// All slots of a list.
+    #[inline(always)]
     pub(super) fn list(&self, row: u32, level: u32) -> &[u32] {
         let start = self.start(row, level);
         let array = if level == 0 { &self.level_0 } else { &self.upper };

@@ -2,6 +2,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Effort;
 use super::codes::{CodeQuery, Room};
+use crate::base::ordered_bits;
 
 /// A distance and a row in one integer that sorts by distance, then row: 32 bits of distance, 31 of row, one mark. An insertion
 /// into a sorted list then compares and moves single words.
@@ -11,21 +12,17 @@ pub(super) struct Candidate(u64);
 impl Candidate {
     pub(super) const FARTHEST: Self = Self(u64::MAX);
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(distance: f32, row: u32) -> Self {
-        // Negative numbers turn over entirely, others in their sign only: then the order of the bits is the order of the numbers,
-        // with positive NaN behind infinity.
-        let bits = distance.to_bits();
-        let ordered = bits ^ (((bits as i32 >> 31) as u32) | 0x8000_0000);
-        Self((u64::from(ordered) << 32) | (u64::from(row) << 1))
+        Self((u64::from(ordered_bits(distance)) << 32) | (u64::from(row) << 1))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn row(self) -> u32 {
         (self.0 as u32) >> 1
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn distance(self) -> f32 {
         let ordered = (self.0 >> 32) as u32;
         f32::from_bits(ordered ^ (((!ordered as i32 >> 31) as u32) | 0x8000_0000))
@@ -57,7 +54,7 @@ impl Nearest {
     }
 
     /// Takes `candidate` when it is among the `ef` closest. It must not be in the list.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, candidate: Candidate) {
         if candidate >= self.bound() {
             return;
@@ -76,13 +73,13 @@ impl Nearest {
     }
 
     /// What a further candidate must be closer than.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bound(&self) -> Candidate {
         if self.candidates.len() < self.ef { Candidate::FARTHEST } else { self.candidates[self.candidates.len() - 1] }
     }
 
     /// The closest row that was not expanded, and marks it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn expand_next(&mut self) -> Option<u32> {
         while let Some(candidate) = self.candidates.get_mut(self.cursor) {
             self.cursor += 1;
@@ -121,13 +118,13 @@ impl Visited {
     }
 
     /// Whether a row is marked.
-    #[inline]
+    #[inline(always)]
     pub(super) fn contains(&self, row: u32) -> bool {
         self.marks[row as usize] == self.epoch
     }
 
     /// Marks a row; whether it was not marked before.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, row: u32) -> bool {
         let mark = &mut self.marks[row as usize];
         let new = *mark != self.epoch;
