@@ -300,7 +300,12 @@ impl Import {
             let mut described = CollectionManifest {
                 id,
                 log_start: 1,
-                progress: Progress { positions: Default::default(), answers: Default::default(), ..described.progress },
+                progress: Progress {
+                    positions: Default::default(),
+                    answers: Default::default(),
+                    cursors: Default::default(),
+                    ..described.progress
+                },
                 ..described
             };
             id = id.next();

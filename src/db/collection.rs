@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use futures_channel::oneshot;
 
@@ -11,6 +11,7 @@ use super::log::Log;
 use super::maintenance::Writing;
 use super::merge::Merging;
 use super::specs::Specs;
+use super::stream::Follower;
 use super::{
     CollectionStats, HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates, Target,
     WriteOptions, WriteResponse,
@@ -50,6 +51,8 @@ pub(super) struct Inner {
     /// Bytes logged, flushed, compacted.
     pub(super) written: [AtomicU64; 3],
     listeners: Mutex<Vec<oneshot::Sender<()>>>,
+    /// Those who follow its changes.
+    pub(super) followers: Mutex<Vec<Weak<Follower>>>,
 }
 
 impl Collection {
@@ -79,6 +82,7 @@ impl Collection {
             compact: AtomicBool::new(false),
             written: Default::default(),
             listeners: Mutex::default(),
+            followers: Mutex::default(),
         };
         let collection = Self { inner: Arc::new(inner) };
         if collection.spec().schema.partitioned() {
@@ -97,6 +101,7 @@ impl Collection {
     }
 
     pub(super) fn notify(&self) {
+        self.let_go_of_slow();
         for listener in std::mem::take(&mut *self.inner.listeners.lock().expect("no panic while held")) {
             // A listener that is gone waits for nothing.
             let _ = listener.send(());

@@ -34,6 +34,11 @@ pub(super) enum Request {
         hub: ReplicaId,
         sequence: Sequence,
     },
+    /// How far a subscription has got; it ends with `None`.
+    SetCursor {
+        name: String,
+        lsn: Option<Lsn>,
+    },
     /// Seals the growing segment, so that everything before it can be flushed.
     Seal,
 }
@@ -154,7 +159,7 @@ impl Collection {
                         || request.is_some_and(|request| request.again)
                 }
                 Request::Apply { .. } => false,
-                Request::MarkPushed { .. } | Request::Seal => true,
+                Request::MarkPushed { .. } | Request::SetCursor { .. } | Request::Seal => true,
             };
             if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
                 self.commit_group(&mut log, std::mem::take(&mut group)).await;
@@ -251,6 +256,10 @@ impl Collection {
                 (position.pushed < sequence)
                     .then_some(Record::Position { hub, position: SyncPosition { pushed: sequence, ..position } })
             }
+            Request::SetCursor { name, lsn } => {
+                let state = self.inner.state.read().expect("no panic while held");
+                (state.progress().cursors.get(&name).copied() != lsn).then_some(Record::Cursor { name, lsn })
+            }
             Request::Seal => {
                 self.sync_log(log).await?;
                 let mut state = self.inner.state.write().expect("no panic while held");
@@ -270,7 +279,7 @@ impl Collection {
         };
         let version = match &record {
             Record::Changes { changes, .. } => changes.versions().max().unwrap_or_default(),
-            Record::Position { .. } | Record::Lost { .. } => Version::default(),
+            Record::Position { .. } | Record::Lost { .. } | Record::Cursor { .. } => Version::default(),
         };
         if group.staged.is_empty() {
             self.roll_when_full(log).await?;
@@ -445,7 +454,7 @@ impl Collection {
             let mut state = self.inner.state.write().expect("no panic while held");
             let frames = group.staged.iter().filter_map(|(staged, _)| match &staged.record {
                 Record::Changes { changes, .. } => Some((staged.lsn, changes)),
-                Record::Position { .. } | Record::Lost { .. } => None,
+                Record::Position { .. } | Record::Lost { .. } | Record::Cursor { .. } => None,
             });
             let frames: Vec<_> = frames.collect();
             let mut row = if frames.is_empty() { 0 } else { state.push_rows(&frames) };
@@ -463,6 +472,10 @@ impl Collection {
                     }
                     Record::Lost { last } => {
                         state.set_lost(last);
+                        0
+                    }
+                    Record::Cursor { name, lsn: at } => {
+                        state.set_cursor(lsn, &name, at);
                         0
                     }
                 };

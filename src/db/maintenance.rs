@@ -235,7 +235,8 @@ impl Db {
                 if let Some(collection) = manifest.collection_mut(id) {
                     // A merge since the segment was sealed may have forgotten more.
                     let history = collection.progress.history.max(progress.history);
-                    collection.progress = Progress { history, ..progress };
+                    let gone = collection.progress.gone.max(progress.gone);
+                    collection.progress = Progress { history, gone, ..progress };
                     collection.log_start = log_start;
                     collection.segments.push(described);
                 }

@@ -117,7 +117,10 @@ impl Db {
     ) -> Result<Vec<SegmentManifest>> {
         let id = collection.id();
         // What the merge left out was forgotten before it began.
-        let history = collection.inner.state.read().expect("no panic while held").progress().history;
+        let (history, gone) = {
+            let state = collection.inner.state.read().expect("no panic while held");
+            (state.progress().history, state.progress().gone)
+        };
         let edit = |manifest: &mut crate::engine::Manifest| {
             let Some(collection) = manifest.collection_mut(id) else { return Ok(Vec::new()) };
             let is_input = |segment: &SegmentManifest| merge.inputs.contains(&segment.id);
@@ -125,6 +128,7 @@ impl Db {
             collection.segments = kept;
             collection.segments.extend(described);
             collection.progress.history = collection.progress.history.max(history);
+            collection.progress.gone = collection.progress.gone.max(gone);
             Ok(old)
         };
         self.inner.shared.swap_manifest(edit).await

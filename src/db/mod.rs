@@ -26,6 +26,7 @@ mod request;
 mod search;
 mod snapshot;
 mod specs;
+mod stream;
 #[cfg(hosted)]
 mod sync;
 mod writer;
@@ -44,6 +45,7 @@ pub use request::{
 };
 pub use search::{QueryIterator, SearchIterator};
 pub use snapshot::Snapshot;
+pub use stream::{Change, ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, ResumeToken, Since};
 #[cfg(all(test, native, hosted))]
 pub(crate) use sync::testing as sync_testing;
 #[cfg(hosted)]

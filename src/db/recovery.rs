@@ -179,6 +179,7 @@ pub(super) async fn open_collection(
                 }
                 Record::Position { hub, position } => state.set_position(frame.lsn, hub, position),
                 Record::Lost { last } => state.set_lost(last),
+                Record::Cursor { name, lsn } => state.set_cursor(frame.lsn, &name, lsn),
             }
         }
         let next = state.progress().frame.next();

@@ -26,6 +26,12 @@ impl Collection {
         self.hold(|state| state.view_at(timestamp, self.inner.shared.options.environment.now_ms()))
     }
 
+    /// The collection by a view that is held already.
+    pub(super) fn snapshot_of(&self, view: View) -> Snapshot {
+        self.inner.state.write().expect("no panic while held").hold(view);
+        Snapshot { collection: self.clone(), view }
+    }
+
     fn hold(&self, view: impl FnOnce(&crate::engine::CollectionState) -> Result<View>) -> Result<Snapshot> {
         self.inner.shared.check_open()?;
         let mut state = self.inner.state.write().expect("no panic while held");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::feed::Place;
 use super::keys::KeyTable;
 use super::{
     Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, RequestId, Source,
@@ -31,9 +32,19 @@ pub struct Progress {
     pub positions: BTreeMap<ReplicaId, SyncPosition>,
     /// Rows that were replaced or deleted up to this time may be gone: reads at times before it are refused.
     pub history: Timestamp,
+    /// Of the changes up to this position some may be gone: whoever follows them must have got at least as far.
+    #[serde(default, skip_serializing_if = "is_start")]
+    pub gone: Lsn,
+    /// How far each subscription has got.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cursors: BTreeMap<String, Lsn>,
     /// What clients are told that ask again for a write.
     #[serde(default, skip_serializing_if = "Answers::is_empty")]
     pub answers: Answers,
+}
+
+fn is_start(lsn: &Lsn) -> bool {
+    lsn.0 == 0
 }
 
 /// A segment and which of its rows are the newest of their key.
@@ -69,12 +80,6 @@ impl Slot {
 /// What a deleted key takes in memory, without the bytes of a text.
 const TOMBSTONE_BYTES: usize = 64;
 
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    segment: SegmentId,
-    row: u32,
-}
-
 /// The rows of one collection.
 ///
 /// Every key has at most one living row over all segments: the one whose version is greatest. That makes applying a change
@@ -82,12 +87,12 @@ struct Place {
 #[derive(Debug)]
 pub struct CollectionState {
     spec: CollectionSpec,
-    slots: BTreeMap<SegmentId, Slot>,
-    growing: SegmentId,
+    pub(super) slots: BTreeMap<SegmentId, Slot>,
+    pub(super) growing: SegmentId,
     /// How many rows live.
     living: usize,
-    tombstones: HashMap<Key, (Version, Lsn)>,
-    progress: Progress,
+    pub(super) tombstones: HashMap<Key, (Version, Lsn)>,
+    pub(super) progress: Progress,
     /// Sealed and not yet in the manifest: what its flush will make durable.
     unflushed: BTreeMap<SegmentId, (Progress, u64)>,
     /// Segments whose graph has grown since it was written.
@@ -106,6 +111,10 @@ impl CollectionState {
     /// An empty collection whose first growing segment is `growing`.
     pub fn new(spec: CollectionSpec, growing: SegmentId, progress: Progress) -> Self {
         let slot = Slot::new(Segment::new(growing, &spec.schema, &spec.indexes));
+        let mut holds = BTreeMap::new();
+        for lsn in progress.cursors.values() {
+            *holds.entry(View { lsn: *lsn, ..View::NOW }).or_default() += 1;
+        }
         Self {
             spec,
             slots: BTreeMap::from([(growing, slot)]),
@@ -116,7 +125,7 @@ impl CollectionState {
             progress,
             unflushed: BTreeMap::new(),
             stale: BTreeSet::new(),
-            holds: BTreeMap::new(),
+            holds,
             retention_ms: None,
             forgotten_ms: 0,
         }
@@ -294,6 +303,24 @@ impl CollectionState {
         self.progress.lsn = last;
         self.progress.seen.clear();
         self.progress.positions.clear();
+        self.progress.gone = last;
+    }
+
+    /// Applies the frame that tells how far a subscription has got; without a position it ends.
+    pub fn set_cursor(&mut self, frame: Lsn, name: &str, lsn: Option<Lsn>) {
+        assert!(frame > self.progress.frame, "frame {frame} after {}", self.progress.frame);
+        self.progress.frame = frame;
+        let view = |lsn| View { lsn, ..View::NOW };
+        if let Some(lsn) = lsn {
+            self.hold(view(lsn));
+        }
+        let before = match lsn {
+            Some(lsn) => self.progress.cursors.insert(name.to_owned(), lsn),
+            None => self.progress.cursors.remove(name),
+        };
+        if let Some(before) = before {
+            self.release(view(before));
+        }
     }
 
     /// Notes batches that came here, whether they won or not.
@@ -355,6 +382,7 @@ impl CollectionState {
             None => return,
             Some(0) if self.holds.is_empty() => {
                 self.progress.history = self.progress.history.max(timestamp);
+                self.progress.gone = self.progress.gone.max(lsn);
                 return;
             }
             Some(_) => {}
@@ -369,7 +397,10 @@ impl CollectionState {
         self.retention_ms = Some(retention_ms);
         if retention_ms == 0 {
             self.progress.history = self.progress.history.max(self.progress.timestamp);
-            return;
+            if self.holds.is_empty() {
+                self.progress.gone = self.progress.lsn;
+                return;
+            }
         }
         // All changes of the keys of dead rows: each row died by the next one.
         let mut changes: HashMap<Key, Vec<(Version, Lsn, Option<Place>)>> = HashMap::new();
@@ -398,7 +429,10 @@ impl CollectionState {
                 match (place, changes.get(at + 1)) {
                     (Some(place), Some((version, lsn, _))) => self.record_death(*place, *lsn, version.timestamp),
                     // Nobody knows any more by what it died.
-                    (Some(_), None) => self.progress.history = self.progress.timestamp,
+                    (Some(_), None) => {
+                        self.progress.history = self.progress.timestamp;
+                        self.progress.gone = self.progress.lsn;
+                    }
                     (None, _) => {}
                 }
             }
@@ -458,6 +492,7 @@ impl CollectionState {
                 let kept = !oldest.sees(death.lsn, death.timestamp);
                 if !kept {
                     self.progress.history = self.progress.history.max(death.timestamp);
+                    self.progress.gone = self.progress.gone.max(death.lsn);
                 }
                 kept
             });
@@ -473,6 +508,10 @@ impl CollectionState {
         let Some(newer) = self.version_of(&delete.key).filter(|version| *version > delete.version) else {
             return false;
         };
+        if self.holds.keys().any(|view| view.lsn < delete.lsn) {
+            // Somebody follows the changes, and is to be told whose it was.
+            return false;
+        }
         let read_from = match self.retention_ms {
             None => return false,
             Some(0) => Timestamp(u64::MAX),

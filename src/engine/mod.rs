@@ -11,6 +11,7 @@ pub mod archive;
 mod changes;
 mod collection;
 mod compaction;
+mod feed;
 mod history;
 mod keys;
 mod manifest;
@@ -26,6 +27,7 @@ pub use collection::{CollectionState, Progress, Slot};
 pub use compaction::{
     Budget, Candidate, Merge, MergePolicy, Task, Waiting, choose_budget, choose_merge, choose_task, should_seal,
 };
+pub use feed::{Fed, Place};
 pub use history::{Death, View};
 pub use manifest::{CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use memory::{Memory, Movable, choose_move};

@@ -14,6 +14,7 @@ use crate::wal::FrameKind;
 /// | 1, changes | 1 byte: 1 when a hub sent them, then its replica id (8) and its log position (8); 2 when a client may ask for their answer again, then its number (8) and that of its request (8); else 0 and 16 zeros; then a [`ChangeSet`] |
 /// | 2, position | the hub's replica id (8), `pushed` (8), `pulled` (8) |
 /// | 3, lost | the number of the last lost frame (8) |
+/// | 4, cursor | how far a subscription has got (8), 2^64 - 1 when it ended; then its name |
 #[derive(Debug, Clone)]
 pub enum Record {
     /// Rows and deletes were applied.
@@ -34,6 +35,13 @@ pub enum Record {
     Lost {
         /// The last lost frame, or this one's own number.
         last: Lsn,
+    },
+    /// A subscription got this far, or ended.
+    Cursor {
+        /// Its name.
+        name: String,
+        /// The position in the log; `None` when it ended.
+        lsn: Option<Lsn>,
     },
 }
 
@@ -56,6 +64,7 @@ impl Record {
             Self::Changes { .. } => FrameKind::Changes,
             Self::Position { .. } => FrameKind::Position,
             Self::Lost { .. } => FrameKind::Lost,
+            Self::Cursor { .. } => FrameKind::Cursor,
         }
     }
 
@@ -80,6 +89,10 @@ impl Record {
                 out.put_u64(position.pulled.0);
             }
             Self::Lost { last } => out.put_u64(last.0),
+            Self::Cursor { name, lsn } => {
+                out.put_u64(lsn.map_or(u64::MAX, |lsn| lsn.0));
+                out.put_bytes(name.as_bytes());
+            }
         }
         out
     }
@@ -88,7 +101,7 @@ impl Record {
     pub fn encode_rows(&self) -> Vec<u8> {
         match self {
             Self::Changes { changes, .. } => encode_rows(&changes.puts),
-            Self::Position { .. } | Self::Lost { .. } => Vec::new(),
+            Self::Position { .. } | Self::Lost { .. } | Self::Cursor { .. } => Vec::new(),
         }
     }
 
@@ -117,6 +130,12 @@ impl Record {
                 Ok(Self::Position { hub, position })
             }
             FrameKind::Lost => Ok(Self::Lost { last: Lsn(reader.u64()?) }),
+            FrameKind::Cursor => {
+                let lsn = Some(Lsn(reader.u64()?)).filter(|lsn| lsn.0 != u64::MAX);
+                let name = std::str::from_utf8(reader.bytes(reader.remaining())?);
+                let name = name.map_err(|error| Error::corrupt(format!("at byte 8: {error}")))?.to_owned();
+                Ok(Self::Cursor { name, lsn })
+            }
         }
     }
 }

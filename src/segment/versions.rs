@@ -63,6 +63,11 @@ impl Versions {
         Lsn(self.columns[3][row])
     }
 
+    /// The first row after position `lsn`, of rows that came in the order of the log.
+    pub fn first_after(&self, lsn: Lsn) -> usize {
+        self.columns[3].partition_point(|&at| at <= lsn.0)
+    }
+
     /// The greatest position of any row.
     pub fn lsn_max(&self) -> Lsn {
         self.lsn_max

@@ -42,11 +42,13 @@ pub enum FrameKind {
     /// Frames from this one's number to the one in its payload (8 bytes) were damaged, and left out by a repair. The next frame
     /// has the number after those.
     Lost = 3,
+    /// How far a subscription has got.
+    Cursor = 4,
 }
 
 impl FrameKind {
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Changes, Self::Position, Self::Lost].into_iter().find(|kind| *kind as u8 == byte)
+        [Self::Changes, Self::Position, Self::Lost, Self::Cursor].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -3,11 +3,12 @@ use std::rc::Rc;
 
 use wasm_bindgen::prelude::*;
 
+use super::changes::ChangeStream;
 use super::error::{OrThrow, Thrown};
 use super::iterator::{RowIterator, Source};
 use super::message::{
-    self, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage, SearchResponseMessage,
-    StatsMessage, WriteMessage, WriteRequestMessage,
+    self, ChangesMessage, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage,
+    SearchResponseMessage, StatsMessage, WriteMessage, WriteRequestMessage,
 };
 use crate::base::{Error, ErrorKind, Lsn, Timestamp};
 use crate::db::{Db, Snapshot, TuneRequest, WriteRequest};
@@ -248,6 +249,31 @@ impl Collection {
         let bigint = request.bigint;
         let iterator = self.held()?.query_iterator(request.into_request().or_throw()?).or_throw()?;
         Ok(RowIterator::new(self.collection.clone(), Source::Query(Box::new(iterator)), bigint))
+    }
+
+    /// Follows what happens.
+    pub async fn changes(&self, request: Vec<u8>) -> Thrown<ChangeStream> {
+        let request = message::decode::<ChangesMessage>("the request", &request).or_throw()?;
+        let bigint = request.bigint;
+        let stream = self.collection.changes(request.into_request().or_throw()?).await.or_throw()?;
+        Ok(ChangeStream::new(self.collection.clone(), stream, bigint))
+    }
+
+    /// Notes how far a subscription has got.
+    pub async fn acknowledge(&self, subscription: String, token: String) -> Thrown<()> {
+        let token = token.parse().or_throw()?;
+        self.collection.acknowledge(&subscription, &token).await.or_throw()
+    }
+
+    /// Ends a subscription.
+    pub async fn unsubscribe(&self, subscription: String) -> Thrown<bool> {
+        self.collection.unsubscribe(&subscription).await.or_throw()
+    }
+
+    /// The names of subscriptions, and how far each has got.
+    pub fn subscriptions(&self) -> Vec<u8> {
+        let subscriptions = self.collection.subscriptions().into_iter().map(|(name, lsn)| (name, lsn.0 as f64));
+        message::encode(&crate::base::map_of(subscriptions))
     }
 
     /// Recall and latency of searches by `ef`.

@@ -5,6 +5,7 @@
 //! error is thrown as a JavaScript `Error` with `kind` and, where a character is meant, `position`. The npm package in
 //! `pkg/` runs these classes in a dedicated worker and is the only caller that we promise anything to.
 
+mod changes;
 mod collection;
 mod database;
 mod error;
@@ -14,6 +15,7 @@ mod sync;
 
 use std::cell::RefCell;
 
+pub use changes::ChangeStream;
 pub use collection::Collection;
 pub use database::Database;
 pub use sync::SyncSession;

@@ -10,6 +10,7 @@
 mod native;
 
 mod api;
+mod changes;
 mod console;
 mod crash;
 mod guard;

@@ -22,6 +22,7 @@ mod words;
 
 pub use iterate::{QueryIterator, SearchIterator};
 pub(super) use masks::Masks;
+pub(super) use rows::row_of;
 
 use super::Collection;
 use crate::base::Result;
@@ -41,7 +42,12 @@ impl Collection {
     }
 
     /// The filter of a request; `None` when it admits every row.
-    fn filter(&self, text: Option<&str>, parameters: &Parameters, partitions: &[String]) -> Result<Option<Filter>> {
+    pub(in crate::db) fn filter(
+        &self,
+        text: Option<&str>,
+        parameters: &Parameters,
+        partitions: &[String],
+    ) -> Result<Option<Filter>> {
         self.inner.shared.check_open()?;
         let text = text.filter(|text| !text.trim().is_empty());
         let filter = text.map(|text| Filter::parse_with(text, &self.spec().schema, parameters)).transpose()?;

@@ -81,7 +81,7 @@ impl Collection {
     }
 
     /// The wanted fields, `*` spelled out; refuses names that no row can have.
-    pub(super) fn output_fields(&self, wanted: Option<&[String]>) -> Result<Option<Vec<String>>> {
+    pub(in crate::db) fn output_fields(&self, wanted: Option<&[String]>) -> Result<Option<Vec<String>>> {
         let schema = &self.spec().schema;
         let Some(wanted) = wanted else {
             let mut vectors = schema.vectors();
@@ -105,7 +105,7 @@ impl Collection {
 }
 
 /// The output fields of a row.
-fn row_of(segment: &Segment, row: usize, fields: Option<&[String]>, blocks: &Blocks) -> Row {
+pub(in crate::db) fn row_of(segment: &Segment, row: usize, fields: Option<&[String]>, blocks: &Blocks) -> Row {
     let mut out = segment.row(row, fields, blocks);
     if fields.is_some_and(|fields| fields.iter().any(|field| field == VERSION_FIELD)) {
         out.insert(VERSION_FIELD.to_owned(), Value::String(segment.versions().version(row).to_string()));

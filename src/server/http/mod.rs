@@ -5,6 +5,7 @@
 //! it gets in; work runs to its end when its client hangs up.
 
 mod api;
+mod changes;
 mod console;
 mod guard;
 mod reply;
@@ -117,6 +118,7 @@ fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr)
     Router::new()
         .merge(api::router())
         .merge(upkeep::router())
+        .merge(changes::router())
         .merge(sync::router(hub, allowed_to_sync(&settings.allow_origins)))
         .fallback_service(console::service(settings.console.as_deref()))
         .layer(CompressionLayer::new())

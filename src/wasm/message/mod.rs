@@ -9,8 +9,8 @@ mod request;
 mod rows;
 mod schema;
 
-pub(super) use request::{GetMessage, QueryMessage, SearchMessage, WriteRequestMessage, keys_written};
-pub(super) use rows::{RowsMessage, SearchResponseMessage};
+pub(super) use request::{ChangesMessage, GetMessage, QueryMessage, SearchMessage, WriteRequestMessage, keys_written};
+pub(super) use rows::{ChangesOut, RowsMessage, SearchResponseMessage};
 pub(super) use schema::{FieldMessage, SchemaMessage};
 use std::collections::BTreeMap;
 

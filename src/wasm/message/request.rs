@@ -5,8 +5,8 @@ use super::item::Item;
 use super::rows::decode_rows;
 use crate::base::{Error, Result};
 use crate::db::{
-    Bm25Options, Collection, Durability, Highlight, HybridRequest, Operation, QueryRequest, SearchRequest, Target,
-    WriteOptions,
+    Bm25Options, ChangeKind, ChangesRequest, Collection, Durability, Highlight, HybridRequest, Operation, QueryRequest,
+    SearchRequest, Target, WriteOptions,
 };
 use crate::index::SearchParams;
 use crate::model::{Key, Schema, Value};
@@ -129,6 +129,44 @@ impl DeleteMessage {
             (Some(_), Some(_)) => Err(Error::invalid("delete takes keys or a filter, got both")),
             (None, None) => Err(Error::invalid("delete takes keys or a filter, got neither")),
         }
+    }
+}
+
+/// Which changes are followed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct ChangesMessage {
+    since: String,
+    operations: Vec<String>,
+    filter: Option<String>,
+    #[serde(default)]
+    filter_params: ParameterItems,
+    key_pattern: Option<String>,
+    before: bool,
+    after: bool,
+    output_fields: Option<Vec<String>>,
+    batch_size: usize,
+    buffer_size: usize,
+    subscription: Option<String>,
+    pub(in super::super) bigint: bool,
+}
+
+impl ChangesMessage {
+    /// The request.
+    pub(in super::super) fn into_request(self) -> Result<ChangesRequest> {
+        Ok(ChangesRequest {
+            since: self.since.parse()?,
+            operations: self.operations.iter().map(|name| ChangeKind::from_name(name)).collect::<Result<_>>()?,
+            filter: self.filter,
+            filter_params: parameters(self.filter_params)?,
+            key_pattern: self.key_pattern,
+            before: self.before,
+            after: self.after,
+            output_fields: self.output_fields,
+            batch_size: self.batch_size,
+            buffer_size: self.buffer_size as u64,
+            subscription: self.subscription,
+        })
     }
 }
 

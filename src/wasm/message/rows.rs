@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::item::{Item, SAFE_INTEGER_MAX};
 use crate::base::{Error, Result, message};
-use crate::db::{Hit, SearchResponse};
+use crate::db::{Change, ChangeBatch, Hit, SearchResponse};
 use crate::model::{DataType, Element, Key, Row, Schema, Value};
 
 /// The rows in `bytes`, each value read as its field's type; the model checks them afterwards.
@@ -212,6 +212,64 @@ fn check_row(row: &Row) -> Result<()> {
         }
     }
     row.iter().try_for_each(|(name, value)| check(name, value))
+}
+
+/// Changes: `{ changes: [{ op, key, before, after, version, lsn }], token, grown, caughtUp, vectors, int8s, bits, integers }`.
+pub(in super::super) struct ChangesOut<'a> {
+    schema: &'a Schema,
+    batch: &'a ChangeBatch,
+    bigint: bool,
+}
+
+impl<'a> ChangesOut<'a> {
+    /// The message of `batch`. Errors as in [`RowsMessage::new`].
+    pub(in super::super) fn new(schema: &'a Schema, batch: &'a ChangeBatch, bigint: bool) -> Result<Self> {
+        if !bigint {
+            for change in &batch.changes {
+                check_key(&change.key)?;
+                change.before.iter().chain(&change.after).try_for_each(check_row)?;
+            }
+        }
+        Ok(Self { schema, batch, bigint })
+    }
+
+    /// Its bytes.
+    pub(in super::super) fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
+    }
+}
+
+impl Serialize for ChangesOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(8))?;
+        serialize_field_names(&mut map, self.schema, self.bigint)?;
+        map.serialize_entry("changes", &self.batch.changes.iter().map(ChangeOut).collect::<Vec<_>>())?;
+        map.serialize_entry("token", &self.batch.token.map(|token| token.to_string()))?;
+        map.serialize_entry("grown", &self.batch.schema.is_some())?;
+        map.serialize_entry("caughtUp", &self.batch.is_caught_up)?;
+        map.end()
+    }
+}
+
+/// One change.
+struct ChangeOut<'a>(&'a Change);
+
+impl Serialize for ChangeOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Change { kind, key, before, after, version, lsn } = self.0;
+        let count = 4 + usize::from(before.is_some()) + usize::from(after.is_some());
+        let mut map = serializer.serialize_map(Some(count))?;
+        map.serialize_entry("op", kind.as_str())?;
+        map.serialize_entry("key", key)?;
+        map.serialize_entry("version", &version.to_string())?;
+        map.serialize_entry("lsn", &(lsn.0 as f64))?;
+        for (name, row) in [("before", before), ("after", after)] {
+            if let Some(row) = row {
+                map.serialize_entry(name, &RowOut(row))?;
+            }
+        }
+        map.end()
+    }
 }
 
 /// One row as a map.

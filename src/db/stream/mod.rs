@@ -1,0 +1,15 @@
+//! What happens to a collection, told to those who follow it. See `src/docs/streams.md`.
+//!
+//! Nothing is buffered here: a stream is a position in the log, and the rows of the changes after it are kept where they are until the
+//! position moves on.
+
+mod changes;
+mod request;
+#[cfg(all(test, native))]
+mod tests;
+mod token;
+
+pub use changes::ChangeStream;
+pub(super) use changes::Follower;
+pub use request::{Change, ChangeBatch, ChangeKind, ChangesRequest, Since};
+pub use token::ResumeToken;
