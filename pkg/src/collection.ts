@@ -14,6 +14,8 @@ export interface WriteResponse<K = unknown> {
   timestamp: bigint;
   /** The version of all rows that it wrote, for `ifVersion`. */
   version: string;
+  /** For reads, here or at another replica, that must see this write and what its replica wrote before: see `sessionToken`. */
+  sessionToken: string;
   /** Its position in the local log. */
   lsn: number;
 }
@@ -61,8 +63,22 @@ export type DeleteTarget<S extends Schema> = { keys: readonly KeyInput<S>[] } | 
 export type Operation<S extends Schema> = Conditions &
   ({ insert: readonly InputRow<S>[] } | { upsert: readonly InputRow<S>[] } | { delete: DeleteTarget<S> });
 
+/** How much of what was written at other replicas a read must see; what this database has acknowledged every read sees. */
+export interface ConsistencyOptions {
+  /**
+   * `'strong'`: all that the hubs had when the read began, with which the collection is synced; they are asked. `'bounded'`, or `{ bounded: ms }`:
+   * all that they had so long before, 5,000 ms when nothing is said. `'session'`: the writes of `sessionToken`, or the last one of this
+   * `Collection`. `'eventually'`, the default: what is here.
+   */
+  consistency?: 'strong' | 'bounded' | 'session' | 'eventually' | { bounded: number };
+  /** What writes have told, here or elsewhere: the read waits until they are here. */
+  sessionToken?: string | readonly string[];
+  /** How long it waits before it fails with `unavailable`. Default 10,000. */
+  timeoutMs?: number;
+}
+
 /** What is read: what is there now, or was at a time inside the retention window. */
-export interface TimeOptions {
+export interface TimeOptions extends ConsistencyOptions {
   /** The `timestamp` of a write, or a time: what was there then. `gone` when that is no longer kept; see `retention`. */
   at?: bigint | Date;
 }
@@ -186,7 +202,7 @@ export type Rerank =
 /** Several searches, whose hits are ranked together. */
 export interface HybridRequest<S extends Schema, F extends readonly string[] | undefined> extends TimeOptions {
   /** Each with its own field, filter and limit: as many hits as it gives are ranked. */
-  searches: readonly Omit<SearchRequest<S, undefined>, 'outputFields' | 'at' | 'rankers'>[];
+  searches: readonly Omit<SearchRequest<S, undefined>, 'outputFields' | 'at' | 'rankers' | keyof ConsistencyOptions>[];
   /** Default `{ type: 'rrf', k: 60 }`. */
   rerank?: Rerank;
   /** What changes the scores then. */
@@ -389,6 +405,7 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   readonly #bigint: boolean;
   /** What reads ask: the collection, or a snapshot of it. */
   readonly #target: string;
+  #lastWrite: string | undefined;
 
   /** @internal */
   constructor(client: Client, name: string, bigint: boolean, target = name) {
@@ -482,11 +499,13 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
       count: number;
       timestamp: bigint | number;
       version: string;
+      sessionToken: string;
       lsn: number;
       keys?: (string | number | bigint)[];
     };
-    const { count, timestamp, version, lsn } = response;
-    const written: WriteResponse<Key<S, B>> = { count, timestamp: BigInt(timestamp), version, lsn };
+    const { count, timestamp, version, sessionToken, lsn } = response;
+    const written: WriteResponse<Key<S, B>> = { count, timestamp: BigInt(timestamp), version, sessionToken, lsn };
+    if (count > 0) this.#lastWrite = sessionToken;
     const bigint = (key: string | number | bigint) => (this.#bigint && typeof key === 'number' ? BigInt(key) : key);
     if (response.keys) written.keys = response.keys.map(bigint) as Key<S, B>[];
     return written;
@@ -497,22 +516,22 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     keys: readonly KeyInput<S>[],
     options: OutputOptions<S, F> = {},
   ): Promise<OutputRow<S, B, F>[]> {
-    const { at, ...rest } = options;
+    const [when, rest] = split(options);
     const body = encode({ ...rest, keys, bigint: this.#bigint });
-    return decodeRows(await this.#read('get', body, at), this.#bigint) as OutputRow<S, B, F>[];
+    return decodeRows(await this.#read('get', body, when), this.#bigint) as OutputRow<S, B, F>[];
   }
 
   /** The rows that a filter selects, by ascending primary key. */
   async query<const F extends readonly string[] | undefined = undefined>(request: QueryRequest<S, F> = {}): Promise<OutputRow<S, B, F>[]> {
-    const { at, ...rest } = request;
+    const [when, rest] = split(request);
     const body = encode({ ...rest, bigint: this.#bigint });
-    return decodeRows(await this.#read('query', body, at), this.#bigint) as OutputRow<S, B, F>[];
+    return decodeRows(await this.#read('query', body, when), this.#bigint) as OutputRow<S, B, F>[];
   }
 
   /** How many rows a filter selects; all of them without one. */
   async count(options: FilterOptions & TimeOptions & PartitionOptions = {}): Promise<number> {
-    const { at, ...rest } = options;
-    return decode(await this.#read('count', encode(rest), at)) as number;
+    const [when, rest] = split(options);
+    return decode(await this.#read('count', encode(rest), when)) as number;
   }
 
   /** The nearest rows, or those that have the words of a text, best first; of several `vectors`, or of rows like those with these `ids`, a list for each. */
@@ -523,9 +542,9 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     request: SearchBatchRequest<S, F>,
   ): Promise<SearchBatchResponse<Key<S, B>, OutputRow<S, B, F>>>;
   async search(request: SearchRequest<S, undefined> | TextSearchRequest<S, undefined> | SearchBatchRequest<S, undefined>): Promise<unknown> {
-    const { at, ...rest } = request;
+    const [when, rest] = split(request);
     const body = encode({ ...toQueries(rest), bigint: this.#bigint });
-    const { hits, results, ...counts } = decodeSearch(await this.#read('search', body, at), this.#bigint);
+    const { hits, results, ...counts } = decodeSearch(await this.#read('search', body, when), this.#bigint);
     return 'vectors' in request || 'ids' in request ? { results: results ?? [], ...counts } : { hits, ...counts };
   }
 
@@ -533,28 +552,33 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   async hybridSearch<const F extends readonly string[] | undefined = undefined>(
     request: HybridRequest<S, F>,
   ): Promise<SearchResponse<Key<S, B>, OutputRow<S, B, F>>> {
-    const { at, searches, ...rest } = request;
-    if (!Array.isArray(searches)) throw new EddyError('invalid_argument', `searches: a list expected, got ${describe(searches)}`);
-    const body = encode({ ...toRankers(rest), searches: searches.map(toQueries), bigint: this.#bigint });
-    const response = decodeSearch(await this.#read('hybridSearch', body, at), this.#bigint);
+    const [when, rest] = split(request);
+    const body = encode({ ...toHybrid(rest), bigint: this.#bigint });
+    const response = decodeSearch(await this.#read('search', body, when), this.#bigint);
     return response as unknown as SearchResponse<Key<S, B>, OutputRow<S, B, F>>;
   }
 
   /** How a search is done: which segments are read by their index, scanned or left out, and what that costs. */
-  explainSearch(request: SearchRequest<S, undefined> | SearchBatchRequest<S, undefined>, options: ExplainOptions = {}): Promise<Plan> {
-    const { at, ...rest } = request;
-    return this.#explain(toQueries(rest), false, at, options);
+  explainSearch(request: SearchRequest<S, undefined> | TextSearchRequest<S, undefined> | SearchBatchRequest<S, undefined>, options: ExplainOptions = {}): Promise<Plan> {
+    const [when, rest] = split(request);
+    return this.#explain(toQueries(rest), false, when, options);
+  }
+
+  /** The same of several searches: of each, and of how their hits become one ranking. */
+  explainHybrid(request: HybridRequest<S, undefined>, options: ExplainOptions = {}): Promise<Plan> {
+    const [when, rest] = split(request);
+    return this.#explain(toHybrid(rest), false, when, options);
   }
 
   /** The same of a query. */
   explainQuery(request: QueryRequest<S, undefined>, options: ExplainOptions = {}): Promise<Plan> {
-    const { at, ...rest } = request;
-    return this.#explain(rest, true, at, options);
+    const [when, rest] = split(request);
+    return this.#explain(rest, true, when, options);
   }
 
-  async #explain(request: object, query: boolean, at: bigint | Date | undefined, { profile = false }: ExplainOptions): Promise<Plan> {
+  async #explain(request: object, query: boolean, when: TimeOptions, { profile = false }: ExplainOptions): Promise<Plan> {
     const body = encode({ request: encode(request), query, profile });
-    return decode(await this.#read('explain', body, at)) as Plan;
+    return decode(await this.#read('explain', body, when)) as Plan;
   }
 
   /**
@@ -565,9 +589,9 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   async *searchIterator<const F extends readonly string[] | undefined = undefined>(
     request: SearchIteratorRequest<S, F>,
   ): AsyncGenerator<Hit<Key<S, B>, OutputRow<S, B, F>>[], void, void> {
-    const { at, batchSize = 1000, limit = 0, ...rest } = request;
+    const [when, { batchSize = 1000, limit = 0, ...rest }] = split(request);
     const body = encode({ ...toQueries(rest), limit, bigint: this.#bigint });
-    for await (const bytes of this.#iterate('searchIterator', body, at, batchSize)) {
+    for await (const bytes of this.#iterate('searchIterator', body, when, batchSize)) {
       const { hits } = decodeSearch(bytes, this.#bigint);
       if (hits.length === 0) return;
       yield hits as unknown as Hit<Key<S, B>, OutputRow<S, B, F>>[];
@@ -581,20 +605,20 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   async *queryIterator<const F extends readonly string[] | undefined = undefined>(
     request: QueryIteratorRequest<S, F> = {},
   ): AsyncGenerator<OutputRow<S, B, F>[], void, void> {
-    const { at, batchSize = 1000, ...rest } = request;
+    const [when, { batchSize = 1000, ...rest }] = split(request);
     const body = encode({ ...rest, bigint: this.#bigint });
-    for await (const bytes of this.#iterate('queryIterator', body, at, batchSize)) {
+    for await (const bytes of this.#iterate('queryIterator', body, when, batchSize)) {
       const rows = decodeRows(bytes, this.#bigint);
       if (rows.length === 0) return;
       yield rows as OutputRow<S, B, F>[];
     }
   }
 
-  async *#iterate(op: 'searchIterator' | 'queryIterator', body: Bytes, at: bigint | Date | undefined, batchSize: number): AsyncGenerator<Bytes, void, void> {
+  async *#iterate(op: 'searchIterator' | 'queryIterator', body: Bytes, when: TimeOptions, batchSize: number): AsyncGenerator<Bytes, void, void> {
     if (!Number.isInteger(batchSize) || batchSize < 1) {
       throw new EddyError('invalid_argument', `batchSize: a whole number of at least 1 expected, got ${batchSize}`);
     }
-    const iterator = decode(await this.#read(op, body, at)) as string;
+    const iterator = decode(await this.#read(op, body, when)) as string;
     try {
       for (;;) yield required(await this.#client.request('iteratorNext', iterator, encode(batchSize)));
     } finally {
@@ -607,7 +631,7 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
    * The collection as it is now, or as it was at a time inside the retention window, whatever is written meanwhile. Release it: until then
    * rows that it sees are kept, also when they are replaced or deleted.
    */
-  async snapshot(options: TimeOptions = {}): Promise<Snapshot<S, B>> {
+  async snapshot(options: Pick<TimeOptions, 'at'> = {}): Promise<Snapshot<S, B>> {
     const target = await this.#hold(options.at);
     const release = async () => {
       await this.#client.request('releaseSnapshot', target);
@@ -620,7 +644,10 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     return decode(required(await this.#client.request('snapshot', this.#target, body))) as string;
   }
 
-  async #read(op: 'get' | 'query' | 'count' | 'search' | 'hybridSearch' | 'explain' | 'searchIterator' | 'queryIterator', body: Bytes, at: bigint | Date | undefined): Promise<Bytes> {
+  async #read(op: 'get' | 'query' | 'count' | 'search' | 'explain' | 'searchIterator' | 'queryIterator', body: Bytes, when: TimeOptions): Promise<Bytes> {
+    const { at } = when;
+    const wanted = toConsistency(when, this.#lastWrite);
+    if (wanted) await this.#client.request('atLeast', this.#target, encode(wanted));
     if (at === undefined) return required(await this.#client.request(op, this.#target, body));
     const target = await this.#hold(at);
     try {
@@ -702,6 +729,8 @@ export class Snapshot<S extends Schema = AnySchema, B extends boolean = false> {
   /** As of the collection, at that moment. */
   readonly explainSearch: Collection<S, B>['explainSearch'];
   /** As of the collection, at that moment. */
+  readonly explainHybrid: Collection<S, B>['explainHybrid'];
+  /** As of the collection, at that moment. */
   readonly explainQuery: Collection<S, B>['explainQuery'];
   /** As of the collection, at that moment. */
   readonly searchIterator: Collection<S, B>['searchIterator'];
@@ -718,6 +747,7 @@ export class Snapshot<S extends Schema = AnySchema, B extends boolean = false> {
     this.search = then.search.bind(then) as Collection<S, B>['search'];
     this.hybridSearch = then.hybridSearch.bind(then) as Collection<S, B>['hybridSearch'];
     this.explainSearch = then.explainSearch.bind(then);
+    this.explainHybrid = then.explainHybrid.bind(then);
     this.explainQuery = then.explainQuery.bind(then);
     this.searchIterator = then.searchIterator.bind(then) as Collection<S, B>['searchIterator'];
     this.queryIterator = then.queryIterator.bind(then) as Collection<S, B>['queryIterator'];
@@ -734,6 +764,31 @@ export class Snapshot<S extends Schema = AnySchema, B extends boolean = false> {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
   }
+}
+
+/** What a request must see, and the rest of it. */
+function split<R extends TimeOptions>(request: R): [TimeOptions, Omit<R, keyof TimeOptions>] {
+  const { at, consistency, sessionToken, timeoutMs, ...rest } = request;
+  const when: { [K in keyof TimeOptions]?: TimeOptions[K] | undefined } = { at, consistency, sessionToken, timeoutMs };
+  return [when as TimeOptions, rest];
+}
+
+/** What is waited for, where it may have to be. */
+function toConsistency({ consistency, sessionToken, timeoutMs }: TimeOptions, lastWrite: string | undefined): object | undefined {
+  if (consistency === undefined && sessionToken === undefined) return undefined;
+  const named = typeof consistency === 'object' && consistency !== null ? 'bounded' : (consistency ?? 'session');
+  const bounded = typeof consistency === 'object' && consistency !== null ? consistency.bounded : undefined;
+  if (typeof named !== 'string') throw new EddyError('invalid_argument', `consistency: a level expected, got ${describe(consistency)}`);
+  for (const [name, ms] of Object.entries({ 'consistency.bounded': bounded, timeoutMs })) {
+    const isFine = ms === undefined ? name === 'timeoutMs' || consistency === named || consistency === undefined : Number.isSafeInteger(ms) && ms >= 0;
+    if (!isFine) throw new EddyError('invalid_argument', `${name}: a whole number of milliseconds expected, got ${describe(ms)}`);
+  }
+  const given = sessionToken ?? (named === 'session' ? lastWrite : undefined) ?? [];
+  const tokens = typeof given === 'string' ? [given] : given;
+  if (!Array.isArray(tokens) || !tokens.every((token) => typeof token === 'string')) {
+    throw new EddyError('invalid_argument', `sessionToken: what a write has told expected, or several, got ${describe(sessionToken)}`);
+  }
+  return { level: named, bounded, tokens, timeoutMs };
 }
 
 /** A time of the last change that counts: the end of its millisecond. */
@@ -759,6 +814,13 @@ function toRankers<R extends object>(request: R): R {
   if (!Array.isArray(rankers)) return request;
   const toRanker = (ranker: { origin?: unknown }) => (ranker?.origin instanceof Date ? { ...ranker, origin: ranker.origin.getTime() * 1000 } : ranker);
   return { ...request, rankers: rankers.map(toRanker) };
+}
+
+/** Several searches with their queries as they are encoded. */
+function toHybrid(request: { searches: unknown }): object {
+  const { searches, ...rest } = request;
+  if (!Array.isArray(searches)) throw new EddyError('invalid_argument', `searches: a list expected, got ${describe(searches)}`);
+  return { ...toRankers(rest), searches: searches.map(toQueries) };
 }
 
 /** A search with its queries as they are encoded. */

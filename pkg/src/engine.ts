@@ -247,8 +247,12 @@ export class Engine {
       case 'get':
       case 'query':
       case 'search':
-      case 'hybridSearch':
         return this.#collection(target!)[op](body!);
+      case 'atLeast': {
+        const { level, bounded, tokens, timeoutMs } = decode(body!) as { level: string; bounded?: number; tokens: string[]; timeoutMs?: number };
+        await this.#collection(target!).atLeast(level, bounded, tokens, timeoutMs);
+        return undefined;
+      }
       case 'explain': {
         const { request, query, profile } = decode(body!) as { request: Uint8Array; query: boolean; profile: boolean };
         return this.#collection(target!).explain(request, query, profile);

@@ -29,7 +29,7 @@ export interface WasmCollection {
   query(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   count(request: Uint8Array): Promise<number>;
   search(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
-  hybridSearch(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  atLeast(level: string, boundedMs: number | undefined, tokens: string[], timeoutMs: number | undefined): Promise<void>;
   explain(request: Uint8Array, query: boolean, profile: boolean): Promise<Uint8Array<ArrayBuffer>>;
   searchIterator(request: Uint8Array): Promise<WasmIterator>;
   queryIterator(request: Uint8Array): WasmIterator;

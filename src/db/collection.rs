@@ -257,6 +257,11 @@ impl Collection {
         self.plan_search(request, &self.view(View::NOW), profile).await
     }
 
+    /// The same of several searches: each, and how their hits become one ranking.
+    pub async fn explain_hybrid(&self, request: &HybridRequest, profile: bool) -> Result<Plan> {
+        self.plan_hybrid(request, &self.view(View::NOW), profile).await
+    }
+
     /// The same of a query.
     pub async fn explain_query(&self, request: &QueryRequest, profile: bool) -> Result<Plan> {
         self.plan_query(request, &self.view(View::NOW), profile).await
@@ -304,17 +309,21 @@ impl Collection {
         })
     }
 
+    /// Ends when something was applied, or the store closes.
+    pub(super) fn changed(&self) -> oneshot::Receiver<()> {
+        let (notify, notified) = oneshot::channel();
+        let mut listeners = self.inner.listeners.lock().expect("no panic while held");
+        // Those whose caller stopped waiting would pile up while nothing changes.
+        listeners.retain(|listener| !listener.is_canceled());
+        listeners.push(notify);
+        notified
+    }
+
     /// Waits until the local log is past `lsn`, and tells its newest position. Ends with `Closed` when the store closes.
     pub async fn changed_after(&self, lsn: Lsn) -> Result<Lsn> {
         loop {
             self.inner.shared.check_open()?;
-            let (notify, notified) = oneshot::channel();
-            {
-                let mut listeners = self.inner.listeners.lock().expect("no panic while held");
-                // Those whose caller stopped waiting would pile up while nothing changes.
-                listeners.retain(|listener| !listener.is_canceled());
-                listeners.push(notify);
-            }
+            let notified = self.changed();
             // Looked at after registering: a change in between wakes at once.
             let newest = self.lsn();
             if newest > lsn {

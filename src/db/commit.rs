@@ -271,6 +271,9 @@ impl Collection {
         };
         let Some(record) = record else {
             self.inner.state.write().expect("no panic while held").note_seen(&seen);
+            if !seen.is_empty() {
+                self.notify();
+            }
             return Ok(None);
         };
         let lsn = match group.staged.last() {
@@ -450,6 +453,7 @@ impl Collection {
             return;
         }
         let mut answers = Vec::with_capacity(group.staged.len());
+        let mut has_seen = false;
         {
             let mut state = self.inner.state.write().expect("no panic while held");
             let frames = group.staged.iter().filter_map(|(staged, _)| match &staged.record {
@@ -460,6 +464,7 @@ impl Collection {
             let mut row = if frames.is_empty() { 0 } else { state.push_rows(&frames) };
             for (Staged { lsn, record, version, seen }, reply) in group.staged {
                 state.note_seen(&seen);
+                has_seen |= !seen.is_empty();
                 let count = match record {
                     Record::Changes { from, changes } => {
                         let first = row;
@@ -485,7 +490,7 @@ impl Collection {
                 ));
             }
         }
-        if group.changes {
+        if group.changes || has_seen {
             self.notify();
         }
         for (reply, answer) in answers {

@@ -105,6 +105,9 @@ pub(super) struct Shared {
     pub(super) masks: Masks,
     /// What of the limit the cache may take.
     cache_capacity: AtomicUsize,
+    /// The sync sessions that run.
+    #[cfg(hosted)]
+    pub(super) syncs: super::sync::Syncs,
     /// What is on its way into memory.
     pub(super) loading: Mutex<Loading>,
     /// How many snapshots there are, and the files that no manifest names and that wait for their end.
@@ -135,6 +138,8 @@ impl Shared {
             listener: Mutex::default(),
             cache: Mutex::default(),
             masks: Masks::default(),
+            #[cfg(hosted)]
+            syncs: Default::default(),
             cache_capacity: AtomicUsize::new(first_cache_capacity),
             loading: Mutex::default(),
             pins: AtomicUsize::new(0),

@@ -119,6 +119,11 @@ impl Snapshot {
         self.collection.plan_search(request, &self.collection.view(self.view), profile).await
     }
 
+    /// As [`Collection::explain_hybrid`].
+    pub async fn explain_hybrid(&self, request: &HybridRequest, profile: bool) -> Result<Plan> {
+        self.collection.plan_hybrid(request, &self.collection.view(self.view), profile).await
+    }
+
     /// As [`Collection::explain_query`].
     pub async fn explain_query(&self, request: &QueryRequest, profile: bool) -> Result<Plan> {
         self.collection.plan_query(request, &self.collection.view(self.view), profile).await

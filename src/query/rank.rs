@@ -1,5 +1,7 @@
 //! How the hits of searches are ranked together, and anew.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde_json::Value as Json;
 
@@ -25,6 +27,17 @@ pub enum Rerank {
         /// count as they are, and negative where the smaller is closer.
         normalize: bool,
     },
+}
+
+impl fmt::Display for Rerank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rrf { k } => write!(f, "rrf, k {k}"),
+            Self::Weighted { weights, normalize } => {
+                write!(f, "weighted {weights:?}{}", if *normalize { "" } else { ", scores as they are" })
+            }
+        }
+    }
 }
 
 impl Default for Rerank {
@@ -76,6 +89,15 @@ pub enum Ranker {
         /// By what, at least 0.
         weight: f64,
     },
+}
+
+impl fmt::Display for Ranker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decay(decay) => write!(f, "decay of {}", decay.field),
+            Self::Boost { filter, weight, .. } => write!(f, "boost {weight} where {filter}"),
+        }
+    }
 }
 
 impl TryFrom<Json> for Ranker {

@@ -142,6 +142,9 @@ pub struct Client {
     started_ms: u64,
     hello_sent: bool,
     pong_due: bool,
+    /// The moment for which the hub is to be asked; the one for which it was, and has not answered.
+    wanted: u64,
+    asked: Option<u64>,
     refusals: VecDeque<Refusal>,
     end: Option<Error>,
     silence: bool,
@@ -178,6 +181,9 @@ struct State {
     recovering: bool,
     ack_due: Option<Lsn>,
     caught_up: bool,
+    /// A moment of which everything arrived that the hub had, and how many of the pulls that wait have to be applied for it.
+    arriving: Option<(u64, usize)>,
+    reached: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,6 +255,8 @@ impl Client {
             started_ms: now_ms,
             hello_sent: false,
             pong_due: false,
+            wanted: 0,
+            asked: None,
             refusals: VecDeque::new(),
             end: None,
             silence: false,
@@ -327,6 +335,22 @@ impl Client {
         self.hub.is_some() && self.channels.iter().all(State::caught_up)
     }
 
+    /// Has the hub asked, so that [`Client::reached`] comes to be `mark`, a moment that is given: moments ascend.
+    pub fn ask(&mut self, mark: u64) {
+        self.wanted = self.wanted.max(mark);
+    }
+
+    /// The last moment that was [asked](Client::ask) for and of which everything is here that the hub had; 0 for none.
+    pub fn reached(&self, channel: Channel) -> u64 {
+        self.channels.get(channel.0 as usize).map_or(0, |state| state.reached)
+    }
+
+    /// Whether changes came of which the hub has more to send: they may lack what replaced some of them.
+    pub fn is_amid(&self, channel: Channel) -> bool {
+        let amid = |state: &State| state.stage == Stage::Live && !state.caught_up;
+        self.channels.get(channel.0 as usize).is_some_and(amid)
+    }
+
     /// What is wrong with a collection; the others go on.
     pub fn errors(&self) -> impl Iterator<Item = (&str, &Error)> {
         self.channels.iter().filter_map(|state| Some((state.collection.name.as_str(), state.error()?)))
@@ -396,6 +420,7 @@ impl Client {
                         let pull = state.arrived.pop_front().expect("a pull stays until it is applied");
                         state.ack_due = Some(pull.lsn);
                         state.caught_up = pull.caught_up;
+                        state.came();
                         state.recovering &= !pull.caught_up;
                     }
                     // Never skipped: a position must not run ahead of its changes. The pull is kept and tried again.
@@ -446,7 +471,16 @@ impl Client {
                 Ok(())
             }
             Message::Pong => Ok(()),
-            Message::Hello(_) | Message::Start(_) | Message::Push(_) | Message::PullAck(_) => {
+            Message::Answer => {
+                if let Some(mark) = self.asked.take() {
+                    for state in self.channels.iter_mut().filter(|state| state.stage == Stage::Live) {
+                        state.arriving = Some((mark, state.arrived.len() + 1));
+                        state.came();
+                    }
+                }
+                Ok(())
+            }
+            Message::Hello(_) | Message::Start(_) | Message::Push(_) | Message::PullAck(_) | Message::Ask => {
                 Err(Error::corrupt(format!("a {} frame from a hub", message.name())))
             }
         }
@@ -518,6 +552,13 @@ impl Client {
                 return Ok(Some(ClientAction::Refused(refusal)));
             }
         }
+        let ready = |state: &State| matches!(state.stage, Stage::Live | Stage::Failed);
+        let wants = self.asked.is_none() && self.hub.is_some() && self.channels.iter().all(ready);
+        let behind = |state: &State| state.stage == Stage::Live && state.reached < self.wanted;
+        if wants && self.channels.iter().any(|state| behind(state) && state.arriving.is_none()) {
+            self.asked = Some(self.wanted);
+            return Ok(Some(ClientAction::Send(Message::Ask.encode()?)));
+        }
         if self.keep_alive.ping_due(now_ms) {
             return Ok(Some(ClientAction::Send(Message::Ping.encode()?)));
         }
@@ -548,6 +589,19 @@ impl State {
             recovering: false,
             ack_due: None,
             caught_up: false,
+            arriving: None,
+            reached: 0,
+        }
+    }
+
+    /// One of the pulls came in, or what told how many there are.
+    fn came(&mut self) {
+        if let Some((mark, left)) = &mut self.arriving {
+            *left -= 1;
+            if *left == 0 {
+                self.reached = *mark;
+                self.arriving = None;
+            }
         }
     }
 

@@ -127,6 +127,7 @@ pub struct Hub {
     keep_alive: KeepAlive,
     started_ms: u64,
     pong_due: bool,
+    answer_due: bool,
     end: Option<End>,
 }
 
@@ -163,6 +164,8 @@ struct State {
     reading: bool,
     /// Whether the client knows that nothing is left.
     told_caught_up: bool,
+    /// How far the answer to what the client asked is.
+    asked: Asked,
     outgoing: Option<Pull>,
     /// The positions of the pulls that are on the way.
     unanswered: Vec<Lsn>,
@@ -172,6 +175,18 @@ struct State {
 struct Applying {
     through: Sequence,
     bytes: usize,
+}
+
+/// What an answer comes behind: all changes that were there when it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    /// Where the log is, which a read that begins now tells.
+    Position,
+    /// That read is under way.
+    Reading,
+    /// What is up to this position.
+    UpTo(Lsn),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +209,7 @@ impl Hub {
             keep_alive: KeepAlive::new(now_ms, None, DEAD_AFTER_MS),
             started_ms: now_ms,
             pong_due: false,
+            answer_due: false,
             end: None,
         }
     }
@@ -353,8 +369,18 @@ impl Hub {
             }
             Message::Pong => Ok(()),
             Message::Fault(None, fault) => Err(Error::from(fault).context("the client")),
-            Message::Start(_) | Message::Push(_) | Message::PullAck(_) if !self.welcome_sent => {
+            Message::Start(_) | Message::Push(_) | Message::PullAck(_) | Message::Ask if !self.welcome_sent => {
                 Err(Error::corrupt(format!("a {name} frame before the welcome frame")))
+            }
+            Message::Ask => {
+                if std::mem::replace(&mut self.answer_due, true) {
+                    return Err(Error::corrupt("an ask frame before the last one was answered"));
+                }
+                for state in self.channels.iter_mut().filter(|state| state.started && state.stage == Stage::Live) {
+                    state.asked = Asked::Position;
+                    state.left = true;
+                }
+                Ok(())
             }
             Message::Start(start) => self.state(start.channel)?.take_in_start(start),
             Message::Push(push) => {
@@ -362,7 +388,7 @@ impl Hub {
                 self.state(push.channel)?.take_in_push(push, client)
             }
             Message::PullAck(ack) => self.state(ack.channel)?.take_in_ack(ack),
-            Message::Welcome(_) | Message::PushAck(_) | Message::Pull(_) | Message::Fault(..) => {
+            Message::Welcome(_) | Message::PushAck(_) | Message::Pull(_) | Message::Fault(..) | Message::Answer => {
                 Err(Error::corrupt(format!("a {name} frame from a client")))
             }
         }
@@ -408,6 +434,10 @@ impl Hub {
                 return Ok(action);
             }
         }
+        if self.answer_due && self.channels.iter().all(State::has_answered) {
+            self.answer_due = false;
+            return Ok(Some(HubAction::Send(Message::Answer.encode()?)));
+        }
         Ok(None)
     }
 }
@@ -430,6 +460,7 @@ impl State {
             left: true,
             reading: false,
             told_caught_up: false,
+            asked: Asked::Nothing,
             outgoing: None,
             unanswered: Vec::new(),
         }
@@ -440,6 +471,16 @@ impl State {
         self.fault_due = Some(Fault::from(error));
         self.outgoing = None;
         self.arrived = None;
+    }
+
+    /// Whether all changes are sent that an answer comes behind.
+    fn has_answered(&self) -> bool {
+        match self.asked {
+            _ if self.stage != Stage::Live => true,
+            Asked::Nothing => true,
+            Asked::Position | Asked::Reading => false,
+            Asked::UpTo(position) => self.read >= position && self.outgoing.is_none(),
+        }
     }
 
     fn take_in_start(&mut self, start: StartPull) -> Result<()> {
@@ -492,6 +533,9 @@ impl State {
         let Changes { changes, lsn, newest } = changes;
         if self.stage == Stage::Failed {
             return;
+        }
+        if self.asked == Asked::Reading {
+            self.asked = Asked::UpTo(newest);
         }
         if self.read > newest {
             // This log has gone back, to an older backup: the client's position is of a past that is no more. What the client
@@ -546,6 +590,9 @@ impl State {
         if self.started && self.left && !self.reading && self.unanswered.len() < super::client::PULL_WINDOW {
             self.left = false;
             self.reading = true;
+            if self.asked == Asked::Position {
+                self.asked = Asked::Reading;
+            }
             let known = self.known.clone();
             return Ok(Some(HubAction::Read { channel, after: self.read, known, bytes_max: PULL_BYTES_MAX }));
         }

@@ -26,6 +26,8 @@ const PULL_ACK: u8 = 7;
 const FAULT: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
+const ASK: u8 = 11;
+const ANSWER: u8 = 12;
 
 /// A collection of this connection: its position in the hello's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -175,6 +177,10 @@ pub enum Message {
     Ping,
     /// Either way.
     Pong,
+    /// Client to hub; one unanswered at a time: what does the hub have now?
+    Ask,
+    /// Hub to client, behind the pulls of all that it had when it was asked.
+    Answer,
 }
 
 impl Message {
@@ -202,6 +208,8 @@ impl Message {
             Self::Fault(channel, fault) => put(&mut frame, FAULT, &(channel, fault)),
             Self::Ping => put(&mut frame, PING, &()),
             Self::Pong => put(&mut frame, PONG, &()),
+            Self::Ask => put(&mut frame, ASK, &()),
+            Self::Answer => put(&mut frame, ANSWER, &()),
         };
         result.map_err(|error| Error::internal(format!("a sync message could not be encoded: {error}")))?;
         let bytes_max = bytes_max(self.number());
@@ -239,7 +247,7 @@ impl Message {
         let Some(name) = type_name(number) else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {PONG}"),
+                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {ANSWER}"),
             ));
         };
         if frame.len() > bytes_max(number) {
@@ -269,13 +277,14 @@ impl Message {
                 let (channel, fault) = body(name, frame, 2)?;
                 Self::Fault(channel, fault)
             }
-            PING => {
-                body::<()>(name, frame, 2)?;
-                Self::Ping
-            }
             _ => {
                 body::<()>(name, frame, 2)?;
-                Self::Pong
+                match number {
+                    PING => Self::Ping,
+                    PONG => Self::Pong,
+                    ASK => Self::Ask,
+                    _ => Self::Answer,
+                }
             }
         })
     }
@@ -292,6 +301,8 @@ impl Message {
             Self::Fault(..) => FAULT,
             Self::Ping => PING,
             Self::Pong => PONG,
+            Self::Ask => ASK,
+            Self::Answer => ANSWER,
         }
     }
 
@@ -313,6 +324,8 @@ fn type_name(number: u8) -> Option<&'static str> {
         FAULT => "fault",
         PING => "ping",
         PONG => "pong",
+        ASK => "ask",
+        ANSWER => "answer",
         _ => return None,
     })
 }
@@ -414,6 +427,8 @@ mod tests {
             ("fault", Message::Fault(Some(Channel(2)), fault)),
             ("ping", Message::Ping),
             ("pong", Message::Pong),
+            ("ask", Message::Ask),
+            ("answer", Message::Answer),
         ]
     }
 
@@ -448,7 +463,7 @@ mod tests {
             (&[0x92], ErrorKind::Corrupt, "1 bytes"),
             (&[0xc1, 0xc1, 0xc1], ErrorKind::Corrupt, "starts with 0xc1"),
             (b"GET / HTTP/1.1", ErrorKind::Corrupt, "starts with"),
-            (&[0x92, 11, 0xc0], ErrorKind::Unsupported, "type 11"),
+            (&[0x92, 13, 0xc0], ErrorKind::Unsupported, "type 13"),
             (&[0x92, HELLO, 0xc0], ErrorKind::Corrupt, "starts with"),
             (&[0x93, HELLO], ErrorKind::Corrupt, "without a version"),
             (&[0x93, HELLO, 2, 0x92, 0, 0x90], ErrorKind::Unsupported, "version 2"),

@@ -11,7 +11,7 @@ use super::message::{
     SearchResponseMessage, StatsMessage, WriteMessage, WriteRequestMessage,
 };
 use crate::base::{Error, ErrorKind, Lsn, Timestamp};
-use crate::db::{Db, Snapshot, TuneRequest, WriteRequest};
+use crate::db::{CONSISTENCY_TIMEOUT_MS, Consistency, Db, Snapshot, TuneRequest, WriteRequest};
 use crate::engine::RequestId;
 
 #[wasm_bindgen]
@@ -184,39 +184,46 @@ impl Collection {
         Ok(count.or_throw()? as f64)
     }
 
-    /// The nearest rows.
+    /// The nearest rows, or the hits of several searches, ranked together.
     pub async fn search(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
         let request = message::decode::<SearchMessage>("the request", &request).or_throw()?;
         let bigint = request.bigint;
-        let request = request.into_request(&self.collection.spec().schema).or_throw()?;
+        let schema = &self.collection.spec().schema;
+        let snapshot = self.snapshot_read()?;
         let started = performance_now();
-        let response = match self.snapshot_read()? {
-            Some(snapshot) => snapshot.search(&request).await,
-            None => self.collection.search(&request).await,
+        let response = if request.is_hybrid() {
+            let request = request.into_hybrid(schema).or_throw()?;
+            match snapshot {
+                Some(snapshot) => snapshot.hybrid_search(&request).await,
+                None => self.collection.hybrid_search(&request).await,
+            }
+        } else {
+            let request = request.into_request(schema).or_throw()?;
+            match snapshot {
+                Some(snapshot) => snapshot.search(&request).await,
+                None => self.collection.search(&request).await,
+            }
         };
         let response = response.or_throw()?;
         let ms = performance_now() - started;
-        SearchResponseMessage::new(&self.collection.spec().schema, &response, ms, bigint)
-            .and_then(|response| response.encode())
-            .or_throw()
+        SearchResponseMessage::new(schema, &response, ms, bigint).and_then(|response| response.encode()).or_throw()
     }
 
-    /// The hits of several searches, ranked together.
-    #[wasm_bindgen(js_name = hybridSearch)]
-    pub async fn hybrid_search(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
-        let request = message::decode::<SearchMessage>("the request", &request).or_throw()?;
-        let bigint = request.bigint;
-        let request = request.into_hybrid(&self.collection.spec().schema).or_throw()?;
-        let started = performance_now();
-        let response = match self.snapshot_read()? {
-            Some(snapshot) => snapshot.hybrid_search(&request).await,
-            None => self.collection.hybrid_search(&request).await,
-        };
-        let response = response.or_throw()?;
-        let ms = performance_now() - started;
-        SearchResponseMessage::new(&self.collection.spec().schema, &response, ms, bigint)
-            .and_then(|response| response.encode())
-            .or_throw()
+    /// Waits until reads see as much of what was written elsewhere as `level` asks for.
+    #[wasm_bindgen(js_name = atLeast)]
+    pub async fn at_least(
+        &self,
+        level: String,
+        bounded_ms: Option<f64>,
+        tokens: Vec<String>,
+        timeout_ms: Option<f64>,
+    ) -> Thrown<()> {
+        if self.snapshot_read()?.is_some() {
+            return Err(Error::invalid("a snapshot sees what it saw, whatever the consistency")).or_throw();
+        }
+        let consistency = Consistency::of(&level, bounded_ms.map(|ms| ms as u64), &tokens).or_throw()?;
+        let timeout_ms = timeout_ms.map_or(CONSISTENCY_TIMEOUT_MS, |ms| ms as u64);
+        self.collection.at_least(&consistency, timeout_ms).await.or_throw().map(drop)
     }
 
     /// How a search is done, or was with `profile`; of a query with `query`.
@@ -227,7 +234,12 @@ impl Collection {
             held.explain_query(&request.into_request().or_throw()?, profile).await
         } else {
             let request = message::decode::<SearchMessage>("the request", &request).or_throw()?;
-            held.explain_search(&request.into_request(&self.collection.spec().schema).or_throw()?, profile).await
+            let schema = &self.collection.spec().schema;
+            if request.is_hybrid() {
+                held.explain_hybrid(&request.into_hybrid(schema).or_throw()?, profile).await
+            } else {
+                held.explain_search(&request.into_request(schema).or_throw()?, profile).await
+            }
         };
         Ok(message::encode(&plan.or_throw()?))
     }

@@ -296,6 +296,7 @@ fn session() -> Vec<u8> {
         Message::Push(Push { channel, after: Sequence(4), through: Sequence(7), changes: changes().encode() }),
         Message::PullAck(PullAck { channel, lsn: Lsn(4) }),
         Message::Ping,
+        Message::Ask,
     ];
     let answers = [
         Message::Welcome(Welcome {

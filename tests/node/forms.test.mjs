@@ -161,3 +161,49 @@ test('a plan tells how a read is done', async (t) => {
   assert.equal(looked.actual.rows, 2);
   assert.ok(looked.steps.every((segment) => ['look up', 'skip'].includes(segment.steps[0].step)));
 });
+
+test('how several searches are done, and how much a read must see', async (t) => {
+  const { books, rows, next } = await filled(t);
+  const request = {
+    searches: [{ vector: direction(next, dim), filter: "color == 'red'" }, { vector: direction(next, dim), limit: 5 }],
+    rerank: { type: 'rrf', k: 10 },
+    limit: 8,
+  };
+  const plan = await books.explainHybrid(request);
+  assert.equal(plan.actual, undefined);
+  const [fuse] = plan.steps;
+  assert.deepEqual([plan.step, fuse.step, fuse.detail], ['read', 'fuse', 'rrf, k 10']);
+  assert.deepEqual(fuse.steps.map(({ step }) => step), ['nearest', 'nearest']);
+  assert.ok(fuse.cost > fuse.steps[0].cost + fuse.steps[1].cost);
+  const profile = await books.explainHybrid(request, { profile: true });
+  const { hits } = await books.hybridSearch(request);
+  assert.equal(profile.actual.rows, hits.length);
+  const [red, all] = profile.steps[0].steps;
+  assert.deepEqual([red.actual.rows, all.actual.rows], [10, 5]);
+  const admitted = red.steps.map((segment) => segment.steps[0].actual.rows).reduce((sum, count) => sum + count, 0);
+  assert.equal(admitted, rows.filter(({ color }) => color === 'red').length);
+  await assert.rejects(books.explainHybrid({ searches: [] }), (error) => error.kind === 'invalid_argument');
+
+  const { sessionToken } = await books.upsert([{ ...rows[3], price: 99 }]);
+  for (const seen of [
+    { consistency: 'strong' },
+    { consistency: 'bounded' },
+    { consistency: { bounded: 0 } },
+    { consistency: 'session' },
+    { sessionToken },
+    { sessionToken: [sessionToken], timeoutMs: 0 },
+    { consistency: 'eventually' },
+  ]) {
+    assert.deepEqual(await books.get([3], { outputFields: ['price'], ...seen }), [{ price: 99 }]);
+    assert.equal(await books.count({ filter: 'price == 99', ...seen }), 1);
+    assert.equal((await books.search({ vector: rows[3].v, limit: 1, exact: true, ...seen })).hits[0].key, 3);
+    for await (const found of books.queryIterator({ filter: 'id == 3', ...seen })) assert.equal(found[0].price, 99);
+  }
+  await assert.rejects(books.count({ sessionToken: '1-1', timeoutMs: 5 }), (error) => error.kind === 'unavailable' && /after 5 ms/.test(error.message));
+  for (const wrong of [{ consistency: 'best' }, { consistency: {} }, { consistency: { bounded: -1 } }, { sessionToken: 7 }, { sessionToken: 'x' }, { consistency: 'strong', timeoutMs: 0.5 }]) {
+    await assert.rejects(books.count(wrong), (error) => error.kind === 'invalid_argument', JSON.stringify(wrong));
+  }
+  const snapshot = await books.snapshot();
+  await assert.rejects(snapshot.count({ consistency: 'strong' }), /whatever the consistency/);
+  await snapshot.release();
+});

@@ -244,3 +244,121 @@ fn forms_of_search_and_query() {
     let (status, error) = server.post("/api/collections/notes/hybrid-search", &json!({"searches": []}));
     assert_eq!((status, &error["error"]["kind"]), (400, &json!("invalid_argument")));
 }
+
+#[test]
+fn iterators_neither_repeat_nor_miss_a_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    server.post_well("/api/collections", &notes());
+    let row = |id: i64| json!({"id": id, "title": "t", "v": [1, id, 0]});
+    let rows: Vec<Value> = (0..25).map(row).collect();
+    server.post_well("/api/collections/notes/insert", &json!({"rows": rows}));
+    let walk = |first: Value, field: &str| {
+        let (mut ids, mut answer) = (Vec::new(), first);
+        loop {
+            let rows = answer[field].as_array().unwrap().clone();
+            ids.extend(rows.iter().map(|row| row.get("key").unwrap_or(&row["id"]).as_i64().unwrap()));
+            let Some(next) = answer["next"].as_str() else { return ids };
+            // What is written meanwhile is not seen.
+            server.post_well("/api/collections/notes/delete", &json!({"keys": [ids.len()]}));
+            let next = format!("/api/iterators/{next}");
+            answer = server.get(&next).json();
+            // An answer that was lost can be asked for again.
+            assert_eq!(server.get(&next).json(), answer);
+        }
+    };
+    let first = server.post_well("/api/collections/notes/query-iterator", &json!({"batchSize": 4, "limit": 22}));
+    assert_eq!(walk(first, "rows"), (0..22).collect::<Vec<i64>>());
+    server.post_well("/api/collections/notes/upsert", &json!({"rows": rows}));
+    let search = json!({"vector": [0, 1, 0], "batchSize": 7, "filter": "id >= {least}", "filterParams": {"least": 5}});
+    let first = server.post_well("/api/collections/notes/search-iterator", &search);
+    assert_eq!(walk(first, "hits"), (5..25).rev().collect::<Vec<i64>>());
+
+    let began = server.post_well("/api/collections/notes/query-iterator", &json!({"batchSize": 2}));
+    let next = began["next"].as_str().unwrap().to_owned();
+    let second = server.get(&format!("/api/iterators/{next}")).json();
+    server.get(&format!("/api/iterators/{}", second["next"].as_str().unwrap()));
+    let error = |answer: crate::native::Response| (answer.status, answer.json()["error"]["kind"].clone());
+    assert_eq!(error(server.get(&format!("/api/iterators/{next}"))), (410, json!("gone")), "two batches ago");
+    assert_eq!(server.request("DELETE", &format!("/api/iterators/{next}"), &[], b"").status, 200);
+    assert_eq!(error(server.get(&format!("/api/iterators/{next}"))), (410, json!("gone")), "it was ended");
+    assert_eq!(error(server.get("/api/iterators/x")).0, 400);
+    for (path, body) in [
+        ("query-iterator", json!({"batchSize": 0})),
+        ("query-iterator", json!({"keepMs": 600_001})),
+        ("query-iterator", json!({"explain": "plan"})),
+        ("query-iterator", json!({"orderBy": ["id"]})),
+        ("search-iterator", json!({"vector": [1, 0, 0], "offset": 3})),
+        ("query", json!({"batchSize": 3})),
+        ("search", json!({"vector": [1, 0, 0], "keepMs": 3})),
+    ] {
+        assert_eq!(server.post(&format!("/api/collections/notes/{path}"), &body).0, 400, "{body}");
+    }
+    // Nobody asks for this one, so it goes by itself.
+    let began = server.post_well("/api/collections/notes/query-iterator", &json!({"batchSize": 2, "keepMs": 1}));
+    let path = format!("/api/iterators/{}", began["next"].as_str().unwrap());
+    while server.get(&path).status != 410 {}
+    let mut open = Vec::new();
+    let refused = loop {
+        let (status, answer) = server.post("/api/collections/notes/query-iterator", &json!({"batchSize": 2}));
+        if status != 200 {
+            break (status, answer);
+        }
+        open.push(answer["next"].as_str().unwrap().to_owned());
+    };
+    assert_eq!((open.len(), refused.0, &refused.1["error"]["kind"]), (64, 503, &json!("unavailable")));
+    assert_eq!(server.request("DELETE", &format!("/api/iterators/{}", open[0]), &[], b"").status, 200);
+    server.post_well("/api/collections/notes/query-iterator", &json!({}));
+}
+
+#[test]
+fn consistency_and_the_plan_of_several_searches() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    server.post_well("/api/collections", &notes());
+    let written =
+        server.post_well("/api/collections/notes/insert", &json!({"rows": [{"id": 1, "title": "t", "v": [1, 0, 0]}]}));
+    let token = written["sessionToken"].as_str().unwrap();
+    for seen in [
+        json!({"consistency": "strong"}),
+        json!({"consistency": "bounded"}),
+        json!({"consistency": {"bounded": 0}}),
+        json!({"consistency": "session", "sessionToken": token}),
+        json!({"sessionToken": [token, token], "timeoutMs": 5}),
+        json!({"consistency": "eventually"}),
+    ] {
+        assert_eq!(server.post_well("/api/collections/notes/count", &seen)["count"], 1);
+        assert_eq!(server.post_well("/api/collections/notes/query", &seen)["rows"].as_array().unwrap().len(), 1);
+    }
+    // Of a replica that was never heard of.
+    let later = "1-1";
+    let (status, answer) =
+        server.post("/api/collections/notes/get", &json!({"keys": [1], "sessionToken": later, "timeoutMs": 5}));
+    assert_eq!((status, &answer["error"]["kind"]), (503, &json!("unavailable")));
+    for wrong in [
+        json!({"consistency": "session"}),
+        json!({"consistency": "best"}),
+        json!({"consistency": "strong", "sessionToken": token}),
+        json!({"sessionToken": "x"}),
+        json!({"timeoutMs": 60_001}),
+    ] {
+        assert_eq!(server.post("/api/collections/notes/count", &wrong).0, 400, "{wrong}");
+    }
+    let searches = json!([{"vector": [1, 0, 0], "filter": "id > 0"}, {"vector": [0, 1, 0], "limit": 3}]);
+    let body = json!({"searches": searches, "rerank": {"type": "weighted", "weights": [0.5, 2]}, "explain": "profile",
+        "rankers": [{"boost": 2, "filter": "id == 1"}]});
+    let answer = server.post_well("/api/collections/notes/hybrid-search", &body);
+    let steps = |plan: &Value| plan["steps"].as_array().unwrap().clone();
+    let plan = &answer["plan"];
+    let rank = &steps(plan)[0];
+    let fuse = &steps(rank)[0];
+    assert_eq!((&plan["step"], &rank["step"], &fuse["step"]), (&json!("read"), &json!("rank"), &json!("fuse")));
+    assert_eq!((&plan["actual"]["rows"], &fuse["actual"]["rows"]), (&json!(1.0), &json!(2.0)));
+    assert_eq!(fuse["detail"], "weighted [0.5, 2.0]");
+    assert!(answer["text"].as_str().unwrap().contains("boost 2 where id == 1"), "{}", answer["text"]);
+    let parts = steps(fuse);
+    assert_eq!(parts.len(), 2);
+    assert_eq!(steps(&steps(&parts[0])[0])[0]["step"], "filter");
+    let refused = json!({"searches": [{"vector": [1, 0, 0], "consistency": "strong"}]});
+    assert_eq!(server.post("/api/collections/notes/hybrid-search", &refused).0, 400);
+}

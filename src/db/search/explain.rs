@@ -1,6 +1,8 @@
 use super::admit::looked_up;
-use crate::base::Result;
-use crate::db::{Collection, QueryRequest, SearchRequest, SearchResponse};
+use super::hits::{Near, Search};
+use super::hybrid::{bare, reranked};
+use crate::base::{Result, SegmentId};
+use crate::db::{Collection, HybridRequest, QueryRequest, SearchRequest, SearchResponse};
 use crate::engine::{Slot, View};
 use crate::platform;
 use crate::query::{Access, Actual, Filter, Plan};
@@ -60,61 +62,113 @@ fn total(mut plan: Plan) -> Plan {
     plan
 }
 
+/// Notes what a search came to: so many rows, and in each of these segments.
+fn note(find: &mut Plan, segments: &[SegmentId], rows: usize, ms: f64, response: SearchResponse) {
+    find.actual = Some(Actual { rows: rows as f64, ms });
+    for done in response.profile.into_iter().flatten() {
+        let Some(at) = segments.iter().position(|id| *id == done.segment) else { continue };
+        let (plan, admitted) = (&mut find.steps[at], done.admitted as f64);
+        plan.actual = Some(Actual { rows: admitted.min(find.rows), ms: done.filter_ms + done.search_ms });
+        plan.steps[0].actual = Some(Actual { rows: admitted, ms: done.filter_ms });
+        if done.search_ms > 0.0 {
+            plan.step = if done.by_index { "segment by index" } else { "segment by scan" }.to_owned();
+        }
+    }
+}
+
 impl Collection {
     /// How a search is done, or was with `profile`.
     pub(in crate::db) async fn plan_search(&self, request: &SearchRequest, view: &View, profile: bool) -> Result<Plan> {
-        let request = &SearchRequest { rankers: Vec::new(), ..request.clone() };
-        let search = self.checked_search(request, view).await?;
-        let k = (request.limit + request.offset).saturating_mul(request.group_size.max(1));
-        let nearest = search.nearest(0, k, false);
-        let mut steps: Vec<(crate::base::SegmentId, Plan)> = Vec::new();
-        {
-            let state = self.state();
-            for slot in state.slots().filter(|slot| !slot.segment.is_empty()) {
-                let chosen = choice(slot, search.filter.as_ref(), view);
-                let (access, cost) = nearest.planned(&slot.segment, chosen.rows.ceil() as usize);
-                let step = match access {
-                    _ if chosen.step == "skip" => "segment",
-                    Access::Graph => "segment by index",
-                    Access::Scan => "segment by scan",
-                };
-                let mut plan = of_segment(slot, step, chosen);
-                if !slot.segment.has(&search.field.name) {
-                    plan.detail += ", vectors from storage";
-                }
-                plan.rows = plan.rows.min(k as f64);
-                plan.cost += cost;
-                steps.push((slot.segment.id(), plan));
-            }
+        if !request.rankers.is_empty() {
+            return self.plan_hybrid(&reranked(request)?, view, profile).await;
         }
+        let search = self.checked_search(request, view).await?;
+        let (mut find, segments) = self.plan_nearest(&search, view);
         let mut answer = None;
         if profile {
             let clock = Clock::new(true);
             let mut response = SearchResponse { profile: Some(Vec::new()), ..SearchResponse::default() };
-            let lists = self.find_nearest(&search, view, &mut response).await?;
-            let searched_ms = clock.ms();
-            let hits = self.read_hits(&search, lists.into_iter().flatten().collect()).await?;
-            for done in response.profile.into_iter().flatten() {
-                let Some((_, plan)) = steps.iter_mut().find(|(id, _)| *id == done.segment) else { continue };
-                let rows = done.admitted as f64;
-                plan.actual = Some(Actual { rows: rows.min(k as f64), ms: done.filter_ms + done.search_ms });
-                plan.steps[0].actual = Some(Actual { rows, ms: done.filter_ms });
-                if done.search_ms > 0.0 {
-                    plan.step = if done.by_index { "segment by index" } else { "segment by scan" }.to_owned();
-                }
-            }
-            answer = Some((hits.len() as f64, searched_ms, clock.ms()));
+            let lists = self.find_nearest(&search, view, None, &mut response).await?;
+            let found: Vec<Near> = lists.into_iter().flatten().collect();
+            note(&mut find, &segments, found.len(), clock.ms(), response);
+            let hits = self.read_hits(&search, found).await?;
+            answer = Some(Actual { rows: hits.len() as f64, ms: clock.ms() });
         }
-        let rows: f64 = steps.iter().map(|(_, step)| step.rows).sum();
-        let wanted = rows.min(k as f64);
-        let detail = format!("{} by {}, k {k}", search.field.name, search.metric.name());
-        let steps = steps.into_iter().map(|(_, step)| step).collect();
-        let mut find = total(Plan { steps, ..Plan::new("nearest", detail, wanted, 0.0) });
-        find.actual = answer.map(|(rows, ms, _)| Actual { rows, ms });
         let fields = search.fields.as_ref().map_or("scalar fields".to_owned(), |fields| fields.join(", "));
-        let mut plan = total(Plan { steps: vec![find], ..Plan::new("read", fields, wanted, wanted) });
-        plan.actual = answer.map(|(rows, _, ms)| Actual { rows, ms });
+        let rows = find.rows;
+        Ok(Plan { actual: answer, ..total(Plan { steps: vec![find], ..Plan::new("read", fields, rows, rows) }) })
+    }
+
+    /// How several searches are done that are ranked together, or were with `profile`.
+    pub(in crate::db) async fn plan_hybrid(&self, request: &HybridRequest, view: &View, profile: bool) -> Result<Plan> {
+        Self::check_hybrid(request)?;
+        let held = view.is_latest().then(|| self.snapshot()).transpose()?;
+        let view = held.as_ref().map_or(*view, |held| View { lsn: held.lsn(), ..*view });
+        let (bare, clock) = (bare(request), Clock::new(profile));
+        let mut steps = Vec::new();
+        let (mut parts, mut found_ms) = (Vec::new(), 0.0);
+        if profile {
+            parts = self.parts(request, &bare, &view, true).await?;
+            found_ms = clock.ms();
+            for part in &mut parts {
+                let (mut find, segments) = self.plan_nearest(&part.search, &view);
+                note(&mut find, &segments, part.found.len(), part.ms, std::mem::take(&mut part.response));
+                steps.push(find);
+            }
+        } else {
+            for search in &bare {
+                steps.push(self.plan_nearest(&self.checked_search(search, &view).await?, &view).0);
+            }
+        }
+        let candidates: f64 = steps.iter().map(|step| step.rows).sum();
+        let mut plan = total(Plan { steps, ..Plan::new("fuse", request.rerank.to_string(), candidates, candidates) });
+        plan.actual = profile.then(|| {
+            let rows: usize = parts.iter().map(|part| part.found.len()).sum();
+            Actual { rows: rows as f64, ms: found_ms }
+        });
+        for ranker in &request.rankers {
+            let rows = plan.rows;
+            plan = total(Plan { steps: vec![plan], ..Plan::new("rank", ranker.to_string(), rows, rows) });
+        }
+        let rows = plan.rows.min(request.limit as f64);
+        let output = self.output_fields(request.output_fields.as_deref())?;
+        let fields = output.map_or("scalar fields".to_owned(), |fields| fields.join(", "));
+        let mut plan = total(Plan { steps: vec![plan], ..Plan::new("read", fields, rows, rows) });
+        if profile {
+            let clock = Clock::new(true);
+            let hits = self.fuse(request, &parts, &view).await?;
+            plan.actual = Some(Actual { rows: hits.len() as f64, ms: found_ms + clock.ms() });
+        }
         Ok(plan)
+    }
+
+    /// The step that finds the nearest rows, of which each segment is one, and these segments.
+    fn plan_nearest(&self, search: &Search<'_>, view: &View) -> (Plan, Vec<SegmentId>) {
+        let request = search.request;
+        let k = (request.limit + request.offset).saturating_mul(request.group_size.max(1));
+        let nearest = search.nearest(0, k, false);
+        let (mut steps, mut segments) = (Vec::new(), Vec::new());
+        for slot in self.state().slots().filter(|slot| !slot.segment.is_empty()) {
+            let chosen = choice(slot, search.filter.as_ref(), view);
+            let (access, cost) = nearest.planned(&slot.segment, chosen.rows.ceil() as usize);
+            let step = match access {
+                _ if chosen.step == "skip" => "segment",
+                Access::Graph => "segment by index",
+                Access::Scan => "segment by scan",
+            };
+            let mut plan = of_segment(slot, step, chosen);
+            if nearest.must_read(&slot.segment) {
+                plan.detail += ", vectors from storage";
+            }
+            plan.rows = plan.rows.min(k as f64);
+            plan.cost += cost;
+            steps.push(plan);
+            segments.push(slot.segment.id());
+        }
+        let rows = steps.iter().map(|step| step.rows).sum::<f64>().min(k as f64);
+        let metric = if search.field.analyzer.is_some() { "BM25" } else { search.metric.name() };
+        let detail = format!("{} by {metric}, k {k}", search.field.name);
+        (total(Plan { steps, ..Plan::new("nearest", detail, rows, 0.0) }), segments)
     }
 
     /// How a query is done, or was with `profile`.

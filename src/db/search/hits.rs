@@ -11,7 +11,7 @@ use super::words::Words;
 use crate::base::{Error, Result, RowMask, sort_by};
 use crate::db::{Collection, Hit, SearchRequest, SearchResponse, Snapshot};
 use crate::distance::Metric;
-use crate::engine::{Slot, View};
+use crate::engine::{CollectionState, Slot, View};
 use crate::index::SearchParams;
 use crate::model::{DataType, Field, Key, Row, Value, column};
 use crate::platform;
@@ -53,6 +53,9 @@ struct Query {
 /// A row that was found, and its distance.
 pub(super) type Near = (f32, Found);
 
+/// What was found in memory, by query, and where else is to be looked.
+pub(super) type Begun = (Vec<Vec<Near>>, Vec<Later>);
+
 impl Search<'_> {
     /// How many rows of an answer are looked at.
     fn end(&self) -> usize {
@@ -60,7 +63,7 @@ impl Search<'_> {
     }
 
     /// Whether the nearest rows may have to be left out, so that one round may not do.
-    fn has_rounds(&self) -> bool {
+    pub(super) fn has_rounds(&self) -> bool {
         self.request.range_filter.is_some() || self.request.group_by.is_some()
     }
 
@@ -80,6 +83,19 @@ impl Search<'_> {
             params: SearchParams { ef: Some(ef), ..self.request.params },
             exact: exact || self.request.exact,
         }
+    }
+
+    /// How many rows of each query the first round looks for.
+    fn first_k(&self) -> usize {
+        let own = usize::from(self.queries.iter().any(|query| query.key.is_some()));
+        let groups = self.end().saturating_mul(self.request.group_size.max(1));
+        own + if self.has_rounds() { (groups * 2).clamp(ROUND_MIN, ROUND_MAX) } else { self.end() }
+    }
+
+    /// The searches of the first round, one a query.
+    pub(super) fn first(&self) -> Vec<Nearest<'_>> {
+        let k = self.first_k();
+        (0..self.queries.len()).map(|query| self.nearest(query, k, false)).collect()
     }
 
     /// Whether its vector is a query.
@@ -167,6 +183,11 @@ impl Answer<'_> {
     }
 }
 
+/// The order of hits.
+fn closest(a: &(f32, &Key), b: &(f32, &Key)) -> std::cmp::Ordering {
+    a.0.total_cmp(&b.0).then_with(|| a.1.cmp(b.1))
+}
+
 impl Collection {
     pub(in crate::db) async fn read_nearest(&self, request: &SearchRequest, view: &View) -> Result<SearchResponse> {
         if !request.rankers.is_empty() {
@@ -174,7 +195,7 @@ impl Collection {
         }
         let search = self.checked_search(request, view).await?;
         let mut response = SearchResponse::default();
-        let lists = self.find_nearest(&search, view, &mut response).await?;
+        let lists = self.find_nearest(&search, view, None, &mut response).await?;
         let counts: Vec<usize> = lists.iter().map(Vec::len).collect();
         let hits = self.read_hits(&search, lists.into_iter().flatten().collect()).await?;
         let mut hits = hits.into_iter();
@@ -256,24 +277,25 @@ impl Collection {
         Ok(Search { request, filter, fields, shown, field, metric, queries, ef_usual })
     }
 
-    /// The nearest rows of each query, best first.
+    /// The nearest rows of each query, best first. `begun` is what [`Self::begin_round`] gave for its [`first`](Search::first) round, of a
+    /// search that has but one.
     pub(super) async fn find_nearest(
         &self,
         search: &Search<'_>,
         view: &View,
+        begun: Option<Begun>,
         response: &mut SearchResponse,
     ) -> Result<Vec<Vec<Near>>> {
         let rounds = search.has_rounds();
         // All rounds see the same.
         let held: Option<Snapshot> = (rounds && view.is_latest()).then(|| self.snapshot()).transpose()?;
         let view = held.as_ref().map_or(*view, |held| View { lsn: held.lsn(), ..*view });
-        let (group_size, end) = (search.request.group_size.max(1), search.end());
-        let own = usize::from(search.queries.iter().any(|query| query.key.is_some()));
-        let k = if rounds { (end.saturating_mul(group_size) * 2).clamp(ROUND_MIN, ROUND_MAX) } else { end } + own;
-        let nearest: Vec<Nearest<'_>> =
-            (0..search.queries.len()).map(|query| search.nearest(query, k, false)).collect();
+        let (k, nearest) = (search.first_k(), search.first());
         let mut first = rounds.then(Remaining::default);
-        let found = self.round(search, &nearest, &view, first.as_mut(), response).await?;
+        let found = match begun {
+            Some(begun) => self.end_round(search, &nearest, begun, None, response).await?,
+            None => self.round(search, &nearest, &view, first.as_mut(), response).await?,
+        };
         let mut lists = Vec::with_capacity(found.len());
         for (at, mut found) in found.into_iter().enumerate() {
             let query = &search.queries[at];
@@ -327,86 +349,107 @@ impl Collection {
         mut remaining: Option<&mut Remaining>,
         response: &mut SearchResponse,
     ) -> Result<Vec<Vec<Near>>> {
+        let begun = self.begin_round(&self.state(), search, nearest, view, remaining.as_deref_mut(), response);
+        self.end_round(search, nearest, begun, remaining, response).await
+    }
+
+    /// What of a round waits for nothing.
+    pub(super) fn begin_round(
+        &self,
+        state: &CollectionState,
+        search: &Search<'_>,
+        nearest: &[Nearest<'_>],
+        view: &View,
+        mut remaining: Option<&mut Remaining>,
+        response: &mut SearchResponse,
+    ) -> Begun {
         let filter = search.filter.as_ref();
         let (Some(k), queries) = (nearest.first().map(|nearest| nearest.k), nearest.len()) else {
-            return Ok(Vec::new());
+            return Begun::default();
         };
-        let closest = |a: &(f32, &Key), b: &(f32, &Key)| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(b.1));
-        let (mut best, later) = {
-            let state = self.state();
-            let slots: Vec<&Slot> = state.slots().filter(|slot| !slot.segment.is_empty()).collect();
-            let rows: usize = slots.iter().map(|slot| slot.segment.len()).sum();
-            // Without a filter a mask is at hand.
-            let threads = if filter.is_none() || rows < COMPARISONS_MIN { 1 } else { self.threads() };
-            let known: Vec<Option<RowMask>> = slots.iter().map(|slot| remaining.as_ref()?.of(&slot.segment)).collect();
-            let timed = response.profile.is_some();
-            let masks = platform::map(threads, slots.len(), |at| {
-                let clock = Clock::new(timed);
-                let mask = match &known[at] {
-                    Some(mask) => Ok(mask.clone()),
-                    None => self.admitted(slots[at], filter, view),
-                };
-                (mask, clock.ms())
-            });
-            let (mut here, mut later, mut comparisons) = (Vec::new(), Vec::new(), 0.0);
-            for ((slot, (mask, filter_ms)), known) in slots.iter().zip(masks).zip(&known) {
-                let mask = match mask {
-                    Ok(mask) => mask,
-                    Err(segment) => {
-                        later.push(segment);
-                        continue;
-                    }
-                };
-                let mask = match remaining.as_mut().filter(|_| known.is_none()) {
-                    Some(remaining) => remaining.keep(&slot.segment, mask),
-                    None => mask,
-                };
-                response.profiled(slot.segment.id(), |profile| {
-                    profile.admitted = mask.count();
-                    profile.filter_ms += filter_ms;
-                });
-                if mask.iter().next().is_none() {
+        let slots: Vec<&Slot> = state.slots().filter(|slot| !slot.segment.is_empty()).collect();
+        let rows: usize = slots.iter().map(|slot| slot.segment.len()).sum();
+        // Without a filter a mask is at hand.
+        let threads = if filter.is_none() || rows < COMPARISONS_MIN { 1 } else { self.threads() };
+        let known: Vec<Option<RowMask>> = slots.iter().map(|slot| remaining.as_ref()?.of(&slot.segment)).collect();
+        let timed = response.profile.is_some();
+        let masks = platform::map(threads, slots.len(), |at| {
+            let clock = Clock::new(timed);
+            let mask = match &known[at] {
+                Some(mask) => Ok(mask.clone()),
+                None => self.admitted(slots[at], filter, view),
+            };
+            (mask, clock.ms())
+        });
+        let (mut here, mut later, mut comparisons) = (Vec::new(), Vec::new(), 0.0);
+        for ((slot, (mask, filter_ms)), known) in slots.iter().zip(masks).zip(&known) {
+            let mask = match mask {
+                Ok(mask) => mask,
+                Err(segment) => {
+                    later.push(segment);
                     continue;
                 }
-                if !nearest[0].must_read(&slot.segment) {
-                    comparisons += nearest[0].planned(&slot.segment, mask.count()).1;
-                    here.push((*slot, mask));
-                } else {
-                    let (segment, visible) = (slot.segment.clone(), RowMask::none(0));
-                    later.push(Later { segment, visible, admitted: Some(mask) });
-                }
-            }
-            let is_long = comparisons * queries as f64 >= COMPARISONS_MIN as f64;
-            let threads = if is_long { self.threads() } else { 1 };
-            let found = platform::map(threads, here.len() * queries, |unit| {
-                let ((slot, mask), mut counts) = (&here[unit / queries], SearchResponse::default());
-                let clock = Clock::new(timed);
-                (nearest[unit % queries].search(&slot.segment, mask, &mut counts), counts, clock.ms())
+            };
+            let mask = match remaining.as_mut().filter(|_| known.is_none()) {
+                Some(remaining) => remaining.keep(&slot.segment, mask),
+                None => mask,
+            };
+            response.profiled(slot.segment.id(), |profile| {
+                profile.admitted = mask.count();
+                profile.filter_ms += filter_ms;
             });
-            let mut best: Vec<Vec<(f32, Key, &Slot, u32)>> = vec![Vec::new(); queries];
-            for (unit, (neighbors, counts, search_ms)) in found.into_iter().enumerate() {
-                let slot = here[unit / queries].0;
-                response.count(&counts);
-                response.profiled(slot.segment.id(), |profile| {
-                    profile.search_ms += search_ms;
-                    profile.by_index |= counts.segments_by_index > 0;
-                });
-                best[unit % queries].extend(
-                    neighbors
-                        .into_iter()
-                        .map(|near| (near.distance, slot.segment.key(near.row as usize), slot, near.row)),
-                );
+            if mask.iter().next().is_none() {
+                continue;
             }
-            let own = |(distance, key, slot, row): (f32, Key, &Slot, u32)| {
-                (distance, self.found(&state, key, slot, row, search.fields.as_deref()))
-            };
-            let cut = |mut best: Vec<(f32, Key, &Slot, u32)>| {
-                sort_by(&mut best, |a, b| closest(&(a.0, &a.1), &(b.0, &b.1)));
-                best.truncate(k);
-                best.into_iter().map(own).collect::<Vec<Near>>()
-            };
-            (best.into_iter().map(cut).collect::<Vec<_>>(), later)
+            if !nearest[0].must_read(&slot.segment) {
+                comparisons += nearest[0].planned(&slot.segment, mask.count()).1;
+                here.push((*slot, mask));
+            } else {
+                let (segment, visible) = (slot.segment.clone(), RowMask::none(0));
+                later.push(Later { segment, visible, admitted: Some(mask) });
+            }
+        }
+        let is_long = comparisons * queries as f64 >= COMPARISONS_MIN as f64;
+        let threads = if is_long { self.threads() } else { 1 };
+        let found = platform::map(threads, here.len() * queries, |unit| {
+            let ((slot, mask), mut counts) = (&here[unit / queries], SearchResponse::default());
+            let clock = Clock::new(timed);
+            (nearest[unit % queries].search(&slot.segment, mask, &mut counts), counts, clock.ms())
+        });
+        let mut best: Vec<Vec<(f32, Key, &Slot, u32)>> = vec![Vec::new(); queries];
+        for (unit, (neighbors, counts, search_ms)) in found.into_iter().enumerate() {
+            let slot = here[unit / queries].0;
+            response.count(&counts);
+            response.profiled(slot.segment.id(), |profile| {
+                profile.search_ms += search_ms;
+                profile.by_index |= counts.segments_by_index > 0;
+            });
+            best[unit % queries].extend(
+                neighbors.into_iter().map(|near| (near.distance, slot.segment.key(near.row as usize), slot, near.row)),
+            );
+        }
+        let own = |(distance, key, slot, row): (f32, Key, &Slot, u32)| {
+            (distance, self.found(state, key, slot, row, search.fields.as_deref()))
         };
+        let cut = |mut best: Vec<(f32, Key, &Slot, u32)>| {
+            sort_by(&mut best, |a, b| closest(&(a.0, &a.1), &(b.0, &b.1)));
+            best.truncate(k);
+            best.into_iter().map(own).collect::<Vec<Near>>()
+        };
+        (best.into_iter().map(cut).collect(), later)
+    }
+
+    /// The rest of it.
+    async fn end_round(
+        &self,
+        search: &Search<'_>,
+        nearest: &[Nearest<'_>],
+        (mut best, later): Begun,
+        mut remaining: Option<&mut Remaining>,
+        response: &mut SearchResponse,
+    ) -> Result<Vec<Vec<Near>>> {
+        let Some(k) = nearest.first().map(|nearest| nearest.k) else { return Ok(Vec::new()) };
+        let filter = search.filter.as_ref();
         for mut later in later {
             let (clock, by_index) = (Clock::new(response.profile.is_some()), response.segments_by_index);
             let known = remaining.as_ref().and_then(|remaining| remaining.of(&later.segment));

@@ -3,12 +3,14 @@ use std::collections::BTreeMap;
 use hashbrown::{HashMap, HashSet};
 
 use super::LIMIT_MAX;
-use super::hits::{Search, is_better};
+use super::explain::Clock;
+use super::hits::{Near, Search, is_better};
 use crate::base::{Error, Result, SegmentId, sort_by};
 use crate::db::{Collection, Hit, HybridRequest, SearchRequest, SearchResponse};
 use crate::distance::Metric;
 use crate::engine::View;
 use crate::model::{Key, Row, Value};
+use crate::platform;
 use crate::query::{Curve, Decay, Filter, Parameters, Ranker, Rerank};
 use crate::segment::{Blocks, Segment};
 
@@ -17,6 +19,8 @@ const SEARCHES_MAX: usize = 1_024;
 /// A search whose hits are ranked anew looks at so many for each that it gives, and at so many at least.
 const CANDIDATES: usize = 10;
 const CANDIDATES_MIN: usize = 100;
+/// Of fewer rows several searches are over before other threads have begun.
+const ROWS_MIN: usize = 4_096;
 
 /// `score` from 0 to 1, the larger the closer, by Milvus's formulas.
 fn normalized(search: &Search<'_>, score: f32) -> f64 {
@@ -37,9 +41,37 @@ fn ascending(metric: Metric, score: f32) -> f64 {
     if is_better(metric, 1.0, 0.0) { f64::from(score) } else { -f64::from(score) }
 }
 
+/// One of several searches that are ranked together, and what it found.
+pub(super) struct Part<'a> {
+    pub(super) search: Search<'a>,
+    pub(super) found: Vec<Near>,
+    pub(super) response: SearchResponse,
+    pub(super) ms: f64,
+}
+
+/// Searches as parts of several: their hits are read when it is known which count.
+pub(super) fn bare(request: &HybridRequest) -> Vec<SearchRequest> {
+    let bare =
+        |search: &SearchRequest| SearchRequest { output_fields: Some(Vec::new()), highlight: None, ..search.clone() };
+    request.searches.iter().map(bare).collect()
+}
+
 impl Collection {
     /// The hits of several searches, ranked together.
     pub(in crate::db) async fn read_hybrid(&self, request: &HybridRequest, view: &View) -> Result<SearchResponse> {
+        let held = view.is_latest().then(|| self.snapshot()).transpose()?;
+        // All searches see the same.
+        let view = held.as_ref().map_or(*view, |held| View { lsn: held.lsn(), ..*view });
+        let bare = bare(request);
+        let parts = self.parts(request, &bare, &view, false).await?;
+        let mut response = SearchResponse::default();
+        parts.iter().for_each(|part| response.count(&part.response));
+        response.hits = self.fuse(request, &parts, &view).await?;
+        Ok(response)
+    }
+
+    /// Refuses what is wrong with a request.
+    pub(super) fn check_hybrid(request: &HybridRequest) -> Result<()> {
         if request.searches.is_empty() || request.searches.len() > SEARCHES_MAX {
             return Err(Error::invalid(format!(
                 "{} searches in one request; expected 1 to {SEARCHES_MAX}",
@@ -61,60 +93,80 @@ impl Collection {
                 request.searches.len()
             )));
         }
+        if request.searches.iter().any(|search| search.is_batch() || !search.rankers.is_empty()) {
+            return Err(Error::invalid("each search of several has one vector, and no rankers of its own"));
+        }
+        Ok(())
+    }
+
+    /// What each search finds; `bare` are those of the request. They are done side by side where there are threads, as far as nothing must be
+    /// read for them.
+    pub(super) async fn parts<'a>(
+        &'a self,
+        request: &HybridRequest,
+        bare: &'a [SearchRequest],
+        view: &View,
+        profile: bool,
+    ) -> Result<Vec<Part<'a>>> {
+        Self::check_hybrid(request)?;
+        self.checked_rankers(&request.rankers)?;
+        let mut searches = Vec::new();
+        for search in bare {
+            searches.push(self.checked_search(search, view).await?);
+        }
+        let begun = {
+            let state = self.state();
+            let threads = if state.rows() < ROWS_MIN { 1 } else { self.threads() };
+            platform::map(threads, searches.len(), |at| {
+                let (clock, mut response) = (Clock::new(profile), SearchResponse::default());
+                response.profile = profile.then(Vec::new);
+                let search = &searches[at];
+                let begun = (!search.has_rounds())
+                    .then(|| self.begin_round(&state, search, &search.first(), view, None, &mut response));
+                (begun, response, clock.ms())
+            })
+        };
+        let mut parts = Vec::new();
+        for (search, (begun, mut response, begun_ms)) in searches.into_iter().zip(begun) {
+            let clock = Clock::new(profile);
+            let lists = self.find_nearest(&search, view, begun, &mut response).await?;
+            let found = lists.into_iter().flatten().collect();
+            parts.push(Part { search, found, response, ms: begun_ms + clock.ms() });
+        }
+        Ok(parts)
+    }
+
+    /// The hits of all of them, ranked together.
+    pub(super) async fn fuse(&self, request: &HybridRequest, parts: &[Part<'_>], view: &View) -> Result<Vec<Hit>> {
         let mut output = self.output_fields(request.output_fields.as_deref())?;
         let mut shown = Vec::new();
         for search in request.searches.iter().filter(|search| search.highlight.is_some()) {
             shown.push(self.shown(search, self.text_field(search.field.as_deref())?, &mut output)?);
         }
-        let checked = self.checked_rankers(&request.rankers)?;
-        // All searches see the same.
-        let held = view.is_latest().then(|| self.snapshot()).transpose()?;
-        let view = held.as_ref().map_or(*view, |held| View { lsn: held.lsn(), ..*view });
-        let mut response = SearchResponse::default();
+        let rankers = self.checked_rankers(&request.rankers)?;
         let mut scores: HashMap<Key, f64> = HashMap::new();
-        for (at, search) in request.searches.iter().enumerate() {
-            if search.is_batch() || !search.rankers.is_empty() {
-                return Err(Error::invalid("each search of several has one vector, and no rankers of its own"));
-            }
-            let bare = SearchRequest { output_fields: Some(Vec::new()), highlight: None, ..search.clone() };
-            let checked = self.checked_search(&bare, &view).await?;
-            let lists = self.find_nearest(&checked, &view, &mut response).await?;
-            for (rank, (distance, found)) in lists.into_iter().flatten().enumerate() {
-                let score = checked.metric.score(distance);
+        for (at, Part { search, found, .. }) in parts.iter().enumerate() {
+            for (rank, (distance, found)) in found.iter().enumerate() {
+                let score = search.metric.score(*distance);
                 let part = match &request.rerank {
                     Rerank::Rrf { k } => 1.0 / (k + rank as f64 + 1.0),
-                    Rerank::Weighted { weights, normalize: true } => weights[at] * normalized(&checked, score),
-                    Rerank::Weighted { weights, normalize: false } => weights[at] * ascending(checked.metric, score),
+                    Rerank::Weighted { weights, normalize: true } => weights[at] * normalized(search, score),
+                    Rerank::Weighted { weights, normalize: false } => weights[at] * ascending(search.metric, score),
                 };
-                *scores.entry(found.key).or_default() += part;
+                *scores.entry(found.key.clone()).or_default() += part;
             }
         }
-        response.hits =
-            self.ranked(scores, &checked, &view, (request.offset, request.limit), output.as_deref()).await?;
-        for hit in &mut response.hits {
+        let mut hits = self.ranked(scores, &rankers, view, (request.offset, request.limit), output.as_deref()).await?;
+        for hit in &mut hits {
             // The first that needs a field takes it out of the row, so it comes last.
             shown.iter().rev().for_each(|shown| hit.highlights.extend(shown.highlights(&mut hit.row)));
         }
-        Ok(response)
+        Ok(hits)
     }
 
-    /// The hits of one search, ranked anew: those of the only search of several.
+    /// The hits of one search, ranked anew.
     pub(super) async fn read_reranked(&self, request: &SearchRequest, view: &View) -> Result<SearchResponse> {
-        if request.group_by.is_some() {
-            return Err(Error::invalid("a search with rankers has no groups"));
-        }
-        let end = request.limit.saturating_add(request.offset).min(LIMIT_MAX);
-        let candidates = (end * CANDIDATES).clamp(CANDIDATES_MIN, LIMIT_MAX);
-        let search = SearchRequest { limit: candidates, offset: 0, rankers: Vec::new(), ..request.clone() };
-        let hybrid = HybridRequest {
-            searches: vec![search],
-            rerank: Rerank::Weighted { weights: vec![1.0], normalize: true },
-            rankers: request.rankers.clone(),
-            limit: request.limit,
-            offset: request.offset,
-            output_fields: request.output_fields.clone(),
-        };
-        self.read_hybrid(&hybrid, view).await
+        self.read_hybrid(&reranked(request)?, view).await
     }
 
     /// The rankers, with their filters parsed.
@@ -214,6 +266,24 @@ impl Collection {
         }
         Ok(passing)
     }
+}
+
+/// A search with rankers, as the only one of several.
+pub(super) fn reranked(request: &SearchRequest) -> Result<HybridRequest> {
+    if request.group_by.is_some() {
+        return Err(Error::invalid("a search with rankers has no groups"));
+    }
+    let end = request.limit.saturating_add(request.offset).min(LIMIT_MAX);
+    let candidates = (end * CANDIDATES).clamp(CANDIDATES_MIN, LIMIT_MAX);
+    let search = SearchRequest { limit: candidates, offset: 0, rankers: Vec::new(), ..request.clone() };
+    Ok(HybridRequest {
+        searches: vec![search],
+        rerank: Rerank::Weighted { weights: vec![1.0], normalize: true },
+        rankers: request.rankers.clone(),
+        limit: request.limit,
+        offset: request.offset,
+        output_fields: request.output_fields.clone(),
+    })
 }
 
 /// A ranker that was checked.

@@ -52,6 +52,9 @@ impl Nearest<'_> {
 
     /// How a segment is searched when so many rows are admitted, and what that costs, in comparisons.
     pub(super) fn planned(&self, segment: &Segment, admitted: usize) -> (Access, f64) {
+        if let Some(rows) = self.words.and_then(|words| words.rows(segment, self.field)) {
+            return (Access::Graph, rows.min(admitted) as f64);
+        }
         let index = self.index(segment, admitted);
         let access = if index.is_some() { Access::Graph } else { Access::Scan };
         (access, self.segment_search(segment, admitted, index).cost(access))

@@ -15,6 +15,12 @@ pub(super) struct Words {
 }
 
 impl Words {
+    /// How many rows of a segment have one of the terms, each counted for each; `None` where it has no such index.
+    pub(super) fn rows(&self, segment: &Segment, field: &str) -> Option<usize> {
+        let source = segment.terms(field)?;
+        Some(self.terms.iter().map(|term| source.count(&term.key)).sum())
+    }
+
     /// The best rows of a segment, with their scores negated; `None` where it has no such index.
     pub(super) fn search(&self, segment: &Segment, field: &str, k: usize, admitted: &RowMask) -> Option<Vec<Neighbor>> {
         let source = segment.terms(field)?;

@@ -7,10 +7,13 @@ mod agreement;
 mod hub;
 mod session;
 mod tasks;
+mod told;
 mod watch;
 
 pub use hub::SyncHub;
 pub use session::{SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus};
+pub(super) use tasks::Tasks;
+pub(super) use told::{Syncs, Told, Wake};
 
 #[cfg(test)]
 #[cfg(native)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::agreement::{from_json, to_json};
 use super::hub::within;
 use super::tasks::Tasks;
+use super::told;
 use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, sort_by};
 use crate::db::key::check_shared;
@@ -127,7 +128,7 @@ impl Db {
     /// error: the session's status says so, and it tries again.
     pub fn sync(&self, options: SyncOptions) -> Result<SyncSession> {
         let place = Arc::new(WebSocketUrl::new(&options.url)?);
-        self.sync_over(place, options.collections)
+        self.sync_with(place, &options.url, options.collections)
     }
 
     /// Syncs collections with whoever is at the other end of the connections that `place` makes.
@@ -135,6 +136,10 @@ impl Db {
     /// # Errors
     /// `InvalidArgument` for no collection, or one named twice.
     pub fn sync_over(&self, place: Arc<dyn Connect>, collections: Vec<String>) -> Result<SyncSession> {
+        self.sync_with(place, "at the other end", collections)
+    }
+
+    fn sync_with(&self, place: Arc<dyn Connect>, url: &str, collections: Vec<String>) -> Result<SyncSession> {
         let mut sorted = collections.clone();
         sort_by(&mut sorted, Ord::cmp);
         if sorted.is_empty() {
@@ -155,6 +160,7 @@ impl Db {
             db: self.clone(),
             place,
             shared: shared.clone(),
+            told: self.inner.shared.syncs.begin(url, &collections),
             backoff: Backoff::new(BACKOFF_BASE_MS, BACKOFF_MAX_MS),
             patience: 0,
             hubs: vec![None; collections.len()],
@@ -232,6 +238,8 @@ struct Driver {
     names: Vec<String>,
     place: Arc<dyn Connect>,
     shared: Arc<Shared>,
+    /// What reads ask, and are told, of the hub.
+    told: Arc<told::Session>,
     backoff: Backoff,
     /// Connections in a row that ended in silence.
     patience: u32,
@@ -261,6 +269,8 @@ enum Event {
     Done(ClientInput),
     Changed(Channel, Result<Lsn>),
     Timer(u64),
+    /// A read must see what the hub has.
+    Wanted(u64),
     Command,
 }
 
@@ -344,6 +354,8 @@ impl Driver {
         let mut client = Client::new(self.db.replica_id(), collections, self.patience, now_ms());
         let mut tasks = Tasks::new();
         tasks.push(self.next_command(version));
+        tasks.push(self.next_wanted(self.told.wanted().1));
+        client.ask(self.told.wanted().0);
         let mut waiting = VecDeque::new();
         let (mut receiving, mut sending) = (false, false);
         let mut timer_ms = None;
@@ -363,6 +375,7 @@ impl Driver {
                     action => tasks.push(self.perform(action)),
                 }
             }
+            self.told.learn(&client);
             if !sending && let Some(frame) = waiting.pop_front() {
                 sending = true;
                 let connection = connection.clone();
@@ -434,6 +447,10 @@ impl Driver {
                     _ => return End::Again,
                 },
                 Event::Timer(at_ms) => timer_ms = timer_ms.filter(|timer_ms| *timer_ms != at_ms),
+                Event::Wanted(version) => {
+                    tasks.push(self.next_wanted(version));
+                    client.ask(self.told.wanted().0);
+                }
                 Event::Command => return End::Command,
                 Event::Connected(_) => {}
             }
@@ -500,6 +517,11 @@ impl Driver {
             shared.command.after(version).await;
             Event::Command
         })
+    }
+
+    fn next_wanted(&self, version: u64) -> Task<'static, Event> {
+        let told = self.told.clone();
+        Box::pin(async move { Event::Wanted(told.wanted_after(version).await) })
     }
 
     fn note_refusal(&mut self, refusal: Refusal) {

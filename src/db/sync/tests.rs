@@ -355,3 +355,71 @@ async fn what_can_be_wrong_with_a_session_is_said_at_once() {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
     }
 }
+
+/// What a read at a replica asks for is there when it is answered, whatever the hub and the network do; and where it cannot be, the
+/// answer is an error, in time.
+#[tokio::test]
+async fn reads_see_as_much_as_they_ask_for() {
+    use crate::db::Consistency;
+
+    const LONG_MS: u64 = 60_000;
+    let (hub, near) = (Device::new().await, Device::new().await);
+    for device in [&hub, &near] {
+        device.db.create_collection("notes", spec()).await.unwrap();
+    }
+    let titles = |device: &Device| {
+        let db = device.db.clone();
+        async move { rows(&db).await.len() }
+    };
+    // Alone it is up to date.
+    near.notes().at_least(&Consistency::Strong, 0).await.unwrap();
+    let wire = Wire::to(&hub);
+    let session = sync(&near, &wire);
+    for id in 0..40 {
+        put(&hub.notes(), [(id, "a")]).await;
+        let seen = match id % 3 {
+            0 => Consistency::Strong,
+            1 => Consistency::Bounded(0),
+            _ => {
+                let row = crate::model::Batch::from_rows(&hub.notes().spec().schema, vec![row(id, "b")]).unwrap();
+                let written = hub.notes().upsert(row).await.unwrap();
+                let token = written.session_token().to_string();
+                Consistency::of("session", None, &[token]).unwrap()
+            }
+        };
+        near.notes().at_least(&seen, LONG_MS).await.unwrap();
+        assert_eq!(titles(&near).await, id as usize + 1, "{seen:?}");
+        if id % 7 == 6 {
+            wire.cut();
+        }
+    }
+    // A write of the replica is at the hub when the hub is asked for it.
+    let row = crate::model::Batch::from_rows(&near.notes().spec().schema, vec![row(100, "near")]).unwrap();
+    let written = near.notes().upsert(row).await.unwrap();
+    let seen = Consistency::Session(vec![written.session_token()]);
+    hub.notes().at_least(&seen, LONG_MS).await.unwrap();
+    assert_eq!(titles(&hub).await, 41);
+    near.notes().at_least(&seen, 0).await.unwrap();
+    // What was overwritten before it could come here is not waited for where its hub says that all is here.
+    wire.plug(None);
+    let row = crate::model::Batch::from_rows(&hub.notes().spec().schema, vec![self::row(1, "lost")]).unwrap();
+    let lost = hub.notes().upsert(row).await.unwrap();
+    put(&hub.notes(), [(1, "won")]).await;
+    let seen = Consistency::Session(vec![lost.session_token()]);
+    let error = near.notes().at_least(&seen, 20).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("after 20 ms"), "{error}");
+    let error = near.notes().at_least(&Consistency::Strong, 20).await.err().unwrap();
+    assert!(error.message().contains("does not have what hub"), "{error}");
+    near.notes().at_least(&Consistency::Bounded(10_000_000), 0).await.unwrap();
+    near.notes().at_least(&Consistency::Eventually, 0).await.unwrap();
+    wire.plug(Some(SyncHub::new(hub.db.clone(), HubOptions::default())));
+    near.notes().at_least(&seen, LONG_MS).await.unwrap();
+    // A session that was stopped is asked nothing.
+    session.stop();
+    status_where(&session, "stopped", |status| status.state == SyncState::Stopped).await;
+    put(&hub.notes(), [(200, "late")]).await;
+    while near.notes().at_least(&Consistency::Strong, 0).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}

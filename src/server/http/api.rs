@@ -13,12 +13,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value as JsonValue, json};
 
 use super::App;
+use super::cursors::Source;
 use super::reply::Failure;
 use crate::base::{Error, Result, Timestamp};
 use crate::db::{
-    ArchivePieces, Bm25Options, Collection, CollectionStats, Condition, Durability, EvaluateRequest, Highlight, Hit,
-    HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse, Snapshot, Target, TuneRequest, WriteOptions,
-    WriteResponse,
+    ArchivePieces, Bm25Options, CONSISTENCY_TIMEOUT_MS, Collection, CollectionStats, Condition, Consistency,
+    Durability, EvaluateRequest, Highlight, Hit, HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse,
+    Snapshot, Target, TuneRequest, WriteOptions, WriteResponse,
 };
 use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::index::{IndexSpec, SearchParams};
@@ -50,6 +51,9 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/collections/{name}/tune", post(tune))
         .route("/api/collections/{name}/hybrid-search", post(hybrid_search))
         .route("/api/collections/{name}/query", post(query))
+        .route("/api/collections/{name}/search-iterator", post(search_iterator))
+        .route("/api/collections/{name}/query-iterator", post(query_iterator))
+        .route("/api/iterators/{batch}", get(next_batch).delete(end_iterator))
         .route("/api/collections/{name}/count", post(count))
         .route("/api/collections/{name}/get", post(get_rows))
         .route("/api/collections/{name}/insert", post(insert))
@@ -253,7 +257,12 @@ struct SearchBody {
     rankers: Vec<Ranker>,
     highlight: Option<Highlight>,
     at: Option<At>,
+    consistency: Option<Level>,
+    session_token: Option<Tokens>,
+    timeout_ms: Option<u64>,
     explain: Option<Explain>,
+    batch_size: Option<usize>,
+    keep_ms: Option<u64>,
 }
 
 /// To be told how a read would be done, or how it was, instead of its rows.
@@ -328,6 +337,10 @@ struct HybridBody {
     offset: usize,
     output_fields: Option<Vec<String>>,
     at: Option<At>,
+    consistency: Option<Level>,
+    session_token: Option<Tokens>,
+    timeout_ms: Option<u64>,
+    explain: Option<Explain>,
 }
 
 async fn hybrid_search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
@@ -342,12 +355,32 @@ async fn hybrid_search(State(app): State<Arc<App>>, Path(name): Path<String>, bo
         output_fields: body.output_fields,
     };
     for search in body.searches {
-        if search.at.is_some() || search.explain.is_some() {
-            return Err(Error::invalid("\"at\" is of the whole request, which has no \"explain\"").into());
+        let of_all = [
+            search.at.is_some(),
+            search.explain.is_some(),
+            search.consistency.is_some(),
+            search.session_token.is_some(),
+            search.timeout_ms.is_some(),
+            search.batch_size.is_some(),
+            search.keep_ms.is_some(),
+        ];
+        if of_all.contains(&true) {
+            return Err(Error::invalid("\"at\", \"consistency\" and \"explain\" are of the whole request").into());
         }
         request.searches.push(search_request(&app, &name, search).await?.0);
     }
-    let reader = reader(&app, &name, body.at)?;
+    let when = When { at: body.at, level: body.consistency, tokens: body.session_token, timeout_ms: body.timeout_ms };
+    let reader = reader(&app, &name, when).await?;
+    if let Some(explain) = body.explain {
+        let profile = explain == Explain::Profile;
+        let plan = compute(&app, async move {
+            match reader {
+                Reader::Now(collection) => collection.explain_hybrid(&request, profile).await,
+                Reader::Then(snapshot) => snapshot.explain_hybrid(&request, profile).await,
+            }
+        });
+        return Ok(explained(&plan.await?));
+    }
     let response = compute(&app, async move {
         match reader {
             Reader::Now(collection) => collection.hybrid_search(&request).await,
@@ -362,10 +395,11 @@ async fn hybrid_search(State(app): State<Arc<App>>, Path(name): Path<String>, bo
 
 async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
     let mut body: SearchBody = parse(body)?;
+    refuse_iterator(body.batch_size, body.keep_ms)?;
     let started = tokio::time::Instant::now();
-    let (at, explain) = (body.at.take(), body.explain.take());
+    let (when, explain) = (body.take_when(), body.explain.take());
     let (request, unknown) = search_request(&app, &name, body).await?;
-    let reader = reader(&app, &name, at)?;
+    let reader = reader(&app, &name, when).await?;
     if let Some(explain) = explain {
         let profile = explain == Explain::Profile;
         let plan = compute(&app, async move {
@@ -389,6 +423,57 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         answer["unknownWords"] = json!(unknown);
     }
     Ok(Json(answer))
+}
+
+/// Begins to go through the rows from the nearest on, and answers with the first of them.
+async fn search_iterator(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let mut body: SearchBody = parse(body)?;
+    if body.explain.is_some() {
+        return Err(Error::invalid("an iterator takes no \"explain\"").into());
+    }
+    let (batch, keep_ms, limit) = (body.batch_size, body.keep_ms, body.limit);
+    app.cursors.check(batch, keep_ms)?;
+    let when = body.take_when();
+    let (request, _) = search_request(&app, &name, body).await?;
+    let request = SearchRequest { limit: limit.unwrap_or(0), ..request };
+    let snapshot = reader(&app, &name, when).await?.hold()?;
+    let iterator = compute(&app, async move { snapshot.search_iterator(request).await }).await?;
+    first_batch(app, Source::Search(Box::new(iterator)), batch, keep_ms).await
+}
+
+/// The same of the rows of a query.
+async fn query_iterator(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+    let mut body: QueryBody = parse(body)?;
+    if body.explain.is_some() {
+        return Err(Error::invalid("an iterator takes no \"explain\"").into());
+    }
+    let (batch, keep_ms) = (body.batch_size, body.keep_ms);
+    app.cursors.check(batch, keep_ms)?;
+    let when = body.take_when();
+    let iterator = reader(&app, &name, when).await?.hold()?.query_iterator(body.into_request())?;
+    first_batch(app, Source::Query(Box::new(iterator)), batch, keep_ms).await
+}
+
+async fn first_batch(app: Arc<App>, source: Source, batch: Option<usize>, keep_ms: Option<u64>) -> Answer {
+    let first = app.cursors.begin(source, batch, keep_ms)?;
+    next_batch(State(app), Path(first)).await
+}
+
+async fn next_batch(State(app): State<Arc<App>>, Path(batch): Path<String>) -> Answer {
+    let with = app.clone();
+    Ok(Json(compute(&app, async move { with.cursors.next(&batch).await }).await?))
+}
+
+async fn end_iterator(State(app): State<Arc<App>>, Path(batch): Path<String>) -> Answer {
+    app.cursors.end(&batch)?;
+    Ok(Json(json!({})))
+}
+
+fn refuse_iterator(batch: Option<usize>, keep_ms: Option<u64>) -> Result<()> {
+    match (batch, keep_ms) {
+        (None, None) => Ok(()),
+        _ => Err(Error::invalid("\"batchSize\" and \"keepMs\" are for iterators")),
+    }
 }
 
 async fn evaluate(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
@@ -436,14 +521,55 @@ struct QueryBody {
     #[serde(default)]
     group_by: Vec<String>,
     at: Option<At>,
+    consistency: Option<Level>,
+    session_token: Option<Tokens>,
+    timeout_ms: Option<u64>,
     explain: Option<Explain>,
+    batch_size: Option<usize>,
+    keep_ms: Option<u64>,
+}
+
+impl SearchBody {
+    fn take_when(&mut self) -> When {
+        When {
+            at: self.at.take(),
+            level: self.consistency.take(),
+            tokens: self.session_token.take(),
+            timeout_ms: self.timeout_ms,
+        }
+    }
+}
+
+impl QueryBody {
+    fn take_when(&mut self) -> When {
+        When {
+            at: self.at.take(),
+            level: self.consistency.take(),
+            tokens: self.session_token.take(),
+            timeout_ms: self.timeout_ms,
+        }
+    }
+
+    fn into_request(self) -> QueryRequest {
+        QueryRequest {
+            filter: self.filter,
+            filter_params: self.filter_params,
+            partitions: self.partitions,
+            output_fields: self.output_fields,
+            limit: self.limit,
+            offset: self.offset,
+            order_by: self.order_by,
+            group_by: self.group_by,
+        }
+    }
 }
 
 async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let QueryBody { filter, filter_params, partitions, output_fields, limit, offset, order_by, group_by, at, explain } =
-        parse(body)?;
-    let request = QueryRequest { filter, filter_params, partitions, output_fields, limit, offset, order_by, group_by };
-    let reader = reader(&app, &name, at)?;
+    let mut body: QueryBody = parse(body)?;
+    refuse_iterator(body.batch_size, body.keep_ms)?;
+    let (when, explain) = (body.take_when(), body.explain);
+    let request = body.into_request();
+    let reader = reader(&app, &name, when).await?;
     if let Some(explain) = explain {
         let profile = explain == Explain::Profile;
         let plan = compute(&app, async move {
@@ -473,12 +599,16 @@ struct CountBody {
     #[serde(default)]
     partitions: Vec<String>,
     at: Option<At>,
+    consistency: Option<Level>,
+    session_token: Option<Tokens>,
+    timeout_ms: Option<u64>,
 }
 
 async fn count(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let CountBody { filter, filter_params, partitions, at } = parse(body)?;
+    let CountBody { filter, filter_params, partitions, at, consistency, session_token, timeout_ms } = parse(body)?;
     let request = QueryRequest { filter, filter_params, partitions, ..QueryRequest::default() };
-    let reader = reader(&app, &name, at)?;
+    let when = When { at, level: consistency, tokens: session_token, timeout_ms };
+    let reader = reader(&app, &name, when).await?;
     let count = compute(&app, async move {
         match reader {
             Reader::Now(collection) => collection.count_of(&request).await,
@@ -497,11 +627,15 @@ struct GetBody {
     partitions: Vec<String>,
     output_fields: Option<Vec<String>>,
     at: Option<At>,
+    consistency: Option<Level>,
+    session_token: Option<Tokens>,
+    timeout_ms: Option<u64>,
 }
 
 async fn get_rows(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    let GetBody { keys, partitions, output_fields, at } = parse(body)?;
-    let reader = reader(&app, &name, at)?;
+    let GetBody { keys, partitions, output_fields, at, consistency, session_token, timeout_ms } = parse(body)?;
+    let when = When { at, level: consistency, tokens: session_token, timeout_ms };
+    let reader = reader(&app, &name, when).await?;
     let rows = compute(&app, async move {
         match reader {
             Reader::Now(collection) => collection.get_within(&keys, output_fields.as_deref(), &partitions).await,
@@ -645,10 +779,63 @@ enum At {
     Text(String),
 }
 
-/// The collection as it is now, or was at a time.
-fn reader(app: &App, name: &str, at: Option<At>) -> Result<Reader> {
+/// What a read must see.
+struct When {
+    at: Option<At>,
+    level: Option<Level>,
+    tokens: Option<Tokens>,
+    timeout_ms: Option<u64>,
+}
+
+/// How much of what was written elsewhere a read must see.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Level {
+    Name(String),
+    Bounded { bounded: u64 },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Tokens {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl When {
+    /// What is asked for, and how long it is waited for.
+    fn consistency(&self) -> Result<(Consistency, u64)> {
+        let tokens = match &self.tokens {
+            None => &[],
+            Some(Tokens::One(token)) => std::slice::from_ref(token),
+            Some(Tokens::Several(tokens)) => tokens.as_slice(),
+        };
+        let (level, bounded) = match &self.level {
+            Some(Level::Name(level)) => (level.as_str(), None),
+            Some(Level::Bounded { bounded }) => ("bounded", Some(*bounded)),
+            None if self.tokens.is_some() => ("session", None),
+            None => ("eventually", None),
+        };
+        let timeout_ms = self.timeout_ms.unwrap_or(CONSISTENCY_TIMEOUT_MS);
+        if timeout_ms > TIMEOUT_MS_MAX {
+            return Err(Error::invalid(format!("timeoutMs {timeout_ms}; expected at most {TIMEOUT_MS_MAX}")));
+        }
+        if level == "session" && tokens.is_empty() {
+            return Err(Error::invalid("consistency session needs the \"sessionToken\" of a write, or several"));
+        }
+        Ok((Consistency::of(level, bounded, tokens)?, timeout_ms))
+    }
+}
+
+/// The longest wait for a consistency.
+const TIMEOUT_MS_MAX: u64 = 60_000;
+
+/// The collection as it is once it is as is asked for, or was at a time.
+async fn reader(app: &App, name: &str, when: When) -> Result<Reader> {
     let collection = app.db.collection(name)?;
-    let timestamp = match at {
+    let (consistency, timeout_ms) = when.consistency()?;
+    collection.at_least(&consistency, timeout_ms).await?;
+    let timestamp = match when.at {
         None => return Ok(Reader::Now(collection)),
         Some(At::Number(number)) => number,
         Some(At::Text(text)) => text
@@ -661,6 +848,16 @@ fn reader(app: &App, name: &str, at: Option<At>) -> Result<Reader> {
 enum Reader {
     Now(Collection),
     Then(Snapshot),
+}
+
+impl Reader {
+    /// What is there now stays so.
+    fn hold(self) -> Result<Snapshot> {
+        match self {
+            Self::Now(collection) => collection.snapshot(),
+            Self::Then(snapshot) => Ok(snapshot),
+        }
+    }
 }
 
 /// Runs `task` to its end off the threads that answer requests, a few at a time.
@@ -695,20 +892,10 @@ pub(in crate::server) fn description(collection: &Collection, stats: &Collection
 }
 
 pub(in crate::server) fn hits(response: &SearchResponse) -> JsonValue {
-    let list = |hits: &[Hit]| -> Vec<JsonValue> {
-        let one = |hit: &Hit| {
-            let mut out = json!({"key": hit.key, "score": shortest(hit.score), "row": hit.row});
-            if !hit.highlights.is_empty() {
-                out["highlights"] = json!(hit.highlights);
-            }
-            out
-        };
-        hits.iter().map(one).collect()
-    };
     let (name, hits) = if response.results.is_empty() {
-        ("hits", json!(list(&response.hits)))
+        ("hits", hits_of(&response.hits))
     } else {
-        ("results", response.results.iter().map(|hits| list(hits)).collect())
+        ("results", response.results.iter().map(|hits| hits_of(hits)).collect())
     };
     json!({
         name: hits,
@@ -718,6 +905,17 @@ pub(in crate::server) fn hits(response: &SearchResponse) -> JsonValue {
     })
 }
 
+pub(super) fn hits_of(hits: &[Hit]) -> JsonValue {
+    let one = |hit: &Hit| {
+        let mut out = json!({"key": hit.key, "score": shortest(hit.score), "row": hit.row});
+        if !hit.highlights.is_empty() {
+            out["highlights"] = json!(hit.highlights);
+        }
+        out
+    };
+    hits.iter().map(one).collect()
+}
+
 /// The number that `score` is written as: 0.1, where the nearest double to it is 0.10000000149011612.
 fn shortest(score: f32) -> f64 {
     score.to_string().parse().unwrap_or_else(|_| f64::from(score))
@@ -725,7 +923,7 @@ fn shortest(score: f32) -> f64 {
 
 fn written(response: &WriteResponse, keys: Option<Vec<Key>>) -> Json<JsonValue> {
     // A hybrid timestamp has more digits than JavaScript's numbers hold.
-    let mut answer = json!({"count": response.count, "timestamp": response.timestamp.0.to_string(), "version": response.version.to_string(), "lsn": response.lsn});
+    let mut answer = json!({"count": response.count, "timestamp": response.timestamp.0.to_string(), "version": response.version.to_string(), "lsn": response.lsn, "sessionToken": response.session_token().to_string()});
     if let Some(keys) = keys {
         answer["keys"] = json!(keys);
     }

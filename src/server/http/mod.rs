@@ -7,6 +7,7 @@
 mod api;
 mod changes;
 mod console;
+mod cursors;
 mod guard;
 mod reply;
 mod stop;
@@ -60,6 +61,8 @@ pub struct App {
     pub db: Db,
     /// Tells when to stop.
     pub stop: Stop,
+    /// The iterators that clients go through.
+    cursors: cursors::Cursors,
     /// How many requests compute at once.
     computing: Semaphore,
 }
@@ -79,7 +82,12 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
     let address = listener.local_addr().map_err(failed)?;
     let background = tokio::spawn(store::maintain(db.clone(), stop.receiver()));
     let hub = SyncHub::new(db.clone(), HubOptions::default());
-    let app = Arc::new(App { db, stop: stop.clone(), computing: Semaphore::new(computing_max()) });
+    let app = Arc::new(App {
+        db,
+        stop: stop.clone(),
+        cursors: Default::default(),
+        computing: Semaphore::new(computing_max()),
+    });
     let router = router(app, hub.clone(), settings, address);
     let (mut ending, guard) = (stop.clone(), stop.guard());
     tokio::spawn(async move {

@@ -33,11 +33,13 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 
 /// What was written.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct WriteMessage {
     count: f64,
     /// Past 2^53: a `bigint` in JavaScript.
     timestamp: u64,
     version: String,
+    session_token: String,
     lsn: f64,
     /// Of the rows, where the collection may have made them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,6 +52,7 @@ impl WriteMessage {
             count: response.count as f64,
             timestamp: response.timestamp.0,
             version: response.version.to_string(),
+            session_token: response.session_token().to_string(),
             lsn: response.lsn.0 as f64,
             keys,
         }

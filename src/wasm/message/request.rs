@@ -262,7 +262,7 @@ pub(in super::super) struct SearchMessage {
     rankers: Vec<Ranker>,
     /// Of several searches that are ranked together; then only what counts for all of them is here besides.
     #[serde(default)]
-    searches: Vec<Self>,
+    searches: Option<Vec<Self>>,
     #[serde(default)]
     rerank: Option<Rerank>,
     #[serde(default)]
@@ -277,6 +277,11 @@ const fn limit_default() -> usize {
 }
 
 impl SearchMessage {
+    /// Whether it is several, which are ranked together.
+    pub(in super::super) const fn is_hybrid(&self) -> bool {
+        self.searches.is_some()
+    }
+
     /// The searches.
     pub(in super::super) fn into_hybrid(self, schema: &Schema) -> Result<HybridRequest> {
         let mut request = HybridRequest {
@@ -287,7 +292,7 @@ impl SearchMessage {
             offset: self.offset,
             output_fields: self.output_fields,
         };
-        for search in self.searches {
+        for search in self.searches.unwrap_or_default() {
             request.searches.push(search.into_request(schema)?);
         }
         Ok(request)
