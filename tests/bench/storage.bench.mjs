@@ -16,14 +16,15 @@ const OPEN_TO_FILL_MAX = 0.1;
 const ROWS = 63_166;
 const BATCH = 1000;
 
-function native(directory) {
+/** What the native side tells of `directory`, which is empty; of one part of it when `part` names that. */
+export function native(directory, ...part) {
   const built = spawnSync('cargo', ['build', '--release', '--example', 'search_native', '--example', 'store_native', '--message-format=json'], {
     cwd: root, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28,
   });
   if (built.status !== 0) throw new Error('cargo build --example store_native failed');
   const messages = built.stdout.trim().split('\n').map((line) => JSON.parse(line));
   const { executable } = messages.findLast(({ reason, target }) => reason === 'compiler-artifact' && target.name === 'store_native');
-  const done = spawnSync(executable, [sample, directory], { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' });
+  const done = spawnSync(executable, [sample, directory, ...part], { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28 });
   if (done.status !== 0) throw new Error('the native store bench failed');
   return JSON.parse(done.stdout);
 }

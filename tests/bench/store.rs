@@ -337,6 +337,52 @@ fn percentile(waits: &[Duration], share: f64) -> Duration {
     waits[((waits.len() - 1) as f64 * share) as usize]
 }
 
+/// A store of `count` rows with their indexes as an archive, and the nearest rows of some queries by brute force.
+async fn archive(directory: &Path, count: usize) -> Result<Json> {
+    const QUERIES: usize = 100;
+    const K: usize = 10;
+    let db = open(&directory.join("store"), Options::default()).await?;
+    let collection = db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100}}"#)).await?;
+    let mut rows = Rows::new();
+    let queries: Vec<Vec<f32>> = (0..QUERIES).map(|_| rows.vector()).collect();
+    let mut nearest: Vec<Vec<(f32, usize)>> = vec![Vec::new(); QUERIES];
+    let start = Instant::now();
+    for from in (0..count).step_by(BATCH) {
+        let vectors: Vec<Vec<f32>> = (from..count.min(from + BATCH)).map(|_| rows.vector()).collect();
+        for (query, nearest) in queries.iter().zip(&mut nearest) {
+            let product = |vector: &Vec<f32>| -vector.iter().zip(query).map(|(a, b)| a * b).sum::<f32>();
+            nearest.extend(vectors.iter().enumerate().map(|(at, vector)| (product(vector), from + at)));
+            nearest.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+            nearest.truncate(K);
+        }
+        let row = |(at, vector)| {
+            Row::from([
+                ("id".to_owned(), Value::Int((from + at) as i64)),
+                ("embedding".to_owned(), Value::Vector(vector)),
+            ])
+        };
+        let rows = vectors.into_iter().enumerate().map(row).collect();
+        collection.upsert(Batch::from_rows(&collection.spec().schema, rows)?).await?;
+        while db.maintain().await? {}
+    }
+    db.flush("rows").await?;
+    while db.maintain().await? {}
+    let seconds = start.elapsed().as_secs_f64();
+    let path = directory.join("rows.eddy");
+    let mut file = std::fs::File::create(&path).expect("the archive is made");
+    let mut pieces = db.snapshot().await?.into_archive(|_| false);
+    while let Some(piece) = pieces.next().await? {
+        file.write_all(&piece).expect("the archive is written");
+    }
+    drop(pieces);
+    let segments = collection.stats().await?.segments;
+    db.close().await?;
+    std::fs::remove_dir_all(directory.join("store")).expect("the store goes");
+    let truth: Vec<Vec<usize>> = nearest.iter().map(|found| found.iter().map(|(_, id)| *id).collect()).collect();
+    Ok(json!({ "rows": count, "segments": segments, "seconds": seconds, "queries": queries, "truth": truth,
+        "bytes": std::fs::metadata(&path).expect("the archive is there").len(), "path": path }))
+}
+
 async fn measure(bytes: Vec<u8>, directory: PathBuf) -> Result<Json> {
     Ok(json!({
         "writes": writes(&directory).await?,
@@ -359,7 +405,8 @@ async fn main() {
     let told = match arguments.next().as_deref() {
         Some("compaction") => compaction(&directory).await,
         Some("writes") => writes(&directory).await,
-        _ => measure(sample, directory).await,
+        Some(rows) => archive(&directory, rows.parse().expect("a bench, or how many rows an archive has")).await,
+        None => measure(sample, directory).await,
     };
     println!("{}", told.expect("the store works"));
 }

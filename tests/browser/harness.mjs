@@ -64,6 +64,11 @@ export class Profile {
     return this.#browser.contexts()[0];
   }
 
+  /** The id of the group that all of its processes are in. */
+  get group() {
+    return this.#child?.pid;
+  }
+
   /** Kills every process of the browser at once, as a power button would. */
   async kill() {
     const child = this.#child;
