@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use eddydb::base::codec::{checksum, checksum_append};
-use eddydb::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, SegmentId, Sequence};
-use eddydb::engine::{ChangeSet, CollectionSpec, Manifest, Record, archive};
+use eddydb::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, SegmentId, Sequence, message};
+use eddydb::engine::{ChangeSet, CollectionManifest, CollectionSpec, Manifest, Record, archive};
 use eddydb::index::terms::{Bm25, Matching, Payload, Source, Terms, TextMatch, Weighted, top};
 use eddydb::index::{SearchParams, VectorIndex};
 use eddydb::model::text::Analyzer;
@@ -20,7 +20,7 @@ use eddydb::segment::{self, FileKind, StoredFile};
 use eddydb::server::import::{Format, Plan, rehearse};
 use eddydb::sync::{
     Changes, Client, ClientAction, ClientCollection, ClientInput, Hub, HubAction, HubInput, HubOptions, Message,
-    Opened, OwnChanges, Start,
+    Opened, OwnChanges, Start, Want,
 };
 use eddydb::wal;
 
@@ -403,6 +403,18 @@ fn session(frames: &[&[u8]]) {
                     HubInput::Read(channel, Ok(Changes { changes: vec![1], lsn, newest: lsn }))
                 }
                 HubAction::Apply { channel, changes: bytes, .. } => HubInput::Applied(channel, changes(&bytes)),
+                HubAction::Offer { channel, after, .. } => {
+                    // To who has nothing, so that both ways are gone.
+                    HubInput::Offered(channel, Ok((after == Lsn(0)).then(|| vec![1])))
+                }
+                HubAction::ReadPiece { channel, file, offset, len } => HubInput::PieceRead(
+                    channel,
+                    if u64::from(file) + offset < 4 {
+                        Ok(vec![0; len as usize])
+                    } else {
+                        Err(Error::invalid("no part"))
+                    },
+                ),
                 HubAction::Close(_) => break,
             };
             hub.receive(input, now);
@@ -429,6 +441,26 @@ fn session(frames: &[&[u8]]) {
                     ClientInput::Applied(channel, applied)
                 }
                 ClientAction::MarkPushed { channel, .. } => ClientInput::Marked(channel, Ok(())),
+                ClientAction::Plan { channel, offer, .. } => {
+                    let wants = match message::decode::<CollectionManifest>(&offer) {
+                        Ok(described) => {
+                            let files = described.segments.into_iter().flat_map(|segment| segment.files);
+                            let want = |(file, entry): (u32, eddydb::engine::FileEntry)| Want {
+                                file,
+                                offset: 0,
+                                len: entry.len,
+                            };
+                            Ok((0..).zip(files).map(want).filter(|want| want.len > 0).collect())
+                        }
+                        Err(failure) => Err(Error::corrupt(failure.to_string())),
+                    };
+                    ClientInput::Planned(channel, wants)
+                }
+                ClientAction::Store { channel, .. } => ClientInput::Stored(channel, Ok(None)),
+                ClientAction::EndSeed { channel, .. } => {
+                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), known: BTreeMap::new() };
+                    ClientInput::Seeded(channel, Ok(start))
+                }
                 ClientAction::Close(_) => break,
             };
             client.receive(input, now);

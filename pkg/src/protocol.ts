@@ -114,6 +114,7 @@ export interface SyncStatusMessage {
   pending: number;
   error?: ErrorMessage;
   lastSyncedAt?: number;
+  download?: { done: number; total: number };
   refusals?: { collection: string; error: ErrorMessage }[];
 }
 

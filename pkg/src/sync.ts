@@ -21,6 +21,11 @@ export interface SyncStatus {
   error?: { kind: ErrorKind; message: string };
   /** When both sides last had everything, in milliseconds since 1970. */
   lastSyncedAt?: number;
+  /**
+   * How many bytes of the first download are here: a collection that is new here, or was away for long, gets the server's segments with
+   * their indexes. What has come is searched already.
+   */
+  download?: { done: number; total: number };
   /** Changes made here that the server refused, oldest first. They stay in the database. */
   refusals?: { collection: string; error: { kind: ErrorKind; message: string } }[];
 }

@@ -33,6 +33,24 @@ impl StoreSnapshot {
         read_checked(&*self.shared.storage, file).await
     }
 
+    /// What it says of one collection.
+    pub(super) fn take(&mut self, id: crate::base::CollectionId) -> Option<CollectionManifest> {
+        let collections = &mut self.manifest.collections;
+        collections.iter().position(|collection| collection.id == id).map(|at| collections.swap_remove(at))
+    }
+
+    /// A part of them, which nobody has checked.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the file has no such part.
+    pub(super) async fn read_part(&self, file: &FileEntry, offset: u64, len: u64) -> Result<Bytes> {
+        if offset.checked_add(len).is_none_or(|end| end > file.len) {
+            let all = file.len;
+            return Err(Error::invalid(format!("{len} bytes from {offset} of {}, which has {all}", file.name)));
+        }
+        self.shared.storage.read(&file.name, offset, len).await
+    }
+
     /// The snapshot as an archive, without the files that `is_there` knows.
     pub fn into_archive(self, is_there: impl Fn(&FileEntry) -> bool) -> ArchivePieces {
         let files = self.manifest.files().filter(|file| !is_there(file)).cloned().collect();
@@ -131,14 +149,19 @@ impl Db {
             for collection in db.collections() {
                 db.flush_collection(&collection).await?;
             }
-            let shared = db.inner.shared.clone();
-            // Before the manifest is read: a file that it names is then kept.
-            shared.pins.fetch_add(1, Ordering::AcqRel);
-            let mut snapshot = StoreSnapshot { manifest: Manifest::new(shared.replica), shared };
-            snapshot.manifest = snapshot.shared.manifest().await;
-            Ok(snapshot)
+            Ok(db.pin().await)
         })
         .await
+    }
+
+    /// What is in segments at this moment, whose files stay.
+    pub(super) async fn pin(&self) -> StoreSnapshot {
+        let shared = self.inner.shared.clone();
+        // Before the manifest is read: a file that it names is then kept.
+        shared.pins.fetch_add(1, Ordering::AcqRel);
+        let mut snapshot = StoreSnapshot { manifest: Manifest::new(shared.replica), shared };
+        snapshot.manifest = snapshot.shared.manifest().await;
+        snapshot
     }
 
     /// Adds the collections of an archive that [`StoreSnapshot::into_archive`] made, with their indexes; tells their names. Rows keep their

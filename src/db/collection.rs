@@ -44,6 +44,9 @@ pub(super) struct Inner {
     pub(super) log_bytes: AtomicU64,
     pub(super) writing: async_lock::Mutex<Option<Writing>>,
     pub(super) merge: async_lock::Mutex<Option<Merging>>,
+    /// Counts the connections that have brought segments from elsewhere; only the last one stores what comes.
+    #[cfg(hosted)]
+    pub(super) seeding: async_lock::Mutex<u64>,
     /// Counts steps of background work.
     pub(super) turn: AtomicU64,
     /// Whether its segments are to be merged as far as they can be.
@@ -78,6 +81,8 @@ impl Collection {
             log: Arc::new(async_lock::Mutex::new(log)),
             writing: async_lock::Mutex::new(None),
             merge: async_lock::Mutex::new(None),
+            #[cfg(hosted)]
+            seeding: async_lock::Mutex::new(0),
             turn: AtomicU64::new(0),
             compact: AtomicBool::new(false),
             written: Default::default(),

@@ -39,6 +39,10 @@ pub(super) enum Request {
         name: String,
         lsn: Option<Lsn>,
     },
+    /// Takes a position of the log for what comes here beside it.
+    Reserve {
+        hub: ReplicaId,
+    },
     /// Seals the growing segment, so that everything before it can be flushed.
     Seal,
 }
@@ -135,6 +139,16 @@ impl Collection {
         }
     }
 
+    /// Takes the next position of the log, durably, for what comes from `hub` beside the log; whoever holds the log is the one writer.
+    pub(super) async fn reserve(&self, log: &mut Log, hub: ReplicaId) -> Result<Lsn> {
+        let mut group = Group { synced: true, ..Group::default() };
+        let staged = self.stage(log, &mut group, Request::Reserve { hub }, None).await?;
+        let (reply, answer) = oneshot::channel();
+        group.staged.extend(staged.map(|staged| (staged, reply)));
+        self.commit_group(log, group).await;
+        Ok(answer.await.map_err(|_| Error::internal("a commit ended without an answer"))??.lsn)
+    }
+
     /// Ends writing for good, after what is under way.
     pub(super) async fn end(&self) {
         self.inner.log.lock().await.end();
@@ -159,7 +173,9 @@ impl Collection {
                         || request.is_some_and(|request| request.again)
                 }
                 Request::Apply { .. } => false,
-                Request::MarkPushed { .. } | Request::SetCursor { .. } | Request::Seal => true,
+                Request::MarkPushed { .. } | Request::SetCursor { .. } | Request::Reserve { .. } | Request::Seal => {
+                    true
+                }
             };
             if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
                 self.commit_group(&mut log, std::mem::take(&mut group)).await;
@@ -260,6 +276,7 @@ impl Collection {
                 let state = self.inner.state.read().expect("no panic while held");
                 (state.progress().cursors.get(&name).copied() != lsn).then_some(Record::Cursor { name, lsn })
             }
+            Request::Reserve { hub } => Some(Record::Position { hub, position: self.sync_position(hub) }),
             Request::Seal => {
                 self.sync_log(log).await?;
                 let mut state = self.inner.state.write().expect("no panic while held");

@@ -159,7 +159,7 @@ impl Db {
         self.flush_sealed(collection).await
     }
 
-    async fn flush_sealed(&self, collection: &Collection) -> Result<()> {
+    pub(super) async fn flush_sealed(&self, collection: &Collection) -> Result<()> {
         while self.flush_some(collection, FLUSHED_BYTES).await? {
             platform::yield_now().await;
         }

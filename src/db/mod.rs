@@ -4,6 +4,8 @@
 //! append and one sync. Reads look at memory under a shared lock. Background work (indexing, flushing, merging) is done in
 //! bounded steps that the host asks for, so that a page, a worker and a server each decide when.
 
+#[cfg(hosted)]
+mod adopt;
 mod alias;
 mod alter;
 mod archive;

@@ -82,7 +82,7 @@ impl Db {
     }
 
     /// Has rows be in partitions by name.
-    async fn divide(&self, collection: &Collection) -> Result<()> {
+    pub(super) async fn divide(&self, collection: &Collection) -> Result<()> {
         if collection.spec().schema.partitioned() {
             return Ok(());
         }

@@ -113,6 +113,16 @@ impl Shared {
         self.discarded.lock().expect("no panic while held").push(discarded);
     }
 
+    /// The files that wait to be removed.
+    #[cfg(hosted)]
+    pub(super) fn discarded_files(&self) -> Vec<String> {
+        let discarded = self.discarded.lock().expect("no panic while held");
+        let mut names: Vec<String> =
+            discarded.iter().flat_map(|discarded| &discarded.files).map(|file| file.name.clone()).collect();
+        names.extend(self.garbage.lock().expect("no panic while held").iter().cloned());
+        names
+    }
+
     /// How many segments wait for their files to be removed.
     pub(super) fn discarded_count(&self) -> usize {
         self.discarded.lock().expect("no panic while held").len()

@@ -148,8 +148,10 @@ pub(super) async fn open_collection(
     let spec = described.spec.clone().completed()?;
     let schema = spec.schema.clone();
     let mut state = CollectionState::new(spec, growing, described.progress.clone());
+    let mut arrived = Lsn(0);
     for segment in &described.segments {
         state.add_flushed(read_segment(storage, entries, state.spec(), segment, false).await?);
+        arrived = arrived.max(segment.adopted.map_or(Lsn(0), |adopted| adopted.lsn));
     }
     let prefix = name::logs(described.id);
     let mut logs: Vec<(u64, &str)> = entries
@@ -210,6 +212,7 @@ pub(super) async fn open_collection(
         }
         lengths.insert(number, replay.valid_len as u64);
     }
+    state.note_arrival(arrived);
     if let Some(fence) = fence {
         // Not the file that an earlier owner may still be appending to.
         let last = lengths.last_key_value().map_or(described.log_start, |(number, _)| *number);
@@ -280,10 +283,14 @@ pub(super) async fn read_segment(
     let (layout, bytes) =
         layout.ok_or_else(|| Error::corrupt(format!("segment {}: the manifest names no layout", described.id)))?;
     let layout = segment::layout(&spec.schema, layout, bytes, &names)?;
-    segment::decode(described.id, &spec.schema, &spec.indexes, layout, &files)
+    let mut segment = segment::decode(described.id, &spec.schema, &spec.indexes, layout, &files)?;
+    if let Some(adopted) = &described.adopted {
+        segment.arrive(adopted.lsn);
+    }
+    Ok(segment)
 }
 
-fn file_kind(file: &FileEntry) -> Result<FileKind> {
+pub(super) fn file_kind(file: &FileEntry) -> Result<FileKind> {
     match (file.kind.as_str(), &file.field) {
         ("layout", None) => Ok(FileKind::Layout),
         ("rows", None) => Ok(FileKind::Rows),
@@ -345,7 +352,10 @@ async fn sweep(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) ->
             entry.name.starts_with(&name::logs(collection.id))
                 && name::number(&entry.name).is_some_and(|number| number >= collection.log_start)
         });
-        if !is_live_log && !named.contains(entry.name.as_str()) {
+        // The files of a segment that is on its way from elsewhere: it goes on where it ended.
+        let comes =
+            manifest.collections.iter().any(|collection| entry.name.starts_with(&name::incoming(collection.id)));
+        if !is_live_log && !comes && !named.contains(entry.name.as_str()) {
             tracing::debug!(file = entry.name, "removed a file that no manifest names");
             storage.remove(&entry.name).await?;
         }

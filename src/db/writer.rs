@@ -129,7 +129,7 @@ impl Db {
         let (name, bytes) = layout.zip(writer.layout.as_ref()).expect("every segment has a layout");
         let names = map_of(writer.files.iter().map(|(kind, entry)| (kind.clone(), entry.name.clone())));
         segment.store(segment::layout(segment.schema(), &name.1.name, bytes, &names)?);
-        Ok(SegmentManifest { id: segment.id(), rows: segment.len() as u64, files: writer.into_files() })
+        Ok(SegmentManifest { id: segment.id(), rows: segment.len() as u64, files: writer.into_files(), adopted: None })
     }
 }
 

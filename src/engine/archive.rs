@@ -331,7 +331,7 @@ mod tests {
             spec: spec.unwrap(),
             progress: Progress::default(),
             log_start: 1,
-            segments: vec![SegmentManifest { id: SegmentId(1), rows: 1, files: files.clone() }],
+            segments: vec![SegmentManifest { id: SegmentId(1), rows: 1, files: files.clone(), adopted: None }],
             partitions: Default::default(),
         });
         [start(&manifest), file_head(&files[0]), b"rows".to_vec(), file_head(&files[1]), end()].concat()

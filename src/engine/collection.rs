@@ -148,6 +148,47 @@ impl CollectionState {
         }
     }
 
+    /// Takes in a segment of another replica, whose rows and deletes came here at `lsn`. What it says of the past is not told
+    /// apart from when it came: times before its newest change are refused from now on.
+    pub fn adopt(&mut self, segment: Segment, lsn: Lsn) {
+        let newest = segment.newest();
+        self.add_flushed(segment);
+        self.note_arrival(lsn);
+        self.progress.timestamp = self.progress.timestamp.max(newest);
+        self.progress.history = self.progress.history.max(newest);
+    }
+
+    /// Has readers and sync see that something came at `lsn`.
+    pub fn note_arrival(&mut self, lsn: Lsn) {
+        self.progress.lsn = self.progress.lsn.max(lsn);
+    }
+
+    /// Files in which columns of its segments lie.
+    pub fn files(&self) -> Vec<String> {
+        self.slots().flat_map(|slot| slot.segment.stored()).map(|group| group.name.to_string()).collect()
+    }
+
+    /// How many living rows after `lsn`, without those in `known`, lie in flushed segments, and how many elsewhere; and how many
+    /// living rows those segments have.
+    pub fn unknown_rows(&self, lsn: Lsn, known: &BTreeMap<ReplicaId, Sequence>) -> (usize, usize, usize) {
+        let (mut flushed, mut elsewhere, mut all) = (0, 0, 0);
+        for (id, slot) in &self.slots {
+            let versions = slot.segment.versions();
+            let is_unknown = |&row: &usize| {
+                let version = versions.version(row);
+                versions.lsn(row) > lsn && known.get(&version.origin).is_none_or(|known| version.sequence > *known)
+            };
+            let rows = if versions.lsn_max() > lsn { slot.live.iter().filter(is_unknown).count() } else { 0 };
+            if *id == self.growing || self.unflushed.contains_key(id) {
+                elsewhere += rows;
+            } else {
+                flushed += rows;
+                all += slot.live.count();
+            }
+        }
+        (flushed, elsewhere, all)
+    }
+
     /// The schema and indexes.
     pub fn spec(&self) -> &CollectionSpec {
         &self.spec

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CollectionSpec, Progress};
 use crate::base::codec::{Reader, Write, checksum};
-use crate::base::{CollectionId, Error, ErrorKind, ReplicaId, Result, SegmentId, Timestamp, message};
+use crate::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, Result, SegmentId, Timestamp, message};
 
 const MAGIC: &[u8; 8] = b"EDDYMAN\n";
 const VERSION: u16 = 1;
@@ -74,6 +74,20 @@ pub struct SegmentManifest {
     pub rows: u64,
     /// Its files.
     pub files: Vec<FileEntry>,
+    /// When it came whole from elsewhere: from where, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
+}
+
+/// A segment that another replica wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// From which hub.
+    pub hub: ReplicaId,
+    /// Its id there.
+    pub segment: SegmentId,
+    /// At which position of the log here all of its rows and deletes came: those in its files are of the log there.
+    pub lsn: Lsn,
 }
 
 /// One file of a segment.

@@ -29,7 +29,7 @@ pub use compaction::{
 };
 pub use feed::{Fed, Place};
 pub use history::{Death, View};
-pub use manifest::{CollectionManifest, FileEntry, Manifest, SegmentManifest};
+pub use manifest::{Adopted, CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use memory::{Memory, Movable, choose_move};
 pub use options::{CollectionOptions, Growing, SealPolicy, Watch};
 pub use record::{Record, Source};

@@ -1,6 +1,7 @@
 //! The names under which a store's bytes lie. Numbers are padded so that names sort as numbers do.
 
-use crate::base::{CollectionId, SegmentId};
+use super::FileEntry;
+use crate::base::{CollectionId, ReplicaId, SegmentId};
 
 /// The prefix of all manifests.
 pub const MANIFESTS: &str = "manifest/";
@@ -63,6 +64,22 @@ pub fn log(id: CollectionId, number: u64) -> String {
 /// File `file` of a segment.
 pub fn segment_file(id: CollectionId, segment: SegmentId, file: &str) -> String {
     format!("{}segment/{:010}/{file}", collection(id), segment.0)
+}
+
+/// The prefix of the segments of a collection that come from elsewhere, whole or not yet.
+pub fn incoming(id: CollectionId) -> String {
+    format!("{}incoming/", collection(id))
+}
+
+/// The prefix of those that come from `hub`.
+pub fn incoming_from(id: CollectionId, hub: ReplicaId) -> String {
+    format!("{}{:014x}-", incoming(id), hub.0)
+}
+
+/// A file of a segment that comes from `hub`. (A segment never changes, but files of indexes that have grown are added to it.)
+pub fn incoming_file(id: CollectionId, hub: ReplicaId, segment: SegmentId, entry: &FileEntry) -> String {
+    let base = entry.name.rsplit('/').next().unwrap_or_default();
+    format!("{}{}/{base}-{:08x}", incoming_from(id, hub), segment.0, entry.checksum)
 }
 
 /// The number at the end of a manifest's or log file's name.

@@ -10,7 +10,7 @@ use super::files::floats;
 use super::layout::key_range;
 use super::terms::{self, FieldTerms};
 use super::{BlockRef, Blocks, FileKind, Group, KeyFilter, KeyRef, Known, Layout, Versions, hash_int, hash_text};
-use crate::base::{Lsn, RowMask, SegmentId, Version};
+use crate::base::{Lsn, RowMask, SegmentId, Timestamp, Version};
 use crate::index::terms::{Source as TermSource, Terms};
 use crate::index::{Graft, GraphStats, Hnsw, IndexSpec, Run, Source, Step, VectorIndex, Vectors};
 use crate::model::batch::grow;
@@ -333,6 +333,18 @@ impl Segment {
         let (start, chunk) = &self.chunks[at];
         PartitionColumn::new(&self.schema, chunk)
             .map_or_else(|| DEFAULT_PARTITION.to_owned(), |column| column.of(row - start).name())
+    }
+
+    /// Has all its rows and deletes have come at one position of the local log: it is another replica's.
+    pub fn arrive(&mut self, lsn: Lsn) {
+        self.versions.arrive(lsn);
+        self.deletes.iter_mut().for_each(|delete| delete.lsn = lsn);
+    }
+
+    /// The greatest timestamp of its rows and deletes.
+    pub fn newest(&self) -> Timestamp {
+        let rows = (0..self.len()).map(|row| self.versions.version(row).timestamp);
+        rows.chain(self.deletes.iter().map(|delete| delete.version.timestamp)).max().unwrap_or_default()
     }
 
     /// The versions of the rows.

@@ -39,6 +39,12 @@ impl Versions {
         *highest = (*highest).max(version.sequence);
     }
 
+    /// Has all rows be applied at one position of the local log.
+    pub(super) fn arrive(&mut self, lsn: Lsn) {
+        self.columns[3].fill(lsn.0);
+        self.lsn_max = if self.is_empty() { Lsn(0) } else { lsn };
+    }
+
     /// The number of rows.
     pub fn len(&self) -> usize {
         self.columns[0].len()

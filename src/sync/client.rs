@@ -1,7 +1,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::keepalive::KeepAlive;
-use super::message::{Channel, Hello, HelloCollection, Message, Pull, PullAck, Push, PushAck, StartPull, Welcome};
+use super::message::{
+    Capabilities, Channel, Hello, HelloCollection, Message, Pull, PullAck, Push, PushAck, StartPull, Welcome,
+};
+use super::seed::{Download, Seed, Want};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
 
 /// A welcome must come within this.
@@ -80,6 +83,12 @@ pub enum ClientInput {
     Applied(Channel, Result<()>),
     /// [`ClientAction::MarkPushed`] is done.
     Marked(Channel, Result<()>),
+    /// [`ClientAction::Plan`] is done: what is to be fetched, in order.
+    Planned(Channel, Result<Vec<Want>>),
+    /// [`ClientAction::Store`] is done; perhaps a file has to be fetched again, of which a crash had left something else.
+    Stored(Channel, Result<Option<Want>>),
+    /// [`ClientAction::EndSeed`] is done, durably.
+    Seeded(Channel, Result<Start>),
 }
 
 /// What a client wants done. Each but `Send`, `Refused` and `Close` is answered with one input; there is never more than one
@@ -125,6 +134,33 @@ pub enum ClientAction {
         hub: ReplicaId,
         /// Up to here.
         sequence: Sequence,
+    },
+    /// Look which files of an offer of segments are not here.
+    Plan {
+        /// Which collection.
+        channel: Channel,
+        /// Whose segments.
+        hub: ReplicaId,
+        /// What [`super::Offer::segments`] says.
+        offer: Vec<u8>,
+    },
+    /// Store a piece of a file; when that makes a segment whole, take it into the collection, durably.
+    Store {
+        /// Which collection.
+        channel: Channel,
+        /// Which file of the offer.
+        file: u32,
+        /// From this byte: where the last piece of this file ended.
+        offset: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// All pieces are stored: move the pull position to where the segments end, and tell where it stands.
+    EndSeed {
+        /// Which collection.
+        channel: Channel,
+        /// Whose segments they were.
+        hub: ReplicaId,
     },
     /// Tell the application.
     Refused(Refusal),
@@ -179,6 +215,10 @@ struct State {
     pull_retry: Retry,
     /// The hub's changes come first: see [`State::take_in_start`].
     recovering: bool,
+    /// Own batches up to here were noted to be at the hub when the connection began.
+    noted: Sequence,
+    /// Segments are on their way, and pulls come after them.
+    seed: Option<Seed>,
     ack_due: Option<Lsn>,
     caught_up: bool,
     /// A moment of which everything arrived that the hub had, and how many of the pulls that wait have to be applied for it.
@@ -315,7 +355,13 @@ impl Client {
     /// Whether to hand in further frames; otherwise they wait in the network until what is here is applied.
     pub fn wants_frame(&self) -> bool {
         let waiting = self.channels.iter().flat_map(|state| &state.arrived).map(|pull| pull.changes.len());
-        waiting.sum::<usize>() < WAITING_BYTES_MAX
+        let seeds = self.channels.iter().filter_map(|state| state.seed.as_ref()).map(Seed::waiting_bytes);
+        waiting.chain(seeds).sum::<usize>() < WAITING_BYTES_MAX
+    }
+
+    /// How far the download of a collection's segments is, while there is one.
+    pub fn download(&self, channel: Channel) -> Option<Download> {
+        Some(self.channels.get(channel.0 as usize)?.seed.as_ref()?.download())
     }
 
     /// The hub, once it said welcome.
@@ -435,6 +481,40 @@ impl Client {
                 state.mark_error = result.err();
                 Ok(())
             }
+            ClientInput::Planned(channel, result) => {
+                let state = self.state(channel)?;
+                match (result, &mut state.seed) {
+                    (Ok(wants), Some(seed)) => seed.take_in_plan(wants),
+                    (Err(error), _) => state.fail(error),
+                    (Ok(_), None) => {}
+                }
+                Ok(())
+            }
+            ClientInput::Stored(channel, result) => {
+                let state = self.state(channel)?;
+                match (result, &mut state.seed) {
+                    (Ok(again), Some(seed)) => seed.stored(again),
+                    // What is whole is kept: the next connection goes on from there.
+                    (Err(error), _) => state.fail(error),
+                    (Ok(_), None) => {}
+                }
+                Ok(())
+            }
+            ClientInput::Seeded(channel, result) => {
+                let replica = self.replica;
+                let state = self.state(channel)?;
+                state.seed = None;
+                match result {
+                    Ok(mut start) => {
+                        if state.recovering {
+                            start.known.insert(replica, state.noted);
+                        }
+                        state.stage = Stage::Start(start);
+                    }
+                    Err(error) => state.fail(error),
+                }
+                Ok(())
+            }
         }
     }
 
@@ -454,12 +534,34 @@ impl Client {
                     Stage::Failed => return Ok(()),
                     _ => return Err(Error::corrupt("a pull frame before the start frame")),
                 }
+                if state.seed.is_some() {
+                    return Err(Error::corrupt("a pull frame while segments are on their way"));
+                }
                 if state.arrived.len() >= PULL_WINDOW {
                     return Err(Error::corrupt(format!("more than {PULL_WINDOW} unanswered pull frames")));
                 }
                 state.caught_up = false;
                 state.arrived.push_back(pull);
                 Ok(())
+            }
+            Message::Offer(offer) => {
+                let state = self.state(offer.channel)?;
+                match state.stage {
+                    Stage::Failed => Ok(()),
+                    Stage::Live if state.seed.is_none() && state.arrived.is_empty() => {
+                        state.seed = Some(Seed::new(offer.segments));
+                        Ok(())
+                    }
+                    _ => Err(Error::corrupt("an offer frame out of turn")),
+                }
+            }
+            Message::Piece(piece) => {
+                let state = self.state(piece.channel)?;
+                match &mut state.seed {
+                    Some(seed) => seed.take_in_piece(piece),
+                    None if state.stage == Stage::Failed => Ok(()),
+                    None => Err(Error::corrupt("a piece frame without an offer")),
+                }
             }
             Message::Fault(None, fault) => Err(fault.into()),
             Message::Fault(Some(channel), fault) => {
@@ -480,9 +582,12 @@ impl Client {
                 }
                 Ok(())
             }
-            Message::Hello(_) | Message::Start(_) | Message::Push(_) | Message::PullAck(_) | Message::Ask => {
-                Err(Error::corrupt(format!("a {} frame from a hub", message.name())))
-            }
+            Message::Hello(_)
+            | Message::Start(_)
+            | Message::Push(_)
+            | Message::PullAck(_)
+            | Message::Ask
+            | Message::Fetch(_) => Err(Error::corrupt(format!("a {} frame from a hub", message.name()))),
         }
     }
 
@@ -533,7 +638,8 @@ impl Client {
                 name: state.collection.name.clone(),
                 spec: state.collection.spec.clone(),
             });
-            let hello = Hello { replica: self.replica, collections: collections.collect() };
+            let hello =
+                Hello { replica: self.replica, capabilities: Capabilities::ALL, collections: collections.collect() };
             return Ok(Some(ClientAction::Send(Message::Hello(hello).encode()?)));
         }
         if self.pong_due {
@@ -587,6 +693,8 @@ impl State {
             applying: false,
             pull_retry: Retry::default(),
             recovering: false,
+            noted: Sequence(0),
+            seed: None,
             ack_due: None,
             caught_up: false,
             arriving: None,
@@ -609,6 +717,7 @@ impl State {
         self.stage = Stage::Failed;
         self.failure = Some(error);
         self.outgoing = None;
+        self.seed = None;
         self.arrived.retain({
             // One that is being applied stays, for its answer.
             let mut keep = self.applying;
@@ -622,6 +731,7 @@ impl State {
             Stage::Live => {
                 self.caught_up
                     && self.arrived.is_empty()
+                    && self.seed.is_none()
                     && !self.own_left
                     && !self.reading
                     && self.outgoing.is_none()
@@ -658,6 +768,7 @@ impl State {
         // anew, an unsynced tail). Then our own newest sequence does not stand for all before it: the hub is to send what we
         // do not know for sure, and nothing is pushed that would make it think otherwise before that is here.
         self.recovering = self.read > start.pushed;
+        self.noted = start.pushed;
         if self.recovering {
             start.known.insert(replica, start.pushed);
         }
@@ -747,6 +858,12 @@ impl State {
             self.applying = true;
             let (changes, lsn) = (pull.changes.clone(), pull.lsn);
             return Ok((Some(ClientAction::Apply { channel, changes, hub, lsn }), None));
+        }
+        if let Some(seed) = &mut self.seed {
+            let action = seed.next(channel, hub)?;
+            if action.is_some() {
+                return Ok((action, None));
+            }
         }
         if !self.marking && !self.recovering && self.read > self.marked {
             self.marking = true;

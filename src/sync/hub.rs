@@ -1,8 +1,9 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::keepalive::KeepAlive;
 use super::message::{
-    Channel, Fault, HelloCollection, Message, Pull, PullAck, Push, PushAck, StartPull, Welcome, WelcomeCollection,
+    Capabilities, Channel, FETCH_WINDOW, Fault, Fetch, HelloCollection, Message, Offer, PIECE_BYTES_MAX, Piece, Pull,
+    PullAck, Push, PushAck, StartPull, Welcome, WelcomeCollection,
 };
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
 
@@ -66,6 +67,10 @@ pub enum HubInput {
     Read(Channel, Result<Changes>),
     /// [`HubAction::Apply`] is done, durably.
     Applied(Channel, Result<()>),
+    /// [`HubAction::Offer`] is done: what [`super::Offer::segments`] is to say, or that segments would not help this client.
+    Offered(Channel, Result<Option<Vec<u8>>>),
+    /// [`HubAction::ReadPiece`] is done.
+    PieceRead(Channel, Result<Vec<u8>>),
 }
 
 /// What a hub wants done. Each but `Send` and `Close` is answered with one input; there is never more than one of a kind under
@@ -112,6 +117,27 @@ pub enum HubAction {
         /// up to this one.
         through: Sequence,
     },
+    /// Find out whether segments hold most of what the client lacks. What is offered stays readable until the next `Read` of the
+    /// collection, or the end of the connection.
+    Offer {
+        /// Which collection.
+        channel: Channel,
+        /// From here.
+        after: Lsn,
+        /// What the client has, whatever the position.
+        known: BTreeMap<ReplicaId, Sequence>,
+    },
+    /// Read a part of a file that was offered; an error when there is no such part.
+    ReadPiece {
+        /// Which collection.
+        channel: Channel,
+        /// Which file of the offer.
+        file: u32,
+        /// From this byte.
+        offset: u64,
+        /// So many.
+        len: u32,
+    },
     /// Close the connection: it is over.
     Close(Error),
 }
@@ -122,6 +148,8 @@ pub struct Hub {
     replica: ReplicaId,
     options: HubOptions,
     client: Option<ReplicaId>,
+    /// What the client can do.
+    capabilities: Capabilities,
     welcome_sent: bool,
     channels: Vec<State>,
     keep_alive: KeepAlive,
@@ -169,6 +197,26 @@ struct State {
     outgoing: Option<Pull>,
     /// The positions of the pulls that are on the way.
     unanswered: Vec<Lsn>,
+    seeding: Seeding,
+    /// What the client was told of segments, until it is on its way.
+    offer_due: Option<Vec<u8>>,
+    fetches: VecDeque<Fetch>,
+    /// The fetch that is being answered.
+    fetching: Option<Fetch>,
+    piece_due: Option<Piece>,
+}
+
+/// Whether the client gets segments first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seeding {
+    /// It is to be found out.
+    Unasked,
+    /// It is being found out.
+    Asked,
+    /// It does, and starts again once it has them.
+    Offered,
+    /// Not, or not any more.
+    Over,
 }
 
 #[derive(Debug)]
@@ -204,6 +252,7 @@ impl Hub {
             replica,
             options,
             client: None,
+            capabilities: Capabilities::default(),
             welcome_sent: false,
             channels: Vec::new(),
             keep_alive: KeepAlive::new(now_ms, None, DEAD_AFTER_MS),
@@ -332,6 +381,22 @@ impl Hub {
                 state.ack_due = Some(PushAck { channel, through, error });
                 Ok(())
             }
+            HubInput::Offered(channel, result) => {
+                let state = self.state(channel)?;
+                // One that cannot be made leaves the changes one by one.
+                state.offer_due = result.ok().flatten();
+                state.seeding = if state.offer_due.is_some() { Seeding::Offered } else { Seeding::Over };
+                Ok(())
+            }
+            HubInput::PieceRead(channel, result) => {
+                let state = self.state(channel)?;
+                let Fetch { file, offset, .. } = state.fetching.take().expect("a read of a piece is under way");
+                match result {
+                    Ok(bytes) => state.piece_due = Some(Piece { channel, file, offset, bytes }),
+                    Err(error) => state.fail(&error),
+                }
+                Ok(())
+            }
         }
     }
 
@@ -360,6 +425,7 @@ impl Hub {
                     return Err(Error::invalid(format!("collection {:?} occurs twice in a hello frame", twice.name)));
                 }
                 self.client = Some(hello.replica);
+                self.capabilities = hello.capabilities;
                 self.channels = hello.collections.into_iter().map(State::new).collect();
                 Ok(())
             }
@@ -369,7 +435,9 @@ impl Hub {
             }
             Message::Pong => Ok(()),
             Message::Fault(None, fault) => Err(Error::from(fault).context("the client")),
-            Message::Start(_) | Message::Push(_) | Message::PullAck(_) | Message::Ask if !self.welcome_sent => {
+            Message::Start(_) | Message::Push(_) | Message::PullAck(_) | Message::Ask | Message::Fetch(_)
+                if !self.welcome_sent =>
+            {
                 Err(Error::corrupt(format!("a {name} frame before the welcome frame")))
             }
             Message::Ask => {
@@ -382,15 +450,23 @@ impl Hub {
                 }
                 Ok(())
             }
-            Message::Start(start) => self.state(start.channel)?.take_in_start(start),
+            Message::Start(start) => {
+                let segments = self.capabilities.has(Capabilities::SEGMENTS);
+                self.state(start.channel)?.take_in_start(start, segments)
+            }
+            Message::Fetch(fetch) => self.state(fetch.channel)?.take_in_fetch(fetch),
             Message::Push(push) => {
                 let client = self.client.expect("the welcome was for a client");
                 self.state(push.channel)?.take_in_push(push, client)
             }
             Message::PullAck(ack) => self.state(ack.channel)?.take_in_ack(ack),
-            Message::Welcome(_) | Message::PushAck(_) | Message::Pull(_) | Message::Fault(..) | Message::Answer => {
-                Err(Error::corrupt(format!("a {name} frame from a client")))
-            }
+            Message::Welcome(_)
+            | Message::PushAck(_)
+            | Message::Pull(_)
+            | Message::Fault(..)
+            | Message::Answer
+            | Message::Offer(_)
+            | Message::Piece(_) => Err(Error::corrupt(format!("a {name} frame from a client"))),
         }
     }
 
@@ -425,7 +501,8 @@ impl Hub {
             }
             self.welcome_sent = true;
             let collections = self.channels.iter_mut().filter_map(|state| state.answer.take()).collect();
-            let welcome = Message::Welcome(Welcome { replica: self.replica, collections });
+            let welcome =
+                Message::Welcome(Welcome { replica: self.replica, capabilities: Capabilities::ALL, collections });
             return Ok(Some(HubAction::Send(welcome.encode()?)));
         }
         for (index, state) in self.channels.iter_mut().enumerate() {
@@ -463,6 +540,11 @@ impl State {
             asked: Asked::Nothing,
             outgoing: None,
             unanswered: Vec::new(),
+            seeding: Seeding::Over,
+            offer_due: None,
+            fetches: VecDeque::new(),
+            fetching: None,
+            piece_due: None,
         }
     }
 
@@ -471,6 +553,9 @@ impl State {
         self.fault_due = Some(Fault::from(error));
         self.outgoing = None;
         self.arrived = None;
+        self.offer_due = None;
+        self.fetches.clear();
+        self.piece_due = None;
     }
 
     /// Whether all changes are sent that an answer comes behind.
@@ -483,10 +568,34 @@ impl State {
         }
     }
 
-    fn take_in_start(&mut self, start: StartPull) -> Result<()> {
-        if self.started {
+    fn take_in_fetch(&mut self, fetch: Fetch) -> Result<()> {
+        if self.stage == Stage::Failed {
+            return Ok(());
+        }
+        let unanswered =
+            self.fetches.len() + usize::from(self.fetching.is_some()) + usize::from(self.piece_due.is_some());
+        if self.seeding != Seeding::Offered || unanswered >= FETCH_WINDOW {
+            return Err(Error::corrupt(format!(
+                "a fetch frame beside {unanswered} others; none was offered, or too many"
+            )));
+        }
+        if fetch.len == 0 || fetch.len as usize > PIECE_BYTES_MAX {
+            return Err(Error::corrupt(format!(
+                "a fetch frame for {} bytes; 1 to {PIECE_BYTES_MAX} expected",
+                fetch.len
+            )));
+        }
+        self.fetches.push_back(fetch);
+        Ok(())
+    }
+
+    fn take_in_start(&mut self, start: StartPull, segments: bool) -> Result<()> {
+        // Once more after the segments.
+        if self.started && self.seeding != Seeding::Offered {
             return Err(Error::corrupt(format!("a second start frame for channel {}", start.channel.0)));
         }
+        self.seeding = if segments && !self.started { Seeding::Unasked } else { Seeding::Over };
+        self.fetches.clear();
         self.started = true;
         self.read = start.pulled;
         self.sent = start.pulled;
@@ -565,6 +674,9 @@ impl State {
         if let Some(ack) = self.ack_due.take() {
             return Ok(Some(HubAction::Send(Message::PushAck(ack).encode()?)));
         }
+        if let Some(segments) = self.offer_due.take() {
+            return Ok(Some(HubAction::Send(Message::Offer(Offer { channel, segments }).encode()?)));
+        }
         // Not beside a read: one that was asked for before the push came would send it back.
         if !self.reading
             && let Some(Push { after, through, changes, .. }) = self.arrived.take()
@@ -586,6 +698,24 @@ impl State {
                     self.next(channel, client)
                 }
             };
+        }
+        if let Some(piece) = self.piece_due.take() {
+            return Ok(Some(HubAction::Send(Message::Piece(piece).encode()?)));
+        }
+        if self.fetching.is_none()
+            && let Some(fetch) = self.fetches.pop_front()
+        {
+            let Fetch { file, offset, len, .. } = fetch;
+            self.fetching = Some(fetch);
+            return Ok(Some(HubAction::ReadPiece { channel, file, offset, len }));
+        }
+        match self.seeding {
+            Seeding::Over => {}
+            Seeding::Unasked => {
+                self.seeding = Seeding::Asked;
+                return Ok(Some(HubAction::Offer { channel, after: self.read, known: self.known.clone() }));
+            }
+            Seeding::Asked | Seeding::Offered => return Ok(None),
         }
         if self.started && self.left && !self.reading && self.unanswered.len() < super::client::PULL_WINDOW {
             self.left = false;

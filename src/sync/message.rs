@@ -11,6 +11,10 @@ pub const VERSION: u8 = 1;
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 /// The longest frame that carries no changes.
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
+/// The most bytes of a file in one frame: changes that come meanwhile wait for no more than a few of these.
+pub const PIECE_BYTES_MAX: usize = 256 << 10;
+/// Parts of files that a client may have asked for and not got yet.
+pub const FETCH_WINDOW: usize = 4;
 
 /// The frame that a message starts with: an array of two (three in a hello, for the version), the first of which is a type.
 const ARRAY_OF_TWO: u8 = 0x92;
@@ -28,6 +32,27 @@ const PING: u8 = 9;
 const PONG: u8 = 10;
 const ASK: u8 = 11;
 const ANSWER: u8 = 12;
+const OFFER: u8 = 13;
+const FETCH: u8 = 14;
+const PIECE: u8 = 15;
+
+/// What a side can do beyond the first eight types of frames, one bit each. Bits that the other side does not know mean nothing to
+/// it, and what only one of the two can do is not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Capabilities(pub u64);
+
+impl Capabilities {
+    /// Segments travel as files: offer, fetch and piece frames.
+    pub const SEGMENTS: Self = Self(1);
+    /// All that this build can do.
+    pub const ALL: Self = Self::SEGMENTS;
+
+    /// Whether it has all of `other`.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
 
 /// A collection of this connection: its position in the hello's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,6 +64,8 @@ pub struct Channel(pub u32);
 pub struct Hello {
     /// The client's replica id: the origin of what it pushes.
     pub replica: ReplicaId,
+    /// What the client can do.
+    pub capabilities: Capabilities,
     /// What it wants to sync, each name once.
     pub collections: Vec<HelloCollection>,
 }
@@ -57,6 +84,8 @@ pub struct HelloCollection {
 pub struct Welcome {
     /// The hub's replica id: positions are kept by it.
     pub replica: ReplicaId,
+    /// What the hub can do.
+    pub capabilities: Capabilities,
     /// One a collection of the hello, in its order.
     pub collections: Vec<WelcomeCollection>,
 }
@@ -133,6 +162,43 @@ pub struct PullAck {
     pub lsn: Lsn,
 }
 
+/// The hub has segments that hold most of what the client lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Which collection.
+    pub channel: Channel,
+    /// What the segments hold, and their files: for the database.
+    #[serde(with = "serde_bytes")]
+    pub segments: Vec<u8>,
+}
+
+/// The client wants a part of a file of the last offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Which collection.
+    pub channel: Channel,
+    /// Which file, counted through all segments of the offer.
+    pub file: u32,
+    /// From this byte,
+    pub offset: u64,
+    /// so many: at most [`PIECE_BYTES_MAX`].
+    pub len: u32,
+}
+
+/// The part of a file that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Which collection.
+    pub channel: Channel,
+    /// Which file.
+    pub file: u32,
+    /// From this byte.
+    pub offset: u64,
+    /// As many bytes as were asked for.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
 /// An error as it travels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -181,6 +247,12 @@ pub enum Message {
     Ask,
     /// Hub to client, behind the pulls of all that it had when it was asked.
     Answer,
+    /// Hub to client, instead of pulls, until the client starts again from where the segments end.
+    Offer(Offer),
+    /// Client to hub; at most [`FETCH_WINDOW`] unanswered at a time and collection.
+    Fetch(Fetch),
+    /// Hub to client, in the order of the fetches.
+    Piece(Piece),
 }
 
 impl Message {
@@ -192,6 +264,7 @@ impl Message {
         let mut frame = Vec::with_capacity(match self {
             Self::Push(push) => push.changes.len() + 64,
             Self::Pull(pull) => pull.changes.len() + 64,
+            Self::Piece(piece) => piece.bytes.len() + 64,
             _ => 128,
         });
         let result = match self {
@@ -199,7 +272,10 @@ impl Message {
                 frame.extend([ARRAY_OF_THREE, HELLO, VERSION]);
                 rmp_serde::encode::write(&mut frame, body)
             }
-            Self::Welcome(body) => put(&mut frame, WELCOME, body),
+            Self::Welcome(body) => {
+                frame.extend([ARRAY_OF_THREE, WELCOME, VERSION]);
+                rmp_serde::encode::write(&mut frame, body)
+            }
             Self::Start(body) => put(&mut frame, START, body),
             Self::Push(body) => put(&mut frame, PUSH, body),
             Self::PushAck(body) => put(&mut frame, PUSH_ACK, body),
@@ -210,6 +286,9 @@ impl Message {
             Self::Pong => put(&mut frame, PONG, &()),
             Self::Ask => put(&mut frame, ASK, &()),
             Self::Answer => put(&mut frame, ANSWER, &()),
+            Self::Offer(body) => put(&mut frame, OFFER, body),
+            Self::Fetch(body) => put(&mut frame, FETCH, body),
+            Self::Piece(body) => put(&mut frame, PIECE, body),
         };
         result.map_err(|error| Error::internal(format!("a sync message could not be encoded: {error}")))?;
         let bytes_max = bytes_max(self.number());
@@ -238,7 +317,12 @@ impl Message {
                 return Err(Error::corrupt(format!("a sync frame of {} bytes; at least 3 expected", frame.len())));
             }
         };
-        let expected = if number == HELLO { ARRAY_OF_THREE } else { ARRAY_OF_TWO };
+        if (marker, number) == (ARRAY_OF_TWO, WELCOME) {
+            // As builds before the first release wrote it.
+            return Err(other_version("an earlier version"));
+        }
+        let greets = matches!(number, HELLO | WELCOME);
+        let expected = if greets { ARRAY_OF_THREE } else { ARRAY_OF_TWO };
         if marker != expected || number > 0x7f {
             return Err(Error::corrupt(format!(
                 "at byte 0: a sync frame starts with {marker:#04x} {number:#04x}; an array of two and a type expected"
@@ -247,27 +331,22 @@ impl Message {
         let Some(name) = type_name(number) else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {ANSWER}"),
+                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {PIECE}"),
             ));
         };
         if frame.len() > bytes_max(number) {
             return Err(too_long(name, frame.len(), bytes_max(number)));
         }
-        Ok(match number {
-            HELLO => {
-                match frame.get(2) {
-                    Some(&VERSION) => {}
-                    Some(version) => {
-                        return Err(Error::new(
-                            ErrorKind::Unsupported,
-                            format!("the peer speaks version {version} of the sync protocol, this build {VERSION}"),
-                        ));
-                    }
-                    None => return Err(Error::corrupt("at byte 2: a hello frame without a version")),
-                }
-                Self::Hello(body(name, frame, 3)?)
+        if greets {
+            match frame.get(2) {
+                Some(&VERSION) => {}
+                Some(version) => return Err(other_version(&format!("version {version}"))),
+                None => return Err(Error::corrupt(format!("at byte 2: a {name} frame without a version"))),
             }
-            WELCOME => Self::Welcome(body(name, frame, 2)?),
+        }
+        Ok(match number {
+            HELLO => Self::Hello(body(name, frame, 3)?),
+            WELCOME => Self::Welcome(body(name, frame, 3)?),
             START => Self::Start(body(name, frame, 2)?),
             PUSH => Self::Push(body(name, frame, 2)?),
             PUSH_ACK => Self::PushAck(body(name, frame, 2)?),
@@ -277,7 +356,7 @@ impl Message {
                 let (channel, fault) = body(name, frame, 2)?;
                 Self::Fault(channel, fault)
             }
-            _ => {
+            PING | PONG | ASK | ANSWER => {
                 body::<()>(name, frame, 2)?;
                 match number {
                     PING => Self::Ping,
@@ -286,6 +365,9 @@ impl Message {
                     _ => Self::Answer,
                 }
             }
+            OFFER => Self::Offer(body(name, frame, 2)?),
+            FETCH => Self::Fetch(body(name, frame, 2)?),
+            _ => Self::Piece(body(name, frame, 2)?),
         })
     }
 
@@ -303,6 +385,9 @@ impl Message {
             Self::Pong => PONG,
             Self::Ask => ASK,
             Self::Answer => ANSWER,
+            Self::Offer(_) => OFFER,
+            Self::Fetch(_) => FETCH,
+            Self::Piece(_) => PIECE,
         }
     }
 
@@ -326,12 +411,24 @@ fn type_name(number: u8) -> Option<&'static str> {
         PONG => "pong",
         ASK => "ask",
         ANSWER => "answer",
+        OFFER => "offer",
+        FETCH => "fetch",
+        PIECE => "piece",
         _ => return None,
     })
 }
 
 const fn bytes_max(number: u8) -> usize {
     if matches!(number, PUSH | PULL) { FRAME_BYTES_MAX } else { CONTROL_BYTES_MAX }
+}
+
+fn other_version(theirs: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "the peer speaks {theirs} of the sync protocol, this build version {VERSION}: one of the two is to be updated"
+        ),
+    )
 }
 
 fn too_long(name: &str, len: usize, bytes_max: usize) -> Error {
@@ -371,6 +468,7 @@ mod tests {
                 "hello",
                 Message::Hello(Hello {
                     replica: ReplicaId(0x001f_ffff_ffff_fffe),
+                    capabilities: Capabilities::ALL,
                     collections: vec![
                         HelloCollection { name: "notes".into(), spec: Some("{\"fields\":[]}".into()) },
                         HelloCollection { name: "symbols".into(), spec: None },
@@ -381,6 +479,7 @@ mod tests {
                 "welcome",
                 Message::Welcome(Welcome {
                     replica: ReplicaId(7),
+                    capabilities: Capabilities(u64::MAX),
                     collections: vec![
                         WelcomeCollection { acknowledged: Sequence(41), incarnation: 3, spec: None, error: None },
                         WelcomeCollection {
@@ -429,6 +528,12 @@ mod tests {
             ("pong", Message::Pong),
             ("ask", Message::Ask),
             ("answer", Message::Answer),
+            ("offer", Message::Offer(Offer { channel: Channel(1), segments: vec![7, 7, 0xff] })),
+            (
+                "fetch",
+                Message::Fetch(Fetch { channel: Channel(1), file: 5, offset: 1 << 33, len: PIECE_BYTES_MAX as u32 }),
+            ),
+            ("piece", Message::Piece(Piece { channel: Channel(1), file: 5, offset: 1 << 33, bytes: vec![1, 2, 3] })),
         ]
     }
 
@@ -456,17 +561,20 @@ mod tests {
     #[test]
     fn hostile_frames_are_typed_errors() {
         let claims_4_gib_of_bytes = [0x92, PUSH, 0x94, 0, 0, 1, 0xc6, 0xff, 0xff, 0xff, 0xff, 1, 2];
-        let claims_4_gi_collections = [0x93, HELLO, VERSION, 0x92, 7, 0xdd, 0xff, 0xff, 0xff, 0xff];
+        let claims_4_gi_collections = [0x93, HELLO, VERSION, 0x93, 7, 0, 0xdd, 0xff, 0xff, 0xff, 0xff];
         let claims_4_gi_origins = [0x92, START, 0x93, 0, 0, 0xdf, 0xff, 0xff, 0xff, 0xff, 1, 1];
         for (frame, kind, message) in [
             (&[][..], ErrorKind::Corrupt, "0 bytes"),
             (&[0x92], ErrorKind::Corrupt, "1 bytes"),
             (&[0xc1, 0xc1, 0xc1], ErrorKind::Corrupt, "starts with 0xc1"),
             (b"GET / HTTP/1.1", ErrorKind::Corrupt, "starts with"),
-            (&[0x92, 13, 0xc0], ErrorKind::Unsupported, "type 13"),
+            (&[0x92, 16, 0xc0], ErrorKind::Unsupported, "type 16"),
             (&[0x92, HELLO, 0xc0], ErrorKind::Corrupt, "starts with"),
             (&[0x93, HELLO], ErrorKind::Corrupt, "without a version"),
             (&[0x93, HELLO, 2, 0x92, 0, 0x90], ErrorKind::Unsupported, "version 2"),
+            // A hub of another version is no broken hub: it was told as one once.
+            (&[0x93, WELCOME, 9, 0x90], ErrorKind::Unsupported, "version 9"),
+            (&[0x92, WELCOME, 0x92, 7, 0x90], ErrorKind::Unsupported, "an earlier version"),
             (&[0x92, PING], ErrorKind::Corrupt, "ping frame"),
             (&[0x92, PING, 0xc0, 0xc0], ErrorKind::Corrupt, "1 bytes after its end"),
             (&[0x92, PING, 0x01], ErrorKind::Corrupt, "ping frame"),
@@ -485,7 +593,7 @@ mod tests {
 
     #[test]
     fn nesting_is_refused_before_the_stack_ends() {
-        let mut frame = vec![0x92, WELCOME];
+        let mut frame = vec![0x93, WELCOME, VERSION];
         frame.extend(std::iter::repeat_n(0x91, 1 << 20));
         assert_eq!(Message::decode(&frame).unwrap_err().kind(), ErrorKind::Corrupt);
     }
@@ -503,7 +611,7 @@ mod tests {
         frame[..2].copy_from_slice(&[0x92, PUSH]);
         assert!(Message::decode(&frame).unwrap_err().message().contains("67108865 bytes"));
         let mut frame = vec![0; CONTROL_BYTES_MAX + 1];
-        frame[..2].copy_from_slice(&[0x92, WELCOME]);
+        frame[..2].copy_from_slice(&[0x93, WELCOME]);
         assert!(Message::decode(&frame).unwrap_err().message().contains("welcome frame of 4194305 bytes"));
     }
 
@@ -511,7 +619,7 @@ mod tests {
         let examples: Vec<Vec<u8>> = examples().iter().map(|(_, message)| message.encode().unwrap()).collect();
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200),
-            (1u8..12, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(number, body)| [
+            (1u8..17, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(number, body)| [
                 &[0x92, number][..],
                 &body
             ]

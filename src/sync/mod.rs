@@ -17,6 +17,7 @@ mod client;
 mod hub;
 mod keepalive;
 mod message;
+mod seed;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ pub use backoff::Backoff;
 pub use client::{Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Start};
 pub use hub::{Changes, Hub, HubAction, HubInput, HubOptions, Opened};
 pub use message::{
-    CONTROL_BYTES_MAX, Channel, FRAME_BYTES_MAX, Fault, Hello, HelloCollection, Message, Pull, PullAck, Push, PushAck,
-    StartPull, VERSION, Welcome, WelcomeCollection,
+    CONTROL_BYTES_MAX, Capabilities, Channel, FETCH_WINDOW, FRAME_BYTES_MAX, Fault, Fetch, Hello, HelloCollection,
+    Message, Offer, PIECE_BYTES_MAX, Piece, Pull, PullAck, Push, PushAck, StartPull, VERSION, Welcome,
+    WelcomeCollection,
 };
+pub use seed::{Download, Want};

@@ -17,13 +17,14 @@ use arrow_array::{Float32Array, Int64Array, RecordBatch, StringArray};
 use eddydb::base::compress::Codec;
 use eddydb::base::{CollectionId, Lsn, ReplicaId, SegmentId, Sequence, Timestamp, Version};
 use eddydb::db::{Db, Options, Target};
-use eddydb::engine::{ChangeSet, CollectionSpec, Record, RequestId, Source, SyncPosition};
+use eddydb::engine::{ChangeSet, CollectionSpec, Manifest, Record, RequestId, Source, SyncPosition};
 use eddydb::model::{Batch, Row, Schema, Value};
 use eddydb::platform::{Environment, block_on};
 use eddydb::segment::{Segment, Tombstone, encode};
 use eddydb::storage::MemoryStorage;
 use eddydb::sync::{
-    Channel, Hello, HelloCollection, Message, Pull, PullAck, Push, PushAck, StartPull, Welcome, WelcomeCollection,
+    Capabilities, Channel, Fetch, Hello, HelloCollection, Message, Offer, Piece, Pull, PullAck, Push, PushAck,
+    StartPull, Welcome, WelcomeCollection,
 };
 use eddydb::wal;
 
@@ -128,7 +129,8 @@ fn seeds() -> Seeds {
             std::fs::read(entry.path()).unwrap(),
         );
     }
-    add("sync", "session", session());
+    add("sync", "session", session(false));
+    add("sync", "seeded", session(true));
 
     for (number, text) in [
         "id in [1, 2] and price > 1.5",
@@ -285,11 +287,12 @@ fn log() -> Vec<u8> {
 }
 
 /// Frames of both sides, one after the other: each side takes those in that are for it.
-fn session() -> Vec<u8> {
+fn session(by_segments: bool) -> Vec<u8> {
     let (channel, error) = (Channel(0), None);
     let messages = [
         Message::Hello(Hello {
             replica: ReplicaId(2),
+            capabilities: Capabilities::ALL,
             collections: vec![HelloCollection { name: "notes".into(), spec: Some(SPEC.into()) }],
         }),
         Message::Start(StartPull { channel, pulled: Lsn(2), known: BTreeMap::from([(ReplicaId(1), Sequence(3))]) }),
@@ -298,26 +301,47 @@ fn session() -> Vec<u8> {
         Message::Ping,
         Message::Ask,
     ];
+    let seeded = [
+        Message::Hello(Hello {
+            replica: ReplicaId(2),
+            capabilities: Capabilities::ALL,
+            collections: vec![HelloCollection { name: "notes".into(), spec: Some(SPEC.into()) }],
+        }),
+        Message::Welcome(Welcome {
+            replica: ReplicaId(1),
+            capabilities: Capabilities::SEGMENTS,
+            collections: vec![WelcomeCollection { acknowledged: Sequence(3), incarnation: 1, spec: None, error: None }],
+        }),
+        Message::Start(StartPull { channel, pulled: Lsn(0), known: BTreeMap::new() }),
+        Message::Offer(Offer { channel, segments: offer() }),
+        Message::Fetch(Fetch { channel, file: 0, offset: 0, len: 3 }),
+        Message::Piece(Piece { channel, file: 0, offset: 0, bytes: vec![1, 2, 3] }),
+        Message::Start(StartPull { channel, pulled: Lsn(2), known: BTreeMap::new() }),
+    ];
     let answers = [
         Message::Welcome(Welcome {
             replica: ReplicaId(1),
+            capabilities: Capabilities::ALL,
             collections: vec![WelcomeCollection { acknowledged: Sequence(3), incarnation: 1, spec: None, error: None }],
         }),
         Message::PushAck(PushAck { channel, through: Sequence(4), error }),
         Message::Pull(Pull { channel, lsn: Lsn(5), caught_up: true, changes: changes().encode() }),
     ];
     let mut bytes = vec![0];
-    for message in messages
-        .iter()
-        .zip(answers.iter().map(Some).chain(std::iter::repeat(None)))
-        .flat_map(|(a, b)| [Some(a), b])
-        .flatten()
-    {
+    let alternating =
+        messages.iter().zip(answers.iter().map(Some).chain(std::iter::repeat(None))).flat_map(|(a, b)| [Some(a), b]);
+    for message in if by_segments { seeded.iter().collect::<Vec<_>>() } else { alternating.flatten().collect() } {
         let frame = message.encode().unwrap();
         bytes.extend((frame.len() as u16).to_le_bytes());
         bytes.extend(frame);
     }
     bytes
+}
+
+/// What a hub says of two segments.
+fn offer() -> Vec<u8> {
+    let manifest = Manifest::decode(&store().0).unwrap().unwrap();
+    rmp_serde::to_vec_named(&manifest.collections[0]).unwrap()
 }
 
 /// Columns of many types, as other tools write them.

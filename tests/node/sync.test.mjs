@@ -6,7 +6,8 @@ import test from 'node:test';
 
 import { open } from 'eddydb';
 
-import { makeRows, schema } from '../support/vectors.mjs';
+import { Server } from '../support/server.mjs';
+import { dim, makeRows, nearest, schema } from '../support/vectors.mjs';
 
 const statusOf = (sync, wanted) =>
   new Promise((resolve) => {
@@ -55,4 +56,44 @@ test('without a server: offline, with what is pending; paused, resumed, stopped'
   await same.stop();
   await assert.rejects(same.pause(), { kind: 'closed' });
   assert.equal(await notes.count(), 5);
+});
+
+test('a first sync brings segments with their indexes, is searched, and then goes on live both ways', async (t) => {
+  const server = await Server.start();
+  t.after(() => server.remove());
+  const fields = {
+    id: { type: 'int64', primaryKey: true },
+    title: { type: 'varchar', maxLength: 40 },
+    embedding: { type: 'float_vector', dim, metric: 'IP', index: { type: 'HNSW', m: 8, efConstruction: 80 } },
+  };
+  // The server has the collection from another replica, and indexes it.
+  const first = await open({ name: 'first', storage: 'memory' });
+  t.after(() => first.close());
+  const rows = makeRows(3_000).map(({ id, title, embedding }) => ({ id, title, embedding }));
+  const of = await first.createCollection('notes', { fields });
+  await of.insert(rows);
+  const up = first.sync({ url: server.sync, collections: ['notes'] });
+  await statusOf(up, (status) => status.state === 'live' && status.pending === 0 && status.lastSyncedAt !== undefined);
+  await server.post('/api/flush');
+  while ((await server.get('/api/collections/notes')).stats?.rowsUnindexed > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  await server.post('/api/flush');
+
+  const db = await open({ name: 'new', storage: 'memory' });
+  t.after(() => db.close());
+  const sync = db.sync({ url: server.sync, collections: ['notes'] });
+  const downloads = [];
+  sync.onStatus(({ download }) => download && downloads.push(download));
+  await statusOf(sync, (status) => status.state === 'live' && status.lastSyncedAt !== undefined && status.download === undefined);
+  assert.ok(downloads.length > 0, 'segments were downloaded');
+  assert.ok(downloads.every(({ done, total }) => done <= total) && downloads.at(-1).total > 3_000 * dim * 4, JSON.stringify(downloads.at(-1)));
+  const notes = db.collection('notes');
+  assert.equal(await notes.count(), 3_000);
+  const { hits } = await notes.search({ vector: rows[77].embedding, limit: 5 });
+  assert.deepEqual(hits.map((hit) => hit.key), nearest(rows, rows[77].embedding, 5).map(({ key }) => key));
+
+  await notes.upsert([{ ...rows[5], title: 'by the new one' }]);
+  await of.upsert([{ ...rows[6], title: 'by the first' }]);
+  const titleOf = async (collection, id) => (await collection.get([id]))[0]?.title;
+  while ((await titleOf(of, 5)) !== 'by the new one' || (await titleOf(notes, 6)) !== 'by the first') await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.equal(await notes.count(), 3_000);
 });

@@ -1,7 +1,8 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::agreement::{check_agreement, from_json, to_json};
+use super::seed::{self, Offered};
 use super::tasks::Tasks;
 use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
@@ -39,6 +40,7 @@ enum Event {
     Received(Result<Option<Vec<u8>>>),
     Sent(Result<()>),
     Done(HubInput, Option<Collection>),
+    Offered(Channel, Option<(Vec<u8>, Offered)>),
     Changed(Channel, Result<Lsn>),
     Timer(u64),
     Stopping,
@@ -76,6 +78,7 @@ impl SyncHub {
             hub,
             connection: connection.clone(),
             collections: Vec::new(),
+            offers: BTreeMap::new(),
             tasks: Tasks::new(),
         };
         let end = serving.run(self.stopping.clone()).await;
@@ -98,6 +101,8 @@ struct Serving {
     connection: Arc<dyn Connection>,
     /// By channel, once opened.
     collections: Vec<Option<Collection>>,
+    /// By channel, while the client takes them in.
+    offers: BTreeMap<Channel, Arc<Offered>>,
     tasks: Tasks<Event>,
 }
 
@@ -171,6 +176,13 @@ impl Serving {
                     }
                     self.hub.receive(input, now_ms());
                 }
+                Event::Offered(channel, offered) => {
+                    let segments = offered.map(|(segments, offered)| {
+                        self.offers.insert(channel, Arc::new(offered));
+                        segments
+                    });
+                    self.hub.receive(HubInput::Offered(channel, Ok(segments)), now_ms());
+                }
                 Event::Changed(channel, Ok(lsn)) => {
                     let collection = self.collection(channel);
                     self.tasks.push(watch(channel, collection, lsn));
@@ -195,7 +207,7 @@ impl Serving {
         self.collections[channel.0 as usize].clone().expect("only an opened collection is asked for")
     }
 
-    fn perform(&self, action: HubAction) -> Task<'static, Event> {
+    fn perform(&mut self, action: HubAction) -> Task<'static, Event> {
         match action {
             HubAction::Open { channel, name, spec, create, client } => {
                 let db = self.db.clone();
@@ -213,6 +225,7 @@ impl Serving {
             }
             HubAction::Read { channel, after, known, bytes_max } => {
                 let collection = self.collection(channel);
+                self.offers.remove(&channel);
                 Box::pin(async move {
                     let answer = read(&collection, after, &known, bytes_max).await;
                     Event::Done(HubInput::Read(channel, answer), None)
@@ -223,6 +236,27 @@ impl Serving {
                 Box::pin(async move {
                     let answer = apply(&db, &collection, &changes, client, after, through).await;
                     Event::Done(HubInput::Applied(channel, answer), None)
+                })
+            }
+            HubAction::Offer { channel, after, known } => {
+                let (db, collection) = (self.db.clone(), self.collection(channel));
+                Box::pin(async move {
+                    // The changes go one by one then.
+                    let offered = seed::offer(&db, &collection, after, &known).await.unwrap_or_else(|error| {
+                        tracing::warn!(%error, "no segments could be offered");
+                        None
+                    });
+                    Event::Offered(channel, offered)
+                })
+            }
+            HubAction::ReadPiece { channel, file, offset, len } => {
+                let offered = self.offers.get(&channel).cloned();
+                Box::pin(async move {
+                    let piece = match offered {
+                        Some(offered) => offered.read(file, offset, len).await,
+                        None => Err(Error::internal("a piece of what was not offered")),
+                    };
+                    Event::Done(HubInput::PieceRead(channel, piece), None)
                 })
             }
             HubAction::Send(_) | HubAction::Close(_) => unreachable!("the loop above does these"),

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod hub;
+mod seed;
 mod session;
 mod tasks;
 mod told;

@@ -1,8 +1,9 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::agreement::{from_json, to_json};
 use super::hub::within;
+use super::seed::{self, Seeding};
 use super::tasks::Tasks;
 use super::told;
 use super::watch::Watch;
@@ -11,8 +12,10 @@ use crate::db::key::check_shared;
 use crate::db::{Collection, Db};
 use crate::engine::{ChangeSet, CollectionSpec, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
-use crate::platform::{Task, now_ms, random_u64, sleep_ms, spawn};
-use crate::sync::{Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Start};
+use crate::platform::{Task, now_ms, random_u64, run_to_end, sleep_ms, spawn};
+use crate::sync::{
+    Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, Download, OwnChanges, Refusal, Start,
+};
 
 /// The first wait after a failure is at most this, then twice as long each time.
 const BACKOFF_BASE_MS: u64 = 500;
@@ -78,6 +81,8 @@ pub struct SyncStatus {
     pub error: Option<Error>,
     /// When both sides last had everything, in milliseconds since 1970.
     pub last_synced_ms: Option<u64>,
+    /// How far the first download is, of all collections together; `None` when there is none.
+    pub download: Option<Download>,
     /// Own changes that the hub refused and that were set aside, oldest first, at most 64. They stay in the store.
     pub refusals: Vec<Refusal>,
 }
@@ -153,6 +158,7 @@ impl Db {
             pending: 0,
             error: None,
             last_synced_ms: None,
+            download: None,
             refusals: Vec::new(),
         };
         let shared = Arc::new(Shared { status: Watch::new(status), command: Watch::new(Command::Run) });
@@ -168,6 +174,7 @@ impl Db {
             error: None,
             refusals: VecDeque::new(),
             last_synced_ms: None,
+            seedings: BTreeMap::new(),
         };
         driver.publish(SyncState::Offline, None);
         spawn(driver.run());
@@ -249,6 +256,8 @@ struct Driver {
     error: Option<Error>,
     refusals: VecDeque<Refusal>,
     last_synced_ms: Option<u64>,
+    /// What is on its way in segments, by channel. A piece that is being stored is waited for by the next connection.
+    seedings: BTreeMap<Channel, Arc<async_lock::Mutex<Option<Seeding>>>>,
 }
 
 /// Why a connection ended.
@@ -457,7 +466,7 @@ impl Driver {
         }
     }
 
-    fn perform(&self, action: ClientAction) -> Task<'static, Event> {
+    fn perform(&mut self, action: ClientAction) -> Task<'static, Event> {
         let done = |input: Task<'static, ClientInput>| -> Task<'static, Event> {
             Box::pin(async move { Event::Done(input.await) })
         };
@@ -487,6 +496,43 @@ impl Driver {
                     };
                     ClientInput::Marked(channel, marked)
                 }))
+            }
+            ClientAction::Plan { channel, hub, offer } => {
+                let (db, collection) = (self.db.clone(), self.collection(channel));
+                let place = self.seedings.entry(channel).or_default().clone();
+                done(Box::pin(run_to_end(async move {
+                    let planned = async {
+                        let mut place = place.lock().await;
+                        let (seeding, wants) = seed::plan(&db, &collection?, hub, &offer).await?;
+                        *place = Some(seeding);
+                        Ok(wants)
+                    };
+                    ClientInput::Planned(channel, planned.await)
+                })))
+            }
+            ClientAction::Store { channel, file, offset, bytes } => {
+                let (db, collection) = (self.db.clone(), self.collection(channel));
+                let place = self.seedings.entry(channel).or_default().clone();
+                done(Box::pin(run_to_end(async move {
+                    let stored = async {
+                        let mut place = place.lock().await;
+                        let seeding = place.as_mut().ok_or_else(|| Error::internal("a piece before the plan"))?;
+                        seeding.store(&db, &collection?, file, offset, bytes).await
+                    };
+                    ClientInput::Stored(channel, stored.await)
+                })))
+            }
+            ClientAction::EndSeed { channel, .. } => {
+                let (db, collection) = (self.db.clone(), self.collection(channel));
+                let place = self.seedings.entry(channel).or_default().clone();
+                done(Box::pin(run_to_end(async move {
+                    let ended = async {
+                        let seeding = place.lock().await.take();
+                        let seeding = seeding.ok_or_else(|| Error::internal("an end before the plan"))?;
+                        seeding.end(&db, &collection?).await
+                    };
+                    ClientInput::Seeded(channel, ended.await)
+                })))
             }
             ClientAction::Send(_) | ClientAction::Refused(_) | ClientAction::Close(_) => {
                 unreachable!("the loop above does these")
@@ -548,8 +594,14 @@ impl Driver {
             pending,
             error: self.error.clone().or(failed).or(refused),
             last_synced_ms: self.last_synced_ms,
+            download: client.and_then(|client| self.download(client)),
             refusals: self.refusals.iter().cloned().collect(),
         });
+    }
+
+    fn download(&self, client: &Client) -> Option<Download> {
+        let downloads = self.channels().filter_map(|channel| client.download(channel));
+        downloads.reduce(|all, one| Download { done: all.done + one.done, total: all.total + one.total })
     }
 
     fn pending(&self, channel: Channel, client: Option<&Client>) -> usize {
@@ -593,8 +645,13 @@ async fn open(db: &Db, name: &str, spec: Option<&str>, hub: ReplicaId) -> Result
             created => created?,
         },
     };
+    Ok(start_of(&collection, hub))
+}
+
+/// Where a collection stands with a hub.
+pub(super) fn start_of(collection: &Collection, hub: ReplicaId) -> Start {
     let SyncPosition { pulled, pushed } = collection.sync_position(hub);
-    Ok(Start { pulled, pushed, known: collection.seen() })
+    Start { pulled, pushed, known: collection.seen() }
 }
 
 async fn read_own(collection: Result<Collection>, after: Sequence, bytes_max: usize) -> Result<OwnChanges> {

@@ -423,3 +423,187 @@ async fn reads_see_as_much_as_they_ask_for() {
         tokio::task::yield_now().await;
     }
 }
+
+async fn maintained(device: &Device) {
+    while device.db.maintain().await.unwrap() {}
+}
+
+/// 3,000 rows in three segments with graphs, some of them replaced and deleted since, and a tail that is in the log only.
+async fn grown_hub() -> (Device, usize) {
+    let hub = Device::new().await;
+    hub.db.create_collection("notes", spec()).await.unwrap();
+    for part in 0..3 {
+        put(&hub.notes(), (0..1_000).map(|id| (part * 1_000 + id, "of the hub"))).await;
+        delete(&hub.notes(), &[part * 1_000 + 5]).await;
+        hub.db.flush("notes").await.unwrap();
+    }
+    put(&hub.notes(), (0..100).map(|id| (id * 7 + 1_000, "of the hub, again"))).await;
+    delete(&hub.notes(), &[10, 20]).await;
+    maintained(&hub).await;
+    hub.db.flush("notes").await.unwrap();
+    put(&hub.notes(), [(1, "in the log only"), (9_000, "new in the log")]).await;
+    delete(&hub.notes(), &[30]).await;
+    let rows = rows(&hub.db).await.len();
+    (hub, rows)
+}
+
+/// The segments that came whole, of all that have rows.
+async fn adopted(device: &Device) -> (usize, usize) {
+    let snapshot = device.db.snapshot().await.unwrap();
+    let segments: Vec<_> = snapshot.manifest().collections.iter().flat_map(|collection| &collection.segments).collect();
+    (segments.iter().filter(|segment| segment.adopted.is_some()).count(), segments.len())
+}
+
+#[tokio::test]
+async fn a_new_replica_gets_segments_with_their_indexes_and_then_the_log() {
+    let (hub, rows_there) = grown_hub().await;
+    let (a, b) = (Device::new().await, Device::new().await);
+    // b has the collection already, and wrote while it was alone: one row that the hub has too, one that it has not.
+    b.db.create_collection("notes", spec()).await.unwrap();
+    put(&b.notes(), [(40, "by b, later"), (-1, "by b alone")]).await;
+    delete(&b.notes(), &[50]).await;
+    let wire = Wire::to(&hub);
+    let (at_a, at_b) = (sync(&a, &wire), sync(&b, &wire));
+    converged(&hub.db, &[&a.db, &b.db], rows_there + 1).await;
+    let all = rows(&hub.db).await;
+    assert!(all.contains(&row(40, "by b, later")) && all.contains(&row(1, "in the log only")));
+    for (device, session) in [(&a, &at_a), (&b, &at_b)] {
+        status_where(session, "done", |status| status.last_synced_ms.is_some() && status.download.is_none()).await;
+        // Nothing was indexed here: the graphs came along.
+        assert!(device.notes().stats().await.unwrap().rows_unindexed < 200);
+        let (came, _) = adopted(device).await;
+        assert!(came >= 3, "{came} segments came whole");
+    }
+    // What has come is like all else: it is changed, deleted, merged, pushed on, and there after a crash.
+    put(&a.notes(), [(100, "by a"), (2_000, "by a")]).await;
+    delete(&a.notes(), &[101]).await;
+    converged(&hub.db, &[&a.db, &b.db], rows_there).await;
+    at_b.stop();
+    let b = b.crash().await;
+    assert_eq!(rows(&b.db).await, rows(&hub.db).await);
+    b.db.compact("notes").await.unwrap();
+    assert_eq!(rows(&b.db).await, rows(&hub.db).await);
+    assert_eq!(adopted(&b).await.0, 0);
+    // A replica of the replica gets them from there, whatever their positions at the first hub were.
+    let (c, d) = (Device::new().await, Device::new().await);
+    let at_a_as_hub = Wire::to(&a);
+    let _at_c = sync(&c, &at_a_as_hub);
+    converged(&a.db, &[&c.db], rows_there).await;
+    assert!(adopted(&c).await.0 >= 3);
+    put(&a.notes(), [(102, "by a, live")]).await;
+    converged(&a.db, &[&hub.db, &c.db], rows_there).await;
+    // And one that asks for the log alone, as peers that know nothing of segments do, finds the same there.
+    d.db.create_collection("notes", spec()).await.unwrap();
+    let (changes, lsn) = c.notes().changes_after(Default::default(), &BTreeMap::new(), usize::MAX).await.unwrap();
+    assert_eq!(lsn, c.notes().lsn());
+    d.notes().apply(changes, None).await.unwrap();
+    assert_eq!(rows(&d.db).await, rows(&a.db).await);
+    // Who comes again has all of it.
+    let at_a = sync(&a, &wire);
+    status_where(&at_a, "done", |status| status.last_synced_ms.is_some()).await;
+}
+
+/// Breaks each connection after so many frames more than the one before.
+struct Brittle {
+    wire: Wire,
+    frames: Mutex<usize>,
+}
+
+struct BrittleEnd {
+    inner: Arc<dyn Connection>,
+    left: Mutex<usize>,
+}
+
+impl Connect for Brittle {
+    fn connect(&self) -> Task<'_, Result<Arc<dyn Connection>>> {
+        Box::pin(async {
+            let inner = self.wire.connect().await?;
+            let mut frames = self.frames.lock().unwrap();
+            *frames += 1;
+            Ok(Arc::new(BrittleEnd { inner, left: Mutex::new(*frames) }) as Arc<dyn Connection>)
+        })
+    }
+}
+
+impl Connection for BrittleEnd {
+    fn send(&self, message: Vec<u8>) -> Task<'_, Result<()>> {
+        self.inner.send(message)
+    }
+
+    fn receive(&self) -> Task<'_, Result<Option<Vec<u8>>>> {
+        let over = {
+            let mut left = self.left.lock().unwrap();
+            let over = *left == 0;
+            *left = left.saturating_sub(1);
+            over
+        };
+        if over {
+            return Box::pin(async {
+                self.inner.close().await;
+                Err(Error::new(ErrorKind::Unavailable, "broken"))
+            });
+        }
+        self.inner.receive()
+    }
+
+    fn close(&self) -> Task<'_, ()> {
+        self.inner.close()
+    }
+}
+
+#[tokio::test]
+async fn a_download_that_is_cut_and_crashes_goes_on_where_it_ended() {
+    let (hub, rows_there) = grown_hub().await;
+    let mut b = Device::new().await;
+    let brittle = Arc::new(Brittle { wire: Wire::to(&hub), frames: Mutex::new(0) });
+    for round in 0..60 {
+        let session = b.db.sync_over(brittle.clone(), vec!["notes".to_owned()]).unwrap();
+        let mut listener = session.listen();
+        // Each connection breaks once; then the machine crashes in every third round.
+        let mut tried = false;
+        while let Some(status) = tokio::time::timeout(PATIENCE, listener.next()).await.unwrap() {
+            tried |= status.state != SyncState::Offline;
+            if status.last_synced_ms.is_some() || (tried && status.state == SyncState::Offline) {
+                break;
+            }
+        }
+        let done = session.status().last_synced_ms.is_some();
+        session.stop();
+        while tokio::time::timeout(PATIENCE, listener.next()).await.unwrap().is_some() {}
+        // What is here is right at any time.
+        if let Ok(notes) = b.db.collection("notes") {
+            assert!(notes.count(None).await.unwrap() <= rows_there + 3, "round {round}");
+        }
+        if done {
+            break;
+        }
+        if round % 3 == 2 {
+            b = b.crash().await;
+        }
+    }
+    assert_eq!(rows(&b.db).await, rows(&hub.db).await);
+    assert_eq!(rows(&b.db).await.len(), rows_there);
+    assert!(adopted(&b).await.0 >= 3);
+    // Nothing of what came in part is left.
+    let b = b.crash().await;
+    let named: usize =
+        b.db.snapshot().await.unwrap().manifest().files().filter(|file| file.name.contains("/incoming/")).count();
+    let stored = crate::storage::Storage::list(&b.storage, "").await.unwrap();
+    assert_eq!(stored.iter().filter(|entry| entry.name.contains("/incoming/")).count(), named);
+}
+
+/// An index that this side has chosen differently is built here, and the rows come all the same.
+#[tokio::test]
+async fn segments_come_without_the_indexes_that_are_others_here() {
+    let (hub, rows_there) = grown_hub().await;
+    let a = Device::new().await;
+    let flat: CollectionSpec = CollectionSpec {
+        indexes: serde_json::from_str(r#"{"embedding":{"metric":"L2","kind":"FLAT"}}"#).unwrap(),
+        ..spec()
+    };
+    a.db.create_collection("notes", flat).await.unwrap();
+    let _at_a = sync(&a, &Wire::to(&hub));
+    converged(&hub.db, &[&a.db], rows_there).await;
+    assert!(adopted(&a).await.0 >= 3);
+    assert!(a.db.snapshot().await.unwrap().manifest().files().all(|file| file.kind != "index"));
+}

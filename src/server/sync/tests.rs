@@ -172,9 +172,13 @@ async fn a_live_server_outlasts_hostile_clients() {
 
     // Cut in the midst of a frame, at every byte.
     let hello = message(
-        &Frame::Hello(crate::sync::Hello { replica: crate::base::ReplicaId(77), collections: Vec::new() })
-            .encode()
-            .unwrap(),
+        &Frame::Hello(crate::sync::Hello {
+            replica: crate::base::ReplicaId(77),
+            capabilities: crate::sync::Capabilities::ALL,
+            collections: Vec::new(),
+        })
+        .encode()
+        .unwrap(),
     );
     for len in 0..hello.len() {
         let mut stream = server.upgraded().await;

@@ -183,7 +183,16 @@ pub(super) struct SyncStatusMessage {
     error: Option<ErrorMessage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_synced_at: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    download: Option<DownloadMessage>,
     refusals: Vec<RefusalMessage>,
+}
+
+/// How far a first download is.
+#[derive(Serialize)]
+struct DownloadMessage {
+    done: f64,
+    total: f64,
 }
 
 #[derive(Serialize)]
@@ -212,6 +221,7 @@ impl From<&SyncStatus> for SyncStatusMessage {
             pending: status.pending as f64,
             error: status.error.as_ref().map(ErrorMessage::from),
             last_synced_at: status.last_synced_ms.map(|ms| ms as f64),
+            download: status.download.map(|it| DownloadMessage { done: it.done as f64, total: it.total as f64 }),
             refusals: status
                 .refusals
                 .iter()
