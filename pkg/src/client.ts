@@ -25,6 +25,7 @@ export class Client {
   readonly #port: Port;
   readonly #waiting = new Map<number, Waiting>();
   readonly #listeners = new Set<(event: EngineEvent) => void>();
+  readonly #endings = new Set<(error: EddyError) => void>();
   readonly #retained = new Map<string, number>();
   #forgetNetwork: (() => void) | undefined;
   #held = 0;
@@ -71,6 +72,12 @@ export class Client {
   onEvent(listener: (event: EngineEvent) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Listens to the end of the line, however it comes. */
+  onEnd(listener: (error: EddyError) => void): () => void {
+    this.#endings.add(listener);
+    return () => this.#endings.delete(listener);
   }
 
   /** Keeps the process running while something is expected: a response, a change, a sync. */
@@ -150,6 +157,8 @@ export class Client {
     this.#opened?.reject(error);
     for (const waiting of [...this.#waiting.values()]) waiting.reject(error);
     this.#listeners.clear();
+    for (const ending of [...this.#endings]) ending(this.#ended);
+    this.#endings.clear();
     this.#forgetNetwork?.();
     this.#port.terminate();
   }

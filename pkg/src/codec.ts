@@ -108,7 +108,8 @@ export function fromSchemaMessage(message: unknown): Schema {
   return { fields: Object.fromEntries(fields.map(({ name, ...field }) => [name, field])) as Schema['fields'], ...rest };
 }
 
-interface FieldNames {
+/** Which fields of rows are what MessagePack has no type for. @internal */
+export interface FieldNames {
   /** Dense vectors. */
   vectors: string[];
   /** Those of them that are integers, and bits. */

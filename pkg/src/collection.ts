@@ -3,6 +3,8 @@ import { type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeR
 import { type CollectionOptions, type CollectionStats, required } from './database.js';
 import { EddyError } from './error.js';
 import type { AnySchema, Field, InputRow, Key, KeyInput, OrderBy, OutputField, OutputRow, QueryInput, ScalarName, Schema, TextField, VectorField, WithField } from './schema.js';
+import { type LiveOf, LiveQuery, type LiveRequest } from './stream-live.js';
+import { ChangeStream, type ChangesOf, type ChangesOptions } from './stream-changes.js';
 
 /** What was written. */
 export interface WriteResponse<K = unknown> {
@@ -690,6 +692,37 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   /** What it holds. */
   async stats(): Promise<CollectionStats> {
     return decode(required(await this.#client.request('stats', this.name))) as CollectionStats;
+  }
+
+  /**
+   * What happens to the collection: every insert, update and delete, once, in the order of the log. The stream has begun when it is here; it
+   * comes as lists of changes, whole transactions only.
+   *
+   * @throws {@link EddyError} `gone` when changes after the place where it is to begin are not kept any more.
+   */
+  changes<const F extends readonly string[] | undefined = undefined>(options: ChangesOptions<S, F> = {}): Promise<ChangesOf<S, B, F>> {
+    return ChangeStream.open(this.#client, this.name, this.#bigint, options as unknown as ChangesOptions<Schema, readonly string[] | undefined>);
+  }
+
+  /**
+   * Keeps the answer to a query current: the nearest rows to a `vector`, or inside of a `radius`, or the rows that a `filter` selects by
+   * ascending key. It has its answer when it is here. Each answer is what an exact search finds at that moment, at a cost far below searching
+   * again; thousands of queries at once are fine.
+   */
+  live<const F extends readonly string[] | undefined = undefined>(request: LiveRequest<S, F>): Promise<LiveOf<S, B, F>> {
+    const { vector, ...rest } = request as { vector?: unknown };
+    const search = vector === undefined ? rest : toQueries({ ...rest, vector });
+    return LiveQuery.open(this.#client, this.name, this.#bigint, search, vector === undefined);
+  }
+
+  /** The subscriptions of {@link Collection.changes}, and the position in the local log that each has acknowledged. */
+  async subscriptions(): Promise<{ [name: string]: number }> {
+    return decode(required(await this.#client.request('subscriptions', this.name))) as { [name: string]: number };
+  }
+
+  /** Ends a subscription: nothing is kept for it any more. False when there is none of that name. */
+  async unsubscribe(subscription: string): Promise<boolean> {
+    return decode(required(await this.#client.request('unsubscribe', this.name, encode(subscription)))) as boolean;
   }
 
   /**

@@ -1,7 +1,7 @@
 import { type Bytes, decode, encode } from './codec.js';
-import { EddyError, toEddyError } from './error.js';
+import { EddyError, toEddyError, toErrorMessage } from './error.js';
 import type { EngineEvent, Op, Session, SyncStatusMessage, WriteMark } from './protocol.js';
-import type { Wasm, WasmArchive, WasmCollection, WasmDatabase, WasmImport, WasmIterator, WasmSyncSession } from './wasm.js';
+import type { Wasm, WasmArchive, WasmChangeStream, WasmCollection, WasmDatabase, WasmImport, WasmIterator, WasmLiveQueries, WasmSyncSession } from './wasm.js';
 
 /** @internal */
 export interface EngineHooks {
@@ -27,6 +27,15 @@ interface SharedSync {
   status: SyncStatusMessage | undefined;
 }
 
+/** The live queries of a collection. */
+interface SharedLive {
+  queries: Promise<WasmLiveQueries>;
+  /** By number. */
+  told: Map<number, { key: string; bigint: boolean; client: EngineSession }>;
+  /** How many there are, those included that are being added. */
+  count: number;
+}
+
 /**
  * An open store and everyone who talks to it, in the thread that holds it.
  *
@@ -45,6 +54,8 @@ export class Engine {
   readonly #exports = new Map<string, WasmArchive>();
   readonly #imports = new Map<string, WasmImport>();
   readonly #iterators = new Map<string, WasmIterator>();
+  readonly #changes = new Map<string, WasmChangeStream>();
+  readonly #lives = new Map<string, SharedLive>();
   #nextSnapshot = 1;
   readonly #watches = new Map<string, number>();
   readonly #syncs = new Map<string, SharedSync>();
@@ -281,6 +292,29 @@ export class Engine {
       case 'iteratorEnd':
         this.endIterator(target!);
         return undefined;
+      case 'changes': {
+        const { key, request, open, again } = decode(body!) as { key: string; request: Uint8Array; open: boolean; again: boolean };
+        let stream = this.#changes.get(key);
+        if (!stream) {
+          if (again) throw new EddyError('gone', 'the tab that read the rows is gone: begin anew');
+          stream = await this.#collection(target!).changes(request);
+          this.#changes.set(key, stream);
+        }
+        return open ? undefined : stream.ready();
+      }
+      case 'changesEnd':
+        this.endChanges(target!);
+        return undefined;
+      case 'acknowledge': {
+        const { key, subscription, token } = decode(body!) as { key: string; subscription: string; token: string };
+        const stream = this.#changes.get(key);
+        await (stream ? stream.acknowledge(textOf('token', token)) : this.#collection(target!).acknowledge(subscription, textOf('token', token)));
+        return undefined;
+      }
+      case 'subscriptions':
+        return this.#collection(target!).subscriptions();
+      case 'unsubscribe':
+        return encode(await this.#collection(target!).unsubscribe(textOf('subscription', decode(body!))));
       case 'compact': {
         const collection = this.#collection(target!);
         await collection.beginCompaction();
@@ -325,6 +359,12 @@ export class Engine {
   endIterator(key: string): void {
     this.#iterators.get(key)?.end();
     this.#iterators.delete(key);
+  }
+
+  /** Lets go of what a stream of changes keeps. @internal */
+  endChanges(key: string): void {
+    this.#changes.get(key)?.end();
+    this.#changes.delete(key);
   }
 
   /** Lets go of what a snapshot sees, once what runs on it has ended. @internal */
@@ -378,8 +418,70 @@ export class Engine {
       // The end of the collection or of the store ends its events; anything else is a failure of the engine.
       const { kind } = this.#understand(error);
       if (kind === 'internal') this.die(toEddyError(error));
+      else for (const session of this.#sessions) session.ended(name);
     } finally {
       this.#watches.delete(name);
+    }
+  }
+
+  /** Keeps an answer current for a session, and tells it, then what happens to it. @internal */
+  async startLive(key: string, body: Bytes, client: EngineSession): Promise<void> {
+    if (this.#ended) throw this.#ended;
+    const { collection: name, request, query, bigint } = decode(body) as { collection: string; request: Uint8Array; query: boolean; bigint: boolean };
+    let live = this.#lives.get(name);
+    if (!live) {
+      const collection = this.#collection(name);
+      live = { queries: collection.live(), told: new Map(), count: 0 };
+      this.#lives.set(name, live);
+      void this.#keepCurrent(name, collection, live);
+    }
+    live.count += 1;
+    try {
+      const queries = await live.queries;
+      const answer = await (query ? queries.addQuery(request) : queries.addSearch(request));
+      live.told.set((decode(answer) as { id: number }).id, { key, bigint, client });
+      client.send({ event: 'live', key, body: answer });
+    } catch (error) {
+      this.#letGo(name, live);
+      throw this.#understand(error);
+    }
+  }
+
+  /** @internal */
+  async stopLive(key: string, client: EngineSession): Promise<void> {
+    for (const [name, live] of this.#lives) {
+      for (const [id, told] of live.told) {
+        if (told.key !== key || told.client !== client) continue;
+        live.told.delete(id);
+        await (await live.queries).remove(id);
+        this.#letGo(name, live);
+      }
+    }
+  }
+
+  #letGo(name: string, live: SharedLive): void {
+    live.count -= 1;
+    if (live.count > 0) return;
+    if (this.#lives.get(name) === live) this.#lives.delete(name);
+    live.queries.then((queries) => queries.end()).catch(() => {});
+  }
+
+  async #keepCurrent(name: string, collection: WasmCollection, live: SharedLive): Promise<void> {
+    try {
+      const queries = await live.queries;
+      for (let lsn = 0; !this.#ended && this.#lives.get(name) === live; ) {
+        lsn = await collection.changedAfter(lsn);
+        for (const id of await queries.update()) {
+          const told = live.told.get(id);
+          if (told) told.client.send({ event: 'live', key: told.key, body: queries.differences(id, told.bigint) });
+        }
+      }
+    } catch (error) {
+      const understood = this.#understand(error);
+      if (understood.kind === 'internal') this.die(understood);
+      for (const { key, client } of live.told.values()) client.send({ event: 'live', key, error: toErrorMessage(understood) });
+      if (this.#lives.get(name) === live) this.#lives.delete(name);
+      live.queries.then((queries) => queries.end()).catch(() => {});
     }
   }
 
@@ -485,6 +587,8 @@ class EngineSession implements Session {
   readonly #iterators = new Set<string>();
   readonly #exports = new Set<string>();
   readonly #imports = new Set<string>();
+  readonly #changes = new Set<string>();
+  readonly #lives = new Set<string>();
   readonly #syncs = new Set<string>();
 
   constructor(engine: Engine, send: (event: EngineEvent) => void) {
@@ -509,6 +613,14 @@ class EngineSession implements Session {
       case 'syncStop':
         this.#engine.stopSync(target!, this);
         this.#syncs.delete(target!);
+        return undefined;
+      case 'liveStart':
+        this.#lives.add(target!);
+        await this.#engine.startLive(target!, body!, this);
+        return undefined;
+      case 'liveStop':
+        this.#lives.delete(target!);
+        await this.#engine.stopLive(target!, this);
         return undefined;
       case 'syncPause':
       case 'syncResume':
@@ -538,6 +650,12 @@ class EngineSession implements Session {
         this.#iterators.add(decode(key) as string);
         return key;
       }
+      case 'changes':
+        this.#changes.add((decode(body!) as { key: string }).key);
+        return this.#engine.run(op, target, body);
+      case 'changesEnd':
+        this.#changes.delete(target!);
+        return this.#engine.run(op, target, body);
       case 'iteratorEnd':
         this.#iterators.delete(target!);
         return this.#engine.run(op, target, body);
@@ -559,7 +677,13 @@ class EngineSession implements Session {
     if (this.#watched.has(collection)) this.send({ event: 'change', collection, lsn });
   }
 
+  ended(collection: string): void {
+    if (this.#watched.has(collection)) this.send({ event: 'ended', collection });
+  }
+
   async close(): Promise<void> {
+    for (const key of this.#changes) this.#engine.endChanges(key);
+    for (const key of this.#lives) await this.#engine.stopLive(key, this);
     for (const key of this.#syncs) this.#engine.stopSync(key, this);
     for (const key of this.#snapshots) this.#engine.releaseSnapshot(key);
     for (const key of this.#exports) this.#engine.endExport(key);

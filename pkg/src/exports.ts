@@ -11,4 +11,6 @@ export type {
   Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, AutoIndex, BinaryIndex, BoolField, DiskAnnIndex, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, IvfIndex, IvfPqIndex,
   Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, Row, ScalarIndex, ScalarName, ScalarRow, Schema, SparseIndex, TextField, TokenFilter, TrieIndex, VarcharField, VectorField, VectorInput,
 } from './schema.js';
+export type { Change, ChangeBatch, ChangeOperation, ChangesOptions, ChangeStream } from './stream-changes.js';
+export type { Difference, LiveHit, LiveQuery, LiveRequest, LiveUpdate } from './stream-live.js';
 export type { SyncOptions, SyncSession, SyncStatus } from './sync.js';

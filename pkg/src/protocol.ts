@@ -44,6 +44,13 @@ export type Op =
   | 'queryIterator'
   | 'iteratorNext'
   | 'iteratorEnd'
+  | 'changes'
+  | 'liveStart'
+  | 'liveStop'
+  | 'changesEnd'
+  | 'acknowledge'
+  | 'subscriptions'
+  | 'unsubscribe'
   | 'flush'
   | 'compact'
   | 'memory'
@@ -62,7 +69,7 @@ export type Op =
  */
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
   'flush', 'compact', 'loadDataset', 'setTtl', 'setOptions', 'evaluate', 'tune',
-  'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */
@@ -105,6 +112,8 @@ export type ResponseMessage = { id: number; body?: Bytes | undefined } | { id: n
 /** What happens without having been asked for. @internal */
 export type EngineEvent =
   | { event: 'change'; collection: string; lsn: number }
+  | { event: 'ended'; collection: string }
+  | { event: 'live'; key: string; body?: Bytes; error?: ErrorMessage }
   | { event: 'progress'; collection: string; work: 'index' | 'flush' | 'compaction'; rowsDone: number; rows: number }
   | { event: 'sync'; session: string; status: SyncStatusMessage };
 

@@ -47,6 +47,7 @@ export class Tab implements Session {
   readonly #channel: BroadcastChannel;
   readonly #abort = new AbortController();
   readonly #watched = new Map<string, number>();
+  readonly #lives = new Map<string, Bytes | undefined>();
   readonly #syncs = new Map<string, { body: Bytes | undefined; paused: boolean }>();
   /** Writes have numbers by which any owner knows them again: 53 random bits for the tab, and a count. */
   readonly #client = Number(crypto.getRandomValues(new BigUint64Array(1))[0]! >> 11n);
@@ -194,6 +195,8 @@ export class Tab implements Session {
   #remember(op: Op, target: string | undefined, body: Bytes | undefined): void {
     if (op === 'watch') this.#watched.set(target!, this.#watched.get(target!) ?? Number.MAX_SAFE_INTEGER);
     else if (op === 'unwatch') this.#watched.delete(target!);
+    else if (op === 'liveStart') this.#lives.set(target!, body);
+    else if (op === 'liveStop') this.#lives.delete(target!);
     else if (op === 'syncStart') this.#syncs.set(target!, { body, paused: false });
     else if (op === 'syncStop') this.#syncs.delete(target!);
     else if (op === 'syncPause' || op === 'syncResume') {
@@ -210,6 +213,7 @@ export class Tab implements Session {
         const lsn = decode(answer!) as number;
         if (lsn > seen) this.#forward({ event: 'change', collection, lsn });
       }
+      for (const [key, body] of [...this.#lives]) await session.request('liveStart', key, body);
       for (const [key, { body, paused }] of [...this.#syncs]) {
         await session.request('syncStart', key, body);
         if (paused) await session.request('syncPause', key, undefined);

@@ -33,6 +33,11 @@ export interface WasmCollection {
   explain(request: Uint8Array, query: boolean, profile: boolean): Promise<Uint8Array<ArrayBuffer>>;
   searchIterator(request: Uint8Array): Promise<WasmIterator>;
   queryIterator(request: Uint8Array): WasmIterator;
+  changes(request: Uint8Array): Promise<WasmChangeStream>;
+  live(): Promise<WasmLiveQueries>;
+  acknowledge(subscription: string, token: string): Promise<void>;
+  unsubscribe(subscription: string): Promise<boolean>;
+  subscriptions(): Uint8Array<ArrayBuffer>;
   flush(): Promise<void>;
   beginCompaction(): Promise<void>;
   isCompacting(): boolean;
@@ -44,6 +49,25 @@ export interface WasmCollection {
 /** @internal */
 export interface WasmIterator {
   next(count: number): Promise<Uint8Array<ArrayBuffer>>;
+  end(): void;
+  free(): void;
+}
+
+/** @internal */
+export interface WasmChangeStream {
+  ready(): Promise<Uint8Array<ArrayBuffer>>;
+  acknowledge(token: string): Promise<void>;
+  end(): void;
+  free(): void;
+}
+
+/** @internal */
+export interface WasmLiveQueries {
+  addSearch(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  addQuery(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  remove(id: number): Promise<void>;
+  update(): Promise<Float64Array>;
+  differences(id: number, bigint: boolean): Uint8Array<ArrayBuffer>;
   end(): void;
   free(): void;
 }

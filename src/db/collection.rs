@@ -54,6 +54,8 @@ pub(super) struct Inner {
     /// Bytes logged, flushed, compacted.
     pub(super) written: [AtomicU64; 3],
     listeners: Mutex<Vec<oneshot::Sender<()>>>,
+    /// Whether it was closed or dropped.
+    pub(super) ended: AtomicBool,
     /// Those who follow its changes.
     pub(super) followers: Mutex<Vec<Weak<Follower>>>,
 }
@@ -87,6 +89,7 @@ impl Collection {
             compact: AtomicBool::new(false),
             written: Default::default(),
             listeners: Mutex::default(),
+            ended: AtomicBool::new(false),
             followers: Mutex::default(),
         };
         let collection = Self { inner: Arc::new(inner) };

@@ -1,5 +1,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use async_lock::MutexGuardArc;
@@ -152,6 +153,7 @@ impl Collection {
     /// Ends writing for good, after what is under way.
     pub(super) async fn end(&self) {
         self.inner.log.lock().await.end();
+        self.inner.ended.store(true, Ordering::Release);
         self.notify();
     }
 

@@ -49,7 +49,10 @@ pub use request::{
 };
 pub use search::{QueryIterator, SearchIterator};
 pub use snapshot::Snapshot;
-pub use stream::{Change, ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, ResumeToken, Since};
+pub use stream::{
+    Change, ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, Difference, LiveHit, LiveQueries, LiveRequest,
+    LiveUpdate, ResumeToken, Since,
+};
 #[cfg(all(test, native, hosted))]
 pub(crate) use sync::testing as sync_testing;
 #[cfg(hosted)]

@@ -6,6 +6,7 @@ use wasm_bindgen::prelude::*;
 use super::changes::ChangeStream;
 use super::error::{OrThrow, Thrown};
 use super::iterator::{RowIterator, Source};
+use super::live::LiveQueries;
 use super::message::{
     self, ChangesMessage, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage,
     SearchResponseMessage, StatsMessage, WriteMessage, WriteRequestMessage,
@@ -269,6 +270,11 @@ impl Collection {
         let bigint = request.bigint;
         let stream = self.collection.changes(request.into_request().or_throw()?).await.or_throw()?;
         Ok(ChangeStream::new(self.collection.clone(), stream, bigint))
+    }
+
+    /// Begins to keep answers current.
+    pub async fn live(&self) -> Thrown<LiveQueries> {
+        Ok(LiveQueries::new(self.collection.clone(), self.collection.live().await.or_throw()?))
     }
 
     /// Notes how far a subscription has got.

@@ -10,6 +10,7 @@ mod collection;
 mod database;
 mod error;
 mod iterator;
+mod live;
 mod message;
 mod sync;
 
@@ -18,6 +19,7 @@ use std::cell::RefCell;
 pub use changes::ChangeStream;
 pub use collection::Collection;
 pub use database::Database;
+pub use live::LiveQueries;
 pub use sync::SyncSession;
 use wasm_bindgen::prelude::*;
 

@@ -1,13 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::live::key_of;
 use super::{Change, ChangeBatch, ChangeKind, ChangesRequest, ResumeToken, Since};
 use crate::base::{Error, ErrorKind, Lsn, Result, SegmentId};
 use crate::db::commit::Request;
 use crate::db::search::row_of;
 use crate::db::{Collection, QueryIterator, QueryRequest};
 use crate::engine::{CollectionState, Fed, Place, View};
-use crate::model::{Key, META_COLUMN, Row, Value};
+use crate::model::{META_COLUMN, Row, Value};
 use crate::query::{Filter, Parameters};
 use crate::segment::{BlockRef, Blocks};
 
@@ -204,11 +206,10 @@ impl Collection {
         filter.map(Some).map_err(|error| Error::invalid(format!("keyPattern: {}", error.message())))
     }
 
-    /// The rows as they are at a position that is held.
-    fn rows_at(&self, position: Lsn, request: &ChangesRequest) -> Result<QueryIterator> {
-        let snapshot = self.snapshot_of(view(position));
+    /// Those output fields, with the key and the version.
+    pub(super) fn versioned(&self, fields: Option<&[String]>) -> Result<Vec<String>> {
         let schema = &self.spec().schema;
-        let mut output_fields = match self.output_fields(request.output_fields.as_deref())? {
+        let mut fields = match self.output_fields(fields)? {
             Some(fields) => fields,
             None => {
                 let scalars = schema.fields().iter().filter(|field| !field.data_type.is_vector());
@@ -216,7 +217,15 @@ impl Collection {
                 scalars.chain(schema.dynamic().then(|| META_COLUMN.to_owned())).collect()
             }
         };
-        output_fields.extend([schema.primary_key().name.clone(), VERSION_FIELD.to_owned()]);
+        fields.extend([schema.primary_key().name.clone(), VERSION_FIELD.to_owned()]);
+        Ok(fields)
+    }
+
+    /// The rows as they are at a position that is held.
+    fn rows_at(&self, position: Lsn, request: &ChangesRequest) -> Result<QueryIterator> {
+        let snapshot = self.snapshot_of(view(position));
+        let schema = &self.spec().schema;
+        let output_fields = self.versioned(request.output_fields.as_deref())?;
         let mut filters: Vec<String> = Vec::new();
         filters
             .extend(request.filter.as_deref().filter(|text| !text.trim().is_empty()).map(|text| format!("({text})")));
@@ -244,6 +253,10 @@ impl ChangeStream {
             lsn: self.position,
             fields: self.fields as u64,
         })
+    }
+
+    pub(super) fn position(&self) -> Lsn {
+        self.position
     }
 
     /// The next changes, once there are some. To stop waiting without losing any, use [`Self::ready`] and [`Self::waits`].
@@ -287,6 +300,9 @@ impl ChangeStream {
     /// As of [`Self::next`].
     pub async fn ready(&mut self) -> Result<ChangeBatch> {
         self.collection.inner.shared.check_open()?;
+        if self.collection.inner.ended.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the collection was closed or dropped"));
+        }
         if let Some(changes) = self.read_some().await? {
             return Ok(ChangeBatch { changes, token: self.token(), ..ChangeBatch::default() });
         }
@@ -334,11 +350,7 @@ impl ChangeStream {
             .is_none_or(|fields| fields.iter().any(|field| field == name || field == "*"));
         let version_is_told = self.request.output_fields.iter().flatten().any(|field| field == VERSION_FIELD);
         for mut row in rows {
-            let key = match row.get(name) {
-                Some(Value::Int(key)) => Key::Int(*key),
-                Some(Value::String(key)) => Key::from(key.as_str()),
-                _ => return Err(Error::internal("a row without its key")),
-            };
+            let key = key_of(&row, name)?;
             let version = match row.get(VERSION_FIELD) {
                 Some(Value::String(version)) => version.parse()?,
                 _ => return Err(Error::internal("a row without its version")),

@@ -4,6 +4,9 @@
 //! position moves on.
 
 mod changes;
+mod live;
+#[cfg(all(test, native))]
+mod live_tests;
 mod request;
 #[cfg(all(test, native))]
 mod tests;
@@ -11,5 +14,6 @@ mod token;
 
 pub use changes::ChangeStream;
 pub(super) use changes::Follower;
+pub use live::{Difference, LiveHit, LiveQueries, LiveRequest, LiveUpdate};
 pub use request::{Change, ChangeBatch, ChangeKind, ChangesRequest, Since};
 pub use token::ResumeToken;

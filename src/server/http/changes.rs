@@ -18,7 +18,7 @@ use super::App;
 use super::reply::Failure;
 use super::stop::Stop;
 use crate::base::{Error, ReplicaId, Result};
-use crate::db::{Change, ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, ResumeToken};
+use crate::db::{Change, ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, ResumeToken, Since};
 
 /// How long nothing is told before an event without changes is, so that whoever listens knows that the line holds.
 const TIMEOUT_MS: u64 = 15_000;
@@ -115,7 +115,8 @@ impl Line {
             loop {
                 let batch = stream.ready().await?;
                 let is_news = !batch.changes.is_empty() || batch.schema.is_some();
-                if is_news || std::mem::take(&mut self.is_first) {
+                let is_first = std::mem::take(&mut self.is_first);
+                if is_news || is_first {
                     return Ok(Some(batch));
                 }
                 if batch.is_caught_up {
@@ -150,7 +151,7 @@ fn told_as_json(batch: &ChangeBatch, here: ReplicaId) -> JsonValue {
             "op": change.kind.as_str(),
             "key": change.key,
             "lsn": change.lsn,
-            "timestamp": change.version.timestamp.to_string(),
+            "timestamp": change.version.timestamp.0.to_string(),
             "version": change.version.to_string(),
             "origin": change.version.origin,
             "local": change.version.origin == here,
@@ -192,7 +193,14 @@ async fn acknowledge(
     Json(body): Json<AcknowledgeBody>,
 ) -> Answer {
     let token: ResumeToken = body.token.parse()?;
-    app.db.collection(&name)?.acknowledge(&subscription, &token).await?;
+    let collection = app.db.collection(&name)?;
+    if collection.subscriptions().contains_key(&subscription) {
+        collection.acknowledge(&subscription, &token).await?;
+    } else {
+        let since = Since::Token(token);
+        let request = ChangesRequest { since, subscription: Some(subscription), ..ChangesRequest::default() };
+        collection.changes(request).await?.acknowledge(&token).await?;
+    }
     Ok(Json(json!({})))
 }
 

@@ -10,7 +10,7 @@ mod rows;
 mod schema;
 
 pub(super) use request::{ChangesMessage, GetMessage, QueryMessage, SearchMessage, WriteRequestMessage, keys_written};
-pub(super) use rows::{ChangesOut, RowsMessage, SearchResponseMessage};
+pub(super) use rows::{ChangesOut, LiveOut, RowsMessage, SearchResponseMessage};
 pub(super) use schema::{FieldMessage, SchemaMessage};
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::item::{Item, SAFE_INTEGER_MAX};
 use crate::base::{Error, Result, message};
-use crate::db::{Change, ChangeBatch, Hit, SearchResponse};
+use crate::db::{Change, ChangeBatch, Difference, Hit, LiveHit, SearchResponse};
 use crate::model::{DataType, Element, Key, Row, Schema, Value};
 
 /// The rows in `bytes`, each value read as its field's type; the model checks them afterwards.
@@ -247,6 +247,97 @@ impl Serialize for ChangesOut<'_> {
         map.serialize_entry("token", &self.batch.token.map(|token| token.to_string()))?;
         map.serialize_entry("grown", &self.batch.schema.is_some())?;
         map.serialize_entry("caughtUp", &self.batch.is_caught_up)?;
+        map.end()
+    }
+}
+
+/// What became of an answer: `{ id, lsn, answer: [hit], differences: [{ op, index, from, … hit }], vectors, int8s, bits, integers }`,
+/// where a hit is `{ key, score, row, version }`.
+pub(in super::super) struct LiveOut<'a> {
+    pub(in super::super) schema: &'a Schema,
+    pub(in super::super) id: u64,
+    pub(in super::super) lsn: u64,
+    pub(in super::super) answer: &'a [LiveHit],
+    pub(in super::super) differences: &'a [Difference],
+    pub(in super::super) bigint: bool,
+}
+
+impl LiveOut<'_> {
+    /// Its bytes. Errors as in [`RowsMessage::new`].
+    pub(in super::super) fn encode(&self) -> Result<Vec<u8>> {
+        if !self.bigint {
+            let hit = |difference| match difference {
+                &Difference::Left(..) => None,
+                Difference::Entered(_, hit) | Difference::Moved(_, _, hit) | Difference::Changed(_, hit) => Some(hit),
+            };
+            for hit in self.answer.iter().chain(self.differences.iter().filter_map(hit)) {
+                check_key(&hit.key)?;
+                check_row(&hit.row)?;
+            }
+        }
+        encode(self)
+    }
+}
+
+impl Serialize for LiveOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(8))?;
+        serialize_field_names(&mut map, self.schema, self.bigint)?;
+        map.serialize_entry("id", &(self.id as f64))?;
+        map.serialize_entry("lsn", &(self.lsn as f64))?;
+        map.serialize_entry("answer", &self.answer.iter().map(|hit| LiveHitOut(None, hit)).collect::<Vec<_>>())?;
+        let differences = self.differences.iter().map(|difference| match difference {
+            Difference::Left(at, key) => DifferenceOut::Left(*at, key),
+            Difference::Entered(at, hit) => DifferenceOut::Other(LiveHitOut(Some(("entered", *at, None)), hit)),
+            Difference::Moved(from, at, hit) => {
+                DifferenceOut::Other(LiveHitOut(Some(("moved", *at, Some(*from))), hit))
+            }
+            Difference::Changed(at, hit) => DifferenceOut::Other(LiveHitOut(Some(("changed", *at, None)), hit)),
+        });
+        map.serialize_entry("differences", &differences.collect::<Vec<_>>())?;
+        map.end()
+    }
+}
+
+enum DifferenceOut<'a> {
+    Left(usize, &'a Key),
+    Other(LiveHitOut<'a>),
+}
+
+impl Serialize for DifferenceOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Left(at, key) => {
+                let mut map = serializer.serialize_map(Some(3))?;
+                map.serialize_entry("op", "left")?;
+                map.serialize_entry("index", at)?;
+                map.serialize_entry("key", key)?;
+                map.end()
+            }
+            Self::Other(hit) => hit.serialize(serializer),
+        }
+    }
+}
+
+/// A row of an answer, and what happened to it, where to, where from.
+struct LiveHitOut<'a>(Option<(&'static str, usize, Option<usize>)>, &'a LiveHit);
+
+impl Serialize for LiveHitOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(what, LiveHit { key, score, row, version }) = self;
+        let count = 4 + what.map_or(0, |(.., from)| 2 + usize::from(from.is_some()));
+        let mut map = serializer.serialize_map(Some(count))?;
+        if let Some((op, index, from)) = what {
+            map.serialize_entry("op", op)?;
+            map.serialize_entry("index", index)?;
+            if let Some(from) = from {
+                map.serialize_entry("from", from)?;
+            }
+        }
+        map.serialize_entry("key", key)?;
+        map.serialize_entry("score", &f64::from(*score))?;
+        map.serialize_entry("row", &RowOut(row))?;
+        map.serialize_entry("version", version)?;
         map.end()
     }
 }
