@@ -7,12 +7,15 @@ use super::{Error, Result};
 
 /// CRC-32C (Castagnoli) of `bytes`.
 pub fn checksum(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes)
+    checksum_append(0, bytes)
 }
 
 /// Continues [`checksum`] with more bytes.
 pub fn checksum_append(checksum: u32, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(checksum, bytes)
+    #[cfg(native)]
+    return crc32c::crc32c_append(checksum, bytes);
+    #[cfg(browser)]
+    super::crc::append(checksum, bytes)
 }
 
 /// Appends little-endian values to bytes.

@@ -5,6 +5,8 @@
 
 pub mod codec;
 pub mod compress;
+#[cfg(any(browser, test))]
+mod crc;
 mod error;
 mod id;
 mod mask;
