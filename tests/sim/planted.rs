@@ -31,9 +31,11 @@ pub enum Fault {
     WrongSegment,
     /// The end of every log is cut by one group: acknowledged, and then taken for torn.
     ShortLog,
+    /// The words of a segment are stored under the name of another one's: whole, and of other rows.
+    SwappedTerms,
 }
 
-pub const FAULTS: [Fault; 10] = [
+pub const FAULTS: [Fault; 11] = [
     Fault::SkippedSync,
     Fault::LateSync,
     Fault::SoftPut,
@@ -44,6 +46,7 @@ pub const FAULTS: [Fault; 10] = [
     Fault::UncheckedChecksum,
     Fault::WrongSegment,
     Fault::ShortLog,
+    Fault::SwappedTerms,
 ];
 
 /// A storage with that fault.
@@ -51,6 +54,8 @@ pub struct Planted {
     storage: FaultStorage,
     fault: Option<Fault>,
     late: Mutex<Vec<Late>>,
+    /// What was stored last of a segment's words.
+    terms: Mutex<Option<Bytes>>,
 }
 
 enum Late {
@@ -60,7 +65,7 @@ enum Late {
 
 impl Planted {
     pub fn new(storage: FaultStorage, fault: Option<Fault>) -> Arc<Self> {
-        Arc::new(Self { storage, fault, late: Mutex::new(Vec::new()) })
+        Arc::new(Self { storage, fault, late: Mutex::new(Vec::new()), terms: Mutex::new(None) })
     }
 
     /// Does what was promised earlier.
@@ -137,6 +142,10 @@ impl Storage for Planted {
                     let middle = bytes.len() / 2;
                     bytes[middle] ^= 1;
                     self.storage.put(name, bytes.into()).await
+                }
+                Some(Fault::SwappedTerms) if name.contains("/terms-") => {
+                    let before = self.terms.lock().unwrap().replace(bytes.clone());
+                    self.storage.put(name, before.unwrap_or(bytes)).await
                 }
                 _ => {
                     self.storage.put(name, bytes).await?;

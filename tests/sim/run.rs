@@ -24,7 +24,7 @@ const WRITERS: i64 = 3;
 const KEYS: i64 = 36;
 
 fn spec() -> CollectionSpec {
-    let json = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"text","type":"varchar","maxLength":4000},
+    let json = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"text","type":"varchar","maxLength":4000,"enableAnalyzer":true},
         {"name":"embedding","type":"float_vector","dim":4}],"dynamic":true,
         "indexes":{"embedding":{"metric":"L2","kind":{"HNSW":{"m":4,"ef_construction":16}}}}}"#;
     serde_json::from_str(json).unwrap()
@@ -57,6 +57,43 @@ async fn read(collection: &Collection, writer: i64) -> Result<Rows, Error> {
         (*key, (text.clone(), vector.iter().map(|&x| x as u32).collect()))
     });
     Ok(rows.collect())
+}
+
+/// The words of a text, as the usual analyzer takes it apart.
+fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect()
+}
+
+/// A search of words finds exactly the rows of a writer that have one of them, whichever of the two ways it goes.
+async fn check_words(collection: &Collection, writer: i64, rows: &Rows, when: &str) -> Result<(), Error> {
+    let all: BTreeSet<&str> = rows.values().flat_map(|(text, _)| words(text)).collect();
+    // One that many rows have, one that no row has, and some that tell versions apart.
+    let asked = ["padding", "nowhere"].into_iter().chain(all.iter().copied().take(3)).chain(all.iter().copied().last());
+    for word in asked.collect::<BTreeSet<_>>() {
+        let expected: BTreeSet<i64> =
+            rows.iter().filter(|(_, (text, _))| words(text).contains(word)).map(|(key, _)| *key).collect();
+        let own = Some(format!("id % {WRITERS} == {writer}"));
+        let request = SearchRequest {
+            field: Some("text".to_owned()),
+            vector: Value::String(word.to_owned()),
+            filter: own.clone(),
+            limit: 1_000,
+            ..Default::default()
+        };
+        let hits = collection.search(&request).await?.hits;
+        let found: BTreeSet<i64> = hits.iter().map(|hit| key_of(&hit.key)).collect();
+        assert_eq!(found, expected, "{when}: rows of writer {writer} with the word {word:?}");
+        assert_eq!(hits.len(), found.len(), "{when}: a row is found twice");
+        assert!(hits.is_sorted_by(|a, b| a.score >= b.score), "{when}: scores descend");
+    }
+    Ok(())
+}
+
+fn key_of(key: &Key) -> i64 {
+    match key {
+        Key::Int(key) => *key,
+        Key::String(_) => panic!("a key of another type: {key}"),
+    }
 }
 
 struct World {
@@ -170,6 +207,9 @@ impl World {
         for (writer, oracle) in self.oracles.iter_mut().enumerate() {
             let Ok(found) = read(&collection, writer as i64).await else { return };
             oracle.check(&found, "after opening");
+            if check_words(&collection, writer as i64, &found, "after opening").await.is_err() {
+                return;
+            }
             oracle.settle(found);
         }
         if self.ask_again(&collection).await.is_err() {
@@ -266,6 +306,8 @@ impl World {
         for (writer, oracle) in self.oracles.iter().enumerate() {
             let found = read(collection, writer as i64).await.expect("nothing fails any more");
             oracle.check(&found, "after all work is done");
+            let checked = check_words(collection, writer as i64, &found, "after all work is done").await;
+            checked.expect("nothing fails any more");
             all.extend(found);
         }
         assert_eq!(collection.count(None).await.expect("nothing fails any more"), all.len());
@@ -373,7 +415,9 @@ impl World {
             for (writer, oracle) in self.oracles.iter().enumerate() {
                 // Vectors are read now.
                 let found = read(&collection, writer as i64).await?;
-                oracle.check(&found, &format!("with a wrong byte at {at} of {name}"));
+                let when = format!("with a wrong byte at {at} of {name}");
+                oracle.check(&found, &when);
+                check_words(&collection, writer as i64, &found, &when).await?;
             }
             Ok::<_, Error>(())
         };
@@ -539,7 +583,7 @@ impl Writer<'_> {
     async fn look(&mut self) -> Result<(), Error> {
         let found = read(self.collection, self.writer).await?;
         self.oracle.check(&found, "while writing");
-        Ok(())
+        check_words(self.collection, self.writer, &found, "while writing").await
     }
 }
 
