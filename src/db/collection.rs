@@ -21,6 +21,7 @@ use crate::engine::{ChangeSet, CollectionSpec, CollectionState, SyncPosition, Vi
 use crate::index::GraphStats;
 use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Row};
 use crate::query::Plan;
+use crate::segment::RowsWriter;
 
 /// A collection of an open store. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +40,8 @@ pub(super) struct Inner {
     /// Those that have names but the default one; every one that a row is in.
     pub(super) partitions: RwLock<BTreeSet<String>>,
     pub(super) pending: Mutex<Vec<Pending>>,
+    /// For the rows of the schema as it is.
+    pub(super) rows_writer: Mutex<Option<Arc<RowsWriter>>>,
     pub(super) log: Arc<async_lock::Mutex<Log>>,
     /// What a restart would replay; see [`Collection::wait_for_room`].
     pub(super) log_bytes: AtomicU64,
@@ -79,6 +82,7 @@ impl Collection {
             watch: Mutex::default(),
             partitions: RwLock::new(partitions),
             pending: Mutex::default(),
+            rows_writer: Mutex::default(),
             log_bytes: AtomicU64::new(log.bytes()),
             log: Arc::new(async_lock::Mutex::new(log)),
             writing: async_lock::Mutex::new(None),
@@ -191,7 +195,7 @@ impl Collection {
     /// `batch` as rows of the collection as it is now: they may have been made before fields were added.
     pub(super) fn checked(&self, batch: Batch) -> Result<Batch> {
         let schema = &self.spec().schema;
-        if *batch.schema() == *schema {
+        if Arc::ptr_eq(batch.schema(), schema) || *batch.schema() == *schema {
             Ok(batch)
         } else if has_grown_from(schema, batch.schema()) {
             Ok(batch.grown(schema))

@@ -1,6 +1,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use async_lock::MutexGuardArc;
@@ -11,14 +12,25 @@ use super::collection::Collection;
 use super::log::{GROUP_FRAMES_MAX, Log};
 use super::{Condition, Durability, WriteRequest, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version, sort_by};
-use crate::engine::{Answer, ChangeSet, Record, RequestId, Source, SyncPosition, encode_rows};
+use crate::engine::{Answer, ChangeSet, Record, RequestId, Source, SyncPosition};
 use crate::model::{Batch, Key};
 use crate::platform;
 use crate::query::Filter;
+use crate::segment::RowsWriter;
 use crate::wal;
 
 /// A group is written when it reaches this size, and the rest waits for the next one.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// So many groups are committed by one who has the log, before others who wait for it have it.
+const GROUPS_MAX: usize = 32;
+/// How long writers who have just been answered are waited for after the last one that came: a quarter of the last sync, and no longer than
+/// this. Tasks on several threads come within microseconds, and each that is left behind waits for two syncs; where there is one thread,
+/// all who come have come when it has gone around once.
+const PATIENCE_US_MAX: u64 = if cfg!(native) { 50 } else { 0 };
+
+/// Holds what stands before the rows of a write of one version: the headers of the file and of the frame, and the record's head.
+const ROOM_BYTES: usize = 128;
 
 /// What a caller wants written.
 pub(super) enum Request {
@@ -69,13 +81,27 @@ struct Rows(wal::Body);
 
 impl Rows {
     /// Those of a write whose rows are there already: they go into the log as they are, or not at all.
-    fn of(request: &Request) -> Option<Self> {
+    fn of(request: &Request, writer: &Mutex<Option<Arc<RowsWriter>>>) -> Option<Self> {
         let Request::Write { steps, .. } = request else { return None };
         let [Step::Insert(batch) | Step::Upsert(batch)] = &steps[..] else { return None };
+        if batch.is_empty() {
+            return None;
+        }
+        let writer = {
+            let mut writer = writer.lock().expect("no panic while held");
+            writer.take_if(|writer| !writer.fits(batch));
+            writer.get_or_insert_with(|| Arc::new(RowsWriter::new(batch))).clone()
+        };
         let vectors: usize = batch.vectors().iter().map(|column| column.data.len() * size_of::<f32>()).sum();
-        let bytes = encode_rows(batch);
+        let room = if vectors > 0 { ROOM_BYTES } else { 0 };
+        let mut bytes = writer.write(room, batch);
         // To see that a row of floats does not shrink takes longer than all else that is done with it.
-        Some(Self(if 2 * vectors >= bytes.len() { wal::Body::plain(bytes) } else { wal::Body::pack(bytes) }))
+        Some(Self(if 2 * vectors >= bytes.len() - room {
+            wal::Body::plain_behind(room, bytes)
+        } else {
+            bytes.drain(..room);
+            wal::Body::pack(bytes)
+        }))
     }
 }
 
@@ -92,14 +118,30 @@ struct Staged {
 /// Records on their way into the log, and whom to tell.
 #[derive(Default)]
 struct Group {
-    bytes: Vec<u8>,
+    frames: wal::Frames,
     staged: Vec<(Staged, oneshot::Sender<Result<WriteResponse>>)>,
-    /// Keys that this group writes, with their version, or deletes: later requests of the group see them.
+    /// Keys that this group writes, with their version, or deletes: later requests of the group see them. Only of the first requests of
+    /// `staged`: of the others when somebody looks.
     keys: HashMap<Key, Option<Version>>,
+    keys_of: usize,
     sequence: Option<Sequence>,
     changes: bool,
     /// Whether somebody waits for the sync.
     synced: bool,
+}
+
+impl Group {
+    /// Notes the keys of all that is staged.
+    fn note_keys(&mut self) {
+        for (staged, _) in &self.staged[self.keys_of..] {
+            if let Record::Changes { changes, .. } = &staged.record {
+                let versions = changes.put_versions.iter().copied().map(Some);
+                self.keys.extend(changes.puts.keys().into_iter().zip(versions));
+                self.keys.extend(changes.deletes.iter().map(|(key, _)| (key.clone(), None)));
+            }
+        }
+        self.keys_of = self.staged.len();
+    }
 }
 
 impl Collection {
@@ -118,11 +160,12 @@ impl Collection {
 
     /// Puts a request in line and waits for its end. Requests that come while a commit is under way wait together: the first of them
     /// that gets the log commits them all, and the others go on at once. (Were each to wait for its turn at the log, those whose
-    /// requests are done would stand between the others, and every group would be one write long.)
+    /// requests are done would stand between the others, and every group would be one write long.) Where there is a background, they are
+    /// committed there, and so are those that come meanwhile.
     async fn submit(&self, request: Request, durability: Option<Durability>) -> Result<WriteResponse> {
         let durability = durability.unwrap_or(self.inner.shared.options.durability);
         let (reply, mut answer) = oneshot::channel();
-        let rows = Rows::of(&request);
+        let rows = Rows::of(&request, &self.inner.rows_writer);
         self.inner.pending.lock().expect("no panic while held").push(Pending { request, rows, durability, reply });
         let lost = |_| Error::internal("a commit ended without an answer");
         let mut turn = std::pin::pin!(self.inner.log.lock_arc());
@@ -134,7 +177,10 @@ impl Collection {
             Ok(answer) => answer.map_err(lost)?,
             Err(log) => {
                 let this = self.clone();
-                platform::run_to_end(async move { this.commit(log).await }).await;
+                // Nobody waits for the end of it who has his answer.
+                if let Some(own) = platform::detach(async move { this.commit(log).await }) {
+                    own.await;
+                }
                 answer.await.map_err(lost)?
             }
         }
@@ -157,12 +203,45 @@ impl Collection {
         self.notify();
     }
 
-    /// Commits all that waits.
+    /// Commits what waits, a group after the other.
     async fn commit(&self, mut log: MutexGuardArc<Log>) {
-        // Whom the last commit has answered may be about to write again, and can come along.
-        platform::yield_now().await;
-        let requests = std::mem::take(&mut *self.inner.pending.lock().expect("no panic while held"));
+        for _ in 0..GROUPS_MAX {
+            if !self.commit_waiting(&mut log).await {
+                break;
+            }
+        }
+    }
+
+    /// Commits a group; false when nobody waits.
+    async fn commit_waiting(&self, log: &mut Log) -> bool {
         let mut group = Group::default();
+        let (mut came, mut waiting_since) = (0, None);
+        loop {
+            let requests = std::mem::take(&mut *self.inner.pending.lock().expect("no panic while held"));
+            if !requests.is_empty() {
+                came += requests.len();
+                waiting_since = None;
+                // While the others are on their way.
+                self.stage_all(log, &mut group, requests).await;
+            }
+            if came >= log.expected || group.frames.len() >= GROUP_BYTES_MAX {
+                break;
+            }
+            // Whom the last commit has answered may be about to write again, and can come along.
+            let now = self.inner.shared.options.environment.now_us();
+            match waiting_since {
+                None => waiting_since = Some(now),
+                Some(since) if now.saturating_sub(since) >= log.patience_us => break,
+                Some(_) => {}
+            }
+            platform::yield_now().await;
+        }
+        self.commit_group(log, group).await;
+        came > 0
+    }
+
+    /// Makes all of these part of the group; commits it, and goes on with another, where one has to be alone or there is no more room.
+    async fn stage_all(&self, log: &mut Log, group: &mut Group, requests: Vec<Pending>) {
         for Pending { request, rows, durability, reply } in requests {
             if reply.is_canceled() {
                 // Given up before it was begun.
@@ -179,8 +258,8 @@ impl Collection {
                     true
                 }
             };
-            if alone || group.bytes.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
-                self.commit_group(&mut log, std::mem::take(&mut group)).await;
+            if alone || group.frames.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
+                self.commit_group(log, std::mem::take(group)).await;
             }
             if let Request::Write { request: Some(request), .. } = &request
                 && let Some(answer) = self.answer_again(request)
@@ -188,7 +267,7 @@ impl Collection {
                 drop(reply.send(answer));
                 continue;
             }
-            match self.stage(&mut log, &mut group, request, rows).await {
+            match self.stage(log, group, request, rows).await {
                 Ok(Some(staged)) => {
                     // Positions are worth no sync of their own: losing one repeats some work and loses nothing.
                     let changes = matches!(staged.record, Record::Changes { .. });
@@ -201,7 +280,6 @@ impl Collection {
                 Err(error) => drop(reply.send(Err(error))),
             }
         }
-        self.commit_group(&mut log, group).await;
     }
 
     /// Turns a request into a record of `group`; `None` when there is nothing to write.
@@ -219,6 +297,9 @@ impl Collection {
         let mut seen = Vec::new();
         let record = match request {
             Request::Write { steps, conditions, request } => {
+                if !conditions.is_empty() || !matches!(steps[..], [Step::Upsert(_)]) {
+                    group.note_keys();
+                }
                 self.check_conditions(group, &conditions)?;
                 // A field may have been added while they waited, or a partition dropped.
                 let checked = |batch| {
@@ -306,8 +387,8 @@ impl Collection {
         if group.staged.is_empty() {
             self.roll_when_full(log).await?;
         }
-        if group.bytes.is_empty() && log.len == 0 {
-            group.bytes = wal::encode_header(self.id(), log.number);
+        if group.frames.is_empty() && log.len == 0 {
+            group.frames = wal::Frames::new(wal::encode_header(self.id(), log.number));
         }
         let head = record.encode_head();
         let body = match rows {
@@ -321,12 +402,7 @@ impl Collection {
             return Err(Error::invalid(format!("a batch of {len} bytes; at most {at_most} fit one log frame")));
         }
         let place = log.place(group.staged.len());
-        wal::encode_frame(&mut group.bytes, lsn, place, record.kind(), &head, &body);
-        if let Record::Changes { changes, .. } = &record {
-            let versions = changes.put_versions.iter().copied().map(Some);
-            group.keys.extend(changes.puts.keys().into_iter().zip(versions));
-            group.keys.extend(changes.deletes.iter().map(|(key, _)| (key.clone(), None)));
-        }
+        group.frames.push(lsn, place, record.kind(), head, body);
         Ok(Some(Staged { lsn, record, version, seen }))
     }
 
@@ -465,7 +541,11 @@ impl Collection {
         if group.staged.is_empty() {
             return;
         }
-        if let Err(error) = self.append(log, group.bytes.into(), group.staged.len(), group.synced).await {
+        let begun = group.synced.then(|| self.inner.shared.options.environment.now_us());
+        let appended = self.append(log, group.frames.into_bytes(), group.staged.len(), group.synced).await;
+        let took = begun.map_or(0, |begun| self.inner.shared.options.environment.now_us().saturating_sub(begun));
+        log.patience_us = (took / 4).min(PATIENCE_US_MAX);
+        if let Err(error) = appended {
             for (_, reply) in group.staged {
                 drop(reply.send(Err(error.clone())));
             }
@@ -512,6 +592,7 @@ impl Collection {
         if group.changes || has_seen {
             self.notify();
         }
+        log.expected = answers.len() + self.inner.pending.lock().expect("no panic while held").len();
         for (reply, answer) in answers {
             drop(reply.send(Ok(answer)));
         }

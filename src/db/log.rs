@@ -31,6 +31,9 @@ pub(super) struct Log {
     unsynced: Option<(u64, u64)>,
     /// How many frames these are: they are one group with what comes before the next sync, and a crash may keep any of them.
     unsynced_frames: usize,
+    /// How many writers may come to the next commit, and how long they are waited for.
+    pub(super) expected: usize,
+    pub(super) patience_us: u64,
     /// Set when the file's end is unknown: writing on could put frames behind damage.
     pub(super) broken: Option<Error>,
 }
@@ -39,7 +42,17 @@ impl Log {
     /// The log whose files have these lengths; `start` is the first one.
     pub(super) fn new(start: u64, mut files: BTreeMap<u64, u64>) -> Self {
         let (number, len) = files.pop_last().unwrap_or((start, 0));
-        Self { number, len, full: files, growing: start, unsynced: None, unsynced_frames: 0, broken: None }
+        Self {
+            number,
+            len,
+            full: files,
+            growing: start,
+            unsynced: None,
+            unsynced_frames: 0,
+            expected: 0,
+            patience_us: 0,
+            broken: None,
+        }
     }
 
     /// The place in its group of the frame that comes after `staged` others.
@@ -87,6 +100,19 @@ impl Log {
         self.growing = self.number;
     }
 
+    /// Notes what a sync has come to.
+    fn synced(&mut self, path: &str, done: Result<()>) -> Result<()> {
+        if let Err(error) = done {
+            // What a failed sync has written is unknowable; only reading the file again tells.
+            let error = error.context(format!("{path}: sync failed; open the store again to see what is there"));
+            self.broken = Some(error.clone());
+            return Err(error);
+        }
+        self.unsynced = None;
+        self.unsynced_frames = 0;
+        Ok(())
+    }
+
     /// Whether what is not synced has waited long enough.
     pub(super) fn sync_is_due(&self, now_ms: u64) -> bool {
         self.unsynced.is_some_and(|(since, _)| now_ms.saturating_sub(since) >= UNSYNCED_MS_MAX)
@@ -99,19 +125,29 @@ impl Collection {
         let storage = &self.inner.shared.storage;
         let path = name::log(self.id(), log.number);
         let len = bytes.len() as u64;
-        if let Err(error) = storage.append(&path, bytes).await {
-            let cut = if log.len == 0 { storage.remove(&path).await } else { storage.truncate(&path, log.len).await };
-            if let Err(second) = cut {
-                log.broken =
-                    Some(second.context(format!("after a failed append ({error}), {path} could not be cut back")));
-            }
-            return Err(error.context(path));
-        }
         let (since, before) = log.unsynced.unwrap_or_else(|| (self.inner.shared.options.environment.now_ms(), 0));
+        let synced = synced || log.unsynced_frames + frames >= GROUP_FRAMES_MAX || before + len >= UNSYNCED_BYTES_MAX;
+        let appended = if synced {
+            storage.append_and_sync(&path, bytes).await
+        } else {
+            storage.append(&path, bytes).await.map(Ok)
+        };
+        let done = match appended {
+            Ok(done) => done,
+            Err(error) => {
+                let cut =
+                    if log.len == 0 { storage.remove(&path).await } else { storage.truncate(&path, log.len).await };
+                if let Err(second) = cut {
+                    log.broken =
+                        Some(second.context(format!("after a failed append ({error}), {path} could not be cut back")));
+                }
+                return Err(error.context(path));
+            }
+        };
         log.unsynced = Some((since, before + len));
         log.unsynced_frames += frames;
-        if synced || log.unsynced_frames >= GROUP_FRAMES_MAX || before + len >= UNSYNCED_BYTES_MAX {
-            self.sync_log(log).await?;
+        if synced {
+            log.synced(&path, done)?;
         }
         // Only now: a group that fails is not there.
         log.len += len;
@@ -160,15 +196,8 @@ impl Collection {
             return Ok(());
         }
         let path = name::log(self.id(), log.number);
-        if let Err(error) = self.inner.shared.storage.sync(&path).await {
-            // What a failed sync has written is unknowable; only reading the file again tells.
-            let error = error.context(format!("{path}: sync failed; open the store again to see what is there"));
-            log.broken = Some(error.clone());
-            return Err(error);
-        }
-        log.unsynced = None;
-        log.unsynced_frames = 0;
-        Ok(())
+        let done = self.inner.shared.storage.sync(&path).await;
+        log.synced(&path, done)
     }
 
     /// Syncs what was acknowledged without a sync and has waited long enough; tells whether there was something to do.

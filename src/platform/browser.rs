@@ -55,6 +55,12 @@ pub fn map<T>(_threads: usize, count: usize, work: impl Fn(usize) -> T) -> Vec<T
     (0..count).map(work).collect()
 }
 
+/// Runs `task` to its end in the background; nobody gets it back here.
+pub fn detach(task: impl Future<Output = ()> + 'static) -> Option<std::future::Ready<()>> {
+    spawn(task);
+    None
+}
+
 /// Runs `task` to its end even when the caller stops waiting for it: half a commit must not be left behind by a request that
 /// was given up.
 pub async fn run_to_end<T: 'static>(task: impl Future<Output = T> + 'static) -> T {

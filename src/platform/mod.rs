@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 pub use environment::Environment;
-pub use host::{MaybeSend, MaybeSync, map, now_ms, now_us, random_u64, run_to_end};
+pub use host::{MaybeSend, MaybeSync, detach, map, now_ms, now_us, random_u64, run_to_end};
 #[cfg(native)]
 pub use host::{block_on, blocking};
 // Natively both stand on tokio, which only the feature `server` brings.

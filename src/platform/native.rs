@@ -89,6 +89,16 @@ pub fn map<T: Send>(threads: usize, count: usize, work: impl Fn(usize) -> T + Sy
     (0..count).into_par_iter().with_min_len(count.div_ceil(threads)).map(&work).collect()
 }
 
+/// Runs `task` to its end in the background; without a runtime there is none, and the caller gets it back.
+pub fn detach(task: impl Future<Output = ()> + Send + 'static) -> Option<impl Future<Output = ()> + Send + 'static> {
+    #[cfg(feature = "server")]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(task);
+        return None;
+    }
+    Some(task)
+}
+
 /// Runs `task` to its end even when the caller stops waiting for it: half a commit must not be left behind by a request that
 /// was given up. Without a runtime the caller carries it itself.
 pub async fn run_to_end<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {

@@ -29,6 +29,6 @@ pub use keys::{KeyFilter, KeyRef, hash_int, hash_key, hash_text};
 #[cfg(feature = "server")]
 pub use layout::describe;
 pub use layout::{BlockRef, Blocks, Encoding, Group, Layout};
-pub use message::write_rows;
+pub use message::{RowsWriter, write_rows};
 pub use statistics::{Known, Range, Statistics};
 pub use versions::Versions;

@@ -72,6 +72,15 @@ pub trait Storage: MaybeSend + MaybeSync {
     /// Makes all bytes of `name`, and its existence, durable.
     fn sync<'a>(&'a self, name: &'a str) -> Task<'a, Result<()>>;
 
+    /// [`Self::append`], then [`Self::sync`]: in one go, where each call has its price. Outside is what the first would have said, inside
+    /// what the second.
+    fn append_and_sync<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<Result<()>>> {
+        Box::pin(async move {
+            self.append(name, bytes).await?;
+            Ok(self.sync(name).await)
+        })
+    }
+
     /// Cuts `name` to `len` bytes and makes what remains durable. `InvalidArgument` when it is shorter.
     fn truncate<'a>(&'a self, name: &'a str, len: u64) -> Task<'a, Result<()>>;
 

@@ -38,7 +38,9 @@ fn pays(packed: usize, whole: usize) -> bool {
 pub struct Body {
     pub(super) codec: Codec,
     pub(super) len: usize,
+    /// Room for what comes before it, then the body.
     pub(super) bytes: Vec<u8>,
+    pub(super) room: usize,
 }
 
 impl Body {
@@ -49,7 +51,13 @@ impl Body {
 
     /// `bytes` as they are: right for floats, which hardly ever shrink.
     pub fn plain(bytes: Vec<u8>) -> Self {
-        Self { codec: Codec::Plain, len: bytes.len(), bytes }
+        Self::plain_behind(0, bytes)
+    }
+
+    /// The same behind the first `room` of them: what comes before it in the file is written there, if it fits, and the body stays where
+    /// it is. Panics when there are fewer.
+    pub fn plain_behind(room: usize, bytes: Vec<u8>) -> Self {
+        Self { codec: Codec::Plain, len: bytes.len() - room, bytes, room }
     }
 
     /// Packs `bytes` where that saves an eighth.
@@ -58,10 +66,15 @@ impl Body {
         if len >= PACKED_BYTES_MIN && sample_shrinks(&bytes) {
             let packed = compress::compress(compress::Codec::Lz4, &bytes);
             if pays(packed.len() + 8, len) {
-                return Self { codec: Codec::Lz4, len, bytes: packed };
+                return Self { codec: Codec::Lz4, len, bytes: packed, room: 0 };
             }
         }
         Self::plain(bytes)
+    }
+
+    /// Its bytes as they are stored.
+    pub(super) fn stored(&self) -> &[u8] {
+        &self.bytes[self.room..]
     }
 
     /// Its length, unpacked.

@@ -1,3 +1,5 @@
+use bytes::Bytes;
+
 use super::compress::{Body, Codec};
 use crate::base::codec::{Write, checksum, checksum_append};
 use crate::base::{CollectionId, Lsn};
@@ -68,26 +70,103 @@ pub fn encode_header(collection: CollectionId, number: u64) -> Vec<u8> {
 /// Appends frame `place` of a group to `out`; its payload is `head`, then `body`. Panics when the payload is longer than
 /// [`PAYLOAD_BYTES_MAX`]: the caller bounds batches.
 pub fn encode_frame(out: &mut Vec<u8>, lsn: Lsn, place: u16, kind: FrameKind, head: &[u8], body: &Body) {
-    let unpacked = head.len() + body.len;
-    assert!(unpacked <= PAYLOAD_BYTES_MAX, "a frame of {unpacked} bytes; batches are bounded before");
-    let lengths = if body.codec == Codec::Lz4 { 8 } else { 0 };
-    let len = lengths + head.len() + body.bytes.len();
+    let packed = body.codec == Codec::Lz4;
+    let lengths = if packed { 8 } else { 0 };
     let start = out.len();
-    out.reserve(FRAME_HEADER_BYTES + len);
-    out.put_u32(len as u32);
-    out.put_u32(0);
-    out.put_u64(lsn.0);
-    out.put_u8(kind as u8);
-    out.put_u8(body.codec as u8);
-    out.put_u16(place);
-    if body.codec == Codec::Lz4 {
+    out.reserve(FRAME_HEADER_BYTES + lengths + head.len() + body.stored().len());
+    out.put_bytes(&encode_frame_header(lsn, place, kind, head, body));
+    if packed {
         out.put_u32(head.len() as u32);
     }
     out.put_bytes(head);
-    if body.codec == Codec::Lz4 {
+    if packed {
         out.put_u32(body.len as u32);
     }
-    out.put_bytes(&body.bytes);
-    let sum = checksum_append(checksum(&out[start..start + 4]), &out[start + 8..]);
-    out[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
+    out.put_bytes(body.stored());
+    sign(&mut out[start..]);
+}
+
+/// The start of a frame, without its checksum.
+fn encode_frame_header(lsn: Lsn, place: u16, kind: FrameKind, head: &[u8], body: &Body) -> [u8; FRAME_HEADER_BYTES] {
+    let unpacked = head.len() + body.len;
+    assert!(unpacked <= PAYLOAD_BYTES_MAX, "a frame of {unpacked} bytes; batches are bounded before");
+    let lengths = if body.codec == Codec::Lz4 { 8 } else { 0 };
+    let len = lengths + head.len() + body.stored().len();
+    let mut out = [0; FRAME_HEADER_BYTES];
+    out[..4].copy_from_slice(&(len as u32).to_le_bytes());
+    out[8..16].copy_from_slice(&lsn.0.to_le_bytes());
+    out[16] = kind as u8;
+    out[17] = body.codec as u8;
+    out[18..].copy_from_slice(&place.to_le_bytes());
+    out
+}
+
+/// Puts the checksum of a whole frame in its place.
+fn sign(frame: &mut [u8]) {
+    let sum = checksum_append(checksum(&frame[..4]), &frame[8..]);
+    frame[4..8].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Frames that go into a log file together.
+#[derive(Debug, Default)]
+pub struct Frames {
+    /// The header of the file, where there is none yet, and frames.
+    bytes: Vec<u8>,
+    /// The one that comes then. As long as no other follows, nobody knows whether it has to be moved.
+    last: Option<(Lsn, u16, FrameKind, Vec<u8>, Body)>,
+    len: usize,
+}
+
+impl Frames {
+    /// The first of a file, which begins with `header`; of one that has begun with none.
+    pub fn new(header: Vec<u8>) -> Self {
+        Self { len: header.len(), bytes: header, last: None }
+    }
+
+    /// Adds one: see [`encode_frame`].
+    pub fn push(&mut self, lsn: Lsn, place: u16, kind: FrameKind, head: Vec<u8>, body: Body) {
+        self.put_last();
+        self.len += FRAME_HEADER_BYTES + head.len() + body.stored().len();
+        self.last = Some((lsn, place, kind, head, body));
+    }
+
+    fn put_last(&mut self) {
+        if let Some((lsn, place, kind, head, body)) = self.last.take() {
+            encode_frame(&mut self.bytes, lsn, place, kind, &head, &body);
+        }
+    }
+
+    /// About how many bytes they are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Their bytes: a single one whose body has room before it stays where it is.
+    pub fn into_bytes(mut self) -> Bytes {
+        let before = self.bytes.len() + FRAME_HEADER_BYTES;
+        match self.last.take() {
+            Some((lsn, place, kind, head, mut body))
+                if body.codec == Codec::Plain && before + head.len() <= body.room =>
+            {
+                let header = encode_frame_header(lsn, place, kind, &head, &body);
+                let frame = body.room - head.len() - FRAME_HEADER_BYTES;
+                let start = frame - self.bytes.len();
+                body.bytes[start..frame].copy_from_slice(&self.bytes);
+                body.bytes[frame..frame + FRAME_HEADER_BYTES].copy_from_slice(&header);
+                body.bytes[frame + FRAME_HEADER_BYTES..body.room].copy_from_slice(&head);
+                sign(&mut body.bytes[frame..]);
+                Bytes::from(body.bytes).slice(start..)
+            }
+            last => {
+                self.last = last;
+                self.put_last();
+                self.bytes.into()
+            }
+        }
+    }
 }

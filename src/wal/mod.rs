@@ -9,7 +9,7 @@ mod frame;
 mod replay;
 
 pub use compress::Body;
-pub use frame::{FRAME_HEADER_BYTES, FrameKind, HEADER_BYTES, PAYLOAD_BYTES_MAX, encode_frame, encode_header};
+pub use frame::{FRAME_HEADER_BYTES, FrameKind, Frames, HEADER_BYTES, PAYLOAD_BYTES_MAX, encode_frame, encode_header};
 pub use replay::{Damage, Frame, Replay, Salvage, first_lsn, replay, salvage};
 
 #[cfg(test)]

@@ -496,6 +496,18 @@ impl Storage for FileStorage {
         })
     }
 
+    fn append_and_sync<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<Result<()>>> {
+        Box::pin(async move {
+            check_name(name)?;
+            self.change(|open| {
+                open.with_object(name, |object| {
+                    self.append_now(object, name, &bytes)?;
+                    Ok(self.sync_now(object, name))
+                })
+            })
+        })
+    }
+
     fn truncate<'a>(&'a self, name: &'a str, len: u64) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
