@@ -224,7 +224,8 @@ impl Collection {
                 // While the others are on their way.
                 self.stage_all(log, &mut group, requests).await;
             }
-            if came >= log.expected || group.frames.len() >= GROUP_BYTES_MAX {
+            // For one writer alone it is as soon to begin anew.
+            if came >= log.expected || log.expected == 1 || group.frames.len() >= GROUP_BYTES_MAX {
                 break;
             }
             // Whom the last commit has answered may be about to write again, and can come along.

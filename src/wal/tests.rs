@@ -39,6 +39,22 @@ proptest! {
         prop_assert_eq!(read, payloads);
     }
 
+    /// One that stays where it was encoded is the same as one that is put there.
+    #[test]
+    fn frames_are_the_same_however_they_come_together(payloads in payloads(), room in 0..140usize, begins in any::<bool>()) {
+        let header = if begins { encode_header(COLLECTION, 3) } else { Vec::new() };
+        let (mut expected, mut frames) = (header.clone(), Frames::new(header));
+        for (place, payload) in (0..).zip(&payloads) {
+            let (head, body) = payload.split_at(payload.len() / 9);
+            let lsn = Lsn(10 + u64::from(place));
+            encode_frame(&mut expected, lsn, place, FrameKind::Changes, head, &Body::plain(body.to_vec()));
+            let behind = [&vec![0xee; room][..], body].concat();
+            frames.push(lsn, place, FrameKind::Changes, head.to_vec(), Body::plain_behind(room, behind));
+            prop_assert_eq!(frames.len(), expected.len());
+        }
+        prop_assert_eq!(&frames.into_bytes()[..], &expected[..]);
+    }
+
     #[test]
     fn a_cut_anywhere_keeps_every_whole_frame(payloads in payloads(), cut in any::<prop::sample::Index>(), garbage in prop::collection::vec(any::<u8>(), 0..40)) {
         let (bytes, ends) = log(&payloads);
