@@ -24,10 +24,9 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// So many groups are committed by one who has the log, before others who wait for it have it.
 const GROUPS_MAX: usize = 32;
-/// How long writers who have just been answered are waited for after the last one that came: a quarter of the last sync, and no longer than
-/// this. Tasks on several threads come within microseconds, and each that is left behind waits for two syncs; where there is one thread,
-/// all who come have come when it has gone around once.
-const PATIENCE_US_MAX: u64 = if cfg!(native) { 50 } else { 0 };
+/// How long writers who have just been answered are waited for after the last one that came, at most: a quarter of the last sync. Tasks on
+/// several threads come within microseconds, and each that is left behind waits for two syncs.
+const PATIENCE_US_MAX: u64 = 50;
 
 /// Holds what stands before the rows of a write of one version: the headers of the file and of the frame, and the record's head.
 const ROOM_BYTES: usize = 128;
@@ -545,7 +544,8 @@ impl Collection {
         let begun = group.synced.then(|| self.inner.shared.options.environment.now_us());
         let appended = self.append(log, group.frames.into_bytes(), group.staged.len(), group.synced).await;
         let took = begun.map_or(0, |begun| self.inner.shared.options.environment.now_us().saturating_sub(begun));
-        log.patience_us = (took / 4).min(PATIENCE_US_MAX);
+        // Where there is one thread, all who come have come when it has gone around once.
+        log.patience_us = if cfg!(native) { (took / 4).min(PATIENCE_US_MAX) } else { 0 };
         if let Err(error) = appended {
             for (_, reply) in group.staged {
                 drop(reply.send(Err(error.clone())));
