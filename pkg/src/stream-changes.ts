@@ -250,7 +250,7 @@ export class ChangeStream<K, R> implements AsyncIterableIterator<ChangeBatch<K, 
   }
 }
 
-/** The change stream of a collection. @internal */
+/** The change stream of a collection. */
 export type ChangesOf<S extends Schema, B extends boolean, F extends readonly string[] | undefined> = ChangeStream<Key<S, B>, OutputRow<S, B, F>>;
 
 function toSince(since: unknown): string {

@@ -177,7 +177,7 @@ export class LiveQuery<K, R> implements AsyncIterable<LiveUpdate<K, R>> {
   }
 }
 
-/** The live query of a collection. @internal */
+/** The live query of a collection. */
 export type LiveOf<S extends Schema, B extends boolean, F extends readonly string[] | undefined> = LiveQuery<Key<S, B>, OutputRow<S, B, F>>;
 
 function compare<K, R>(before: readonly LiveHit<K, R>[], after: readonly LiveHit<K, R>[]): Difference<K, R>[] {

@@ -190,7 +190,7 @@ await db.exportTo(new WritableStream<Uint8Array>());
 
 // Results, events, errors.
 const written = await notes.upsert([]);
-expectType<{ count: number; timestamp: bigint; version: string; lsn: number; keys?: number[] }>()({ ...written });
+expectType<{ count: number; timestamp: bigint; version: string; sessionToken: string; lsn: number; keys?: number[] }>()({ ...written });
 const [versioned] = await notes.get([1], { outputFields: ['title', '$version'] });
 expectType<string>()(versioned!.$version);
 await notes.batch([{ upsert: [], ifVersion: written.version }, { delete: { keys: [1] } }, { delete: { filter: 'done' } }], { durability: 'synced' });
@@ -232,3 +232,22 @@ await db.createCollection('bad', {
     v: { type: 'float_vector' },
   },
 });
+
+// Following: the rows before and after have the fields that were asked for.
+for await (const { changes, token } of await notes.changes({ since: 'full', before: true, outputFields: ['title', 'embedding'] })) {
+  expectType<string | null>()(token);
+  expectType<{ title: string; embedding: Float32Array } | undefined>()(changes[0]!.before);
+  expectType<number>()(changes[0]!.key);
+}
+// @ts-expect-error: no such field
+await notes.changes({ outputFields: ['name'] });
+const live = await notes.live({ vector: [1, 2, 3, 4], limit: 3, outputFields: ['title'] });
+expectType<string>()(live.answer[0]!.row.title);
+live.onUpdate(({ differences: [first] }) => {
+  if (first?.op === 'left') expectType<number>()(first.key);
+  else if (first) expectType<string>()(first.hit.row.title);
+});
+const selected = await notes.live({ filter: 'done == false' });
+expectType<Scalars>()(selected.answer[0]!.row);
+// @ts-expect-error: a live query has no groups
+await notes.live({ vector: [1, 2, 3, 4], groupBy: 'title' });
