@@ -270,7 +270,7 @@ impl Message {
         let result = match self {
             Self::Hello(body) => {
                 frame.extend([ARRAY_OF_THREE, HELLO, VERSION]);
-                rmp_serde::encode::write(&mut frame, body)
+                write(&mut frame, body)
             }
             Self::Welcome(body) => {
                 frame.extend([ARRAY_OF_THREE, WELCOME, VERSION]);
@@ -437,12 +437,18 @@ fn too_long(name: &str, len: usize, bytes_max: usize) -> Error {
 
 fn put(frame: &mut Vec<u8>, number: u8, body: &impl Serialize) -> Result<(), rmp_serde::encode::Error> {
     frame.extend([ARRAY_OF_TWO, number]);
-    rmp_serde::encode::write(frame, body)
+    write(frame, body)
+}
+
+/// By way of a copy: what rmp-serde writes to a buffer of one kind is code that everything else has already.
+fn write(frame: &mut Vec<u8>, body: &impl Serialize) -> Result<(), rmp_serde::encode::Error> {
+    frame.extend(rmp_serde::to_vec(body)?);
+    Ok(())
 }
 
 fn body<T: DeserializeOwned>(name: &str, frame: &[u8], offset: usize) -> Result<T> {
     // Strings and bytes are read up to what is there, never by the length that they claim, and lists grow as they are read.
-    let mut decoder = message::Decoder::new(&frame[offset..]);
+    let mut decoder = message::Decoder::<true>::new(&frame[offset..]);
     let body = T::deserialize(&mut decoder);
     let position = offset + decoder.position();
     let body = body.map_err(|error| Error::corrupt(format!("at byte {position} of a {name} frame: {error}")))?;

@@ -1,4 +1,4 @@
-use crate::base::{Error, Neighbor, Result, RowMask};
+use crate::base::{Error, Neighbor, Result, RowMask, sort_by};
 use crate::db::{Collection, SearchRequest};
 use crate::index::terms::{Bm25, Weighted, top};
 use crate::model::{Field, Value};
@@ -94,7 +94,7 @@ impl Collection {
 /// The places of a sparse query, in their order, without that share of them whose numbers are the smallest.
 fn weighted(pairs: &[(u32, f32)], drop_ratio: f32) -> Vec<Weighted> {
     let mut sizes: Vec<f32> = pairs.iter().map(|(_, weight)| weight.abs()).collect();
-    sizes.sort_unstable_by(f32::total_cmp);
+    sort_by(&mut sizes, f32::total_cmp);
     let least = sizes.get((drop_ratio * sizes.len() as f32) as usize).copied().unwrap_or(0.0);
     let kept = pairs.iter().filter(|(_, weight)| weight.abs() >= least);
     kept.map(|&(place, weight)| Weighted { key: place.to_be_bytes().to_vec(), weight: f64::from(weight) }).collect()

@@ -28,7 +28,7 @@
 use super::Hnsw;
 use super::codes::CodeQuery;
 use super::scratch::{Candidate, Scratch};
-use crate::base::RowMask;
+use crate::base::{RowMask, sort_by_key};
 
 /// What a search of a graph took: what its cost follows from, whatever the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -262,7 +262,7 @@ impl Hnsw {
             }
             passed += ones;
         }
-        rows.sort_unstable_by_key(|&row| row.wrapping_mul(0x9e37_79b1));
+        sort_by_key(&mut rows, |&row| row.wrapping_mul(0x9e37_79b1));
         rows
     }
 

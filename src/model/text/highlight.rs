@@ -1,6 +1,7 @@
 use std::ops::Range;
 
 use super::Analyzer;
+use crate::base::sort_by_key;
 
 /// How matches are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +56,9 @@ pub fn highlight(analyzer: &Analyzer, text: &str, asks_for: &dyn Fn(&str) -> boo
         // Different terms first, then how often there is one.
         fragments.push(((found.len(), all), start..end));
     }
-    fragments.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    sort_by_key(&mut fragments, |(score, _)| std::cmp::Reverse(*score));
     fragments.truncate(marks.count);
-    fragments.sort_by_key(|(_, fragment)| fragment.start);
+    sort_by_key(&mut fragments, |(_, fragment)| fragment.start);
     fragments.into_iter().map(|(_, fragment)| marked(text, fragment, &words, marks)).collect()
 }
 

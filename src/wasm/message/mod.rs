@@ -162,7 +162,7 @@ impl From<(&str, &CollectionStats)> for StatsMessage {
                 ("flushed", stats.written.flushed as f64),
                 ("compacted", stats.written.compacted as f64),
             ]),
-            graphs: BTreeMap::from([
+            graphs: map_of([
                 ("rows", stats.graphs.rows as f64),
                 ("nodes", stats.graphs.nodes as f64),
                 ("dead", stats.graphs.dead as f64),

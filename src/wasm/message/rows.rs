@@ -14,7 +14,7 @@ use crate::model::{DataType, Element, Key, Row, Schema, Value};
 /// # Errors
 /// `InvalidArgument` when the bytes are no array of maps, or a value is none that a field could have.
 pub(in super::super) fn decode_rows(schema: &Schema, bytes: &[u8]) -> Result<Vec<Row>> {
-    let mut deserializer = message::Decoder::new(bytes);
+    let mut deserializer = message::Decoder::<false>::new(bytes);
     RowsSeed { schema }.deserialize(&mut deserializer).map_err(|error| Error::invalid(error.to_string()))
 }
 
