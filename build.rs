@@ -13,7 +13,7 @@ fn main() {
             .is_ok_and(|features| features.split(',').any(|feature| feature == name))
     };
     let architecture = std::env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-    if architecture == "x86_64" || (architecture == "wasm32" && feature("simd128")) {
+    if matches!(&*architecture, "x86_64" | "aarch64") || (architecture == "wasm32" && feature("simd128")) {
         println!("cargo::rustc-cfg=simd");
     }
     // `hosted`: there is an event loop to run tasks and timers on, JavaScript's or tokio's.

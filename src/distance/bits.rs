@@ -1,4 +1,4 @@
-//! Distances of bits, eight a byte. Counted in words: the compiler makes of that what the target has.
+//! Distances of bits, eight a byte: the truth for the kernels.
 
 /// Bits of `combine` of both sides.
 fn count(left: &[u8], right: &[u8], combine: impl Fn(u64, u64) -> u64) -> u32 {
@@ -20,7 +20,13 @@ pub fn hamming(left: &[u8], right: &[u8]) -> f32 {
 pub fn jaccard(left: &[u8], right: &[u8]) -> f32 {
     assert_eq!(left.len(), right.len(), "vectors of different dimensions");
     let any = count(left, right, |left, right| left | right);
-    if any == 0 { 0.0 } else { 1.0 - count(left, right, |left, right| left & right) as f32 / any as f32 }
+    jaccard_of(count(left, right, |left, right| left & right), any)
+}
+
+/// The distance of two vectors of which so many bits are in both, and so many in any.
+#[inline(always)]
+pub(super) fn jaccard_of(both: u32, any: u32) -> f32 {
+    if any == 0 { 0.0 } else { 1.0 - both as f32 / any as f32 }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::sync::OnceLock;
 
-use super::arch;
+use super::{Metric, arch};
 
 /// An instruction set that kernels were written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -8,6 +8,10 @@ use super::arch;
 pub enum Isa {
     /// Plain Rust: the truth that all others are tested against.
     Scalar,
+    /// What every processor of aarch64 has.
+    Neon,
+    /// The same with products of bytes.
+    NeonDot,
     /// WebAssembly's 128 bits; in every module compiled with `-C target-feature=+simd128`.
     Simd128,
     /// The same with the relaxed instructions, `+relaxed-simd`: fused products of floats, products of bytes.
@@ -22,6 +26,17 @@ pub enum Isa {
     Avx512Vnni,
     /// AVX-512 F, BW, VL, VNNI and VPOPCNTDQ.
     Avx512Popcnt,
+}
+
+/// What is summed up over the numbers of a query and a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sum {
+    /// Their products.
+    Products,
+    /// The squares of their differences.
+    Squares,
+    /// The squares of the row's alone.
+    Own,
 }
 
 /// Query, data, numbers of rows, results.
@@ -44,6 +59,12 @@ pub struct Kernels {
     pub(super) dot_codes_gather: Gather<i8, u8, i32>,
     pub(super) dot_bits_gather: Gather<[u64; 4], u8, i32>,
     pub(super) lookup_blocks: fn(&[[u8; 16]], &[u8], &mut [u16]),
+    /// One for each [`Sum`], as of the next two.
+    pub(super) f16_gather: [Gather<f32, u8, f32>; 3],
+    pub(super) bf16_gather: [Gather<f32, u8, f32>; 3],
+    pub(super) i8_gather: [Gather<i8, u8, i32>; 3],
+    pub(super) hamming_gather: Gather<u8, u8, f32>,
+    pub(super) jaccard_gather: Gather<u8, u8, f32>,
 }
 
 static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
@@ -125,6 +146,33 @@ impl Kernels {
     pub fn dot_bits_gather(&self, query: &[[u64; 4]], codes: &[u8], rows: &[u32], out: &mut [i32]) {
         assert_eq!(rows.len(), out.len(), "one result a row");
         (self.dot_bits_gather)(query, codes, rows, out);
+    }
+
+    /// As [`Kernels::dot_gather`], over rows of 16-bit floats, little-endian. They are finite: what is not, and no schema admits, is a
+    /// number on some targets.
+    pub fn f16_gather(&self, sum: Sum, query: &[f32], data: &[u8], rows: &[u32], out: &mut [f32]) {
+        assert_eq!(rows.len(), out.len(), "one result a row");
+        (self.f16_gather[sum as usize])(query, data, rows, out);
+    }
+
+    /// As [`Kernels::dot_gather`], over rows of bfloat16, the upper halves of 32-bit floats, little-endian.
+    pub fn bf16_gather(&self, sum: Sum, query: &[f32], data: &[u8], rows: &[u32], out: &mut [f32]) {
+        assert_eq!(rows.len(), out.len(), "one result a row");
+        (self.bf16_gather[sum as usize])(query, data, rows, out);
+    }
+
+    /// As [`Kernels::dot_gather`], over rows of signed bytes; exact.
+    pub fn i8_gather(&self, sum: Sum, query: &[i8], data: &[u8], rows: &[u32], out: &mut [i32]) {
+        assert_eq!(rows.len(), out.len(), "one result a row");
+        (self.i8_gather[sum as usize])(query, data, rows, out);
+    }
+
+    /// The distance by [`Metric::Hamming`] or [`Metric::Jaccard`] of `query` to rows of bits; the same number on every target. Panics as
+    /// [`Kernels::dot_gather`] does, and for another metric.
+    pub fn bits_gather(&self, metric: Metric, query: &[u8], data: &[u8], rows: &[u32], out: &mut [f32]) {
+        assert!(rows.len() == out.len() && metric.is_of_bits(), "one result a row, of bits");
+        let kernel = if metric == Metric::Hamming { self.hamming_gather } else { self.jaccard_gather };
+        kernel(query, data, rows, out);
     }
 
     /// The sums of what 4-bit codes of blocks of 32 rows look up in `tables`, one for each number of a code: 16 bytes a table, of which byte

@@ -14,7 +14,8 @@ mod sparse;
 mod tests;
 
 pub use aligned::AlignedVec;
+#[cfg(test)]
 pub use bits::{hamming, jaccard};
-pub use kernels::{Isa, Kernels, kernels};
+pub use kernels::{Isa, Kernels, Sum, kernels};
 pub use metric::Metric;
 pub use sparse::dot_sparse;

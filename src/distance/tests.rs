@@ -159,6 +159,136 @@ fn codes_are_exact_at_every_length_and_start() {
     }
 }
 
+/// Every finite 16-bit float there is reads as it should, and sums of finite ones are near the truth, at every length and start.
+#[test]
+fn halves_are_near_the_truth_at_every_length_and_start() {
+    let f16 = |bytes: [u8; 2]| half::f16::from_le_bytes(bytes).to_f64();
+    let bf16 = |bytes: [u8; 2]| half::bf16::from_le_bytes(bytes).to_f64();
+    type Widen = fn([u8; 2]) -> f64;
+    let kinds: [(&str, Widen); 2] = [("f16", f16), ("bf16", bf16)];
+    for kernels in Kernels::available() {
+        for (kind, number) in kinds {
+            let gather = if kind == "f16" { Kernels::f16_gather } else { Kernels::bf16_gather };
+            // 16 of them a row, all but one made zero by the query.
+            let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+            let numbers: Vec<u32> = (0..1 << 12).collect();
+            let mut found = vec![0.0; numbers.len()];
+            for at in [0, 5, 15] {
+                let mut query = [0.0; 16];
+                query[at] = 1.0;
+                gather(kernels, Sum::Products, &query, &all, &numbers, &mut found);
+                for (row, &found) in found.iter().enumerate() {
+                    let row = &all[row * 32..][..32];
+                    let truth = number([row[2 * at], row[2 * at + 1]]);
+                    // No field holds others. Where one of the row is none, the sum is anything.
+                    if row.as_chunks::<2>().0.iter().all(|&bytes| number(bytes).is_finite()) {
+                        assert_eq!(f64::from(found), truth, "{:?} {kind}", kernels.isa());
+                    }
+                }
+            }
+            let mut random = Seeded(5);
+            for len in lengths() {
+                for start in [0, 1, 2, 3] {
+                    let rows = 6;
+                    let query: Vec<f32> = (0..len).map(|_| random.float()).collect();
+                    let mut data = vec![0; start];
+                    for _ in 0..rows * len {
+                        let x = random.float() * 3.0;
+                        let bytes = if kind == "f16" {
+                            half::f16::from_f32(x).to_le_bytes()
+                        } else {
+                            half::bf16::from_f32(x).to_le_bytes()
+                        };
+                        data.extend(bytes);
+                    }
+                    let data = &data[start..];
+                    let rows: Vec<u32> = [5, 0, 3, 3, 1, 2, 4].into();
+                    for sum in [Sum::Products, Sum::Squares, Sum::Own] {
+                        let mut found = vec![f32::NAN; rows.len()];
+                        gather(kernels, sum, &query, data, &rows, &mut found);
+                        for (&row, &found) in rows.iter().zip(&found) {
+                            let row = &data[row as usize * len * 2..][..len * 2];
+                            let pairs =
+                                query.iter().zip(row.as_chunks::<2>().0).map(|(&x, &y)| (f64::from(x), number(y)));
+                            let truth = exact(pairs.map(|(x, y)| match sum {
+                                Sum::Products => x * y,
+                                Sum::Squares => (x - y).powi(2),
+                                Sum::Own => y * y,
+                            }));
+                            assert_near(found, truth, format_args!("{:?} {kind} {sum:?}, length {len}", kernels.isa()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn signed_bytes_are_exact_at_every_length_and_start() {
+    for kernels in Kernels::available() {
+        let mut random = Seeded(6);
+        for len in lengths().chain([32_768]) {
+            for start in [0, 1, 7] {
+                let rows = if len > 2_000 { 2 } else { 6 };
+                let mut query: Vec<i8> = (0..len).map(|_| random.next() as i8).collect();
+                let mut data: Vec<u8> = (0..start + rows * len).map(|_| random.next() as u8).collect();
+                if start == 7 {
+                    // The largest differences that there are.
+                    query.fill(127);
+                    data.fill(128);
+                }
+                let data = &data[start..];
+                let numbers: Vec<u32> = (0..rows as u32).rev().chain([0, 0, 1]).collect();
+                for sum in [Sum::Products, Sum::Squares, Sum::Own] {
+                    let mut found = vec![i32::MIN; numbers.len()];
+                    kernels.i8_gather(sum, &query, data, &numbers, &mut found);
+                    for (&row, &found) in numbers.iter().zip(&found) {
+                        let row = &data[row as usize * len..][..len];
+                        let pairs = query.iter().zip(row).map(|(&x, &y)| (i32::from(x), i32::from(y as i8)));
+                        let truth: i32 = pairs
+                            .map(|(x, y)| match sum {
+                                Sum::Products => x * y,
+                                Sum::Squares => (x - y) * (x - y),
+                                Sum::Own => y * y,
+                            })
+                            .sum();
+                        assert_eq!(found, truth, "{:?} {sum:?}, length {len}, start {start}", kernels.isa());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn distances_of_bits_are_the_truth_at_every_length_and_start() {
+    for kernels in Kernels::available() {
+        let mut random = Seeded(7);
+        for len in lengths() {
+            for start in [0, 1, 7] {
+                let query: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+                let mut data: Vec<u8> = (0..start + 6 * len).map(|_| random.next() as u8).collect();
+                // A row of no bits, and one of all.
+                data[start..start + len].fill(0);
+                data[start + len..start + 2 * len].fill(255);
+                let data = &data[start..];
+                let numbers = [5, 0, 1, 3, 3, 2, 4, 0];
+                for (metric, truth) in
+                    [(Metric::Hamming, hamming as fn(&[u8], &[u8]) -> f32), (Metric::Jaccard, jaccard)]
+                {
+                    for query in [&query, &vec![0; len], &vec![255; len]] {
+                        let mut found = [f32::NAN; 8];
+                        kernels.bits_gather(metric, query, data, &numbers, &mut found);
+                        let truth = numbers.map(|row| truth(query, &data[row as usize * len..][..len]));
+                        assert_eq!(found, truth, "{:?} {metric:?}, length {len}, start {start}", kernels.isa());
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn bits_are_exact_at_every_length_and_start() {
     for kernels in Kernels::available() {
@@ -230,6 +360,11 @@ fn a_row_outside_the_data_is_refused() {
             outside(&mut || kernels.l2_gather(&[0.0; 9], &data, &[row, 0], &mut [0.0; 2]));
             outside(&mut || kernels.dot_codes_gather(&[0; 9], &codes, &[row], &mut [0; 1]));
             outside(&mut || kernels.dot_bits_gather(&[[0; 4]], &codes, &[row], &mut [0; 1]));
+            outside(&mut || kernels.f16_gather(Sum::Products, &[0.0; 5], &codes, &[row], &mut [0.0; 1]));
+            outside(&mut || kernels.bf16_gather(Sum::Own, &[0.0; 5], &codes, &[row], &mut [0.0; 1]));
+            outside(&mut || kernels.i8_gather(Sum::Squares, &[0; 9], &codes, &[row], &mut [0; 1]));
+            outside(&mut || kernels.bits_gather(Metric::Hamming, &[0; 9], &codes, &[row], &mut [0.0; 1]));
+            outside(&mut || kernels.bits_gather(Metric::Jaccard, &[0; 9], &codes, &[row], &mut [0.0; 1]));
         }
     }
 }

@@ -89,7 +89,7 @@ impl<'a> Measure<'a> {
         Self { kernels, vectors, metric, query, per_length, distances: Vec::new() }
     }
 
-    fn consecutive(&mut self, rows: Range<u32>) -> &[f32] {
+    pub(super) fn consecutive(&mut self, rows: Range<u32>) -> &[f32] {
         let dim = self.vectors.dim;
         let data = &self.vectors.data[rows.start as usize * dim..rows.end as usize * dim];
         self.distances.resize(rows.len(), 0.0);
@@ -131,7 +131,7 @@ impl<'a> Measure<'a> {
     }
 }
 
-fn per_length(square: f32) -> f32 {
+pub(super) fn per_length(square: f32) -> f32 {
     if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
 }
 

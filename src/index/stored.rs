@@ -2,15 +2,16 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
+use arrow_buffer::Buffer;
 use arrow_schema::DataType;
 
 use super::{Vectors, flat};
 use crate::base::{Neighbor, TopK};
-use crate::distance::{Metric, dot_sparse, hamming, jaccard};
+use crate::distance::{Metric, Sum, dot_sparse, kernels};
 use crate::model::Value;
 use crate::model::column::{number_bytes, unpair, widen};
 
-/// Rows that are made 32-bit floats at once: their numbers stay in the second-level cache.
+/// Rows that are compared at once: they stay in the second-level cache for a second look.
 const BLOCK: usize = 64;
 
 /// The `k` rows of `rows` closest to `query`, closest first; of equal distances the lower row number. Rows without a vector are
@@ -42,37 +43,120 @@ pub fn search(
         }
         (DataType::FixedSizeList(item, len), query) => {
             let bytes = number_bytes(column.as_fixed_size_list().values()).expect("vectors are of numbers");
-            let width = item.data_type().primitive_width().unwrap_or(1) * *len as usize;
-            let vector = |row: u32| &bytes[row as usize * width..(row as usize + 1) * width];
-            match query {
-                Value::Bytes(query) => {
-                    let measure = if metric == Metric::Jaccard { jaccard } else { hamming };
-                    rows.for_each(|row| closest.push(Neighbor { row, distance: measure(query, vector(row)) }));
+            let mut kept = Kept::new(item.data_type(), *len as usize, &bytes, metric, query);
+            let (mut block, mut distances) = (Vec::with_capacity(BLOCK), [0.0; BLOCK]);
+            loop {
+                block.clear();
+                block.extend(rows.by_ref().take(BLOCK));
+                if block.is_empty() {
+                    break;
                 }
-                Value::Vector(query) => {
-                    let (dim, mut numbers, mut block) = (*len as usize, Vec::new(), Vec::new());
-                    loop {
-                        block.clear();
-                        block.extend(rows.by_ref().take(BLOCK));
-                        if block.is_empty() {
-                            break;
-                        }
-                        numbers.resize(block.len() * dim, 0.0);
-                        for (&row, numbers) in block.iter().zip(numbers.chunks_exact_mut(dim)) {
-                            widen(item.data_type(), vector(row), numbers);
-                        }
-                        let all = 0..block.len() as u32;
-                        for near in flat::search(Vectors::new(&numbers, dim), all, metric, query, k, None) {
-                            closest.push(Neighbor { row: block[near.row as usize], distance: near.distance });
-                        }
-                    }
+                let distances = &mut distances[..block.len()];
+                kept.distances(&block, distances);
+                for (&row, &distance) in block.iter().zip(&*distances) {
+                    closest.push(Neighbor { row, distance });
                 }
-                _ => unreachable!("a query is of its field's kind"),
             }
         }
         _ => unreachable!("a vector column is a list of numbers or of pairs"),
     }
     closest.into_sorted()
+}
+
+/// Rows in the form in which they are kept, and a query that is compared with them.
+struct Kept<'a> {
+    metric: Metric,
+    bytes: &'a [u8],
+    numbers: Numbers<'a>,
+    /// One over the length of the query, where the metric asks for it.
+    per_length: f32,
+}
+
+enum Numbers<'a> {
+    Bits(&'a [u8]),
+    F16(&'a [f32]),
+    Bf16(&'a [f32]),
+    /// Signed bytes, of which the query's numbers are ones too.
+    Bytes(Vec<i8>),
+    /// 32-bit floats.
+    Floats(flat::Measure<'a>),
+    /// Anything else is made 32-bit floats, block by block.
+    Other {
+        item: &'a DataType,
+        query: &'a [f32],
+        room: Vec<f32>,
+    },
+}
+
+impl<'a> Kept<'a> {
+    fn new(item: &'a DataType, len: usize, bytes: &'a Buffer, metric: Metric, query: &'a Value) -> Self {
+        let query = match query {
+            Value::Bytes(query) => {
+                assert_eq!(query.len(), len, "a query of another dimension");
+                return Self { metric, bytes, numbers: Numbers::Bits(query), per_length: 0.0 };
+            }
+            Value::Vector(query) => query,
+            _ => unreachable!("a query is of its field's kind"),
+        };
+        assert_eq!(query.len(), len, "a query of another dimension");
+        let whole = |&number: &f32| f32::from(number as i8) == number;
+        let numbers = match item {
+            DataType::Float16 => Numbers::F16(query),
+            DataType::UInt16 => Numbers::Bf16(query),
+            DataType::Int8 if query.iter().all(whole) => Numbers::Bytes(query.iter().map(|&x| x as i8).collect()),
+            DataType::Float32 => {
+                Numbers::Floats(flat::Measure::new(Vectors::new(bytes.typed_data(), len), metric, query))
+            }
+            _ => Numbers::Other { item, query, room: Vec::new() },
+        };
+        let per_length = match metric {
+            Metric::Cosine => flat::per_length(kernels().dot(query, query)),
+            _ => 1.0,
+        };
+        Self { metric, bytes, numbers, per_length }
+    }
+
+    /// The distances of `rows`, in their order, into `out`.
+    fn distances(&mut self, rows: &[u32], out: &mut [f32]) {
+        let (kernels, bytes) = (kernels(), self.bytes);
+        match &mut self.numbers {
+            Numbers::Bits(query) => return kernels.bits_gather(self.metric, query, bytes, rows, out),
+            Numbers::Floats(measure) => return out.copy_from_slice(measure.gathered(rows)),
+            Numbers::Other { item, query, room } => {
+                let (dim, width) = (query.len(), item.primitive_width().unwrap_or(1) * query.len());
+                room.resize(rows.len() * dim, 0.0);
+                for (&row, numbers) in rows.iter().zip(room.chunks_exact_mut(dim)) {
+                    widen(item, &bytes[row as usize * width..][..width], numbers);
+                }
+                let mut measure = flat::Measure::new(Vectors::new(room, dim), self.metric, query);
+                return out.copy_from_slice(measure.consecutive(0..rows.len() as u32));
+            }
+            _ => {}
+        }
+        let sum = |sum: Sum, out: &mut [f32]| match &self.numbers {
+            Numbers::F16(query) => kernels.f16_gather(sum, query, bytes, rows, out),
+            Numbers::Bf16(query) => kernels.bf16_gather(sum, query, bytes, rows, out),
+            Numbers::Bytes(query) => {
+                let mut sums = [0; BLOCK];
+                let sums = &mut sums[..rows.len()];
+                kernels.i8_gather(sum, query, bytes, rows, sums);
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum as f32);
+            }
+            _ => {}
+        };
+        sum(if self.metric == Metric::L2 { Sum::Squares } else { Sum::Products }, out);
+        match self.metric {
+            Metric::Ip => out.iter_mut().for_each(|product| *product = -*product),
+            Metric::Cosine => {
+                let mut own = [0.0; BLOCK];
+                sum(Sum::Own, &mut own[..rows.len()]);
+                for (out, own) in out.iter_mut().zip(own) {
+                    *out = 1.0 - *out * self.per_length * flat::per_length(own);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]

@@ -216,19 +216,20 @@ impl Pq {
             return;
         }
         for code in codes.chunks_exact(self.m) {
-            // Several sums, so that additions need not wait for each other.
-            let mut sums = [0f32; 4];
-            let mut books = table.products.chunks_exact(256);
+            // Several sums, so that additions need not wait for each other, each by its own name: see `distance/arch/lanes.rs`.
+            let (mut a, mut b, mut c, mut d) = (0f32, 0f32, 0f32, 0f32);
             let (fours, rest) = code.as_chunks::<4>();
-            for four in fours {
-                for (sum, &word) in sums.iter_mut().zip(four) {
-                    *sum += books.next().map_or(0.0, |book| book[usize::from(word)]);
-                }
+            let (four_books, rest_books) = table.products.as_chunks::<1024>();
+            for (words, books) in fours.iter().zip(four_books) {
+                a += books[usize::from(words[0])];
+                b += books[256 + usize::from(words[1])];
+                c += books[512 + usize::from(words[2])];
+                d += books[768 + usize::from(words[3])];
             }
-            for &word in rest {
-                sums[0] += books.next().map_or(0.0, |book| book[usize::from(word)]);
+            for (&word, book) in rest.iter().zip(rest_books.as_chunks::<256>().0) {
+                a += book[usize::from(word)];
             }
-            out.push((sums[0] + sums[1]) + (sums[2] + sums[3]));
+            out.push((a + b) + (c + d));
         }
     }
 

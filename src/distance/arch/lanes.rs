@@ -6,15 +6,22 @@
 //! in it as a call. And every sum has its own name: a loop over an array of sums is left a loop when the compiler is told to keep code
 //! small, as it is for browsers, and its sums are in memory then. (Measured: exact search took 7.6 times as long.)
 
+use super::super::bits::jaccard_of;
+use crate::base::codec::widen_f16;
+
 /// Lanes of 32-bit floats.
 ///
 /// # Safety
-/// Every method needs the instruction set of the implementing type; `load` also `LANES` readable floats.
+/// Every method needs the instruction set of the implementing type; those that load also `LANES` readable numbers.
 pub(super) trait Floats: Copy {
     const LANES: usize;
     unsafe fn zero() -> Self;
     /// From an address of any alignment.
     unsafe fn load(from: *const f32) -> Self;
+    /// From 16-bit floats, at any address.
+    unsafe fn load_f16(from: *const u8) -> Self;
+    /// From the upper halves of 32-bit floats, at any address.
+    unsafe fn load_bf16(from: *const u8) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     /// `self * other + sum`, rounded once or twice.
@@ -28,7 +35,7 @@ pub(super) trait Floats: Copy {
 ///
 /// # Safety
 /// Every method needs the instruction set of the implementing type; `query` and `add_product` also `LANES` readable bytes at
-/// any alignment.
+/// any alignment, those that take two addresses as many as their constant says at each.
 pub(super) trait Codes {
     const LANES: usize;
     /// A part of the query, prepared for several rows.
@@ -38,6 +45,16 @@ pub(super) trait Codes {
     unsafe fn query(from: *const i8) -> Self::Query;
     unsafe fn add_product(sum: Self::Sum, query: Self::Query, row: *const u8) -> Self::Sum;
     unsafe fn total(sum: Self::Sum) -> i32;
+    /// Bytes that [`Self::add_signed`] and [`Self::add_squares`] take at once.
+    const SIGNED: usize;
+    /// Bytes that [`Self::add_ones`] takes at once.
+    const ONES: usize;
+    /// Adds the products of bytes that may have any sign and size.
+    unsafe fn add_signed(sum: Self::Sum, left: *const i8, right: *const i8) -> Self::Sum;
+    /// Adds the squares of their differences.
+    unsafe fn add_squares(sum: Self::Sum, left: *const i8, right: *const i8) -> Self::Sum;
+    /// Adds the number of bits that are in `BOTH`, or that differ.
+    unsafe fn add_ones<const BOTH: bool>(sum: Self::Sum, left: *const u8, right: *const u8) -> Self::Sum;
     /// The sums of a block of 32 rows: see [`Kernels::lookup_blocks`](crate::distance::Kernels::lookup_blocks). There are 16 readable bytes
     /// of codes for each table.
     unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]);
@@ -45,14 +62,20 @@ pub(super) trait Codes {
     unsafe fn prefetch(_at: *const u8) {}
 }
 
-/// What is summed up over the elements of two float vectors.
+/// What is summed up over the elements of two vectors.
 pub(super) trait Term {
     unsafe fn add<F: Floats>(sum: F, left: F, right: F) -> F;
     fn scalar(left: f32, right: f32) -> f32;
+    unsafe fn add_bytes<C: Codes>(sum: C::Sum, left: *const i8, right: *const i8) -> C::Sum;
+    fn scalar_bytes(left: i32, right: i32) -> i32;
 }
 
+/// Their product.
 pub(super) struct Product;
+/// The square of their difference.
 pub(super) struct Square;
+/// The square of the right one.
+pub(super) struct Own;
 
 impl Term for Product {
     #[inline(always)]
@@ -63,6 +86,17 @@ impl Term for Product {
 
     #[inline(always)]
     fn scalar(left: f32, right: f32) -> f32 {
+        left * right
+    }
+
+    #[inline(always)]
+    unsafe fn add_bytes<C: Codes>(sum: C::Sum, left: *const i8, right: *const i8) -> C::Sum {
+        // SAFETY: the caller has the instruction set of `C` and the bytes.
+        unsafe { C::add_signed(sum, left, right) }
+    }
+
+    #[inline(always)]
+    fn scalar_bytes(left: i32, right: i32) -> i32 {
         left * right
     }
 }
@@ -81,6 +115,112 @@ impl Term for Square {
     fn scalar(left: f32, right: f32) -> f32 {
         (left - right) * (left - right)
     }
+
+    #[inline(always)]
+    unsafe fn add_bytes<C: Codes>(sum: C::Sum, left: *const i8, right: *const i8) -> C::Sum {
+        // SAFETY: the caller has the instruction set of `C` and the bytes.
+        unsafe { C::add_squares(sum, left, right) }
+    }
+
+    #[inline(always)]
+    fn scalar_bytes(left: i32, right: i32) -> i32 {
+        (left - right) * (left - right)
+    }
+}
+
+impl Term for Own {
+    #[inline(always)]
+    unsafe fn add<F: Floats>(sum: F, _: F, right: F) -> F {
+        // SAFETY: the caller has the instruction set of `F`.
+        unsafe { right.mul_add(right, sum) }
+    }
+
+    #[inline(always)]
+    fn scalar(_: f32, right: f32) -> f32 {
+        right * right
+    }
+
+    #[inline(always)]
+    unsafe fn add_bytes<C: Codes>(sum: C::Sum, _: *const i8, right: *const i8) -> C::Sum {
+        // SAFETY: the caller has the instruction set of `C` and the bytes.
+        unsafe { C::add_signed(sum, right, right) }
+    }
+
+    #[inline(always)]
+    fn scalar_bytes(_: i32, right: i32) -> i32 {
+        right * right
+    }
+}
+
+/// How the numbers of rows are kept.
+pub(super) trait Element {
+    const BYTES: usize;
+    /// `LANES` of them, at any address.
+    unsafe fn load<F: Floats>(from: *const u8) -> F;
+    unsafe fn value(from: *const u8) -> f32;
+}
+
+/// 32-bit floats.
+pub(super) struct Single;
+/// 16-bit floats.
+pub(super) struct Half;
+/// The upper halves of 32-bit floats.
+pub(super) struct Brain;
+
+impl Element for Single {
+    const BYTES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load<F: Floats>(from: *const u8) -> F {
+        // SAFETY: the caller has the instruction set of `F` and the numbers.
+        unsafe { F::load(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn value(from: *const u8) -> f32 {
+        // SAFETY: the caller has the number.
+        unsafe { from.cast::<f32>().read_unaligned() }
+    }
+}
+
+impl Element for Half {
+    const BYTES: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load<F: Floats>(from: *const u8) -> F {
+        // SAFETY: the caller has the instruction set of `F` and the numbers.
+        unsafe { F::load_f16(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn value(from: *const u8) -> f32 {
+        // SAFETY: the caller has the number.
+        widened(unsafe { from.cast::<[u8; 2]>().read() })
+    }
+}
+
+impl Element for Brain {
+    const BYTES: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load<F: Floats>(from: *const u8) -> F {
+        // SAFETY: the caller has the instruction set of `F` and the numbers.
+        unsafe { F::load_bf16(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn value(from: *const u8) -> f32 {
+        // SAFETY: the caller has the number.
+        f32::from_bits(u32::from(u16::from_le_bytes(unsafe { from.cast::<[u8; 2]>().read() })) << 16)
+    }
+}
+
+/// A 16-bit float. Apart: a processor that has an instruction for it has it in [`Floats`].
+#[inline(never)]
+fn widened(bytes: [u8; 2]) -> f32 {
+    let mut number = [0.0];
+    widen_f16(&bytes, &mut number);
+    number[0]
 }
 
 /// One number for each of four rows of `query.len()` floats, with two sums a row so that additions need not wait for each other.
@@ -133,28 +273,28 @@ unsafe fn four<F: Floats, T: Term>(query: &[f32], [a, b, c, d]: [*const f32; 4])
 /// The same for one row, with four sums.
 ///
 /// # Safety
-/// The instruction set of `F`; the row has `query.len()` readable floats.
+/// The instruction set of `F`; the row has `query.len()` readable numbers.
 #[inline(always)]
-unsafe fn one<F: Floats, T: Term>(query: &[f32], row: *const f32) -> f32 {
+unsafe fn one<F: Floats, T: Term, E: Element>(query: &[f32], row: *const u8) -> f32 {
     // SAFETY: `at + LANES` stays within `query.len()`, for the query and for the row.
     unsafe {
         let (from, len) = (query.as_ptr(), query.len());
         let (mut a, mut b, mut c, mut d) = (F::zero(), F::zero(), F::zero(), F::zero());
         let mut at = 0;
         while at + 4 * F::LANES <= len {
-            a = T::add(a, F::load(from.add(at)), F::load(row.add(at)));
-            b = T::add(b, F::load(from.add(at + F::LANES)), F::load(row.add(at + F::LANES)));
-            c = T::add(c, F::load(from.add(at + 2 * F::LANES)), F::load(row.add(at + 2 * F::LANES)));
-            d = T::add(d, F::load(from.add(at + 3 * F::LANES)), F::load(row.add(at + 3 * F::LANES)));
+            a = T::add(a, F::load(from.add(at)), E::load(row.add(E::BYTES * at)));
+            b = T::add(b, F::load(from.add(at + F::LANES)), E::load(row.add(E::BYTES * (at + F::LANES))));
+            c = T::add(c, F::load(from.add(at + 2 * F::LANES)), E::load(row.add(E::BYTES * (at + 2 * F::LANES))));
+            d = T::add(d, F::load(from.add(at + 3 * F::LANES)), E::load(row.add(E::BYTES * (at + 3 * F::LANES))));
             at += 4 * F::LANES;
         }
         while at + F::LANES <= len {
-            a = T::add(a, F::load(from.add(at)), F::load(row.add(at)));
+            a = T::add(a, F::load(from.add(at)), E::load(row.add(E::BYTES * at)));
             at += F::LANES;
         }
         let mut total = a.add(b).add(c).add(d).total();
         while at < len {
-            total += T::scalar(*from.add(at), *row.add(at));
+            total += T::scalar(*from.add(at), E::value(row.add(E::BYTES * at)));
             at += 1;
         }
         total
@@ -167,7 +307,7 @@ unsafe fn one<F: Floats, T: Term>(query: &[f32], row: *const f32) -> f32 {
 pub(super) unsafe fn pair<F: Floats, T: Term>(left: &[f32], right: &[f32]) -> f32 {
     debug_assert_eq!(left.len(), right.len(), "checked by the caller");
     // SAFETY: the caller's.
-    unsafe { one::<F, T>(left, right.as_ptr()) }
+    unsafe { one::<F, T, Single>(left, right.as_ptr().cast()) }
 }
 
 /// # Safety
@@ -184,7 +324,7 @@ pub(super) unsafe fn rows<F: Floats, T: Term>(query: &[f32], rows: &[f32], out: 
             row = row.add(4 * dim);
         }
         for out in rest {
-            *out = one::<F, T>(query, row);
+            *out = one::<F, T, Single>(query, row.cast());
             row = row.add(dim);
         }
     }
@@ -206,7 +346,7 @@ pub(super) unsafe fn gather<F: Floats, T: Term>(query: &[f32], data: &[f32], num
             *out = four::<F, T>(query, [row.at(a), row.at(b), row.at(c), row.at(d)]);
         }
         for (out, &number) in rest.iter_mut().zip(rest_numbers) {
-            *out = one::<F, T>(query, row.at(number));
+            *out = one::<F, T, Single>(query, row.at(number).cast());
         }
     }
 }
@@ -326,6 +466,134 @@ pub(super) unsafe fn gather_codes<C: Codes>(query: &[i8], data: &[u8], numbers: 
     }
 }
 
+/// Each of some rows by itself, the next few on their way: `$value` of where it begins. A macro, because in a closure intrinsics would be
+/// calls.
+macro_rules! each_row {
+    ($codes:ty, $width:expr, $data:expr, $numbers:expr, $out:expr, |$row:ident| $value:expr) => {
+        debug_assert_eq!($numbers.len(), $out.len(), "checked by the caller");
+        check_rows($numbers, $width, $data.len());
+        let rows = Rows { data: $data.as_ptr(), width: $width };
+        let mut ahead = $numbers.get(4..).unwrap_or_default();
+        for (out, &number) in $out.iter_mut().zip($numbers) {
+            if let [next, rest @ ..] = ahead {
+                rows.prefetch::<$codes>(std::slice::from_ref(next));
+                ahead = rest;
+            }
+            let $row = rows.at(number);
+            *out = $value;
+        }
+    };
+}
+
+/// One number for each of some rows, whose numbers are kept as `E` says.
+///
+/// # Safety
+/// The instruction set of `F` and `C`; `numbers` and `out` have the same length. Row numbers are checked here.
+#[inline(always)]
+pub(super) unsafe fn gather_kept<F: Floats, C: Codes, T: Term, E: Element>(
+    query: &[f32],
+    data: &[u8],
+    numbers: &[u32],
+    out: &mut [f32],
+) {
+    // SAFETY: rows are checked to lie within `data`, each with `query.len()` numbers.
+    unsafe {
+        each_row!(C, query.len() * E::BYTES, data, numbers, out, |row| one::<F, T, E>(query, row));
+    }
+}
+
+/// One number for two vectors of bytes of any sign.
+///
+/// # Safety
+/// The instruction set of `C`; the row has `query.len()` readable bytes.
+#[inline(always)]
+unsafe fn one_signed<C: Codes, T: Term>(query: &[i8], row: *const i8) -> i32 {
+    // SAFETY: `at + SIGNED` stays within `query.len()`, for the query and for the row.
+    unsafe {
+        let (from, len) = (query.as_ptr(), query.len());
+        let (mut sum, mut at) = (C::zero(), 0);
+        while at + C::SIGNED <= len {
+            sum = T::add_bytes::<C>(sum, from.add(at), row.add(at));
+            at += C::SIGNED;
+        }
+        let mut total = C::total(sum);
+        while at < len {
+            total += T::scalar_bytes(i32::from(*from.add(at)), i32::from(*row.add(at)));
+            at += 1;
+        }
+        total
+    }
+}
+
+/// One number for each of some rows of bytes of any sign.
+///
+/// # Safety
+/// The instruction set of `C`; `numbers` and `out` have the same length. Row numbers are checked here.
+#[inline(always)]
+pub(super) unsafe fn gather_signed<C: Codes, T: Term>(query: &[i8], data: &[u8], numbers: &[u32], out: &mut [i32]) {
+    // SAFETY: rows are checked to lie within `data`, each with `query.len()` bytes.
+    unsafe {
+        each_row!(C, query.len(), data, numbers, out, |row| one_signed::<C, T>(query, row.cast()));
+    }
+}
+
+/// How many bits of two vectors are in `BOTH`, or differ.
+///
+/// # Safety
+/// The instruction set of `C`; the row has `query.len()` readable bytes.
+#[inline(always)]
+unsafe fn ones<C: Codes, const BOTH: bool>(query: &[u8], row: *const u8) -> i32 {
+    // SAFETY: `at + ONES` stays within `query.len()`, for the query and for the row.
+    unsafe {
+        let (from, len) = (query.as_ptr(), query.len());
+        let (mut sum, mut at) = (C::zero(), 0);
+        while at + C::ONES <= len {
+            sum = C::add_ones::<BOTH>(sum, from.add(at), row.add(at));
+            at += C::ONES;
+        }
+        let mut total = C::total(sum) as u32;
+        while at + 8 <= len {
+            let (left, right) =
+                (from.add(at).cast::<u64>().read_unaligned(), row.add(at).cast::<u64>().read_unaligned());
+            total += if BOTH { left & right } else { left ^ right }.count_ones();
+            at += 8;
+        }
+        while at < len {
+            let (left, right) = (*from.add(at), *row.add(at));
+            total += if BOTH { left & right } else { left ^ right }.count_ones();
+            at += 1;
+        }
+        total as i32
+    }
+}
+
+/// See [`Kernels::bits_gather`](crate::distance::Kernels::bits_gather).
+///
+/// # Safety
+/// The instruction set of `C`; `numbers` and `out` have the same length. Row numbers are checked here.
+#[inline(always)]
+pub(super) unsafe fn gather_hamming<C: Codes>(query: &[u8], data: &[u8], numbers: &[u32], out: &mut [f32]) {
+    // SAFETY: rows are checked to lie within `data`, each with `query.len()` bytes.
+    unsafe {
+        each_row!(C, query.len(), data, numbers, out, |row| ones::<C, false>(query, row) as f32);
+    }
+}
+
+/// See [`Kernels::bits_gather`](crate::distance::Kernels::bits_gather).
+///
+/// # Safety
+/// The instruction set of `C`; `numbers` and `out` have the same length. Row numbers are checked here.
+#[inline(always)]
+pub(super) unsafe fn gather_jaccard<C: Codes>(query: &[u8], data: &[u8], numbers: &[u32], out: &mut [f32]) {
+    // SAFETY: rows are checked to lie within `data`, each with `query.len()` bytes; `ones` reads no more.
+    unsafe {
+        each_row!(C, query.len(), data, numbers, out, |row| {
+            let (both, differ) = (ones::<C, true>(query, row), ones::<C, false>(query, row));
+            jaccard_of(both as u32, (both + differ) as u32)
+        });
+    }
+}
+
 /// The sum of the query's numbers where the row has a bit. The compiler makes of it what the instruction set has for counting.
 ///
 /// # Safety
@@ -399,81 +667,59 @@ fn outside(row: u32, dim: usize, len: usize) -> ! {
     panic!("row {row} of {len} elements, {dim} a row");
 }
 
+/// A function that enables an instruction set around what is inlined into it, as a pointer.
+macro_rules! kernel {
+    ($features:literal, |$($argument:ident: $of:ty),*| $(-> $result:ty)?, $call:expr) => {{
+        #[target_feature(enable = $features)]
+        unsafe fn kernel($($argument: $of),*) $(-> $result)? {
+            // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
+            unsafe { $call }
+        }
+        // SAFETY: `available` hands this table out only where the processor has the instruction set.
+        |$($argument: $of),*| unsafe { kernel($($argument),*) }
+    }};
+}
+pub(super) use kernel;
+
 /// Defines `KERNELS` of one instruction set: the loops above, inlined into functions that enable it.
 macro_rules! kernels {
     ($isa:expr, $features:literal, $floats:ty, $codes:ty) => {
         pub(in crate::distance) static KERNELS: $crate::distance::Kernels = {
-            use $crate::distance::arch::lanes::{self, Product, Square};
+            use $crate::distance::arch::lanes::{self, Brain, Half, Own, Product, Square, kernel};
 
-            #[target_feature(enable = $features)]
-            unsafe fn dot(left: &[f32], right: &[f32]) -> f32 {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::pair::<$floats, Product>(left, right) }
+            macro_rules! gather {
+                ($query:ty, $data:ty, $out:ty, $of:expr) => {
+                    kernel!($features, |query: &[$query], data: &[$data], rows: &[u32], out: &mut [$out]|, $of(query, data, rows, out))
+                };
             }
-            #[target_feature(enable = $features)]
-            unsafe fn l2(left: &[f32], right: &[f32]) -> f32 {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::pair::<$floats, Square>(left, right) }
-            }
-            #[target_feature(enable = $features)]
-            unsafe fn dot_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::rows::<$floats, Product>(query, rows, out) }
-            }
-            #[target_feature(enable = $features)]
-            unsafe fn l2_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::rows::<$floats, Square>(query, rows, out) }
-            }
-            #[target_feature(enable = $features)]
-            unsafe fn dot_gather(query: &[f32], data: &[f32], rows: &[u32], out: &mut [f32]) {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::gather::<$floats, Product>(query, data, rows, out) }
-            }
-            #[target_feature(enable = $features)]
-            unsafe fn l2_gather(query: &[f32], data: &[f32], rows: &[u32], out: &mut [f32]) {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::gather::<$floats, Square>(query, data, rows, out) }
-            }
-            #[target_feature(enable = $features)]
-            unsafe fn dot_codes_gather(query: &[i8], data: &[u8], rows: &[u32], out: &mut [i32]) {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::gather_codes::<$codes>(query, data, rows, out) }
-            }
-
-            #[target_feature(enable = $features)]
-            unsafe fn dot_bits_gather(query: &[[u64; 4]], data: &[u8], rows: &[u32], out: &mut [i32]) {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::gather_bits::<$codes>(query, data, rows, out) }
-            }
-
-            #[target_feature(enable = $features)]
-            unsafe fn lookup_blocks(tables: &[[u8; 16]], codes: &[u8], out: &mut [u16]) {
-                // SAFETY: this function has the instruction set, `Kernels` checked the lengths.
-                unsafe { lanes::lookup_blocks::<$codes>(tables, codes, out) }
-            }
-
-            // SAFETY of all: `available` hands this table out only where the processor has the instruction set.
             $crate::distance::Kernels {
                 isa: $isa,
-                // SAFETY: as above.
-                dot: |left, right| unsafe { dot(left, right) },
-                // SAFETY: as above.
-                l2: |left, right| unsafe { l2(left, right) },
-                // SAFETY: as above.
-                dot_rows: |query, rows, out| unsafe { dot_rows(query, rows, out) },
-                // SAFETY: as above.
-                l2_rows: |query, rows, out| unsafe { l2_rows(query, rows, out) },
-                // SAFETY: as above.
-                dot_gather: |query, data, rows, out| unsafe { dot_gather(query, data, rows, out) },
-                // SAFETY: as above.
-                l2_gather: |query, data, rows, out| unsafe { l2_gather(query, data, rows, out) },
-                // SAFETY: as above.
-                dot_codes_gather: |query, data, rows, out| unsafe { dot_codes_gather(query, data, rows, out) },
-                // SAFETY: as above.
-                lookup_blocks: |tables, codes, out| unsafe { lookup_blocks(tables, codes, out) },
-                // SAFETY: as above.
-                dot_bits_gather: |query, data, rows, out| unsafe { dot_bits_gather(query, data, rows, out) },
+                dot: kernel!($features, |left: &[f32], right: &[f32]| -> f32, lanes::pair::<$floats, Product>(left, right)),
+                l2: kernel!($features, |left: &[f32], right: &[f32]| -> f32, lanes::pair::<$floats, Square>(left, right)),
+                dot_rows: kernel!($features, |query: &[f32], rows: &[f32], out: &mut [f32]|, lanes::rows::<$floats, Product>(query, rows, out)),
+                l2_rows: kernel!($features, |query: &[f32], rows: &[f32], out: &mut [f32]|, lanes::rows::<$floats, Square>(query, rows, out)),
+                dot_gather: gather!(f32, f32, f32, lanes::gather::<$floats, Product>),
+                l2_gather: gather!(f32, f32, f32, lanes::gather::<$floats, Square>),
+                dot_codes_gather: gather!(i8, u8, i32, lanes::gather_codes::<$codes>),
+                dot_bits_gather: gather!([u64; 4], u8, i32, lanes::gather_bits::<$codes>),
+                lookup_blocks: kernel!($features, |tables: &[[u8; 16]], codes: &[u8], out: &mut [u16]|, lanes::lookup_blocks::<$codes>(tables, codes, out)),
+                f16_gather: [
+                    gather!(f32, u8, f32, lanes::gather_kept::<$floats, $codes, Product, Half>),
+                    gather!(f32, u8, f32, lanes::gather_kept::<$floats, $codes, Square, Half>),
+                    gather!(f32, u8, f32, lanes::gather_kept::<$floats, $codes, Own, Half>),
+                ],
+                bf16_gather: [
+                    gather!(f32, u8, f32, lanes::gather_kept::<$floats, $codes, Product, Brain>),
+                    gather!(f32, u8, f32, lanes::gather_kept::<$floats, $codes, Square, Brain>),
+                    gather!(f32, u8, f32, lanes::gather_kept::<$floats, $codes, Own, Brain>),
+                ],
+                i8_gather: [
+                    gather!(i8, u8, i32, lanes::gather_signed::<$codes, Product>),
+                    gather!(i8, u8, i32, lanes::gather_signed::<$codes, Square>),
+                    gather!(i8, u8, i32, lanes::gather_signed::<$codes, Own>),
+                ],
+                hamming_gather: gather!(u8, u8, f32, lanes::gather_hamming::<$codes>),
+                jaccard_gather: gather!(u8, u8, f32, lanes::gather_jaccard::<$codes>),
             }
         };
     };

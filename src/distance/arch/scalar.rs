@@ -1,6 +1,8 @@
 //! The truth: plain loops, in the order of the elements.
 
+use super::super::bits::{hamming, jaccard};
 use super::super::{Isa, Kernels};
+use crate::base::codec::widen_f16;
 
 pub(in super::super) static KERNELS: Kernels = Kernels {
     isa: Isa::Scalar,
@@ -16,6 +18,23 @@ pub(in super::super) static KERNELS: Kernels = Kernels {
             lookup_block(tables, &codes[at * tables.len() * 16..][..tables.len() * 16], out);
         }
     },
+    f16_gather: [
+        |query, data, rows, out| wide(query, data, rows, out, f16, dot),
+        |query, data, rows, out| wide(query, data, rows, out, f16, l2),
+        |query, data, rows, out| wide(query, data, rows, out, f16, |_, row| dot(row, row)),
+    ],
+    bf16_gather: [
+        |query, data, rows, out| wide(query, data, rows, out, bf16, dot),
+        |query, data, rows, out| wide(query, data, rows, out, bf16, l2),
+        |query, data, rows, out| wide(query, data, rows, out, bf16, |_, row| dot(row, row)),
+    ],
+    i8_gather: [
+        |query, data, rows, out| bytes(query, data, rows, out, |left, right| left * right),
+        |query, data, rows, out| bytes(query, data, rows, out, |left, right| (left - right) * (left - right)),
+        |query, data, rows, out| bytes(query, data, rows, out, |_, right| right * right),
+    ],
+    hamming_gather: |query, data, rows, out| gather(query, data, rows, out, hamming),
+    jaccard_gather: |query, data, rows, out| gather(query, data, rows, out, jaccard),
     dot_bits_gather: |query, data, rows, out| {
         for (out, &row) in out.iter_mut().zip(rows) {
             *out = dot_bits(query, &data[row as usize * query.len() * 8..][..query.len() * 8]);
@@ -43,6 +62,41 @@ fn lookup_block(tables: &[[u8; 16]], codes: &[u8], out: &mut [u16; 32]) {
             out[row + 16] = out[row + 16].wrapping_add(table[usize::from(code >> 4)].into());
         }
     }
+}
+
+fn f16(bytes: &[u8; 2]) -> f32 {
+    let mut number = [0.0];
+    widen_f16(bytes, &mut number);
+    number[0]
+}
+
+fn bf16(bytes: &[u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16)
+}
+
+/// Rows of numbers of two bytes.
+fn wide(
+    query: &[f32],
+    data: &[u8],
+    rows: &[u32],
+    out: &mut [f32],
+    number: fn(&[u8; 2]) -> f32,
+    kernel: fn(&[f32], &[f32]) -> f32,
+) {
+    let mut wide = Vec::with_capacity(query.len());
+    for (out, &row) in out.iter_mut().zip(rows) {
+        let row = &data[row as usize * query.len() * 2..][..query.len() * 2];
+        wide.clear();
+        wide.extend(row.as_chunks().0.iter().map(number));
+        *out = kernel(query, &wide);
+    }
+}
+
+/// Rows of signed bytes.
+fn bytes(query: &[i8], data: &[u8], rows: &[u32], out: &mut [i32], term: fn(i32, i32) -> i32) {
+    gather(query, data, rows, out, |query, row| {
+        query.iter().zip(row).map(|(&left, &right)| term(left.into(), (right as i8).into())).sum()
+    });
 }
 
 fn dot_bits(query: &[[u64; 4]], row: &[u8]) -> i32 {

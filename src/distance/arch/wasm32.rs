@@ -29,6 +29,24 @@ impl Floats for Lanes {
         unsafe { Self(v128_load(from.cast())) }
     }
 
+    /// There is no instruction for it. Exponent and fraction are put into their places and multiplied by two to the power of what the
+    /// exponents differ by, which is right for numbers below the normal ones too.
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u8) -> Self {
+        // SAFETY: as above; four numbers of 2 bytes.
+        let bits = unsafe { u32x4_load_extend_u16x4(from.cast()) };
+        let size = u32x4_shl(v128_and(bits, u32x4_splat(0x7fff)), 13);
+        let number = f32x4_mul(size, f32x4_splat(f32::from_bits(0x7780_0000)));
+        let sign = u32x4_shl(v128_and(bits, u32x4_splat(0x8000)), 16);
+        Self(v128_or(number, sign))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u8) -> Self {
+        // SAFETY: as above; four numbers of 2 bytes.
+        Self(u32x4_shl(unsafe { u32x4_load_extend_u16x4(from.cast()) }, 16))
+    }
+
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
         Self(f32x4_sub(self.0, other.0))
@@ -58,6 +76,8 @@ struct Bytes;
 
 impl Codes for Bytes {
     const LANES: usize = 16;
+    const SIGNED: usize = 16;
+    const ONES: usize = 16;
     /// The codes as 16-bit numbers, low half and high half.
     #[cfg(not(target_feature = "relaxed-simd"))]
     type Query = (v128, v128);
@@ -105,6 +125,34 @@ impl Codes for Bytes {
     unsafe fn total(sum: v128) -> i32 {
         let two = i32x4_add(sum, i32x4_shuffle::<2, 3, 0, 1>(sum, sum));
         i32x4_extract_lane::<0>(two) + i32x4_extract_lane::<1>(two)
+    }
+
+    #[inline(always)]
+    unsafe fn add_signed(sum: v128, left: *const i8, right: *const i8) -> v128 {
+        // SAFETY: as above; 16 bytes are two halves of 8.
+        unsafe {
+            let low = i32x4_dot_i16x8(i16x8_load_extend_i8x8(left), i16x8_load_extend_i8x8(right));
+            let high = i32x4_dot_i16x8(i16x8_load_extend_i8x8(left.add(8)), i16x8_load_extend_i8x8(right.add(8)));
+            i32x4_add(sum, i32x4_add(low, high))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_squares(sum: v128, left: *const i8, right: *const i8) -> v128 {
+        // SAFETY: as above; 16 bytes are two halves of 8.
+        unsafe {
+            let low = i16x8_sub(i16x8_load_extend_i8x8(left), i16x8_load_extend_i8x8(right));
+            let high = i16x8_sub(i16x8_load_extend_i8x8(left.add(8)), i16x8_load_extend_i8x8(right.add(8)));
+            i32x4_add(sum, i32x4_add(i32x4_dot_i16x8(low, low), i32x4_dot_i16x8(high, high)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_ones<const BOTH: bool>(sum: v128, left: *const u8, right: *const u8) -> v128 {
+        // SAFETY: as above.
+        let (left, right) = unsafe { (v128_load(left.cast()), v128_load(right.cast())) };
+        let bits = if BOTH { v128_and(left, right) } else { v128_xor(left, right) };
+        i32x4_add(sum, u32x4_extadd_pairwise_u16x8(u16x8_extadd_pairwise_u8x16(u8x16_popcnt(bits))))
     }
 
     /// Sums of even and of odd rows are kept apart, so that bytes need not be widened one by one.

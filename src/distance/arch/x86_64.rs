@@ -4,8 +4,10 @@ use super::super::Kernels;
 
 /// Fastest first.
 pub(super) fn available() -> impl DoubleEndedIterator<Item = &'static Kernels> {
-    let avx2 =
-        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("popcnt");
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("popcnt");
     let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
     [
         (
@@ -30,7 +32,7 @@ mod avx2 {
     use super::super::lanes::{Codes, Floats, kernels};
     use crate::distance::Isa;
 
-    kernels!(Isa::Avx2, "avx2,fma,popcnt", __m256, Bytes);
+    kernels!(Isa::Avx2, "avx2,fma,f16c,popcnt", __m256, Bytes);
 
     // SAFETY of all methods here and below: the traits' callers have the instruction set and the readable elements.
     impl Floats for __m256 {
@@ -46,6 +48,18 @@ mod avx2 {
         unsafe fn load(from: *const f32) -> Self {
             // SAFETY: as above.
             unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(from: *const u8) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const u8) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
         }
 
         #[inline(always)]
@@ -81,6 +95,8 @@ mod avx2 {
 
     impl Codes for Bytes {
         const LANES: usize = 32;
+        const SIGNED: usize = 16;
+        const ONES: usize = 32;
         type Query = __m256i;
         type Sum = __m256i;
 
@@ -112,6 +128,42 @@ mod avx2 {
                 let four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
                 let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
                 _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add_signed(sum: __m256i, left: *const i8, right: *const i8) -> __m256i {
+            // SAFETY: as above.
+            unsafe {
+                let left = _mm256_cvtepi8_epi16(_mm_loadu_si128(left.cast()));
+                let right = _mm256_cvtepi8_epi16(_mm_loadu_si128(right.cast()));
+                _mm256_add_epi32(sum, _mm256_madd_epi16(left, right))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add_squares(sum: __m256i, left: *const i8, right: *const i8) -> __m256i {
+            // SAFETY: as above.
+            unsafe {
+                let left = _mm256_cvtepi8_epi16(_mm_loadu_si128(left.cast()));
+                let right = _mm256_cvtepi8_epi16(_mm_loadu_si128(right.cast()));
+                let difference = _mm256_sub_epi16(left, right);
+                _mm256_add_epi32(sum, _mm256_madd_epi16(difference, difference))
+            }
+        }
+
+        /// The number of each half of a byte is looked up.
+        #[inline(always)]
+        unsafe fn add_ones<const BOTH: bool>(sum: __m256i, left: *const u8, right: *const u8) -> __m256i {
+            // SAFETY: as above.
+            unsafe {
+                let (left, right) = (_mm256_loadu_si256(left.cast()), _mm256_loadu_si256(right.cast()));
+                let bits = if BOTH { _mm256_and_si256(left, right) } else { _mm256_xor_si256(left, right) };
+                let nibble = _mm256_set1_epi8(15);
+                let table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+                let low = _mm256_shuffle_epi8(table, _mm256_and_si256(bits, nibble));
+                let high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(bits), nibble));
+                _mm256_add_epi32(sum, _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256()))
             }
         }
 
@@ -164,13 +216,15 @@ mod avx_vnni {
     use super::avx2;
     use crate::distance::Isa;
 
-    kernels!(Isa::AvxVnni, "avx2,fma,popcnt,avxvnni", __m256, Bytes);
+    kernels!(Isa::AvxVnni, "avx2,fma,f16c,popcnt,avxvnni", __m256, Bytes);
 
     struct Bytes;
 
     /// As AVX2, with the two multiplications and the addition in one instruction.
     impl Codes for Bytes {
         const LANES: usize = 32;
+        const SIGNED: usize = 16;
+        const ONES: usize = 32;
         type Query = __m256i;
         type Sum = __m256i;
 
@@ -199,6 +253,24 @@ mod avx_vnni {
         }
 
         #[inline(always)]
+        unsafe fn add_signed(sum: __m256i, left: *const i8, right: *const i8) -> __m256i {
+            // SAFETY: as above.
+            unsafe { avx2::Bytes::add_signed(sum, left, right) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_squares(sum: __m256i, left: *const i8, right: *const i8) -> __m256i {
+            // SAFETY: as above.
+            unsafe { avx2::Bytes::add_squares(sum, left, right) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_ones<const BOTH: bool>(sum: __m256i, left: *const u8, right: *const u8) -> __m256i {
+            // SAFETY: as above.
+            unsafe { avx2::Bytes::add_ones::<BOTH>(sum, left, right) }
+        }
+
+        #[inline(always)]
         unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
             // SAFETY: as above.
             unsafe { avx2::Bytes::lookup_block(tables, codes, out) }
@@ -218,7 +290,7 @@ mod avx512 {
     use super::super::lanes::{Codes, Floats, kernels};
     use crate::distance::Isa;
 
-    kernels!(Isa::Avx512, "avx2,fma,popcnt,avx512f,avx512bw", __m512, Bytes);
+    kernels!(Isa::Avx512, "avx2,fma,f16c,popcnt,avx512f,avx512bw", __m512, Bytes);
 
     impl Floats for __m512 {
         const LANES: usize = 16;
@@ -233,6 +305,20 @@ mod avx512 {
         unsafe fn load(from: *const f32) -> Self {
             // SAFETY: as above.
             unsafe { _mm512_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(from: *const u8) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const u8) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
+            }
         }
 
         #[inline(always)]
@@ -264,6 +350,8 @@ mod avx512 {
 
     impl Codes for Bytes {
         const LANES: usize = 64;
+        const SIGNED: usize = 32;
+        const ONES: usize = 64;
         type Query = __m512i;
         type Sum = __m512i;
 
@@ -295,6 +383,42 @@ mod avx512 {
         }
 
         #[inline(always)]
+        unsafe fn add_signed(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
+            // SAFETY: as above.
+            unsafe {
+                let left = _mm512_cvtepi8_epi16(_mm256_loadu_si256(left.cast()));
+                let right = _mm512_cvtepi8_epi16(_mm256_loadu_si256(right.cast()));
+                _mm512_add_epi32(sum, _mm512_madd_epi16(left, right))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add_squares(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
+            // SAFETY: as above.
+            unsafe {
+                let left = _mm512_cvtepi8_epi16(_mm256_loadu_si256(left.cast()));
+                let right = _mm512_cvtepi8_epi16(_mm256_loadu_si256(right.cast()));
+                let difference = _mm512_sub_epi16(left, right);
+                _mm512_add_epi32(sum, _mm512_madd_epi16(difference, difference))
+            }
+        }
+
+        /// The number of each half of a byte is looked up.
+        #[inline(always)]
+        unsafe fn add_ones<const BOTH: bool>(sum: __m512i, left: *const u8, right: *const u8) -> __m512i {
+            // SAFETY: as above.
+            unsafe {
+                let (left, right) = (_mm512_loadu_si512(left.cast()), _mm512_loadu_si512(right.cast()));
+                let bits = if BOTH { _mm512_and_si512(left, right) } else { _mm512_xor_si512(left, right) };
+                let nibble = _mm512_set1_epi8(15);
+                let table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+                let low = _mm512_shuffle_epi8(table, _mm512_and_si512(bits, nibble));
+                let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(bits), nibble));
+                _mm512_add_epi32(sum, _mm512_sad_epu8(_mm512_add_epi8(low, high), _mm512_setzero_si512()))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
             // SAFETY: as above.
             unsafe { super::avx2::Bytes::lookup_block(tables, codes, out) }
@@ -314,12 +438,14 @@ mod avx512_vnni {
     use super::super::lanes::{Codes, kernels};
     use crate::distance::Isa;
 
-    kernels!(Isa::Avx512Vnni, "avx2,fma,popcnt,avx512f,avx512bw,avx512vnni", __m512, Bytes);
+    kernels!(Isa::Avx512Vnni, "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512vnni", __m512, Bytes);
 
     pub(super) struct Bytes;
 
     impl Codes for Bytes {
         const LANES: usize = 64;
+        const SIGNED: usize = 32;
+        const ONES: usize = 64;
         type Query = __m512i;
         type Sum = __m512i;
 
@@ -348,6 +474,24 @@ mod avx512_vnni {
         }
 
         #[inline(always)]
+        unsafe fn add_signed(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
+            // SAFETY: as above.
+            unsafe { super::avx512::Bytes::add_signed(sum, left, right) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_squares(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
+            // SAFETY: as above.
+            unsafe { super::avx512::Bytes::add_squares(sum, left, right) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_ones<const BOTH: bool>(sum: __m512i, left: *const u8, right: *const u8) -> __m512i {
+            // SAFETY: as above.
+            unsafe { super::avx512::Bytes::add_ones::<BOTH>(sum, left, right) }
+        }
+
+        #[inline(always)]
         unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
             // SAFETY: as above.
             unsafe { super::avx2::Bytes::lookup_block(tables, codes, out) }
@@ -362,11 +506,85 @@ mod avx512_vnni {
 }
 
 mod avx512_popcnt {
-    use std::arch::x86_64::__m512;
+    use std::arch::x86_64::*;
 
-    use super::super::lanes::kernels;
-    use super::avx512_vnni::Bytes;
+    use super::super::lanes::{Codes, kernels};
+    use super::avx512_vnni;
     use crate::distance::Isa;
 
-    kernels!(Isa::Avx512Popcnt, "avx2,fma,popcnt,avx512f,avx512bw,avx512vl,avx512vnni,avx512vpopcntdq", __m512, Bytes);
+    kernels!(
+        Isa::Avx512Popcnt,
+        "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512vl,avx512vnni,avx512vpopcntdq",
+        __m512,
+        Bytes
+    );
+
+    struct Bytes;
+
+    /// As AVX-512 with VNNI, but for the count of bits.
+    impl Codes for Bytes {
+        const LANES: usize = 64;
+        const SIGNED: usize = 32;
+        const ONES: usize = 64;
+        type Query = __m512i;
+        type Sum = __m512i;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m512i {
+            // SAFETY: as above.
+            unsafe { avx512_vnni::Bytes::zero() }
+        }
+
+        #[inline(always)]
+        unsafe fn query(from: *const i8) -> __m512i {
+            // SAFETY: as above.
+            unsafe { avx512_vnni::Bytes::query(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(sum: __m512i, query: __m512i, row: *const u8) -> __m512i {
+            // SAFETY: as above.
+            unsafe { avx512_vnni::Bytes::add_product(sum, query, row) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_signed(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
+            // SAFETY: as above.
+            unsafe { avx512_vnni::Bytes::add_signed(sum, left, right) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_squares(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
+            // SAFETY: as above.
+            unsafe { avx512_vnni::Bytes::add_squares(sum, left, right) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_ones<const BOTH: bool>(sum: __m512i, left: *const u8, right: *const u8) -> __m512i {
+            // SAFETY: as above.
+            unsafe {
+                let (left, right) = (_mm512_loadu_si512(left.cast()), _mm512_loadu_si512(right.cast()));
+                let bits = if BOTH { _mm512_and_si512(left, right) } else { _mm512_xor_si512(left, right) };
+                _mm512_add_epi32(sum, _mm512_popcnt_epi64(bits))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn total(sum: __m512i) -> i32 {
+            // SAFETY: as above.
+            unsafe { avx512_vnni::Bytes::total(sum) }
+        }
+
+        #[inline(always)]
+        unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
+            // SAFETY: as above.
+            unsafe { avx512_vnni::Bytes::lookup_block(tables, codes, out) }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const u8) {
+            // SAFETY: as above.
+            unsafe { avx512_vnni::Bytes::prefetch(at) }
+        }
+    }
 }

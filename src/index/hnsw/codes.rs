@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::base::Result;
 use crate::base::codec::Reader;
-use crate::distance::{AlignedVec, Kernels, Metric, hamming, jaccard};
+use crate::distance::{AlignedVec, Kernels, Metric};
 use crate::quant::{BitQuery, Query, RaBitQ, Room as BitRoom, Sq8};
 
 /// What a graph keeps of a vector.
@@ -240,12 +240,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.distances(kernels, &query.numbers, rows, products, distances),
             Self::RaBitQ(codes) => codes.distances(kernels, &query.rotated, rows, bit_room, distances),
-            Self::Bits(bits) => {
-                let measure = if bits.metric == Metric::Jaccard { jaccard } else { hamming };
-                for (distance, &row) in distances.iter_mut().zip(rows) {
-                    *distance = measure(&query.bits, bits.row(row));
-                }
-            }
+            Self::Bits(bits) => kernels.bits_gather(bits.metric, &query.bits, &bits.rows, rows, distances),
         }
         distances
     }
