@@ -18,6 +18,9 @@ const PER_MILLE = [500, 100, 10, 1];
 /** Of the rate of unfiltered searches with the same `ef`. */
 const FILTERED_RATE_MIN = 0.5;
 const WASM_TO_AVX2_MAX = 1.6;
+const KERNELS = ['f32-dot', 'f32-l2', 'f16-dot', 'f16-l2', 'bf16-dot', 'bf16-l2', 'int8-dot', 'int8-l2', 'codes-dot', 'bits-hamming', 'bits-jaccard', 'rabitq-dot', 'pq-lookup'];
+/** Of the time that a bare loop takes to read as many bytes. */
+const KERNEL_TO_LIMIT_MAX = 1.3;
 
 /** The sets at hand: the sample always, and the packages where a directory has them. */
 function* sets(directory, native) {
@@ -43,6 +46,37 @@ function* sets(directory, native) {
 }
 
 const rate = (value) => (value >= 100 ? Math.round(value) : Number(value.toPrecision(3))).toLocaleString('en-US');
+
+/** Every kernel over more bytes than caches hold, beside a bare loop over the same bytes, in the same processes. */
+async function measureKernels(file, commands, log) {
+  const hosts = [];
+  for (const [command, args] of commands) hosts.push(await serve(command, args(file)));
+  const best = new Map(['limit', ...KERNELS].map((kernel) => [kernel, hosts.map(() => Infinity)]));
+  for (let round = 0; round < ROUNDS; round += 1) {
+    for (const [kernel, seconds] of best) {
+      for (const [at, host] of hosts.entries()) {
+        seconds[at] = Math.min(seconds[at], (await host.ask(`kernel-${kernel}`)).seconds);
+      }
+    }
+  }
+  hosts.forEach((host) => host.end());
+  const limits = best.get('limit');
+  log('\n### kernels: one query against rows of 384 dimensions, 128 MiB in order; times the time of a bare loop that reads them\n');
+  log(`| | ${hosts.map(({ isa }) => isa).join(' | ')} |`);
+  log(`|---|${hosts.map(() => '---|').join('')}`);
+  log(`| bare loop | ${limits.map((seconds) => `${((128 * 2 ** 20) / seconds / 1e9).toFixed(1)} GB/s`).join(' | ')} |`);
+  const rows = KERNELS.map((kernel) => {
+    const ratios = best.get(kernel).map((seconds, at) => seconds / limits[at]);
+    log(`| ${kernel} | ${ratios.map((ratio) => ratio.toFixed(2)).join(' | ')} |`);
+    return { set: 'kernels', name: kernel, times_limit: Object.fromEntries(hosts.map(({ isa }, at) => [isa, ratios[at]])) };
+  });
+  const targets = hosts.map(({ isa }) => {
+    const [slowest] = rows.toSorted((a, b) => b.times_limit[isa] - a.times_limit[isa]);
+    const value = slowest.times_limit[isa];
+    return { name: `kernels: slowest against a bare loop on ${isa}, ${slowest.name}`, value: value.toFixed(2), limit: `at most ${KERNEL_TO_LIMIT_MAX}`, met: value <= KERNEL_TO_LIMIT_MAX };
+  });
+  return { rows, targets };
+}
 
 async function measure({ name, file }, commands, log) {
   const hosts = [];
@@ -134,6 +168,11 @@ export async function run({ log, directory }) {
 
   const results = { rows: [], targets: [] };
   for (const set of sets(directory, native)) {
+    if (results.rows.length === 0) {
+      const { rows, targets } = await measureKernels(set.file, commands, log);
+      results.rows.push(...rows);
+      results.targets.push(...targets);
+    }
     const { rows, targets } = await measure(set, commands, log);
     results.rows.push(...rows);
     results.targets.push(...targets);

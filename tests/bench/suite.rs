@@ -1,7 +1,7 @@
 //! What is measured, in the same words natively and in WebAssembly. The host loads a set, names an operation and holds the watch.
 
 use eddydb::base::RowMask;
-use eddydb::distance::{AlignedVec, Metric, kernels};
+use eddydb::distance::{AlignedVec, Metric, Sum, kernels};
 use eddydb::index::{Hnsw, Vectors, flat};
 
 /// Results a query asks for.
@@ -10,6 +10,8 @@ const K: usize = 10;
 const FILTERED_QUERIES: usize = 100;
 /// Rows a graph search compares at once, about.
 const BATCH: usize = 16;
+/// Bytes that a kernel reads to be measured: more than processors' caches hold.
+const KERNEL_BYTES: usize = 128 << 20;
 
 /// Rows, queries and the rows that are truly nearest to each query, by inner product.
 pub struct Suite {
@@ -23,6 +25,9 @@ pub struct Suite {
     index: Hnsw,
     /// A filter for each query, and what is truly nearest among the rows that it admits.
     filters: Vec<(RowMask, Vec<u32>)>,
+    /// What kernels read: the same bytes as floats, and as anything else.
+    kernel_floats: Vec<f32>,
+    kernel_bytes: Vec<u8>,
 }
 
 impl Suite {
@@ -53,6 +58,8 @@ impl Suite {
             shuffled,
             index: Hnsw::new(dim, Metric::Ip, 16, 200),
             filters: Vec::new(),
+            kernel_floats: Vec::new(),
+            kernel_bytes: Vec::new(),
         };
         for query in 0..suite.query_count() {
             let found = suite.exact(query);
@@ -174,8 +181,83 @@ impl Suite {
                 }
                 hits as f64 / expected as f64
             }
+            kernel if kernel.starts_with("kernel-") => self.kernel(&kernel["kernel-".len()..]),
             other => panic!("no operation {other}"),
         }
+    }
+
+    /// One query against all rows of [`KERNEL_BYTES`], in order, a batch at a time; or, as the limit, a bare loop that adds up all the
+    /// words that there are.
+    fn kernel(&mut self, name: &str) -> f64 {
+        if self.kernel_bytes.is_empty() {
+            // Of no form is any of these a NaN, or too large.
+            self.kernel_bytes = (0..KERNEL_BYTES as u64).map(|n| ((n * 0x9e37_79b9) >> 13) as u8 & 0x3b).collect();
+            let float = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
+            self.kernel_floats = self.kernel_bytes.as_chunks().0.iter().map(float).collect();
+        }
+        let Self { dim, kernel_bytes: bytes, kernel_floats: floats, queries, code, .. } = self;
+        let (dim, query) = (*dim, &queries[..*dim]);
+        let signed: &[i8] = code;
+        let bits: Vec<u8> =
+            query.chunks(8).map(|eight| eight.iter().fold(0, |byte, x| byte << 1 | u8::from(*x > 0.0))).collect();
+        let planes: Vec<[u64; 4]> = (0..dim as u64 / 64)
+            .map(|n| [n, 3 * n, 5 * n, 7 * n].map(|x| x.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+            .collect();
+        let kernels = kernels();
+        let mut total = 0.0;
+        let mut sum = |width: usize, gather: &mut dyn FnMut(&[u32], &mut [f32])| {
+            let (mut numbers, mut out) = ([0; BATCH], [0.0; BATCH]);
+            for first in (0..(KERNEL_BYTES / width / BATCH * BATCH) as u32).step_by(BATCH) {
+                numbers.iter_mut().zip(first..).for_each(|(number, row)| *number = row);
+                gather(&numbers, &mut out);
+                total += f64::from(out[0]);
+            }
+        };
+        let mut whole = [0; BATCH];
+        match name {
+            "limit" => {
+                let words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+                total = words.fold(0u64, u64::wrapping_add) as f64;
+            }
+            "f32-dot" => sum(4 * dim, &mut |rows, out| kernels.dot_gather(query, floats, rows, out)),
+            "f32-l2" => sum(4 * dim, &mut |rows, out| kernels.l2_gather(query, floats, rows, out)),
+            "f16-dot" => sum(2 * dim, &mut |rows, out| kernels.f16_gather(Sum::Products, query, bytes, rows, out)),
+            "f16-l2" => sum(2 * dim, &mut |rows, out| kernels.f16_gather(Sum::Squares, query, bytes, rows, out)),
+            "bf16-dot" => sum(2 * dim, &mut |rows, out| kernels.bf16_gather(Sum::Products, query, bytes, rows, out)),
+            "bf16-l2" => sum(2 * dim, &mut |rows, out| kernels.bf16_gather(Sum::Squares, query, bytes, rows, out)),
+            "int8-dot" => sum(dim, &mut |rows, out| {
+                kernels.i8_gather(Sum::Products, signed, bytes, rows, &mut whole);
+                out[0] = whole[0] as f32;
+            }),
+            "int8-l2" => sum(dim, &mut |rows, out| {
+                kernels.i8_gather(Sum::Squares, signed, bytes, rows, &mut whole);
+                out[0] = whole[0] as f32;
+            }),
+            "codes-dot" => sum(dim, &mut |rows, out| {
+                kernels.dot_codes_gather(signed, bytes, rows, &mut whole);
+                out[0] = whole[0] as f32;
+            }),
+            "bits-hamming" => {
+                sum(dim / 8, &mut |rows, out| kernels.bits_gather(Metric::Hamming, &bits, bytes, rows, out))
+            }
+            "bits-jaccard" => {
+                sum(dim / 8, &mut |rows, out| kernels.bits_gather(Metric::Jaccard, &bits, bytes, rows, out))
+            }
+            "rabitq-dot" => sum(dim / 64 * 8, &mut |rows, out| {
+                kernels.dot_bits_gather(&planes, bytes, rows, &mut whole);
+                out[0] = whole[0] as f32;
+            }),
+            // A word of 4 bits for every two dimensions, in blocks of 32 rows.
+            "pq-lookup" => {
+                let (tables, mut out) = (vec![[7; 16]; dim / 2], [0; 32]);
+                for block in bytes.chunks_exact(dim / 2 * 16) {
+                    kernels.lookup_blocks(&tables, block, &mut out);
+                    total += f64::from(out[0]);
+                }
+            }
+            other => panic!("no kernel {other}"),
+        }
+        total
     }
 
     fn gather(&self, rows: &[u32]) -> f64 {
