@@ -2,7 +2,7 @@ import type { Client } from './client.js';
 import { type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeRows, fromSchemaMessage, toQuery, toText } from './codec.js';
 import { type CollectionOptions, type CollectionStats, required } from './database.js';
 import { EddyError } from './error.js';
-import type { AnySchema, Field, InputRow, Key, KeyInput, OrderBy, OutputField, OutputRow, QueryInput, ScalarName, Schema, TextField, VectorField, WithField } from './schema.js';
+import type { AnySchema, Field, FieldIndex, IndexTarget, InputRow, Key, KeyInput, OrderBy, OutputField, OutputRow, QueryInput, ScalarName, Schema, TextField, VectorField, WithField } from './schema.js';
 import { type LiveOf, LiveQuery, type LiveRequest } from './stream-live.js';
 import { ChangeStream, type ChangesOf, type ChangesOptions } from './stream-changes.js';
 
@@ -430,6 +430,20 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   async addField<const N extends string, const F extends Field>(name: N, field: F): Promise<Collection<WithField<S, N, F>, B>> {
     await this.#client.request('addField', this.name, encode({ name, ...field }));
     return this as unknown as Collection<WithField<S, N, F>, B>;
+  }
+
+  /**
+   * Gives a field, or a place in JSON such as `meta["size"]`, an index, durably; a vector has it instead of the one that it had. It is built in the background: until it is there, rows
+   * are looked at one by one, and the answers are the same. `metric` changes by what a vector is compared; it stays when left out.
+   */
+  async createIndex(field: IndexTarget<S>, index: FieldIndex): Promise<void> {
+    const { metric, ...parts } = index;
+    await this.#client.request('createIndex', this.name, encode({ field, index: encode({ metric, index: parts }) }));
+  }
+
+  /** Takes the index of a field away, durably: a vector is scanned from then on. `not_found` when it has none. */
+  async dropIndex(field: IndexTarget<S>): Promise<void> {
+    await this.#client.request('dropIndex', this.name, encode(field));
   }
 
   /**

@@ -79,6 +79,8 @@ export interface CollectionStats {
   written: { logged: number; flushed: number; compacted: number };
   /** How well the graphs hang together. */
   graphs: GraphStats;
+  /** Answers that were given again: see {@link CollectionOptions.resultCacheBytes}. */
+  resultsReused: number;
 }
 
 /** How well the graphs of a collection's vectors hang together, over all segments and fields. */
@@ -155,6 +157,11 @@ export interface CollectionOptions {
   };
   /** Candidates that a graph keeps for a search that does not say `ef`, 1 to 65,536; 64 by default. {@link Collection.tune} finds it. */
   ef?: number;
+  /**
+   * How many bytes of answers are kept for when the same is asked again and nothing was written in between. None by default, and where rows
+   * expire. They count as `cache` in `memory()`, and take a 16th of `memoryLimitBytes` at most.
+   */
+  resultCacheBytes?: number;
 }
 
 /** How a collection is created. */

@@ -213,6 +213,16 @@ export class Engine {
       case 'addField':
         await this.#collection(target!).addField(body!);
         return undefined;
+      case 'createIndex': {
+        const { field, index } = decode(body!) as { field: string; index: Uint8Array };
+        await this.#collection(target!).createIndex(field, index);
+        this.#wake();
+        return undefined;
+      }
+      case 'dropIndex':
+        await this.#collection(target!).dropIndex(textOf('field', decode(body!)));
+        this.#wake();
+        return undefined;
       case 'setTtl':
         await this.#collection(target!).setTtl((decode(body!) as number | null) ?? undefined);
         this.#wake();

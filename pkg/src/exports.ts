@@ -8,8 +8,8 @@ export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 export { EddyError, type ErrorKind } from './error.js';
 export type {
-  Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, AutoIndex, BinaryIndex, BoolField, DiskAnnIndex, DoubleField, Field, FieldValue, FlatIndex, FloatVectorField, HnswIndex, InputRow, Int64Field, IvfIndex, IvfPqIndex,
-  Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, Row, ScalarIndex, ScalarName, ScalarRow, Schema, SparseIndex, TextField, TokenFilter, TrieIndex, VarcharField, VectorField, VectorInput,
+  Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, AutoIndex, BinaryIndex, BoolField, DiskAnnIndex, DoubleField, Field, FieldIndex, FieldValue, FlatIndex, FloatVectorField, HnswIndex, IndexTarget, InputRow, Int64Field, IvfIndex, IvfPqIndex,
+  Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, PlaceIndex, Row, ScalarIndex, ScalarName, ScalarRow, Schema, SparseIndex, TextField, TokenFilter, TrieIndex, VarcharField, VectorField, VectorInput,
 } from './schema.js';
 export type { Change, ChangeBatch, ChangeOperation, ChangesOptions, ChangeStream } from './stream-changes.js';
 export type { Difference, LiveHit, LiveQuery, LiveRequest, LiveUpdate } from './stream-live.js';

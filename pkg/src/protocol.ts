@@ -23,6 +23,8 @@ export type Op =
   | 'databaseStats'
   | 'describe'
   | 'addField'
+  | 'createIndex'
+  | 'dropIndex'
   | 'setTtl'
   | 'options'
   | 'setOptions'
@@ -68,7 +70,7 @@ export type Op =
  * the number that it had. @internal
  */
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
-  'flush', 'compact', 'loadDataset', 'setTtl', 'setOptions', 'evaluate', 'tune',
+  'flush', 'compact', 'loadDataset', 'setTtl', 'createIndex', 'setOptions', 'evaluate', 'tune',
   'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 

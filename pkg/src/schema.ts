@@ -90,6 +90,17 @@ export interface SparseIndex {
   readonly type: 'SPARSE_INVERTED_INDEX' | 'SPARSE_WAND';
 }
 
+/** An index that a field is given later, with the metric by which vectors are compared from then on. */
+export type FieldIndex = { readonly metric?: Metric | BinaryMetric } & (
+  | IvfIndex
+  | IvfPqIndex
+  | DiskAnnIndex
+  | BinaryIndex
+  | SparseIndex
+  | ScalarIndex
+  | TrieIndex
+);
+
 /** `true` or `false`. */
 export interface BoolField extends Scalar {
   readonly type: 'bool';
@@ -210,7 +221,17 @@ export interface ArrayField extends Scalar {
   readonly maxLength?: number;
   /** What a row that lacks it gets. */
   readonly default?: readonly (boolean | Instant)[];
+  /** Of what it holds: for `array_contains` and its like in filters. Default none. */
+  readonly index?: PlaceIndex;
 }
+
+/** The rows of each value that arrays hold, or that stands at a place of JSON. Both names mean the same. */
+export interface PlaceIndex {
+  readonly type: 'INVERTED' | 'BITMAP';
+}
+
+/** What can have an index: a field, or a place in JSON, such as `meta["size"]["cm"]`. */
+export type IndexTarget<S extends Schema> = VectorField<S> | ScalarName<S> | `${string}[${string}`;
 
 /** What an array can hold. */
 export type ElementType = 'bool' | 'int8' | 'int16' | 'int32' | 'int64' | 'float' | 'double' | 'timestamp' | 'varchar';

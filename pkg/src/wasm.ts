@@ -13,6 +13,8 @@ import type { ForeignStorage } from './storage.js';
 /** @internal */
 export interface WasmCollection {
   addField(field: Uint8Array): Promise<void>;
+  createIndex(field: string, index: Uint8Array): Promise<void>;
+  dropIndex(field: string): Promise<void>;
   setTtl(seconds: number | undefined): Promise<void>;
   options(): Uint8Array<ArrayBuffer>;
   setOptions(options: Uint8Array): Promise<void>;

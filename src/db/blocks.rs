@@ -180,6 +180,7 @@ impl Db {
         for collection in self.collections() {
             memory += collection.inner.state.read().expect("no panic while held").memory();
             memory += self.memory_of_merge(&collection);
+            memory.cache += collection.inner.results.bytes();
         }
         memory
     }

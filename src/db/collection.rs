@@ -10,6 +10,7 @@ use super::database::Shared;
 use super::log::Log;
 use super::maintenance::Writing;
 use super::merge::Merging;
+use super::search::{Asked, Results, Told};
 use super::specs::Specs;
 use super::stream::Follower;
 use super::{
@@ -61,6 +62,8 @@ pub(super) struct Inner {
     pub(super) ended: AtomicBool,
     /// Those who follow its changes.
     pub(super) followers: Mutex<Vec<Weak<Follower>>>,
+    /// Answers that were given.
+    pub(super) results: Results,
 }
 
 impl Collection {
@@ -95,6 +98,7 @@ impl Collection {
             listeners: Mutex::default(),
             ended: AtomicBool::new(false),
             followers: Mutex::default(),
+            results: Results::default(),
         };
         let collection = Self { inner: Arc::new(inner) };
         if collection.spec().schema.partitioned() {
@@ -233,7 +237,11 @@ impl Collection {
     /// The rows that a filter selects, by ascending primary key.
     pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
         self.count_call();
-        self.read_query(request, &self.view(View::NOW)).await
+        let read = async { self.read_query(request, &self.view(View::NOW)).await.map(Told::Rows) };
+        match self.answered(|| Asked::Query(request.clone()), read).await? {
+            Told::Rows(rows) => Ok(rows),
+            Told::Hits(_) => unreachable!("a query is answered by rows"),
+        }
     }
 
     /// How many rows a filter selects.
@@ -255,13 +263,21 @@ impl Collection {
     /// The nearest rows.
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
         self.count_call();
-        self.read_nearest(request, &self.view(View::NOW)).await
+        let read = async { self.read_nearest(request, &self.view(View::NOW)).await.map(Told::Hits) };
+        match self.answered(|| Asked::Search(Box::new(request.clone())), read).await? {
+            Told::Hits(response) => Ok(response),
+            Told::Rows(_) => unreachable!("a search is answered by hits"),
+        }
     }
 
     /// The hits of several searches, ranked together.
     pub async fn hybrid_search(&self, request: &HybridRequest) -> Result<SearchResponse> {
         self.count_call();
-        self.read_hybrid(request, &self.view(View::NOW)).await
+        let read = async { self.read_hybrid(request, &self.view(View::NOW)).await.map(Told::Hits) };
+        match self.answered(|| Asked::Hybrid(Box::new(request.clone())), read).await? {
+            Told::Hits(response) => Ok(response),
+            Told::Rows(_) => unreachable!("a search is answered by hits"),
+        }
     }
 
     /// How a search is done: as it would be, or, with `profile`, as it was, with counts and times.
@@ -318,6 +334,7 @@ impl Collection {
             states,
             files,
             written: self.written(),
+            results_reused: self.inner.results.reused(),
         })
     }
 

@@ -158,6 +158,11 @@ impl Shared {
         self.manifest.lock().await.clone()
     }
 
+    /// Counts what was made durable of segments.
+    pub(super) async fn manifest_version(&self) -> u64 {
+        self.manifest.lock().await.version
+    }
+
     pub(super) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the store was closed; open it again"));

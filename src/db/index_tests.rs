@@ -256,3 +256,197 @@ fn what_a_field_cannot_have_is_refused_with_what_it_can() {
         db.close().await.unwrap();
     });
 }
+
+/// Indexes of places in JSON, of the dynamic field and of arrays admit what looking at the rows admits, whatever the values are:
+/// while rows are taken, in storage, opened again, merged, and made later than the rows.
+#[test]
+fn indexes_of_json_and_arrays_change_no_answer() {
+    use serde_json::{Value as Json, json};
+
+    const FIELDS: &str = r#""fields":[{"name":"id","type":"int64","primaryKey":true},
+        {"name":"meta","type":"json","nullable":true},{"name":"v","type":"float_vector","dim":1},
+        {"name":"tags","type":"array","elementType":"varchar","maxLength":20,"maxCapacity":9,"nullable":true},
+        {"name":"nums","type":"array","elementType":"int32","maxCapacity":9}],"dynamic":true"#;
+    const PLACES: [&str; 6] = ["meta['a']", "meta[\"b\"][\"c\"]", "meta['l'][1]", "tags", "nums", "color"];
+    let mut random = crate::base::Random::new(17);
+    let mut below = |bound: usize| random.below(bound as u64) as usize;
+    let scalars = [
+        json!(true),
+        json!(false),
+        json!(0),
+        json!(-3),
+        json!(2),
+        json!(2.0),
+        json!(2.5),
+        json!(-0.0),
+        json!(1e300),
+        json!(9007199254740992i64),
+        json!(9007199254740993i64),
+        json!(u64::MAX),
+        json!(i64::MIN),
+        json!(1e19),
+        json!(""),
+        json!("a"),
+        json!("ab"),
+        json!("a\u{10ffff}"),
+        json!("b"),
+        json!("true"),
+        json!("2"),
+        json!(null),
+    ];
+    let any = |below: &mut dyn FnMut(usize) -> usize| -> Json {
+        match below(6) {
+            0 => Json::Array((0..below(4)).map(|_| scalars[below(scalars.len())].clone()).collect()),
+            1 => json!({"c": scalars[below(scalars.len())]}),
+            2 => json!([[1, "a"], scalars[below(scalars.len())], {"x": 1}]),
+            _ => scalars[below(scalars.len())].clone(),
+        }
+    };
+    let rows: Vec<Row> = (0..600i64)
+        .map(|id| {
+            let mut row = Row::from([("id".to_owned(), Value::Int(id)), ("v".to_owned(), Value::Vector(vec![1.0]))]);
+            let mut meta = serde_json::Map::new();
+            for key in ["a", "b", "l"] {
+                if below(5) > 0 {
+                    meta.insert(key.to_owned(), any(&mut below));
+                }
+            }
+            match below(12) {
+                0 => {}
+                1 => drop(row.insert("meta".to_owned(), Value::Json(any(&mut below)))),
+                _ => drop(row.insert("meta".to_owned(), Value::Json(meta.into()))),
+            }
+            if below(4) > 0 {
+                row.insert("color".to_owned(), Value::Json(any(&mut below)));
+            }
+            if below(6) > 0 {
+                let tags = (0..below(4)).map(|_| Value::from(["a", "ab", "b", ""][below(4)])).collect();
+                row.insert("tags".to_owned(), Value::Array(tags));
+            }
+            let nums = (0..below(4)).map(|_| Value::Int(below(5) as i64 - 2)).collect();
+            row.insert("nums".to_owned(), Value::Array(nums));
+            row
+        })
+        .collect();
+    let mut filters: Vec<String> = Vec::new();
+    for place in ["meta['a']", "meta['b']['c']", "meta['l'][1]", "color"] {
+        for literal in ["2", "2.0", "2.5", "-3", "9007199254740993", "9007199254740992.0", "1e19", "'a'", "''", "'2'"] {
+            for sign in ["==", "!=", "<", "<=", ">", ">="] {
+                filters.push(format!("{place} {sign} {literal}"));
+            }
+        }
+        for rest in [
+            "== true",
+            "!= false",
+            "in [2, 'a', true]",
+            "in ['ab']",
+            "not in [0, -3]",
+            "in [2, [1]]",
+            "like 'a%'",
+            "like '%b'",
+            "is null",
+            "is not null",
+            "=~ '^a'",
+            "== [1, 'a']",
+        ] {
+            filters.push(format!("{place} {rest}"));
+            filters.push(format!("not ({place} {rest})"));
+        }
+        filters.push(format!("exists {place}"));
+        filters.push(format!("{place} > 0 and id < 300 or {place} == 'b'"));
+        filters.push(format!("{place} + 1 > 2"));
+        for list in ["[2, 'a']", "[]", "[true]", "[[1, 'a']]", "[2.0]"] {
+            filters.push(format!("json_contains_all({place}, {list})"));
+            filters.push(format!("not json_contains_any({place}, {list})"));
+        }
+        filters.push(format!("json_contains({place}, 2)"));
+        filters.push(format!("array_length({place}) == 2"));
+    }
+    for filter in [
+        "array_contains(tags, 'ab')",
+        "not array_contains(tags, 'a')",
+        "array_contains_all(tags, ['a', 'b'])",
+        "array_contains_any(tags, ['a', ''])",
+        "tags is null",
+        "tags[0] == 'a'",
+        "array_length(tags) > 1",
+        "array_contains(nums, -2)",
+        "array_contains_all(nums, [])",
+        "array_contains_any(nums, [0, 2])",
+        "tags == ['a', 'b']",
+    ] {
+        filters.push(filter.to_owned());
+    }
+    let matching = async |collection: &Collection, filter: &str| {
+        let request = QueryRequest {
+            filter: Some(filter.to_owned()),
+            output_fields: Some(vec!["id".to_owned()]),
+            ..QueryRequest::default()
+        };
+        let rows = collection.query(&request).await.map_err(|error| error.message().to_owned())?;
+        Ok::<Vec<Value>, String>(rows.iter().map(|row| row["id"].clone()).collect())
+    };
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let mut db = Db::open(Arc::new(disk.open().unwrap()), Options::default()).await.unwrap();
+        let indexes: Vec<String> = PLACES
+            .iter()
+            .map(|place| format!("{}:{{\"kind\":\"INVERTED\"}}", serde_json::to_string(place).unwrap()))
+            .collect();
+        for (name, spec) in [
+            ("plain", format!("{{{FIELDS}}}")),
+            ("indexed", format!("{{{FIELDS},\"indexes\":{{{}}}}}", indexes.join(","))),
+            ("later", format!("{{{FIELDS}}}")),
+        ] {
+            let collection = db.create_collection(name, serde_json::from_str(&spec).unwrap()).await.unwrap();
+            for (at, part) in rows.chunks(130).enumerate() {
+                let batch = Batch::from_rows(&collection.spec().schema, part.to_vec()).unwrap();
+                collection.upsert(batch).await.unwrap();
+                if at % 2 == 1 {
+                    db.flush(name).await.unwrap();
+                }
+            }
+            collection.delete(Target::Filter("id % 17 == 3".to_owned())).await.unwrap();
+        }
+        for place in PLACES {
+            let index = serde_json::from_str(r#"{"kind":"BITMAP"}"#).unwrap();
+            db.create_index("later", place, index).await.unwrap();
+        }
+        let mut answered = 0;
+        for state in ["written", "built", "opened", "merged", "opened again"] {
+            match state {
+                "built" => while db.maintain().await.unwrap() {},
+                "opened" | "opened again" => {
+                    db.close().await.unwrap();
+                    db = Db::open(Arc::new(disk.open().unwrap()), Options::default()).await.unwrap();
+                }
+                "merged" => db.compact_all().await.unwrap(),
+                _ => {}
+            }
+            let [plain, indexed, later] = ["plain", "indexed", "later"].map(|name| db.collection(name).unwrap());
+            for filter in &filters {
+                let expected = matching(&plain, filter).await;
+                assert_eq!(matching(&indexed, filter).await, expected, "{filter}, {state}");
+                assert_eq!(matching(&later, filter).await, expected, "{filter}, {state}, made later");
+                let parsed = crate::query::Filter::parse(filter, &indexed.spec().schema);
+                let state = indexed.inner.state.read().unwrap();
+                let slot = state.slots().next().unwrap();
+                answered += parsed.map_or(0, |parsed| {
+                    usize::from(!parsed.ask(&|column, steps| slot.segment.terms_at(column, steps)).is_empty())
+                });
+            }
+        }
+        assert!(answered > 5 * filters.len() * 3 / 4, "{answered} of {} were asked of indexes", 5 * filters.len());
+        let spec = db.collection("indexed").unwrap().spec().clone();
+        assert!(spec.indexes.contains_key("$meta[\"color\"]") && spec.indexes.contains_key("meta[\"a\"]"));
+        for (place, kind) in
+            [("meta['a'", "INVERTED"), ("tags[0]", "INVERTED"), ("meta['a']", "STL_SORT"), ("$x", "INVERTED")]
+        {
+            let index = serde_json::from_str(&format!("{{\"kind\":\"{kind}\"}}")).unwrap();
+            let error = db.create_index("plain", place, index).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{place}");
+        }
+        db.drop_index("later", "meta[\"a\"]").await.unwrap();
+        assert_eq!(db.drop_index("later", "meta['a']").await.unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}

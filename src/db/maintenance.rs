@@ -11,6 +11,8 @@ use crate::engine::{
 use crate::platform;
 use crate::segment::Segment;
 
+/// Rows that an index of terms takes in a step: a few milliseconds, for which readers wait.
+const TERMS_ROWS: usize = 1_024;
 /// Progress is told about this often.
 pub(super) const TOLD_ROWS: usize = 1_024;
 /// What somebody who waits for a flush has written at once, before other tasks of the thread have their turn.
@@ -140,6 +142,9 @@ impl Db {
         let inputs =
             collection.inner.merge.lock().await.as_ref().map_or(Vec::new(), |merging| merging.merge.inputs.clone());
         let state = &collection.inner.state;
+        if state.write().expect("no panic while held").add_some_terms(&inputs, TERMS_ROWS) {
+            return true;
+        }
         let limit = self.inner.shared.options.memory_limit_bytes;
         let mut done = 0;
         while done < rows_max {
@@ -307,7 +312,7 @@ impl Db {
     async fn save_index(&self, collection: &Collection, bytes_max: usize) -> Result<bool> {
         let stale = collection.inner.state.write().expect("no panic while held").take_stale_index();
         let Some(segment) = stale else { return Ok(false) };
-        let writer = Self::index_writer(&segment);
+        let writer = Self::index_writer(self.inner.shared.manifest_version().await as usize);
         *collection.inner.writing.lock().await = Some(Writing { segment, writer, flush: None });
         self.flush_some(collection, bytes_max).await
     }
@@ -324,11 +329,12 @@ impl Db {
                 let Some(segment) = segments.into_iter().flatten().find(|segment| segment.id == segment_id) else {
                     return Ok(Vec::new());
                 };
-                let (old, mut kept): (Vec<_>, Vec<_>) = segment
-                    .files
-                    .drain(..)
-                    .partition(|file| file.kind == "index" && !entries.iter().any(|entry| entry.name == file.name));
-                kept.retain(|file| file.kind != "index");
+                let replaced = |file: &FileEntry| {
+                    let is_it = |entry: &FileEntry| (&entry.kind, &entry.field) == (&file.kind, &file.field);
+                    file.kind == "index" || entries.iter().any(is_it)
+                };
+                let (mut old, mut kept): (Vec<_>, Vec<_>) = segment.files.drain(..).partition(replaced);
+                old.retain(|file| !entries.iter().any(|entry| entry.name == file.name));
                 kept.extend(entries);
                 segment.files = kept;
                 Ok(old)

@@ -260,9 +260,11 @@ pub(super) async fn read_segment(
     for file in &described.files {
         let kind = file_kind(file)?;
         // Its index must be built anew from it when that is not there.
-        let lacks_terms = |field: &String| {
-            spec.has_terms(field)
-                && !described.files.iter().any(|other| other.kind == "terms" && other.field.as_ref() == Some(field))
+        let lacks_terms = |column: &String| {
+            let is_there = |name: &str| {
+                described.files.iter().any(|other| other.kind == "terms" && other.field.as_deref() == Some(name))
+            };
+            spec.terms_of(column).any(|name| !is_there(name))
         };
         let stays = !whole
             && match &kind {

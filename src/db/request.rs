@@ -355,6 +355,8 @@ pub struct CollectionStats {
     pub files: BTreeMap<String, u64>,
     /// Bytes written since the store was opened.
     pub written: Written,
+    /// Answers that were given again: see [`CollectionOptions::result_cache_bytes`](crate::engine::CollectionOptions::result_cache_bytes).
+    pub results_reused: u64,
 }
 
 /// How many segments are in each state of their life.

@@ -40,9 +40,9 @@ impl Db {
         SegmentWriter::new(Encoder::new(segment, codec), 0)
     }
 
-    /// Writes its indexes, which have grown.
-    pub(super) fn index_writer(segment: &Segment) -> SegmentWriter {
-        SegmentWriter::new(Encoder::of_indexes(), segment.len())
+    /// Writes its indexes, which have grown or are new. `generation` is a number that they were never written by.
+    pub(super) fn index_writer(generation: usize) -> SegmentWriter {
+        SegmentWriter::new(Encoder::of_indexes(), generation)
     }
 
     /// Encodes and writes the next `bytes_max` bytes or some more; tells whether that was not all.
@@ -60,12 +60,12 @@ impl Db {
         let piece_bytes = PIECE_BYTES.min(self.inner.shared.options.checkpoint_bytes / 64) as usize;
         let mut encoded = 0;
         while encoded < bytes_max {
-            let before = writer.encoder.len();
+            let before = writer.encoder.encoded();
             let Some(step) = writer.encoder.step(segment) else { return Ok(false) };
             let piece = match step {
                 Some(piece) => piece,
                 None => {
-                    encoded += writer.encoder.len() - before;
+                    encoded += writer.encoder.encoded().saturating_sub(before);
                     if writer.encoder.len() < piece_bytes {
                         continue;
                     }
@@ -147,8 +147,12 @@ fn file_name(collection: &Collection, segment: &Segment, kind: &FileKind, genera
         }
         FileKind::Vector(field) => format!("vector-{}", ordinal(field)),
         FileKind::Terms(field) => {
-            let at = fields.iter().position(|other| other.name == *field).unwrap_or_default();
-            format!("terms-{at}")
+            let place = || fields.len() + segment.terms_position(field);
+            let at = fields.iter().position(|other| other.name == *field).unwrap_or_else(place);
+            match generation {
+                0 => format!("terms-{at}"),
+                generation => format!("terms-{at}-{generation}"),
+            }
         }
         FileKind::Index(field) => format!("index-{}-{generation}", ordinal(field)),
     };

@@ -783,6 +783,22 @@ impl CollectionState {
         self.slots.values().map(of_slot).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
+    /// Has an index of terms that lags behind take about so many rows; false when there is none. See [`Segment::add_some_terms`].
+    pub fn add_some_terms(&mut self, but: &[SegmentId], rows_max: usize) -> bool {
+        for (id, slot) in self.slots.iter_mut().filter(|(id, slot)| slot.segment.can_index() && !but.contains(id)) {
+            // A shared segment is being read or written: its turn comes later.
+            let Some(segment) = Arc::get_mut(&mut slot.segment) else { continue };
+            let (done, unsaved) = segment.add_some_terms(rows_max);
+            if unsaved {
+                self.stale.insert(*id);
+            }
+            if done {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Begins a step of an index that lags behind, and tells of which, of which segment. See [`Segment::begin_row`].
     pub fn begin_row(&mut self, but: &[SegmentId], memory_limit_bytes: Option<usize>) -> Option<(SegmentId, usize)> {
         self.slots.iter_mut().filter(|(id, slot)| slot.segment.can_index() && !but.contains(id)).find_map(

@@ -13,7 +13,7 @@ const SEAL_MS_MIN: u64 = 1_000;
 
 /// How a collection keeps its rows in segments. Each replica says so for itself.
 ///
-/// As JSON: `{"codec": "gzip", "seal": {"rows": 50000, "bytes": 8388608, "ageMs": 60000, "idleMs": 5000}, "ef": 48}`; all may be left out.
+/// As JSON: `{"codec": "gzip", "seal": {"rows": 50000, "bytes": 8388608, "ageMs": 60000, "idleMs": 5000}, "ef": 48, "resultCacheBytes": 4194304}`; all may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CollectionOptions {
@@ -27,6 +27,10 @@ pub struct CollectionOptions {
     /// Candidates that a graph keeps for a search that does not say, 1 to 65,536, but no fewer than it asks hits for; 64 with `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ef: Option<u32>,
+    /// How many bytes of answers are kept for when the same is asked again and nothing was written in between; none with `None`, and where
+    /// rows expire. They count as cache, and take a 16th of the memory limit at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_cache_bytes: Option<u64>,
 }
 
 /// When the growing segment is sealed: as soon as one of these is reached. A checkpoint ([`Options::checkpoint_bytes`]) and a call of

@@ -9,7 +9,7 @@ use crate::base::{Error, Result, message};
 use crate::distance::Metric;
 use crate::index::{IndexKind, IndexSpec};
 use crate::model::schema::{FieldText, SchemaText};
-use crate::model::{DataType, Field, Schema};
+use crate::model::{DataType, Field, FieldPath, META_COLUMN, Schema, Step};
 
 /// What a collection is made of: its schema, an index for each vector field, and how its rows are kept.
 ///
@@ -85,11 +85,13 @@ impl CollectionSpec {
     /// type does not have, for HNSW parameters out of range, and for options that cannot be.
     pub fn completed(mut self) -> Result<Self> {
         self.options = self.options.checked()?;
-        for (name, index) in &self.indexes {
-            let Some(field) = self.schema.field(name) else {
-                return Err(Error::invalid(format!("index on {name:?}: expected the name of a field")));
-            };
+        for (name, index) in std::mem::take(&mut self.indexes) {
+            let name = self.index_name(&name)?;
+            let dynamic = Field::new(META_COLUMN, DataType::Json);
+            let column = name.split('[').next().unwrap_or_default();
+            let field = self.schema.field(column).unwrap_or(&dynamic);
             index.check(field).map_err(|error| error.context(format_args!("index on {name:?}")))?;
+            self.indexes.insert(name, index);
         }
         for (field, _) in self.schema.vectors() {
             self.indexes.entry(field.name.clone()).or_insert_with(|| Self::usual_index(field));
@@ -97,10 +99,36 @@ impl CollectionSpec {
         Ok(self)
     }
 
-    /// Whether there is an index that tells which rows have a term of that field.
-    pub fn has_terms(&self, field: &str) -> bool {
-        self.schema.field(field).is_some_and(|field| field.analyzer.is_some())
-            || self.indexes.get(field).is_some_and(|index| index.kind.is_terms())
+    /// The names of the indexes that tell which rows have a term of that column, or of a place in it.
+    pub fn terms_of<'a>(&'a self, column: &'a str) -> impl Iterator<Item = &'a str> {
+        let text = self.schema.field(column).filter(|field| field.analyzer.is_some()).map(|field| field.name.as_str());
+        let is_of = move |name: &str| name.split('[').next() == Some(column);
+        let indexes = self.indexes.iter().filter(move |(name, index)| index.kind.is_terms() && is_of(name));
+        text.into_iter().chain(indexes.map(|(name, _)| name.as_str()))
+    }
+
+    /// The name by which an index of `text` is kept: a field, or a place in JSON. A name that is none of a field is a key of the
+    /// dynamic field.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what no row can have.
+    pub fn index_name(&self, text: &str) -> Result<String> {
+        let expected =
+            || Error::invalid(format!("index on {text:?}: expected the name of a field, or a place in JSON"));
+        let FieldPath { column, steps } = FieldPath::parse(text).map_err(|_| expected())?;
+        if steps.contains(&Step::Length) {
+            return Err(expected());
+        }
+        let path = match self.schema.field(&column) {
+            Some(field) if steps.is_empty() || field.data_type == DataType::Json => FieldPath { column, steps },
+            None if self.schema.dynamic() && column == META_COLUMN && !steps.is_empty() => FieldPath { column, steps },
+            None if self.schema.dynamic() && !column.starts_with('$') => {
+                let steps = std::iter::once(Step::Key(column)).chain(steps).collect();
+                FieldPath { column: META_COLUMN.to_owned(), steps }
+            }
+            _ => return Err(expected()),
+        };
+        Ok(path.to_string())
     }
 
     /// The index of a vector field for which nothing is said.

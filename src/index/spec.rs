@@ -193,9 +193,7 @@ impl IndexSpec {
                 return Err(Error::invalid("a field with an analyzer has its full-text index"));
             }
             DataType::Varchar { .. } => (&[self.metric], "INVERTED, BITMAP, STL_SORT, TRIE"),
-            DataType::Json | DataType::Array { .. } => {
-                return Err(Error::invalid(format!("a {} can have none", field.data_type.name())));
-            }
+            DataType::Json | DataType::Array { .. } => (&[self.metric], "INVERTED, BITMAP"),
             scalar if !scalar.is_vector() => (&[self.metric], "INVERTED, BITMAP, STL_SORT"),
             _ if field.is_apart() => (
                 &[Metric::L2, Metric::Ip, Metric::Cosine],

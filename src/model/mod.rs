@@ -8,6 +8,7 @@ pub(crate) mod column;
 pub(crate) mod gather;
 mod ipc;
 pub(crate) mod partition;
+pub(crate) mod path;
 mod row;
 pub(crate) mod schema;
 pub mod text;
@@ -24,6 +25,7 @@ pub use partition::{
     DEFAULT_PARTITION, PARTITION_COLUMN, PARTITIONS_MAX, PartitionSet, check_partition, key_partition_name,
     partition_of_key,
 };
+pub use path::{FieldPath, Step};
 pub use row::{Key, Row};
 pub use schema::{DataType, Element, Field, Schema};
 pub use value::Value;

@@ -8,6 +8,7 @@ use super::like::Pattern;
 use super::regex::Regex;
 use super::set::Set;
 use crate::index::terms::{Matching, TextMatch};
+pub(super) use crate::model::Step;
 use crate::model::{Element, META_COLUMN};
 
 /// A condition: true, false or unknown for a row.
@@ -117,14 +118,6 @@ pub(super) struct Path {
     pub(super) element: Option<Element>,
     /// Its number among the places that the filter reads.
     pub(super) slot: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Step {
-    Key(String),
-    Index(u64),
-    /// How many values an array has; the last step.
-    Length,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -655,6 +648,19 @@ impl fmt::Display for Path {
             }
         }
         Ok(())
+    }
+}
+
+impl Literal {
+    /// The value as JSON has it; `None` for a list.
+    pub(super) fn to_json(&self) -> Option<Json> {
+        match self {
+            Self::Bool(value) => Some(Json::from(*value)),
+            Self::Int(int) => Some(Json::from(*int)),
+            Self::Float(float) => Some(Json::from(*float)),
+            Self::Text(text) => Some(Json::from(text.as_str())),
+            Self::List(_) => None,
+        }
     }
 }
 

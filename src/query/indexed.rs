@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::expression::{Column, Comparison, Kind, Literal, Operand, Place, Predicate, Shape};
+use super::expression::{Column, Comparison, Containment, Kind, Literal, Operand, Place, Predicate, Shape, Step};
 use super::set::Set;
 use super::ternary::Ternary;
 use crate::base::RowMask;
+use crate::index::terms::json::{self, Tag};
 use crate::index::terms::{Payload, Source, float_key, int_key};
 
-/// Gives the index of terms of a field, where there is one.
-pub type Indexes<'s> = &'s dyn Fn(&str) -> Option<Source<'s>>;
+/// Gives the index of terms of a column, or of a place in its values, where there is one.
+pub type Indexes<'s> = &'s dyn Fn(&str, &[Step]) -> Option<Source<'s>>;
 
 /// Parts of a filter whose truth for each row of a segment is known before any of its columns is read.
 #[derive(Debug, Default)]
@@ -98,8 +99,21 @@ fn bits(mask: &RowMask, start: usize, len: usize) -> Vec<u64> {
 
 /// The rows for which a part is true, and those for which it is true or false.
 fn answer(part: &Predicate, indexes: Indexes<'_>) -> Option<(RowMask, RowMask)> {
+    let place = match part {
+        Predicate::Exists(path) | Predicate::Contains { path, .. } => Some(path),
+        Predicate::Truth(Operand::Path(path))
+        | Predicate::IsNull(Operand::Path(path))
+        | Predicate::Like { operand: Operand::Path(path), .. }
+        | Predicate::In { operand: Operand::Path(path), .. }
+        | Predicate::Compare { left: Operand::Path(path), .. } => Some(path),
+        _ => None,
+    };
+    if let Some(path) = place {
+        let source = indexes(&path.column, &path.steps).filter(|source| source.payload() == Payload::Rows)?;
+        return (source.count(json::BROKEN) == 0).then(|| of_place(part, source)).flatten();
+    }
     let of_column = |operand: &Operand, payload: Payload| match operand {
-        Operand::Column(column) => indexes(&column.name).filter(|source| source.payload() == payload),
+        Operand::Column(column) => indexes(&column.name, &[]).filter(|source| source.payload() == payload),
         _ => None,
     };
     if let Predicate::Like { operand, shape: Shape::Terms(wanted) } = part {
@@ -120,11 +134,7 @@ fn answer(part: &Predicate, indexes: Indexes<'_>) -> Option<(RowMask, RowMask)> 
             let source = truth_of(operand)?;
             let prefix = shape.prefix().as_bytes();
             let fits = |key: &[u8]| std::str::from_utf8(key).is_ok_and(|text| shape.matches(text));
-            let above = prefix.iter().rposition(|&byte| byte < u8::MAX).map(|at| {
-                let mut above = prefix[..=at].to_vec();
-                above[at] += 1;
-                above
-            });
+            let above = above(prefix);
             let high = above.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             (source, source.between(Bound::Included(prefix), high, &fits))
         }
@@ -157,6 +167,81 @@ fn answer(part: &Predicate, indexes: Indexes<'_>) -> Option<(RowMask, RowMask)> 
         _ => return None,
     };
     Some((truth, source.present()))
+}
+
+/// The same of a place in JSON, or of what arrays hold.
+fn of_place(part: &Predicate, source: Source<'_>) -> Option<(RowMask, RowMask)> {
+    let all_of = |tag: Tag| {
+        let (low, high) = tag.ends();
+        source.between(Bound::Included(&low), Bound::Excluded(&high), &|_| true)
+    };
+    match part {
+        Predicate::Truth(_) => Some((equal(source, &Tag::Bool.key(&[1])), all_of(Tag::Bool))),
+        Predicate::IsNull(_) => Some((source.present().complement(), RowMask::all(source.rows()))),
+        Predicate::Exists(_) => {
+            let mut there = source.present();
+            there.union(&equal(source, json::NULL));
+            Some((there, RowMask::all(source.rows())))
+        }
+        Predicate::Like { shape: Shape::Terms(_), .. } => None,
+        Predicate::Like { shape, .. } => {
+            let fits = |key: &[u8]| std::str::from_utf8(&key[1..]).is_ok_and(|text| shape.matches(text));
+            let low = Tag::Text.key(shape.prefix().as_bytes());
+            let high = above(&low);
+            let high = high.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            Some((source.between(Bound::Included(&low), high, &fits), all_of(Tag::Text)))
+        }
+        Predicate::Compare { comparison, right: Operand::Literal(literal), .. } => {
+            let (tag, value) = json::scalar(&literal.to_json()?)?;
+            if tag == Tag::Bool && !comparison.is_equality() {
+                return None;
+            }
+            let (key, known) = (tag.key(&value), all_of(tag));
+            let (least, most) = tag.ends();
+            let (low, high): (Bound<&[u8]>, Bound<&[u8]>) = match comparison {
+                Comparison::Eq | Comparison::Ne => (Bound::Included(&key), Bound::Included(&key)),
+                Comparison::Lt => (Bound::Included(&least), Bound::Excluded(&key)),
+                Comparison::Le => (Bound::Included(&least), Bound::Included(&key)),
+                Comparison::Gt => (Bound::Excluded(&key), Bound::Excluded(&most)),
+                Comparison::Ge => (Bound::Included(&key), Bound::Excluded(&most)),
+            };
+            let mut truth = source.between(low, high, &|_| true);
+            if *comparison == Comparison::Ne {
+                let equal = std::mem::replace(&mut truth, known.clone());
+                truth.subtract(&equal);
+            }
+            Some((truth, known))
+        }
+        Predicate::In { set, .. } => {
+            let (mut truth, mut known) = (RowMask::none(source.rows()), RowMask::none(source.rows()));
+            for value in set.scalars()? {
+                let (tag, value) = json::scalar(&value)?;
+                truth.union(&equal(source, &tag.key(&value)));
+            }
+            let types = [(Tag::Bool, set.has_bools()), (Tag::Number, set.has_numbers()), (Tag::Text, set.has_texts())];
+            types.iter().filter(|(_, is_there)| *is_there).for_each(|(tag, _)| known.union(&all_of(*tag)));
+            Some((truth, known))
+        }
+        Predicate::Contains { containment, values, .. } => {
+            let known = equal(source, json::ARRAY);
+            let is_any = *containment == Containment::Any;
+            let mut truth = if is_any { RowMask::none(source.rows()) } else { known.clone() };
+            for value in values {
+                let rows = equal(source, &json::element_key(value)?);
+                if is_any { truth.union(&rows) } else { truth.intersect(&rows) }
+            }
+            Some((truth, known))
+        }
+        _ => None,
+    }
+}
+
+/// The least key above all that begin so.
+fn above(prefix: &[u8]) -> Option<Vec<u8>> {
+    let at = prefix.iter().rposition(|&byte| byte < u8::MAX)?;
+    let mut above = prefix[..=at].to_vec();
+    above[at] += 1;
+    Some(above)
 }
 
 fn equal(source: Source<'_>, key: &[u8]) -> RowMask {

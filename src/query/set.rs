@@ -57,6 +57,15 @@ impl Set {
         set
     }
 
+    /// Its values; `None` when lists are among them.
+    pub(super) fn scalars(&self) -> Option<impl Iterator<Item = Json>> {
+        let bools = [false, true].into_iter().filter(|&value| self.contains_bool(value)).map(Json::from);
+        let floats = self.floats.iter().map(|&float| Json::from(float));
+        let numbers = self.ints.iter().map(|&int| Json::from(int)).chain(floats);
+        let texts = self.texts.iter().map(|text| Json::from(text.as_str()));
+        self.lists.is_empty().then(|| bools.chain(numbers).chain(texts))
+    }
+
     pub(super) fn ints(&self) -> &[i64] {
         &self.ints
     }

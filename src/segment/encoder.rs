@@ -15,12 +15,15 @@ use super::layout::{self, Encoding, Group};
 use super::statistics::Statistics;
 use super::{FileKind, KeyFilter, Segment, SegmentFile};
 use crate::base::compress::Codec;
+use crate::index::terms::Finish;
 use crate::model::VectorColumn;
 
 /// Bytes of a block before compression. A search reads a block for each of its last candidates, so blocks of vectors are small;
 /// text and numbers need longer ones to compress well (a quarter of a MiB is within 3 % of a whole column).
 const VECTOR_BLOCK_BYTES: usize = 64 << 10;
 const COLUMN_BLOCK_BYTES: usize = 256 << 10;
+/// What of an index of terms is made in one step: a millisecond or so.
+const TERMS_STEP_BYTES: usize = 64 << 10;
 /// Rows of a block at most, so that its statistics tell something.
 const BLOCK_ROWS_MAX: usize = 8_192;
 /// A text, JSON or array column of more bytes a row than this has a file of its own.
@@ -65,6 +68,10 @@ pub struct Encoder {
     index: (usize, usize),
     /// Which of the indexes of terms comes next.
     terms: usize,
+    /// The one that is being made.
+    finish: Option<Finish>,
+    /// Whether only those are written that are in no file.
+    only_unsaved: bool,
     /// What is done of the file that is being made, and is not taken.
     bytes: Vec<u8>,
     codec: Codec,
@@ -187,7 +194,12 @@ impl Encoder {
         if rows > 0 {
             parts.push_back(Part { kind: FileKind::Deletes, columns: Vec::new(), codec, rows, step: BLOCK_ROWS_MAX });
         }
-        Self { parts, codec, has_layout: false, terms: 0, ..Self::of_indexes() }
+        Self { parts, codec, has_layout: false, only_unsaved: false, ..Self::of_indexes() }
+    }
+
+    /// The bytes that were made of what was not given yet.
+    pub fn encoded(&self) -> usize {
+        self.bytes.len() + self.finish.as_ref().map_or(0, Finish::len)
     }
 
     /// The bytes that the next call of `take` gives.
@@ -217,7 +229,15 @@ impl Encoder {
                 }
                 None if self.terms < segment.all_terms().len() => {
                     let index = &segment.all_terms()[self.terms];
+                    // One that lacks rows is written when it has them.
+                    let is_written = index.rows() == segment.len() && (!self.only_unsaved || index.is_unsaved());
+                    if is_written && !index.seal_some(&mut self.finish, TERMS_STEP_BYTES) {
+                        return Some(None);
+                    }
                     self.terms += 1;
+                    if !is_written {
+                        return Some(None);
+                    }
                     self.bytes = index.seal().bytes().to_vec();
                     return Some(Some(self.take(FileKind::Terms(index.field().to_owned()), true)));
                 }
@@ -304,14 +324,16 @@ impl Encoder {
         self.take(kind, false)
     }
 
-    /// Only the indexes of a segment.
+    /// Only the indexes of a segment, of terms those that are in no file.
     pub fn of_indexes() -> Self {
         Self {
             parts: VecDeque::new(),
             open: None,
             groups: Vec::new(),
             index: (0, 0),
-            terms: usize::MAX,
+            terms: 0,
+            finish: None,
+            only_unsaved: true,
             bytes: Vec::new(),
             codec: Codec::None,
             keys: None,

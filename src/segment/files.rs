@@ -199,7 +199,7 @@ pub fn decode(
                 )));
             }
             terms.insert(field.to_owned(), found);
-        } else if scalars.column_by_name(field).is_none() {
+        } else if scalars.column_by_name(wanted.column()).is_none() {
             return Err(missing(&format!("terms of {field:?}, nor the column")));
         }
     }

@@ -16,7 +16,9 @@ use crate::index::{Graft, GraphStats, Hnsw, IndexSpec, Run, Source, Step, Vector
 use crate::model::batch::grow;
 use crate::model::gather;
 use crate::model::partition::PartitionColumn;
-use crate::model::{Batch, DEFAULT_PARTITION, Key, META_COLUMN, PartitionSet, Row, Schema, VectorColumn};
+use crate::model::{
+    Batch, DEFAULT_PARTITION, Key, META_COLUMN, PartitionSet, Row, Schema, Step as PathStep, VectorColumn,
+};
 
 /// A segment of fewer rows than this is always scanned: a scan of a thousand int8 or float rows is as fast as a graph's first
 /// hops, and small segments come and go too often to be worth building for.
@@ -144,7 +146,7 @@ impl Segment {
                 index.open(terms);
             }
         }
-        segment.add_terms();
+        segment.add_terms(|_| true);
         segment
     }
 
@@ -181,19 +183,60 @@ impl Segment {
         &self.schema
     }
 
-    /// Has the indexes of terms that have no rows yet take all of them.
-    fn add_terms(&mut self) {
+    /// Has the indexes of terms that have no rows yet, and that `wanted` names, take all of them.
+    fn add_terms(&mut self, wanted: fn(&FieldTerms) -> bool) {
         let rows = self.len();
-        for index in self.terms.iter_mut().filter(|index| index.source().rows() < rows) {
+        for index in self.terms.iter_mut().filter(|index| index.rows() < rows && wanted(index)) {
             for (_, chunk) in &self.chunks {
-                index.push(chunk.column_by_name(index.field()).expect("what has no index yet is in memory"));
+                index.push(chunk.column_by_name(index.column()).expect("what has no index yet is in memory"));
             }
         }
     }
 
-    /// Which rows have a term of that field, where it has such an index.
+    /// Which rows have a term of that field, where it has such an index, and that knows all rows.
     pub fn terms(&self, field: &str) -> Option<TermSource<'_>> {
-        self.terms.iter().find(|index| index.field() == field).map(FieldTerms::source)
+        self.terms_at(field, &[])
+    }
+
+    /// The same of a place in the values of a column.
+    pub fn terms_at(&self, column: &str, steps: &[PathStep]) -> Option<TermSource<'_>> {
+        let index = self.terms.iter().find(|index| index.is_of(column, steps) && index.rows() == self.len())?;
+        Some(index.source())
+    }
+
+    /// Whether an index of terms lacks rows whose column is in memory.
+    fn can_add_terms(&self) -> bool {
+        self.terms.iter().any(|index| index.rows() < self.len() && self.has(index.column()))
+    }
+
+    /// Has an index of terms that was asked for later than its rows were written take some more of them, about `rows_max`. Tells whether
+    /// there was something to do, and, when the segment is in storage without an index that is whole now, that it is to be written.
+    pub fn add_some_terms(&mut self, rows_max: usize) -> (bool, bool) {
+        let (len, is_stored) = (self.len(), self.stored.get().is_some());
+        let chunks = &self.chunks;
+        let has = |field: &str| chunks.first().is_none_or(|(_, chunk)| chunk.column_by_name(field).is_some());
+        let Some(index) = self.terms.iter_mut().find(|index| index.rows() < len && has(index.column())) else {
+            return (false, false);
+        };
+        let first = index.rows();
+        for (start, chunk) in chunks.iter().filter(|(start, chunk)| start + chunk.num_rows() > first) {
+            let from = first.max(*start) - start;
+            let rows = (chunk.num_rows() - from).min((first + rows_max).saturating_sub(start + from));
+            if rows > 0 {
+                let column = chunk.column_by_name(index.column()).expect("all runs have the same columns");
+                index.push(&column.slice(from, rows));
+            }
+        }
+        let is_whole = index.rows() == len;
+        if is_whole && is_stored {
+            index.note_unsaved();
+        }
+        (true, is_whole && is_stored)
+    }
+
+    /// Where the index of terms of that name is among them.
+    pub(crate) fn terms_position(&self, name: &str) -> usize {
+        self.terms.iter().position(|index| index.field() == name).unwrap_or_default()
     }
 
     /// The indexes of terms.
@@ -241,13 +284,14 @@ impl Segment {
         !grafts.is_empty()
     }
 
-    /// Takes on fields that its rows may lack: see [`Schema::with_field`].
+    /// Takes on fields that its rows may lack (see [`Schema::with_field`]), and other indexes, which are built later.
     pub fn grow(&mut self, schema: &Arc<Schema>, specs: &BTreeMap<String, IndexSpec>) {
-        let mut built = std::mem::take(&mut self.indexes).into_iter();
+        let mut before = std::mem::take(&mut self.indexes);
         self.indexes = field_indexes(schema, specs);
         for index in &mut self.indexes {
-            // New fields come after those that there are.
-            index.built = built.next().and_then(|index| index.built);
+            // One that is to be another is built anew; until then its field is scanned.
+            let same = before.iter_mut().find(|other| (&other.field, &other.spec) == (&index.field, &index.spec));
+            index.built = same.and_then(|same| same.built.take());
         }
         for (_, chunk) in &mut self.chunks {
             *chunk = grow(chunk, &self.schema, schema);
@@ -255,9 +299,11 @@ impl Segment {
         self.schema = schema.clone();
         self.partitions.take();
         let mut wanted = terms::wanted(schema, specs);
-        wanted.retain(|index| self.terms(index.field()).is_none());
+        self.terms.retain(|index| wanted.iter().any(|other| other.is_as(index)));
+        wanted.retain(|index| !self.terms.iter().any(|other| other.is_as(index)));
         self.terms.extend(wanted);
-        self.add_terms();
+        // What asks for words finds them in each segment; the others take rows in the background.
+        self.add_terms(FieldTerms::is_text);
     }
 
     /// Adds all rows of `batch`, with a version each; they get the numbers from [`Self::len`] on.
@@ -300,10 +346,10 @@ impl Segment {
         if let Some(partitions) = self.partitions.get_mut() {
             partitions.insert_rows(&self.schema, &joined);
         }
-        for index in &mut self.terms {
-            index.push(joined.column_by_name(index.field()).expect("a batch has all columns"));
-        }
         let mut start = self.len() - joined.num_rows();
+        for index in self.terms.iter_mut().filter(|index| index.rows() == start) {
+            index.push(joined.column_by_name(index.column()).expect("a batch has all columns"));
+        }
         while joined.num_rows() < chunk_rows_max
             && let Some((before, chunk)) = self.chunks.pop_if(|(_, chunk)| chunk.num_rows() <= 2 * joined.num_rows())
         {
@@ -786,8 +832,9 @@ impl Segment {
 
     /// Whether a step of indexing has something to do: an index that lags behind, and vectors in memory.
     pub fn can_index(&self) -> bool {
-        self.len() >= INDEXED_ROWS_MIN
-            && self.indexes.iter().any(|index| index.lags(self.len()) && self.has(&index.field))
+        self.can_add_terms()
+            || self.len() >= INDEXED_ROWS_MIN
+                && self.indexes.iter().any(|index| index.lags(self.len()) && self.has(&index.field))
     }
 
     /// Whether the vectors of that field are to stay in storage: all their rows are in an index that leaves them there.
@@ -796,9 +843,10 @@ impl Segment {
         self.index(field).is_some_and(leaves) && !self.lags(field)
     }
 
-    /// Whether an index of that field lags behind, so that its vectors are needed in memory.
+    /// Whether an index of that field lags behind, so that its vectors or values are needed in memory.
     pub fn lags(&self, field: &str) -> bool {
-        self.len() >= INDEXED_ROWS_MIN && self.index(field).is_some_and(|index| index.lags(self.len()))
+        self.terms.iter().any(|index| index.column() == field && index.rows() < self.len())
+            || self.len() >= INDEXED_ROWS_MIN && self.index(field).is_some_and(|index| index.lags(self.len()))
     }
 
     /// The vectors of a field in the form in which they are kept, when they are in memory.

@@ -8,8 +8,8 @@ use super::error::{OrThrow, Thrown};
 use super::iterator::{RowIterator, Source};
 use super::live::LiveQueries;
 use super::message::{
-    self, ChangesMessage, FieldMessage, GetMessage, QueryMessage, RowsMessage, SchemaMessage, SearchMessage,
-    SearchResponseMessage, StatsMessage, WriteMessage, WriteRequestMessage,
+    self, ChangesMessage, FieldMessage, GetMessage, IndexMessage, QueryMessage, RowsMessage, SchemaMessage,
+    SearchMessage, SearchResponseMessage, StatsMessage, WriteMessage, WriteRequestMessage,
 };
 use crate::base::{Error, ErrorKind, Lsn, Timestamp};
 use crate::db::{CONSISTENCY_TIMEOUT_MS, Consistency, Db, Snapshot, TuneRequest, WriteRequest};
@@ -74,6 +74,20 @@ impl Collection {
         let field =
             message::decode::<FieldMessage>("the field", &field).and_then(FieldMessage::into_added).or_throw()?;
         self.db.add_field(self.collection.name(), field.0, field.1).await.or_throw()
+    }
+
+    /// Gives a field an index, or a vector another one.
+    #[wasm_bindgen(js_name = createIndex)]
+    pub async fn create_index(&self, field: String, index: Vec<u8>) -> Thrown<()> {
+        let index = message::decode::<IndexMessage>("the index", &index).or_throw()?;
+        let index = index.into_spec(&self.collection, &field).or_throw()?;
+        self.db.create_index(self.collection.name(), &field, index).await.or_throw()
+    }
+
+    /// Takes the index of a field away.
+    #[wasm_bindgen(js_name = dropIndex)]
+    pub async fn drop_index(&self, field: String) -> Thrown<()> {
+        self.db.drop_index(self.collection.name(), &field).await.or_throw()
     }
 
     /// Has it keep its rows so from now on.

@@ -77,3 +77,58 @@ test('what a field cannot have is refused with what it can', async (t) => {
   const notes = await db.createCollection('y', { fields: { id: { type: 'int64', primaryKey: true }, v: plain } });
   await assert.rejects(notes.search({ vector: Array(dim).fill(0), nprobe: 0 }), { kind: 'invalid_argument', message: /nprobe 0/ });
 });
+
+test('indexes that come and go on a living collection', async (t) => {
+  const db = await open({ name: 'living', storage: 'memory' });
+  t.after(() => db.close());
+  const items = await db.createCollection('items', {
+    fields: {
+      id: { type: 'int64', primaryKey: true },
+      n: { type: 'int32', nullable: true },
+      tags: { type: 'array', elementType: 'varchar', index: { type: 'INVERTED' } },
+      meta: { type: 'json' },
+      v: { type: 'float_vector', dim: 2, metric: 'L2', index: { type: 'FLAT' } },
+    },
+    dynamic: true,
+  });
+  const rows = Array.from({ length: 2500 }, (_, id) => ({
+    id,
+    n: id % 3 ? id % 50 : null,
+    tags: [`t${id % 5}`, `t${id % 7}`],
+    meta: { size: { cm: id % 2 ? id % 90 : 'L' } },
+    v: [Math.sin(id), Math.cos(id * 1.7)],
+    color: id % 4 ? 'red' : 'blue',
+  }));
+  await items.insert(rows);
+  await items.flush();
+  const filters = ['n == 7', 'n > 40 or n is null', "array_contains(tags, 't3')", 'meta["size"]["cm"] > 80', "color == 'blue' and n < 9", 'exists color'];
+  const ask = async () => {
+    const found = await Promise.all(filters.map((filter) => items.count({ filter })));
+    const { hits } = await items.search({ vector: [0.5, 0.5], limit: 5, ef: 2500, nprobe: 2500, reorderK: 2500 });
+    return { found, keys: hits.map(({ key }) => key) };
+  };
+  const expected = await ask();
+  assert.equal(expected.found[2], rows.filter(({ tags }) => tags.includes('t3')).length);
+  const built = async () => {
+    while ((await items.stats()).rowsUnindexed > 0) await new Promise((resolve) => setImmediate(resolve));
+  };
+  await items.createIndex('n', { type: 'STL_SORT' });
+  await items.createIndex('meta["size"]["cm"]', { type: 'INVERTED' });
+  await items.createIndex('color', { type: 'BITMAP' });
+  assert.deepEqual(await ask(), expected);
+  await items.createIndex('v', { type: 'IVF_SQ8', nlist: 16 });
+  assert.deepEqual((await items.schema()).fields.v.index, { type: 'IVF_SQ8', nlist: 16 });
+  assert.deepEqual(await ask(), expected);
+  await built();
+  assert.deepEqual(await ask(), expected);
+  assert.ok((await items.search({ vector: [1, 0] })).segmentsByIndex > 0);
+  await items.dropIndex('v');
+  await items.dropIndex('color');
+  assert.deepEqual(await ask(), expected);
+  assert.equal((await items.search({ vector: [1, 0] })).segmentsByIndex, 0);
+  await items.createIndex('v', { type: 'HNSW', m: 8, metric: 'IP' });
+  assert.equal((await items.search({ vector: [1, 0], limit: 1 })).hits[0].score.toFixed(3), '1.000');
+  await assert.rejects(items.dropIndex('color'), (error) => error.kind === 'not_found');
+  await assert.rejects(items.createIndex('meta["size"', { type: 'INVERTED' }), (error) => error.kind === 'invalid_argument');
+  await assert.rejects(items.createIndex('v', { type: 'TRIE' }), (error) => error.kind === 'invalid_argument');
+});

@@ -191,6 +191,14 @@ await db.exportTo(new WritableStream<Uint8Array>());
 // Results, events, errors.
 const written = await notes.upsert([]);
 expectType<{ count: number; timestamp: bigint; version: string; sessionToken: string; lsn: number; keys?: number[] }>()({ ...written });
+await notes.count({ consistency: { bounded: 50 }, timeoutMs: 10 });
+await notes.get([1], { sessionToken: [written.sessionToken], consistency: 'session' });
+// @ts-expect-error no such level
+await notes.count({ consistency: 'weak' });
+await notes.createIndex('title', { type: 'TRIE' });
+await notes.createIndex('meta["size"]', { type: 'INVERTED' });
+// @ts-expect-error no such index
+await notes.createIndex('title', { type: 'BTREE' });
 const [versioned] = await notes.get([1], { outputFields: ['title', '$version'] });
 expectType<string>()(versioned!.$version);
 await notes.batch([{ upsert: [], ifVersion: written.version }, { delete: { keys: [1] } }, { delete: { filter: 'done' } }], { durability: 'synced' });

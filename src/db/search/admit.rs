@@ -11,6 +11,7 @@ use crate::segment::{Blocks, Segment};
 
 /// A segment of which something must be read from storage, with the rows that are seen, and those that are admitted where that
 /// is known.
+#[derive(Clone)]
 pub(super) struct Later {
     pub(super) segment: Arc<Segment>,
     pub(super) visible: RowMask,
@@ -121,7 +122,7 @@ fn admitted(slot: &Slot, filter: Option<&Filter>, view: &View, shared: &Shared) 
         mask.intersect(&slot.visible(view));
         return Ok(mask);
     }
-    let answers = filter.ask(&|field| segment.terms(field));
+    let answers = filter.ask(&|column, steps| segment.terms_at(column, steps));
     let runs = segment.runs(&fields, &|known| filter.may_admit(known));
     if runs.is_empty() {
         return Ok(admitted);

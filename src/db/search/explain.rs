@@ -1,11 +1,14 @@
+use super::Masks;
 use super::admit::looked_up;
 use super::hits::{Near, Search};
 use super::hybrid::{bare, reranked};
-use crate::base::{Result, SegmentId};
+use crate::base::{Result, RowMask, SegmentId};
+use crate::db::database::Shared;
 use crate::db::{Collection, HybridRequest, QueryRequest, SearchRequest, SearchResponse};
 use crate::engine::{Slot, View};
 use crate::platform;
 use crate::query::{Access, Actual, Filter, Plan};
+use crate::segment::Blocks;
 
 /// Tells what something took, when that is asked for.
 pub(super) struct Clock(Option<u64>);
@@ -20,8 +23,43 @@ impl Clock {
     }
 }
 
+/// So many rows of a segment are asked for an estimate: it is off by 3 % of the rows on average, at most.
+const SAMPLE_ROWS: usize = 256;
+
+/// Which share of the rows that a view sees, and that lie in `runs`, a filter admits, and by what that is known: what it has admitted of the
+/// segment before, where that is kept; a sample of them, spread evenly; or rules of thumb where a column is in storage.
+fn share(
+    slot: &Slot,
+    filter: &Filter,
+    visible: &RowMask,
+    runs: &[std::ops::Range<u32>],
+    shared: &Shared,
+) -> (f64, &'static str) {
+    let segment = &slot.segment;
+    let rows = || runs.iter().cloned().flatten().filter(|&row| visible.contains(row as usize));
+    let count = rows().count();
+    if let Some(mut mask) = Masks::key(segment, filter).and_then(|key| shared.masks.get(&key)) {
+        mask.intersect(visible);
+        return (mask.count() as f64 / count.max(1) as f64, "as before");
+    }
+    let fields = filter.fields();
+    if count == 0 || !fields.iter().all(|field| segment.has(field)) {
+        return (filter.selectivity(), "by rule");
+    }
+    let sample: Vec<u32> = rows().step_by(count.div_ceil(SAMPLE_ROWS)).collect();
+    let batch = segment.pick(&sample, &|column| fields.contains(column), &Blocks::default());
+    let admitted = filter.evaluate(batch.scalars()).count();
+    // Of none it is not known that there is none.
+    let share = if admitted == 0 && sample.len() < count {
+        0.5 / sample.len() as f64
+    } else {
+        admitted as f64 / sample.len() as f64
+    };
+    (share, "by sample")
+}
+
 /// How the rows of a segment are chosen that a filter admits.
-fn choice(slot: &Slot, filter: Option<&Filter>, view: &View) -> Plan {
+fn choice(slot: &Slot, filter: Option<&Filter>, view: &View, shared: &Shared) -> Plan {
     let segment = &slot.segment;
     let visible = slot.visible(view);
     let rows = visible.count() as f64;
@@ -39,8 +77,9 @@ fn choice(slot: &Slot, filter: Option<&Filter>, view: &View) -> Plan {
     if left == 0 {
         return Plan::new("skip", "by its statistics", 0.0, 0.0);
     }
-    let share = left as f64 / segment.len() as f64;
-    let mut detail = filter.to_string();
+    let (share, how) = share(slot, filter, &visible, &runs, shared);
+    let rows = runs.iter().cloned().flatten().filter(|&row| visible.contains(row as usize)).count() as f64;
+    let mut detail = format!("{filter}; rows {how}");
     if left < segment.len() {
         detail += &format!("; statistics leave {left} of {} rows", segment.len());
     }
@@ -48,7 +87,7 @@ fn choice(slot: &Slot, filter: Option<&Filter>, view: &View) -> Plan {
     if !cold.is_empty() {
         detail += &format!("; reads {} from storage", cold.join(", "));
     }
-    Plan::new("filter", detail, rows * share * filter.selectivity(), left as f64)
+    Plan::new("filter", detail, rows * share, left as f64)
 }
 
 /// A segment, with what its rows are chosen by.
@@ -149,7 +188,7 @@ impl Collection {
         let nearest = search.nearest(0, k, false);
         let (mut steps, mut segments) = (Vec::new(), Vec::new());
         for slot in self.state().slots().filter(|slot| !slot.segment.is_empty()) {
-            let chosen = choice(slot, search.filter.as_ref(), view);
+            let chosen = choice(slot, search.filter.as_ref(), view, &self.inner.shared);
             let (access, cost) = nearest.planned(&slot.segment, chosen.rows.ceil() as usize);
             let step = match access {
                 _ if chosen.step == "skip" => "segment",
@@ -178,7 +217,7 @@ impl Collection {
         {
             let state = self.state();
             for slot in state.slots().filter(|slot| !slot.segment.is_empty()) {
-                let mut plan = of_segment(slot, "segment", choice(slot, filter.as_ref(), view));
+                let mut plan = of_segment(slot, "segment", choice(slot, filter.as_ref(), view, &self.inner.shared));
                 let clock = Clock::new(profile);
                 if profile && let Ok(rows) = self.admitted(slot, filter.as_ref(), view) {
                     let actual = Some(Actual { rows: rows.count() as f64, ms: clock.ms() });

@@ -53,6 +53,18 @@ struct Query {
 /// A row that was found, and its distance.
 pub(super) type Near = (f32, Found);
 
+/// The rows of a segment that are admitted, and how long it took to find out; or what must be read for that.
+pub(super) type Mask = (Result<RowMask, Later>, f64);
+
+/// What tells which rows are admitted.
+#[derive(Clone, Copy)]
+pub(super) enum Masked<'m> {
+    /// They were found out.
+    Known(&'m [Mask]),
+    /// What a view sees, and the filter says.
+    Seen(&'m View),
+}
+
 /// What was found in memory, by query, and where else is to be looked.
 pub(super) type Begun = (Vec<Vec<Near>>, Vec<Later>);
 
@@ -349,8 +361,32 @@ impl Collection {
         mut remaining: Option<&mut Remaining>,
         response: &mut SearchResponse,
     ) -> Result<Vec<Vec<Near>>> {
-        let begun = self.begin_round(&self.state(), search, nearest, view, remaining.as_deref_mut(), response);
+        let masks = Masked::Seen(view);
+        let begun = self.begin_round(&self.state(), search, nearest, masks, remaining.as_deref_mut(), response);
         self.end_round(search, nearest, begun, remaining, response).await
+    }
+
+    /// The rows that a view sees and a filter admits of each segment that has any, but for those that are `known`, and how long that took.
+    pub(super) fn masks(
+        &self,
+        state: &CollectionState,
+        filter: Option<&Filter>,
+        view: &View,
+        known: &[Option<RowMask>],
+        timed: bool,
+    ) -> Vec<Mask> {
+        let slots: Vec<&Slot> = state.slots().filter(|slot| !slot.segment.is_empty()).collect();
+        let rows: usize = slots.iter().map(|slot| slot.segment.len()).sum();
+        // Without a filter a mask is at hand.
+        let threads = if filter.is_none() || rows < COMPARISONS_MIN { 1 } else { self.threads() };
+        platform::map(threads, slots.len(), |at| {
+            let clock = Clock::new(timed);
+            let mask = match known.get(at) {
+                Some(Some(mask)) => Ok(mask.clone()),
+                _ => self.admitted(slots[at], filter, view),
+            };
+            (mask, clock.ms())
+        })
     }
 
     /// What of a round waits for nothing.
@@ -359,28 +395,20 @@ impl Collection {
         state: &CollectionState,
         search: &Search<'_>,
         nearest: &[Nearest<'_>],
-        view: &View,
+        masks: Masked<'_>,
         mut remaining: Option<&mut Remaining>,
         response: &mut SearchResponse,
     ) -> Begun {
-        let filter = search.filter.as_ref();
         let (Some(k), queries) = (nearest.first().map(|nearest| nearest.k), nearest.len()) else {
             return Begun::default();
         };
         let slots: Vec<&Slot> = state.slots().filter(|slot| !slot.segment.is_empty()).collect();
-        let rows: usize = slots.iter().map(|slot| slot.segment.len()).sum();
-        // Without a filter a mask is at hand.
-        let threads = if filter.is_none() || rows < COMPARISONS_MIN { 1 } else { self.threads() };
         let known: Vec<Option<RowMask>> = slots.iter().map(|slot| remaining.as_ref()?.of(&slot.segment)).collect();
         let timed = response.profile.is_some();
-        let masks = platform::map(threads, slots.len(), |at| {
-            let clock = Clock::new(timed);
-            let mask = match &known[at] {
-                Some(mask) => Ok(mask.clone()),
-                None => self.admitted(slots[at], filter, view),
-            };
-            (mask, clock.ms())
-        });
+        let masks = match masks {
+            Masked::Known(masks) => masks.to_vec(),
+            Masked::Seen(view) => self.masks(state, search.filter.as_ref(), view, &known, timed),
+        };
         let (mut here, mut later, mut comparisons) = (Vec::new(), Vec::new(), 0.0);
         for ((slot, (mask, filter_ms)), known) in slots.iter().zip(masks).zip(&known) {
             let mask = match mask {

@@ -4,7 +4,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::LIMIT_MAX;
 use super::explain::Clock;
-use super::hits::{Near, Search, is_better};
+use super::hits::{Masked, Near, Search, is_better};
 use crate::base::{Error, Result, SegmentId, sort_by};
 use crate::db::{Collection, Hit, HybridRequest, SearchRequest, SearchResponse};
 use crate::distance::Metric;
@@ -117,12 +117,22 @@ impl Collection {
         let begun = {
             let state = self.state();
             let threads = if state.rows() < ROWS_MIN { 1 } else { self.threads() };
+            // A filter that several have is asked once.
+            let first = |search: &Search<'_>| searches.iter().position(|other| other.filter == search.filter);
+            let firsts: Vec<Option<usize>> =
+                searches.iter().map(|search| search.filter.as_ref().and_then(|_| first(search))).collect();
+            let masks = platform::map(threads, searches.len(), |at| {
+                let is_shared = firsts[at] == Some(at) && firsts[at + 1..].contains(&Some(at));
+                is_shared.then(|| self.masks(&state, searches[at].filter.as_ref(), view, &[], profile))
+            });
             platform::map(threads, searches.len(), |at| {
                 let (clock, mut response) = (Clock::new(profile), SearchResponse::default());
                 response.profile = profile.then(Vec::new);
                 let search = &searches[at];
+                let known = firsts[at].and_then(|first| masks[first].as_deref());
+                let masked = known.map_or(Masked::Seen(view), Masked::Known);
                 let begun = (!search.has_rounds())
-                    .then(|| self.begin_round(&state, search, &search.first(), view, None, &mut response));
+                    .then(|| self.begin_round(&state, search, &search.first(), masked, None, &mut response));
                 (begun, response, clock.ms())
             })
         };

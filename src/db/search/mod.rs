@@ -13,6 +13,7 @@ mod masks;
 mod nearest;
 mod query;
 mod remaining;
+mod results;
 mod rows;
 mod shown;
 mod table;
@@ -22,6 +23,7 @@ mod words;
 
 pub use iterate::{QueryIterator, SearchIterator};
 pub(super) use masks::Masks;
+pub(super) use results::{Asked, Results, Told};
 pub(super) use rows::row_of;
 
 use super::Collection;

@@ -88,6 +88,18 @@ impl Builder {
         self.end_row(key.is_some());
     }
 
+    /// Adds a row that has all of these keys.
+    pub fn push_keys(&mut self, keys: &mut Vec<Vec<u8>>, has_value: bool) {
+        sort_by(keys, Ord::cmp);
+        keys.dedup();
+        for key in keys.drain(..) {
+            let number = self.number_of(&key);
+            self.open(number);
+            self.bytes += 2;
+        }
+        self.end_row(has_value);
+    }
+
     /// Adds a row that has these numbers at these places.
     pub fn push_weights(&mut self, weights: Option<&mut dyn Iterator<Item = (u32, f32)>>) {
         let has_value = weights.is_some();
@@ -210,25 +222,42 @@ impl Builder {
 
     /// The index of all rows that were added, as it is written.
     pub fn finish(&self) -> Terms {
-        let mut keys: Vec<(&[u8], &Growing)> =
-            self.terms.iter().map(|(key, &number)| (&**key, &self.lists[number as usize])).collect();
-        sort_by(&mut keys, |(left, _), (right, _)| left.cmp(right));
-        let mut lists = Vec::new();
-        let mut ends = Vec::with_capacity(keys.len());
-        for (_, growing) in &keys {
-            self.write(growing, &mut lists);
+        let mut finish = self.begin_finish();
+        loop {
+            if let Some(terms) = self.finish_some(&mut finish, usize::MAX) {
+                return terms;
+            }
+        }
+    }
+
+    /// Begins to make the index of all rows that were added, of which there will be no more.
+    pub fn begin_finish(&self) -> Finish {
+        let mut order: Vec<(Box<[u8]>, u32)> = self.terms.iter().map(|(key, &number)| (key.clone(), number)).collect();
+        sort_by(&mut order, |(left, _), (right, _)| left.cmp(right));
+        Finish { ends: Vec::with_capacity(order.len()), order, lists: Vec::new() }
+    }
+
+    /// Writes lists of `bytes_max` bytes or some more; the index when that was all.
+    pub fn finish_some(&self, finish: &mut Finish, bytes_max: usize) -> Option<Terms> {
+        let Finish { order, lists, ends } = finish;
+        let until = lists.len().saturating_add(bytes_max);
+        while let Some((_, number)) = order.get(ends.len()) {
+            if lists.len() >= until {
+                return None;
+            }
+            self.write(&self.lists[*number as usize], lists);
             ends.push(lists.len() as u32);
         }
-        let key_bytes: usize = keys.iter().map(|(key, _)| key.len()).sum();
+        let key_bytes: usize = order.iter().map(|(key, _)| key.len()).sum();
         let row_bytes = self.payload.row_bytes(self.rows());
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + row_bytes + keys.len() * 12 + key_bytes + lists.len());
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + row_bytes + order.len() * 12 + key_bytes + lists.len());
         bytes.put_bytes(MAGIC);
         bytes.put_u32(VERSION);
         bytes.put_u32(self.payload as u32);
         bytes.put_u32(self.rows);
         bytes.put_u32(self.rows_with_value);
         bytes.put_u64(self.total);
-        bytes.put_u32(keys.len() as u32);
+        bytes.put_u32(order.len() as u32);
         bytes.put_u32(key_bytes as u32);
         bytes.put_u32(lists.len() as u32);
         match self.payload {
@@ -239,14 +268,36 @@ impl Builder {
             }
         }
         let mut end = 0;
-        for (key, _) in &keys {
+        for (key, _) in &*order {
             end += key.len() as u32;
             bytes.put_u32(end);
         }
         ends.iter().for_each(|&end| bytes.put_u32(end));
-        keys.iter().for_each(|(_, growing)| bytes.put_u32(growing.count));
-        keys.iter().for_each(|(key, _)| bytes.put_bytes(key));
-        bytes.put_bytes(&lists);
-        Terms::from_written(bytes.into())
+        order.iter().for_each(|(_, number)| bytes.put_u32(self.lists[*number as usize].count));
+        order.iter().for_each(|(key, _)| bytes.put_bytes(key));
+        bytes.put_bytes(lists);
+        Some(Terms::from_written(bytes.into()))
+    }
+}
+
+/// An index on its way into bytes, a few lists at a time.
+#[derive(Debug)]
+pub struct Finish {
+    /// All terms by their keys, with their numbers.
+    order: Vec<(Box<[u8]>, u32)>,
+    /// The lists that are written, and where each ends.
+    lists: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Finish {
+    /// The bytes that are written.
+    pub fn len(&self) -> usize {
+        self.lists.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.lists.is_empty()
     }
 }

@@ -30,12 +30,18 @@
 //! frequency (1, 255 for more) and a length (2), such that each of its rows is no better than one of them; of weights the least and
 //! the greatest (4 each).
 //!
+//! Keys of integers and floats are in their order ([`int_key`], [`float_key`]), those of texts are their bytes. Of a place in JSON, and of arrays,
+//! a key begins with what it is of ([`json`]): `b`, `n` and `t` of a boolean, a number and a text that stands there, `B`, `N` and `T` of one that an
+//! array has which stands there; `A` of an array, `z` of null, `x` of a text that is no JSON. Behind it are a byte for a boolean, the bytes of a
+//! text, and for a number its float key, with the exact integer behind it (16, the highest bit turned over, big-endian) from 2^53 on.
+//!
 //! A block: a width (1), then the difference of each row from the one after the row before, in as many bits, low ones first. Then of
 //! text a width (1) and as many bits for how often each row has the term, less one; and for each row the differences of its
 //! positions from the one after the position before, as varints. Of weights, 4 bytes for each.
 
 mod build;
 mod fuzzy;
+pub mod json;
 mod list;
 mod matches;
 #[cfg(test)]
@@ -48,7 +54,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use list::{List, u32_at};
 
-pub use build::Builder;
+pub use build::{Builder, Finish};
 pub use matches::{Matching, TextMatch};
 pub use top::{Bm25, Weighted, top};
 

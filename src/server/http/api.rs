@@ -21,8 +21,9 @@ use crate::db::{
     Durability, EvaluateRequest, Highlight, Hit, HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse,
     Snapshot, Target, TuneRequest, WriteOptions, WriteResponse,
 };
+use crate::distance::Metric;
 use crate::engine::{CollectionOptions, CollectionSpec};
-use crate::index::{IndexSpec, SearchParams};
+use crate::index::{IndexKind, IndexSpec, SearchParams};
 use crate::model::{Field, Key, Row, Schema, Value};
 use crate::query::{Parameters, Plan, Ranker, Rerank};
 use crate::server::{backup, store, words};
@@ -39,6 +40,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/aliases", get(aliases))
         .route("/api/aliases/{alias}", axum::routing::put(set_alias).delete(drop_alias))
         .route("/api/collections/{name}/fields", post(add_field))
+        .route("/api/collections/{name}/indexes/{field}", axum::routing::put(create_index).delete(drop_index))
         .route("/api/collections/{name}/ttl", axum::routing::put(set_ttl))
         .route("/api/collections/{name}/options", axum::routing::put(set_options))
         .route("/api/collections/{name}/partitions", get(partitions))
@@ -154,6 +156,26 @@ struct FieldBody {
 async fn add_field(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
     let FieldBody { field, index } = parse(body)?;
     app.db.add_field(&name, field, index).await?;
+    describe(State(app), Path(name)).await
+}
+
+/// Gives a field an index, or a vector another one.
+async fn create_index(State(app): State<Arc<App>>, Path((name, field)): Path<(String, String)>, body: Body) -> Answer {
+    let IndexBody { metric, kind } = parse(body)?;
+    let index = app.db.collection(&name)?.index_of(&field, metric, Some(kind))?;
+    app.db.create_index(&name, &field, index).await?;
+    describe(State(app), Path(name)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IndexBody {
+    metric: Option<Metric>,
+    kind: IndexKind,
+}
+
+async fn drop_index(State(app): State<Arc<App>>, Path((name, field)): Path<(String, String)>) -> Answer {
+    app.db.drop_index(&name, &field).await?;
     describe(State(app), Path(name)).await
 }
 

@@ -130,6 +130,7 @@ async fn of_collection(collection: &Collection) -> Result<JsonValue> {
         },
         "memoryBytes": stats.memory_bytes,
         "storageBytes": stats.storage_bytes,
+        "resultsReused": stats.results_reused,
         "files": stats.files,
         "written": { "logged": written.logged, "flushed": written.flushed, "compacted": written.compacted },
     }))

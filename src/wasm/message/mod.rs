@@ -11,7 +11,7 @@ mod schema;
 
 pub(super) use request::{ChangesMessage, GetMessage, QueryMessage, SearchMessage, WriteRequestMessage, keys_written};
 pub(super) use rows::{ChangesOut, LiveOut, RowsMessage, SearchResponseMessage};
-pub(super) use schema::{FieldMessage, SchemaMessage};
+pub(super) use schema::{FieldMessage, IndexMessage, SchemaMessage};
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
@@ -84,6 +84,7 @@ pub(super) struct StatsMessage {
     files: BTreeMap<String, f64>,
     written: BTreeMap<&'static str, f64>,
     graphs: BTreeMap<&'static str, f64>,
+    results_reused: f64,
 }
 
 /// How a store is opened.
@@ -169,6 +170,7 @@ impl From<(&str, &CollectionStats)> for StatsMessage {
                 ("unreachable", stats.graphs.unreachable as f64),
                 ("meanDegree", stats.graphs.mean_degree()),
             ]),
+            results_reused: stats.results_reused as f64,
         }
     }
 }

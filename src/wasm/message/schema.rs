@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::item::Item;
 use super::rows::ValueOut;
 use crate::base::{Error, Result};
+use crate::db::Collection;
 use crate::distance::Metric;
 use crate::engine::CollectionSpec;
 use crate::index::{IndexParts, IndexSpec};
@@ -58,6 +59,23 @@ pub(in super::super) struct FieldMessage {
     metric: Option<Metric>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<IndexParts>,
+}
+
+/// An index that a field is to have.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct IndexMessage {
+    #[serde(default)]
+    metric: Option<Metric>,
+    #[serde(default)]
+    index: Option<IndexParts>,
+}
+
+impl IndexMessage {
+    /// The index, where nothing is said as it is.
+    pub(in super::super) fn into_spec(self, collection: &Collection, field: &str) -> Result<IndexSpec> {
+        collection.index_of(field, self.metric, self.index.map(IndexParts::into_kind).transpose()?)
+    }
 }
 
 /// A default on its way in, whose type is known once its field's is, and on its way out.
