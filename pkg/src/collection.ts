@@ -1,5 +1,5 @@
 import type { Client } from './client.js';
-import { type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeRows, fromSchemaMessage, toQuery, toText } from './codec.js';
+import { appendColumns, type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeRows, fromSchemaMessage, toQuery, toText } from './codec.js';
 import { type CollectionOptions, type CollectionStats, required } from './database.js';
 import { EddyError } from './error.js';
 import type { AnySchema, Field, FieldIndex, IndexTarget, InputRow, Key, KeyInput, OrderBy, OutputField, OutputRow, QueryInput, ScalarName, Schema, TextField, VectorField, WithField } from './schema.js';
@@ -510,7 +510,9 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     if (!Array.isArray(operations)) {
       throw new EddyError('invalid_argument', `an array of operations expected, got ${describe(operations)}`);
     }
-    const body = encode({ ...options, operations: operations.map(toOperation) });
+    const vectors: Float32Array[] = [];
+    const message = encode({ ...options, operations: operations.map((operation) => toOperation(operation, vectors)) });
+    const body = appendColumns(message, vectors);
     const response = decode(required(await this.#client.request('write', this.name, body)), true) as {
       count: number;
       timestamp: bigint | number;
@@ -845,12 +847,16 @@ function toTimestamp(at: unknown): bigint {
   throw new EddyError('invalid_argument', `at: a timestamp (bigint) or a Date expected, got ${describe(at)}`);
 }
 
-function toOperation(operation: unknown): unknown {
+/** An operation as it is encoded; the vectors of its columns are added to `vectors`. */
+function toOperation(operation: unknown, vectors: Float32Array[]): unknown {
   const { insert, upsert, ifVersion, ...rest } = operation as { insert?: unknown[]; upsert?: unknown[]; ifVersion?: string | string[] };
+  const inserted = insert && encodeRows(insert, vectors);
+  const upserted = upsert && encodeRows(upsert, vectors);
   return {
     ...rest,
-    insert: insert && encodeRows(insert),
-    upsert: upsert && encodeRows(upsert),
+    insert: inserted?.rows,
+    upsert: upserted?.rows,
+    columns: inserted?.columns ?? upserted?.columns,
     ifVersion: typeof ifVersion === 'string' ? [ifVersion] : ifVersion,
   };
 }

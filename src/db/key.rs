@@ -33,7 +33,12 @@ impl Collection {
     ///
     /// # Errors
     /// As of [`Batch::from_rows`].
-    pub fn to_batch(&self, mut rows: Vec<Row>) -> Result<Batch> {
+    pub fn to_batch(&self, rows: Vec<Row>) -> Result<Batch> {
+        self.to_batch_beside(rows, &[])
+    }
+
+    /// The same of rows whose vectors come [beside them](Batch::from_rows_beside).
+    pub(crate) fn to_batch_beside(&self, mut rows: Vec<Row>, vectors: &[(&str, &[u8])]) -> Result<Batch> {
         let schema = &self.spec().schema;
         if schema.auto_id() {
             let name = &schema.primary_key().name;
@@ -43,7 +48,7 @@ impl Collection {
                 }
             }
         }
-        Batch::from_rows(schema, rows)
+        Batch::from_rows_beside(schema, rows, vectors)
     }
 
     /// A primary key that no row has: they ascend on one replica and are never given twice there.

@@ -70,13 +70,29 @@ impl Batch {
     /// double, wrong type, a number out of range, text or an array too long, a missing value, an unknown field without a dynamic field, a key that occurs
     /// twice; more than [`Batch::BYTES_MAX`].
     pub fn from_rows(schema: &Arc<Schema>, rows: Vec<Row>) -> Result<Self> {
+        Self::from_rows_beside(schema, rows, &[])
+    }
+
+    /// The same of rows whose vectors come beside them: of a field that is [kept apart](Field::is_apart) the little-endian 32-bit floats
+    /// of all rows, one vector after the other.
+    ///
+    /// # Errors
+    /// As of [`Batch::from_rows`].
+    pub fn from_rows_beside(schema: &Arc<Schema>, rows: Vec<Row>, vectors: &[(&str, &[u8])]) -> Result<Self> {
         let mut builder = Builder::new(schema, rows.len()).limited(rows.len());
+        let beside = |field: &Field| {
+            let (_, bytes) = vectors.iter().find(|(name, _)| *name == field.name).filter(|_| field.is_apart())?;
+            // What is left over by the division makes no row's vector longer: all of them are too short then.
+            Some(bytes.chunks_exact((bytes.len() / rows.len().max(1)).max(1)))
+        };
+        let mut beside: Vec<_> = schema.columns().iter().map(beside).collect();
         for (at, row) in rows.iter().enumerate() {
             let mut known = 0;
-            for field in 0..schema.columns().len() {
+            for (field, beside) in beside.iter_mut().enumerate() {
                 let value = row.get(&schema.columns()[field].name);
                 known += usize::from(value.is_some());
-                builder.push(at, field, value.map(Cell::from))?;
+                let vector = beside.as_mut().and_then(Iterator::next).map(Cell::Bytes);
+                builder.push(at, field, value.map(Cell::from).or(vector))?;
             }
             let mut dynamic = Map::new();
             if known < row.len() {

@@ -793,13 +793,18 @@ pub fn append_text(column: &mut StringBuilder, text: &str) -> Result<usize, Stri
 }
 
 fn push_vector(data: &mut Vec<f32>, dim: usize, cell: Cell<'_>) -> Result<usize, String> {
-    let Some(len) = cell.list_len() else { return cell.expected(format_args!("a vector of {dim} numbers")) };
+    let len = match cell {
+        Cell::Bytes(bytes) if bytes.len() % 4 == 0 => Some(bytes.len() / 4),
+        _ => cell.list_len(),
+    };
+    let Some(len) = len else { return cell.expected(format_args!("a vector of {dim} numbers")) };
     if len != dim {
         return Err(format!("a vector of {len} numbers, expected {dim}"));
     }
     let before = data.len();
     match cell {
         Cell::Floats(values) => data.extend_from_slice(values),
+        Cell::Bytes(bytes) => data.extend(bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number))),
         Cell::List { column, start, len, .. }
             if column.null_count() == 0 && column.data_type() == &ArrowType::Float32 =>
         {

@@ -130,8 +130,8 @@ impl Collection {
     /// Does all of the operations, in order, or none. `mark` says how the client would ask again: its number, that of the request, that of
     /// the first request whose answer it does not have, and whether it does ask again.
     pub async fn write(&self, request: Vec<u8>, mark: Option<Vec<f64>>) -> Thrown<Vec<u8>> {
-        let request = message::decode::<WriteRequestMessage>("the request", &request).or_throw()?;
-        let (operations, mut options) = request.into_operations(&self.collection).or_throw()?;
+        let (operations, mut options) = WriteRequestMessage::decode(&request, &self.collection).or_throw()?;
+        drop(request);
         if let Some(&[client, number, settled, again]) = mark.as_deref() {
             let id = RequestId { client: client as u64, number: number as u64 };
             options.request = Some(WriteRequest { id, settled: settled as u64, again: again != 0.0 });

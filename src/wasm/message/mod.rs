@@ -14,7 +14,6 @@ pub(super) use rows::{ChangesOut, LiveOut, RowsMessage, SearchResponseMessage};
 pub(super) use schema::{FieldMessage, IndexMessage, SchemaMessage};
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result, map_of, message};
@@ -22,8 +21,17 @@ use crate::db::{CollectionStats, Durability, Memory, Options, SyncOptions, SyncS
 use crate::model::Key;
 
 /// The message in `bytes`; `what` names it in the error.
-pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
-    message::decode(bytes).map_err(|error| Error::invalid(format!("{what}: {error}")))
+pub(super) fn decode<'de, T: Deserialize<'de>>(what: &str, bytes: &'de [u8]) -> Result<T> {
+    decode_first(what, bytes).map(|(message, _)| message)
+}
+
+/// The same, and what comes after it.
+pub(super) fn decode_first<'de, T: Deserialize<'de>>(what: &str, bytes: &'de [u8]) -> Result<(T, &'de [u8])> {
+    let mut decoder = message::Decoder::new(bytes);
+    match T::deserialize(&mut decoder) {
+        Ok(message) => Ok((message, &bytes[decoder.position()..])),
+        Err(error) => Err(Error::invalid(format!("{what}: {error}"))),
+    }
 }
 
 /// The bytes of `message`.

@@ -1,6 +1,7 @@
 use serde::Deserialize;
-use serde_bytes::ByteBuf;
+use serde_bytes::Bytes;
 
+use super::decode_first;
 use super::item::Item;
 use super::rows::decode_rows;
 use crate::base::{Error, Result};
@@ -51,11 +52,13 @@ impl GetMessage {
     }
 }
 
-/// Operations that are done together.
+/// Operations that are done together. Behind it, from a multiple of four bytes on, come the columns of their rows, in order: the 32-bit
+/// floats of all rows, one vector after the other.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct WriteRequestMessage {
-    operations: Vec<OperationMessage>,
+pub(in super::super) struct WriteRequestMessage<'a> {
+    #[serde(borrow)]
+    operations: Vec<OperationMessage<'a>>,
     #[serde(default)]
     partition: Option<String>,
     #[serde(default)]
@@ -65,30 +68,47 @@ pub(in super::super) struct WriteRequestMessage {
 /// One of the first three, and on which condition.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct OperationMessage {
-    #[serde(default)]
-    insert: Option<ByteBuf>,
-    #[serde(default)]
-    upsert: Option<ByteBuf>,
+struct OperationMessage<'a> {
+    #[serde(borrow, default)]
+    insert: Option<&'a Bytes>,
+    #[serde(borrow, default)]
+    upsert: Option<&'a Bytes>,
     #[serde(default)]
     delete: Option<DeleteMessage>,
     #[serde(default)]
     if_absent: bool,
     #[serde(default)]
     if_version: Option<Vec<Option<String>>>,
+    /// Fields whose vectors are no part of the rows, and how many bytes they come to.
+    #[serde(default)]
+    columns: Vec<(&'a str, usize)>,
 }
 
-impl WriteRequestMessage {
-    /// The operations and how they are done.
-    pub(in super::super) fn into_operations(self, collection: &Collection) -> Result<(Vec<Operation>, WriteOptions)> {
+impl<'a> WriteRequestMessage<'a> {
+    /// The operations in `bytes`, and how they are done.
+    pub(in super::super) fn decode(bytes: &'a [u8], collection: &Collection) -> Result<(Vec<Operation>, WriteOptions)> {
+        let (message, rest) = decode_first::<Self>("the request", bytes)?;
+        let mut rest = rest.get((bytes.len() - rest.len()).wrapping_neg() % 4..).unwrap_or_default();
         let schema = &collection.spec().schema;
-        let batch = |rows: &[u8]| decode_rows(schema, rows).and_then(|rows| collection.to_batch(rows));
-        let mut options = WriteOptions { durability: self.durability, partition: self.partition, ..Default::default() };
+        let mut options =
+            WriteOptions { durability: message.durability, partition: message.partition, ..Default::default() };
         let mut operations = Vec::new();
-        for message in self.operations {
+        for message in message.operations {
+            let mut columns = Vec::new();
+            for (field, len) in message.columns {
+                let cut = rest.split_at_checked(len);
+                let (column, after) =
+                    cut.ok_or_else(|| Error::invalid(format!("column {field:?} of {len} bytes is cut short")))?;
+                columns.push((field, column));
+                rest = after;
+            }
+            let batch = |rows: &[u8]| {
+                let rows = decode_rows(schema, rows, &columns)?;
+                collection.to_batch_beside(rows, &columns)
+            };
             let operation = match (message.insert, message.upsert, message.delete) {
-                (Some(rows), None, None) => Operation::Insert(batch(&rows)?),
-                (None, Some(rows), None) => Operation::Upsert(batch(&rows)?),
+                (Some(rows), None, None) => Operation::Insert(batch(rows)?),
+                (None, Some(rows), None) => Operation::Upsert(batch(rows)?),
                 (None, None, Some(target)) => Operation::Delete(target.into_target(schema)?),
                 _ => return Err(Error::invalid("an operation is one of insert, upsert and delete")),
             };

@@ -7,9 +7,10 @@ use serde_json::Value as Json;
 use super::item::{Item, SAFE_INTEGER_MAX};
 use crate::base::{Error, Result, message};
 use crate::db::{Change, ChangeBatch, Difference, Hit, LiveHit, SearchResponse};
-use crate::model::{DataType, Element, Key, Row, Schema, Value};
+use crate::model::{DataType, Element, Field, Key, Row, Schema, Value};
 
-/// The rows in `bytes`, each value read as its field's type; the model checks them afterwards.
+/// The rows in `bytes`, each value read as its field's type; the model checks them afterwards. Of `columns`, floats of one field each,
+/// those that the model takes as columns stay so; the others become parts of the rows.
 ///
 /// # Errors
 /// `InvalidArgument` when the bytes are no array of maps, or a value is none that a field could have.
