@@ -27,7 +27,7 @@ pub(super) fn decode<'de, T: Deserialize<'de>>(what: &str, bytes: &'de [u8]) -> 
 
 /// The same, and what comes after it.
 pub(super) fn decode_first<'de, T: Deserialize<'de>>(what: &str, bytes: &'de [u8]) -> Result<(T, &'de [u8])> {
-    let mut decoder = message::Decoder::new(bytes);
+    let mut decoder = message::Decoder::<false>::new(bytes);
     match T::deserialize(&mut decoder) {
         Ok(message) => Ok((message, &bytes[decoder.position()..])),
         Err(error) => Err(Error::invalid(format!("{what}: {error}"))),

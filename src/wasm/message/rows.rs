@@ -14,9 +14,21 @@ use crate::model::{DataType, Element, Field, Key, Row, Schema, Value};
 ///
 /// # Errors
 /// `InvalidArgument` when the bytes are no array of maps, or a value is none that a field could have.
-pub(in super::super) fn decode_rows(schema: &Schema, bytes: &[u8]) -> Result<Vec<Row>> {
+pub(in super::super) fn decode_rows(schema: &Schema, bytes: &[u8], columns: &[(&str, &[u8])]) -> Result<Vec<Row>> {
     let mut deserializer = message::Decoder::<false>::new(bytes);
-    RowsSeed { schema }.deserialize(&mut deserializer).map_err(|error| Error::invalid(error.to_string()))
+    let rows = RowsSeed { schema }.deserialize(&mut deserializer);
+    let mut rows = rows.map_err(|error| Error::invalid(error.to_string()))?;
+    for (name, bytes) in columns {
+        let field = schema.field(name);
+        if !field.is_some_and(Field::is_apart) {
+            let width = bytes.len() / rows.len().max(1) / 4 * 4;
+            for (row, vector) in rows.iter_mut().zip(bytes.chunks_exact(width.max(4))) {
+                let value = Item::Bytes(vector.to_owned()).into_value(field.map(|field| field.data_type))?;
+                row.insert((*name).to_owned(), value);
+            }
+        }
+    }
+    Ok(rows)
 }
 
 struct RowsSeed<'s> {
