@@ -20,6 +20,17 @@ impl Events {
         Self(BufReader::new(socket))
     }
 
+    /// A live query's.
+    fn live(server: &Server, request: &Value) -> Self {
+        let mut socket = TcpStream::connect(&server.address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let (address, body) = (&server.address, request.to_string());
+        let head =
+            format!("POST /api/collections/notes/live HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json");
+        write!(socket, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        Self(BufReader::new(socket))
+    }
+
     /// The id, the kind and the data of the next event.
     fn next(&mut self) -> (Option<String>, String, Value) {
         let (mut id, mut kind) = (None, String::new());
@@ -92,4 +103,28 @@ fn changes_come_as_events_and_go_on_after_a_restart() {
     assert_eq!(again.next().2["changes"][0]["key"], 2);
     let delete = |at: &str| server.request("DELETE", at, &[], b"").status;
     assert_eq!((delete(at), delete(at)), (200, 404));
+}
+
+#[test]
+fn a_live_query_tells_its_answer_then_what_happens_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    server.post_well("/api/collections", &notes());
+    let row = |id: i64, x: f64| json!({"rows": [{"id": id, "title": "t", "v": [x, 0, 0]}]});
+    server.post_well("/api/collections/notes/insert", &row(1, 1.0));
+    let near = json!({"vector": [1, 0, 0], "limit": 1, "outputFields": ["title"]});
+    let mut events = Events::live(&server, &near);
+    let (_, kind, told) = events.next();
+    let version = told["answer"][0]["version"].clone();
+    let answer = json!([{"key": 1, "score": 1.0, "row": {"title": "t"}, "version": version}]);
+    assert_eq!((kind.as_str(), &told["answer"]), ("answer", &answer));
+    server.post_well("/api/collections/notes/insert", &row(2, 0.5));
+    server.post_well("/api/collections/notes/insert", &row(3, 2.0));
+    let (_, kind, told) = events.next();
+    assert_eq!((kind.as_str(), told["differences"].as_array().unwrap().len()), ("differences", 2));
+    assert_eq!(told["differences"][0], json!({"op": "left", "index": 0, "key": 1}));
+    assert_eq!(told["differences"][1]["hit"]["key"], 3);
+    let refused = |body: Value| server.post("/api/collections/notes/live", &body).0;
+    assert_eq!(refused(json!({"vector": [1, 0]})), 400);
+    assert_eq!(refused(json!({"radius": 1})), 400);
 }

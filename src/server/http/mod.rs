@@ -9,6 +9,7 @@ mod changes;
 mod console;
 mod cursors;
 mod guard;
+mod live;
 mod reply;
 mod stop;
 mod upkeep;
@@ -127,6 +128,7 @@ fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr)
         .merge(api::router())
         .merge(upkeep::router())
         .merge(changes::router())
+        .merge(live::router())
         .merge(sync::router(hub, allowed_to_sync(&settings.allow_origins)))
         .fallback_service(console::service(settings.console.as_deref()))
         .layer(CompressionLayer::new())
