@@ -120,6 +120,27 @@ async function wasm() {
   return sum(results);
 }
 
+/**
+ * The kernels of aarch64, in an emulator of that processor on others; where it, a linker or Rust's library for it is missing, they are not
+ * run, and said to be so.
+ */
+async function aarch64() {
+  const target = 'aarch64-unknown-linux-gnu';
+  const answer = (command, args) => run(command, args, { capture: true }).catch(() => ({ code: 1, output: '' }));
+  const library = await answer('rustc', ['--print', 'target-libdir', '--target', target]);
+  const lacking = [];
+  if (library.code !== 0 || !existsSync(library.output.trim())) lacking.push(`rustup target add ${target}`);
+  for (const [program, brings] of [['aarch64-linux-gnu-gcc', 'gcc-aarch64-linux-gnu'], ['qemu-aarch64', 'qemu-user']]) {
+    if ((await answer(program, ['--version'])).code !== 0) lacking.push(`apt-get install ${brings}`);
+  }
+  if (lacking.length) return { passed: 0, failed: 0, output: '', notRun: `the kernels of aarch64, which need: ${lacking.join(', ')}` };
+  const env = {
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER: 'aarch64-linux-gnu-gcc',
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER: 'qemu-aarch64 -L /usr/aarch64-linux-gnu',
+  };
+  return counted('cargo', ['test', '--lib', '--target', target, '--no-default-features', 'distance::'], cargoCounts, { env });
+}
+
 async function docs() {
   return sum([
     await check('cargo', ['doc', '--no-deps'], { env: { RUSTDOCFLAGS: '-D warnings' } }),
@@ -189,6 +210,7 @@ const phases = {
   build,
   types,
   node: () => nodeTests('node', { concurrency: 2 }),
+  aarch64,
   wasm,
   browser: () => nodeTests('browser'),
   firefox,
@@ -204,6 +226,7 @@ const needs = {
   clippy: ['rust', 'rust-tools', 'wasm-std'],
   rust: ['rust'],
   services: ['rust'],
+  aarch64: ['rust'],
   build: toBuild,
   types: ['packages'],
 };
