@@ -190,8 +190,9 @@ impl Suite {
     /// words that there are.
     fn kernel(&mut self, name: &str) -> f64 {
         if self.kernel_bytes.is_empty() {
-            // Of no form is any of these a NaN, or too large.
-            self.kernel_bytes = (0..KERNEL_BYTES as u64).map(|n| ((n * 0x9e37_79b9) >> 13) as u8 & 0x3b).collect();
+            // Of no form is any of these a NaN, too large, or so small that a processor takes long over it.
+            self.kernel_bytes =
+                (0..KERNEL_BYTES as u64).map(|n| (((n * 0x9e37_79b9) >> 13) as u8 & 0x0b) | 0x30).collect();
             let float = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
             self.kernel_floats = self.kernel_bytes.as_chunks().0.iter().map(float).collect();
         }
