@@ -8,7 +8,7 @@ export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 export { EddyError, type ErrorKind } from './error.js';
 export type {
-  Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, AutoIndex, BinaryIndex, BoolField, DiskAnnIndex, DoubleField, Field, FieldIndex, FieldValue, FlatIndex, FloatVectorField, HnswIndex, IndexTarget, InputRow, Int64Field, IvfIndex, IvfPqIndex,
+  Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, AutoIndex, BinaryIndex, BoolField, DiskAnnIndex, DoubleField, Field, FieldIndex, FieldValue, FlatIndex, FloatVectorField, GraphCodes, HnswIndex, HnswStaticIndex, IndexTarget, InputRow, Int64Field, IvfIndex, IvfPqIndex,
   Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, PlaceIndex, Row, ScalarIndex, ScalarName, ScalarRow, Schema, SparseIndex, TextField, TokenFilter, TrieIndex, VarcharField, VectorField, VectorInput,
 } from './schema.js';
 export type { Change, ChangeBatch, ChangeOperation, ChangesOptions, ChangeStream } from './stream-changes.js';

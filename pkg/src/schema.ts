@@ -20,10 +20,26 @@ export interface HnswIndex {
   /** Candidates looked at for each inserted row. Default 200. */
   readonly efConstruction?: number;
   /**
-   * What it keeps of vectors: a byte a dimension, or two bits, which take a quarter of that, with more rows compared by their vectors.
-   * Default `sq8`. Vectors of bits are kept as they are.
+   * What it keeps of vectors: a byte a dimension (`sq8`), or less, with more rows compared by their vectors: two bits (`rabitq`), or a word
+   * for each of `numSubVectors` runs of dimensions (`pq`). Default `sq8`. Vectors of bits are kept as they are.
    */
-  readonly codes?: 'sq8' | 'rabitq';
+  readonly codes?: GraphCodes;
+  /** Of `pq` codes: words of a row; the dimension is a multiple. */
+  readonly numSubVectors?: number;
+  /** Of `pq` codes: bits of a word, 4 or 8. Default 8. */
+  readonly nbits?: 4 | 8;
+}
+
+/** What a graph keeps of vectors. */
+export type GraphCodes = 'sq8' | 'rabitq' | 'pq';
+
+/** The graph of the crate `instant-distance`, to compare with: native builds have it, if so built. Here such a field is scanned. */
+export interface HnswStaticIndex {
+  readonly type: 'HNSW_STATIC';
+  /** Candidates looked at for each inserted row. Default 100. */
+  readonly efConstruction?: number;
+  /** Candidates of a search. Default 100. */
+  readonly efSearch?: number;
 }
 
 /** Inverted lists: a search looks into the lists whose centers are nearest. */
@@ -56,6 +72,12 @@ export interface DiskAnnIndex {
   readonly maxDegree?: number;
   /** Candidates looked at for each inserted row. Default 100. */
   readonly searchListSize?: number;
+  /** What is in memory of vectors, as of `HNSW`. Default `rabitq`. */
+  readonly codes?: GraphCodes;
+  /** Of `pq` codes: words of a row; the dimension is a multiple. */
+  readonly numSubVectors?: number;
+  /** Of `pq` codes: bits of a word, 4 or 8. Default 8. */
+  readonly nbits?: 4 | 8;
 }
 
 /** Chosen by type, rows and memory limit. */
@@ -244,7 +266,7 @@ export interface FloatVectorField extends Scalar {
   /** How vectors are compared. Default `'COSINE'`. */
   readonly metric?: Metric;
   /** How they are searched. Default HNSW, and for nullable ones, which cannot have that, `FLAT`. */
-  readonly index?: FlatIndex | HnswIndex | IvfIndex | IvfPqIndex | DiskAnnIndex | AutoIndex;
+  readonly index?: FlatIndex | HnswIndex | HnswStaticIndex | IvfIndex | IvfPqIndex | DiskAnnIndex | AutoIndex;
   /** What a row that lacks it gets. */
   readonly default?: VectorInput;
 }

@@ -347,6 +347,7 @@ impl Merge {
 
     /// Adds at most `rows_max` of the gathered rows to their indexes; tells how many.
     pub fn index_some(&mut self, rows_max: usize, memory_limit_bytes: Option<usize>) -> usize {
+        self.segment_mut().close();
         self.segment_mut().index_some(rows_max, memory_limit_bytes)
     }
 

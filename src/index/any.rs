@@ -1,7 +1,14 @@
-use super::{Graft, GraphCodes, Hnsw, IndexKind, IndexSpec, Insertion, Ivf, IvfStep, ListCode, Source, VectorRef};
+use super::{
+    CodesStep, Graft, GraphCodes, Hnsw, IndexKind, IndexSpec, Insertion, Ivf, IvfStep, ListCode, Source, VectorRef,
+};
+#[cfg(feature = "hnsw-static")]
+use super::{StaticHnsw, StaticStep};
 use crate::base::{Error, Neighbor, Result, RowMask};
 use crate::distance::Metric;
 use crate::model::Value;
+
+/// As its authors have it: Subramanya et al., "DiskANN: Fast Accurate Billion-point Nearest Neighbor Search on a Single Node" (2019).
+const DISKANN_ALPHA_PERCENT: u32 = 120;
 
 /// How a search looks for candidates: each kind of index reads its own, and takes its usual number where nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,6 +60,9 @@ pub enum VectorIndex {
     Hnsw(Hnsw),
     /// Inverted lists.
     Ivf(Ivf),
+    /// A graph that is built at once.
+    #[cfg(feature = "hnsw-static")]
+    Static(StaticHnsw),
 }
 
 /// What a step will write, found out while the index stays as it is.
@@ -60,8 +70,13 @@ pub enum VectorIndex {
 pub enum Step {
     /// A row of a graph.
     Hnsw(Insertion),
+    /// Of the codes of a graph.
+    Codes(CodesStep),
     /// Of inverted lists.
     Ivf(IvfStep),
+    /// Of a graph that is built at once: all of it.
+    #[cfg(feature = "hnsw-static")]
+    Static(StaticStep),
 }
 
 impl VectorIndex {
@@ -76,6 +91,12 @@ impl VectorIndex {
             | IndexKind::Bitmap
             | IndexKind::StlSort
             | IndexKind::Trie => None,
+            #[cfg(feature = "hnsw-static")]
+            IndexKind::HnswStatic { ef_construction, ef_search } => {
+                Some(Self::Static(StaticHnsw::new(dim, spec.metric, ef_construction, ef_search)))
+            }
+            #[cfg(not(feature = "hnsw-static"))]
+            IndexKind::HnswStatic { .. } => None,
             IndexKind::IvfFlat { .. }
             | IndexKind::IvfSq8 { .. }
             | IndexKind::IvfPq { .. }
@@ -84,8 +105,9 @@ impl VectorIndex {
             | IndexKind::BinIvfFlat { .. } => {
                 lists(spec.kind).map(|(nlist, code)| Self::Ivf(Ivf::new(dim, spec.metric, nlist, code)))
             }
-            IndexKind::DiskAnn { max_degree, search_list_size } => {
-                Some(Self::Hnsw(Hnsw::new(dim, spec.metric, max_degree / 2, search_list_size)))
+            IndexKind::DiskAnn { max_degree, search_list_size, codes } => {
+                let graph = Hnsw::with_codes(dim, spec.metric, max_degree / 2, search_list_size, codes);
+                Some(Self::Hnsw(graph.spread_out(DISKANN_ALPHA_PERCENT)))
             }
             IndexKind::Hnsw { m, ef_construction, codes } => {
                 Some(Self::Hnsw(Hnsw::with_codes(dim, spec.metric, m, ef_construction, codes)))
@@ -98,6 +120,8 @@ impl VectorIndex {
         match self {
             Self::Hnsw(graph) => graph.len(),
             Self::Ivf(lists) => lists.len(),
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => graph.len(),
         }
     }
 
@@ -106,6 +130,8 @@ impl VectorIndex {
         match self {
             Self::Hnsw(graph) => graph.dim(),
             Self::Ivf(lists) => lists.dim(),
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => graph.dim(),
         }
     }
 
@@ -114,6 +140,8 @@ impl VectorIndex {
         match self {
             Self::Hnsw(graph) => Some(graph),
             Self::Ivf(_) => None,
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(_) => None,
         }
     }
 
@@ -127,6 +155,8 @@ impl VectorIndex {
         match self {
             Self::Hnsw(graph) => graph.len() < rows,
             Self::Ivf(lists) => lists.has_work(rows),
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => graph.len() < rows,
         }
     }
 
@@ -134,13 +164,22 @@ impl VectorIndex {
     pub fn fits(&self, spec: &IndexSpec, dim: usize) -> bool {
         match self {
             Self::Hnsw(graph) => {
-                let codes = if let IndexKind::Hnsw { codes, .. } = spec.kind { codes } else { GraphCodes::Sq8 };
+                let codes = match spec.kind {
+                    // Bits are their own.
+                    _ if spec.metric.is_of_bits() => graph.codes(),
+                    IndexKind::Hnsw { codes, .. } | IndexKind::DiskAnn { codes, .. } => codes,
+                    _ => GraphCodes::Sq8,
+                };
                 graph.dim() == dim && graph.metric() == spec.metric && graph.codes() == codes
             }
             Self::Ivf(index) => {
                 index.dim() == dim
                     && index.metric() == spec.metric
                     && (spec.kind == IndexKind::AutoIndex || lists(spec.kind) == Some((index.nlist(), index.code())))
+            }
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => {
+                matches!(Self::new(spec, dim), Some(Self::Static(wanted)) if graph.is_like(&wanted))
             }
         }
     }
@@ -151,6 +190,9 @@ impl VectorIndex {
             Self::Hnsw(_) => params.ef.unwrap_or(k),
             // A graph makes about 12 comparisons for a candidate.
             Self::Ivf(lists) => lists.comparisons(k, params).div_ceil(12),
+            // Whole vectors are compared.
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => 3 * graph.ef_search(),
         }
     }
 
@@ -159,6 +201,8 @@ impl VectorIndex {
         match self {
             Self::Hnsw(graph) => graph.memory_bytes(),
             Self::Ivf(lists) => lists.memory_bytes(),
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => graph.memory_bytes(),
         }
     }
 
@@ -166,20 +210,28 @@ impl VectorIndex {
     pub fn begin(&mut self, source: &Source<'_>) {
         match self {
             Self::Hnsw(graph) => {
-                with_next(graph.len() as u32, graph.metric(), source, |vector| graph.begin(vector));
+                if !graph.begin_codes(source) {
+                    with_next(graph.len() as u32, graph.metric(), source, |vector| graph.begin(vector));
+                }
             }
             Self::Ivf(lists) => lists.begin(source),
+            // It takes no row by itself.
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(_) => {}
         }
     }
 
     /// Finds out what the step that was begun will write.
     pub fn look_up(&self, source: &Source<'_>) -> Step {
         match self {
+            Self::Hnsw(graph) if graph.is_training() => Step::Codes(graph.look_up_codes(source)),
             Self::Hnsw(graph) => {
                 let insertion = with_next(graph.len() as u32, graph.metric(), source, |vector| graph.look_up(vector));
                 Step::Hnsw(insertion)
             }
             Self::Ivf(lists) => Step::Ivf(lists.look_up(source)),
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => Step::Static(graph.look_up(source)),
         }
     }
 
@@ -187,7 +239,10 @@ impl VectorIndex {
     pub fn apply(&mut self, step: Step) {
         match (self, step) {
             (Self::Hnsw(graph), Step::Hnsw(insertion)) => graph.insert(insertion),
+            (Self::Hnsw(graph), Step::Codes(step)) => graph.apply_codes(step),
             (Self::Ivf(lists), Step::Ivf(step)) => lists.apply(step),
+            #[cfg(feature = "hnsw-static")]
+            (Self::Static(graph), Step::Static(step)) => graph.apply(step),
             _ => panic!("the step was looked up in another kind"),
         }
     }
@@ -197,6 +252,8 @@ impl VectorIndex {
         match self {
             Self::Hnsw(graph) => graph.settle(),
             Self::Ivf(lists) => lists.settle(),
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => graph.settle(),
         }
     }
 
@@ -214,6 +271,8 @@ impl VectorIndex {
         match self {
             Self::Hnsw(graph) => graph.part(part),
             Self::Ivf(lists) => lists.part(part),
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => graph.part(part),
         }
     }
 
@@ -226,6 +285,8 @@ impl VectorIndex {
         match bytes.get(..8) {
             Some(b"EDDYHNSW") => Hnsw::from_bytes(bytes).map(Self::Hnsw),
             Some(b"EDDYLIST") => Ivf::from_bytes(bytes).map(Self::Ivf),
+            #[cfg(feature = "hnsw-static")]
+            Some(b"EDDYFIXD") => StaticHnsw::from_bytes(bytes).map(Self::Static),
             _ => Err(Error::corrupt("at byte 0: no index (it begins with EDDYHNSW or EDDYLIST)")),
         }
     }
@@ -257,6 +318,15 @@ impl VectorIndex {
                 source.nearest(&rows, graph.metric(), query, k)
             }
             Self::Ivf(lists) => lists.search(query, k, params, mask, source),
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => {
+                let mut rows = self.candidates(query, k, params, mask).unwrap_or_else(|| {
+                    let all = 0..graph.len() as u32;
+                    all.filter(|&row| mask.is_none_or(|mask| mask.contains(row as usize))).collect()
+                });
+                rows.sort_unstable();
+                source.nearest(&rows, graph.metric(), query, k)
+            }
         }
     }
 
@@ -272,6 +342,8 @@ impl VectorIndex {
         match self {
             Self::Hnsw(graph) => graph.candidates(vector_of(query), k, params.ef.unwrap_or(k), mask),
             Self::Ivf(lists) => lists.candidates(query, k, params, mask),
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(graph) => graph.candidates(vector_of(query).numbers(), k, mask),
         }
     }
 }

@@ -6,6 +6,8 @@
 
 mod any;
 mod bytes;
+#[cfg(feature = "hnsw-static")]
+mod fixed;
 pub mod flat;
 mod hnsw;
 mod ivf;
@@ -15,7 +17,9 @@ pub mod terms;
 mod vectors;
 
 pub use any::{SearchParams, Step, VectorIndex};
-pub use hnsw::{Effort, Graft, GraphCodes, GraphStats, Hnsw, Insertion, VectorRef};
+#[cfg(feature = "hnsw-static")]
+pub use fixed::{StaticHnsw, StaticStep};
+pub use hnsw::{CodesStep, Effort, Graft, GraphCodes, GraphStats, Hnsw, Insertion, VectorRef};
 pub use ivf::{Ivf, IvfStep, ListCode};
 pub use spec::{IndexKind, IndexParts, IndexSpec};
 pub use vectors::{Run, Source, Vectors};

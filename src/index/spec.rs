@@ -16,6 +16,10 @@ pub struct IndexSpec {
     pub kind: IndexKind,
 }
 
+const fn two_bits() -> GraphCodes {
+    GraphCodes::RaBitQ
+}
+
 /// What a field that is no vector has, whose values are not compared by nearness.
 const fn any_metric() -> Metric {
     Metric::L2
@@ -74,14 +78,26 @@ pub enum IndexKind {
         /// As of IVF_FLAT.
         nlist: u32,
     },
-    /// A graph over int8 codes in memory, whose vectors stay in storage: a search reads those that the codes choose, by ranges. The
-    /// graph is that of HNSW, with Milvus' names for its parameters.
+    /// A graph over codes in memory, whose vectors stay in storage: a search reads those that the codes choose, by ranges. The
+    /// graph is that of HNSW with the pruning of Vamana, and Milvus' names for its parameters.
     #[serde(rename = "DISKANN")]
     DiskAnn {
         /// Neighbours a node on the lowest level, 4 to 4,096; half as many on the upper ones. Usual: 56.
         max_degree: u32,
         /// Candidates looked at for each inserted row. Usual: 100.
         search_list_size: u32,
+        /// What is in memory of each vector. Usual: two bits a dimension.
+        #[serde(default = "two_bits")]
+        codes: GraphCodes,
+    },
+    /// The graph of the crate `instant-distance`, over floats, built at once when a segment takes no more rows. A build without the
+    /// feature `hnsw-static` searches such a field by scans.
+    #[serde(rename = "HNSW_STATIC")]
+    HnswStatic {
+        /// Candidates looked at for each inserted row, 1 to 65,536. Usual: 100.
+        ef_construction: u32,
+        /// Candidates of a search, 1 to 65,536. Usual: 100.
+        ef_search: u32,
     },
     /// One of the others, chosen for each segment: see [`Self::chosen`].
     #[serde(rename = "AUTOINDEX")]
@@ -123,7 +139,14 @@ impl IndexKind {
 
     /// Whether there is something to build; else every search is a scan.
     pub fn is_built(&self) -> bool {
-        !matches!(self, Self::Flat | Self::BinFlat) && !self.is_terms()
+        !matches!(self, Self::Flat | Self::BinFlat)
+            && !self.is_terms()
+            && (cfg!(feature = "hnsw-static") || !self.is_static())
+    }
+
+    /// Whether it is built at once, when a segment takes no more rows.
+    pub const fn is_static(&self) -> bool {
+        matches!(self, Self::HnswStatic { .. })
     }
 
     /// Whether it tells which rows have a term.
@@ -165,6 +188,7 @@ impl IndexKind {
             Self::IvfRabitq { .. } => "IVF_RABITQ",
             Self::Scann { .. } => "SCANN",
             Self::DiskAnn { .. } => "DISKANN",
+            Self::HnswStatic { .. } => "HNSW_STATIC",
             Self::AutoIndex => "AUTOINDEX",
             Self::BinFlat => "BIN_FLAT",
             Self::BinIvfFlat { .. } => "BIN_IVF_FLAT",
@@ -197,7 +221,7 @@ impl IndexSpec {
             scalar if !scalar.is_vector() => (&[self.metric], "INVERTED, BITMAP, STL_SORT"),
             _ if field.is_apart() => (
                 &[Metric::L2, Metric::Ip, Metric::Cosine],
-                "FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, DISKANN, AUTOINDEX",
+                "FLAT, HNSW, HNSW_STATIC, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, DISKANN, AUTOINDEX",
             ),
             _ => (
                 &[Metric::L2, Metric::Ip, Metric::Cosine],
@@ -216,7 +240,19 @@ impl IndexSpec {
             let nullable = if field.nullable { " that may be null" } else { "" };
             return Err(Error::invalid(format!("{}, but a {type_name}{nullable} can have {kinds}", self.kind.name())));
         }
+        let dim = field.data_type.dim().unwrap_or(0);
         match self.kind {
+            IndexKind::Hnsw { codes, .. } if !codes.is_usual() && self.metric.is_of_bits() => {
+                Err(Error::invalid("codes of bits, which are their own; expected none"))
+            }
+            IndexKind::Hnsw { codes: GraphCodes::Pq { num_sub_vectors, nbits }, .. }
+            | IndexKind::DiskAnn { codes: GraphCodes::Pq { num_sub_vectors, nbits }, .. }
+                if num_sub_vectors == 0 || !dim.is_multiple_of(num_sub_vectors) || !matches!(nbits, 4 | 8) =>
+            {
+                Err(Error::invalid(format!(
+                    "numSubVectors {num_sub_vectors} and nbits {nbits}; expected a number that divides the dimension {dim}, and nbits 4 or 8"
+                )))
+            }
             IndexKind::Hnsw { m, ef_construction, .. }
                 if !(2..=2048).contains(&m) || !(1..=65_536).contains(&ef_construction) =>
             {
@@ -234,19 +270,23 @@ impl IndexSpec {
             {
                 Err(Error::invalid(format!("nlist {nlist}; expected 1 to {NLIST_MAX}")))
             }
-            IndexKind::IvfPq { m, nbits, .. }
-                if m == 0 || !field.data_type.dim().unwrap_or(0).is_multiple_of(m) || !matches!(nbits, 4 | 8) =>
-            {
+            IndexKind::IvfPq { m, nbits, .. } if m == 0 || !dim.is_multiple_of(m) || !matches!(nbits, 4 | 8) => {
                 Err(Error::invalid(format!(
-                    "m {m} and nbits {nbits}; expected an m that divides the dimension {}, and nbits 4 or 8",
-                    field.data_type.dim().unwrap_or(0)
+                    "m {m} and nbits {nbits}; expected an m that divides the dimension {dim}, and nbits 4 or 8"
                 )))
             }
-            IndexKind::DiskAnn { max_degree, search_list_size }
+            IndexKind::DiskAnn { max_degree, search_list_size, .. }
                 if !(4..=4096).contains(&max_degree) || !(1..=65_536).contains(&search_list_size) =>
             {
                 Err(Error::invalid(format!(
                     "maxDegree {max_degree} and searchListSize {search_list_size}; expected 4 to 4096 and 1 to 65536"
+                )))
+            }
+            IndexKind::HnswStatic { ef_construction, ef_search }
+                if !(1..=65_536).contains(&ef_construction) || !(1..=65_536).contains(&ef_search) =>
+            {
+                Err(Error::invalid(format!(
+                    "efConstruction {ef_construction} and efSearch {ef_search}; expected 1 to 65536 of both"
                 )))
             }
             IndexKind::BinIvfFlat { .. } | IndexKind::AutoIndex
@@ -270,16 +310,22 @@ pub struct IndexParts {
     /// HNSW: neighbours of a node. IVF_PQ: runs of dimensions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m: Option<u32>,
-    /// HNSW: candidates for an inserted row.
+    /// HNSW, HNSW_STATIC: candidates for an inserted row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ef_construction: Option<u32>,
-    /// HNSW: what it keeps of vectors, `sq8` or `rabitq`.
+    /// HNSW_STATIC: candidates of a search.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub codes: Option<GraphCodes>,
+    pub ef_search: Option<u32>,
+    /// HNSW, DISKANN: what is in memory of vectors, `sq8`, `rabitq` or `pq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codes: Option<String>,
+    /// These with `pq`: runs of dimensions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_sub_vectors: Option<u32>,
     /// Kinds with inverted lists: how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nlist: Option<u32>,
-    /// IVF_PQ: bits of a word.
+    /// IVF_PQ, and `pq` codes: bits of a word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbits: Option<u32>,
     /// DISKANN: neighbours of a node.
@@ -309,11 +355,16 @@ impl IndexParts {
             }
             // The second is how others say the usual codes.
             "HNSW" | "HNSW_SQ" => {
-                taken = &["m", "efConstruction", "codes"];
-                IndexKind::Hnsw {
-                    m: self.m.unwrap_or(16),
-                    ef_construction: self.ef_construction.unwrap_or(200),
-                    codes: self.codes.unwrap_or_default(),
+                let codes = self.graph_codes(GraphCodes::Sq8)?;
+                let is_pq = matches!(codes, GraphCodes::Pq { .. });
+                taken = &["m", "efConstruction", "codes", "numSubVectors", "nbits"][..if is_pq { 5 } else { 3 }];
+                IndexKind::Hnsw { m: self.m.unwrap_or(16), ef_construction: self.ef_construction.unwrap_or(200), codes }
+            }
+            "HNSW_STATIC" => {
+                taken = &["efConstruction", "efSearch"];
+                IndexKind::HnswStatic {
+                    ef_construction: self.ef_construction.unwrap_or(100),
+                    ef_search: self.ef_search.unwrap_or(100),
                 }
             }
             "IVF_FLAT" => IndexKind::IvfFlat { nlist },
@@ -326,10 +377,14 @@ impl IndexParts {
             "IVF_RABITQ" => IndexKind::IvfRabitq { nlist },
             "SCANN" => IndexKind::Scann { nlist },
             "DISKANN" => {
-                taken = &["maxDegree", "searchListSize"];
+                let codes = self.graph_codes(two_bits())?;
+                let is_pq = matches!(codes, GraphCodes::Pq { .. });
+                taken =
+                    &["maxDegree", "searchListSize", "codes", "numSubVectors", "nbits"][..if is_pq { 5 } else { 3 }];
                 IndexKind::DiskAnn {
                     max_degree: self.max_degree.unwrap_or(56),
                     search_list_size: self.search_list_size.unwrap_or(100),
+                    codes,
                 }
             }
             "BIN_IVF_FLAT" => IndexKind::BinIvfFlat { nlist },
@@ -345,7 +400,7 @@ impl IndexParts {
             }
             other => {
                 return Err(Error::invalid(format!(
-                    "index type {other:?}; there are FLAT, HNSW, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, DISKANN, AUTOINDEX, BIN_FLAT, BIN_IVF_FLAT, \
+                    "index type {other:?}; there are FLAT, HNSW, HNSW_STATIC, IVF_FLAT, IVF_SQ8, IVF_PQ, IVF_RABITQ, SCANN, DISKANN, AUTOINDEX, BIN_FLAT, BIN_IVF_FLAT, \
                      SPARSE_INVERTED_INDEX, INVERTED, BITMAP, STL_SORT and TRIE"
                 )));
             }
@@ -353,11 +408,13 @@ impl IndexParts {
         let given = [
             ("m", self.m),
             ("efConstruction", self.ef_construction),
+            ("efSearch", self.ef_search),
             ("nlist", self.nlist),
             ("nbits", self.nbits),
             ("maxDegree", self.max_degree),
             ("searchListSize", self.search_list_size),
-            ("codes", self.codes.map(|_| 0)),
+            ("codes", self.codes.as_ref().map(|_| 0)),
+            ("numSubVectors", self.num_sub_vectors),
         ];
         match given.iter().find(|(name, value)| value.is_some() && !taken.contains(name)) {
             Some((name, _)) if taken.is_empty() => Err(Error::invalid(format!("{} takes no {name}", self.type_name))),
@@ -369,16 +426,49 @@ impl IndexParts {
     }
 }
 
+impl IndexParts {
+    fn graph_codes(&self, usual: GraphCodes) -> Result<GraphCodes> {
+        match self.codes.as_deref() {
+            None => Ok(usual),
+            Some("sq8") => Ok(GraphCodes::Sq8),
+            Some("rabitq") => Ok(GraphCodes::RaBitQ),
+            Some("pq") => {
+                let lacks = || Error::invalid("codes pq need numSubVectors, which divides the dimension");
+                let num_sub_vectors = self.num_sub_vectors.ok_or_else(lacks)?;
+                Ok(GraphCodes::Pq { num_sub_vectors, nbits: self.nbits.unwrap_or(8) })
+            }
+            Some(other) => Err(Error::invalid(format!("codes {other:?}; there are sq8, rabitq and pq"))),
+        }
+    }
+
+    fn with_codes(self, codes: GraphCodes, usual: GraphCodes) -> Self {
+        let name = match codes {
+            GraphCodes::Sq8 => "sq8",
+            GraphCodes::RaBitQ => "rabitq",
+            GraphCodes::Pq { .. } => "pq",
+        };
+        let (num_sub_vectors, nbits) = match codes {
+            GraphCodes::Pq { num_sub_vectors, nbits } => (Some(num_sub_vectors), Some(nbits)),
+            _ => (None, None),
+        };
+        Self { codes: (codes != usual).then(|| name.to_owned()), num_sub_vectors, nbits, ..self }
+    }
+}
+
 impl From<IndexKind> for IndexParts {
     fn from(kind: IndexKind) -> Self {
         let parts = Self { type_name: kind.name().to_owned(), ..Self::default() };
         match kind {
-            IndexKind::DiskAnn { max_degree, search_list_size } => {
+            IndexKind::DiskAnn { max_degree, search_list_size, codes } => {
+                let parts = parts.with_codes(codes, two_bits());
                 Self { max_degree: Some(max_degree), search_list_size: Some(search_list_size), ..parts }
             }
             IndexKind::Hnsw { m, ef_construction, codes } => {
-                let codes = (!codes.is_usual()).then_some(codes);
-                Self { m: Some(m), ef_construction: Some(ef_construction), codes, ..parts }
+                let parts = parts.with_codes(codes, GraphCodes::Sq8);
+                Self { m: Some(m), ef_construction: Some(ef_construction), ..parts }
+            }
+            IndexKind::HnswStatic { ef_construction, ef_search } => {
+                Self { ef_construction: Some(ef_construction), ef_search: Some(ef_search), ..parts }
             }
             IndexKind::IvfPq { nlist, m, nbits } => {
                 Self { nlist: Some(nlist), m: Some(m), nbits: Some(nbits), ..parts }

@@ -16,8 +16,8 @@ const SWEEPS: usize = 3;
 ///
 /// Source: Jégou, Douze & Schmid, "Product Quantization for Nearest Neighbor Search" (2011). With `eta` above 1 words are chosen so that
 /// the error along the vector costs `eta` times as much as that across it, which keeps large products right: Guo et al., "Accelerating
-/// Large-Scale Inference with Anisotropic Vector Quantization" (2020), sections 3 and 4. Where we depart from it: only the choice of
-/// words is anisotropic, codebooks are trained by plain k-means.
+/// Large-Scale Inference with Anisotropic Vector Quantization" (2020), sections 3 and 4. Codebooks are trained by plain k-means first, then
+/// for that cost: see [`PqTraining`].
 ///
 /// Codes of 8 bits lie row by row. Those of 4 bits lie in blocks of 32 rows, so that one instruction looks up 16 of them: for each
 /// subvector 16 bytes, of which byte `n` has row `n` in its lower and row `16 + n` in its upper half.
@@ -43,11 +43,18 @@ pub struct Table {
 }
 
 /// Codebooks while they are trained, by steps that are looked up first and taken then.
+///
+/// Where errors along a vector cost more, words that k-means has found are improved by turns: the sample is encoded, then each word is put where
+/// the rows that have it cost least, the other words of these rows being what they are: a small linear system for each word, one
+/// codebook after the other.
 #[derive(Debug, Clone)]
 pub struct PqTraining {
     pq: Pq,
     /// `[rows, dim]`.
     sample: Vec<f32>,
+    /// Of each row, the vector along which errors cost more; empty where none do.
+    along: Vec<f32>,
+    improving: Option<Improving>,
     means: Option<KMeans>,
     /// Where training is: subvector, pass, row.
     at: (usize, usize, usize),
@@ -165,6 +172,62 @@ impl Pq {
         }
     }
 
+    /// The dimension of its vectors.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Subvectors, and bits of a word.
+    pub fn shape(&self) -> (usize, u32) {
+        (self.m, self.nbits)
+    }
+
+    fn word_at(&self, code: &[u8], at: usize) -> usize {
+        usize::from(if self.nbits == 4 { code[at / 2] >> (at % 2 * 4) & 15 } else { code[at] })
+    }
+
+    /// Appends what a code of [`Self::encode`] stands for.
+    pub fn decode(&self, code: &[u8], numbers: &mut Vec<f32>) {
+        for at in 0..self.m {
+            let word = self.word(at, self.word_at(code, at));
+            let left = self.dim - (at * self.dsub()).min(self.dim);
+            numbers.extend_from_slice(&word[..word.len().min(left)]);
+        }
+    }
+
+    /// The products of a query with all words, `[m, 2^nbits]`.
+    pub fn products_of_words(&self, query: &[f32], products: &mut Vec<f32>) {
+        products.clear();
+        for at in 0..self.m {
+            let part = self.part(query, at);
+            let product = |word: usize| self.word(at, word).iter().zip(part).map(|(w, q)| w * q).sum::<f32>();
+            products.extend((0..1 << self.nbits).map(product));
+        }
+    }
+
+    /// The product of a query, of whose products with the words these are, with what a code of [`Self::encode`] stands for.
+    pub fn looked_up(&self, code: &[u8], products: &[f32]) -> f32 {
+        self.sum(|at| products[at << self.nbits | self.word_at(code, at)])
+    }
+
+    /// The product of `numbers` with what a code of [`Self::encode`] stands for.
+    pub fn product_with(&self, code: &[u8], numbers: &[f32]) -> f32 {
+        let product = |at: usize| {
+            let word = self.word(at, self.word_at(code, at));
+            word.iter().zip(self.part(numbers, at)).map(|(w, x)| w * x).sum::<f32>()
+        };
+        self.sum(product)
+    }
+
+    /// The sum over all subvectors, in an order that is the same everywhere and lets additions go on beside each other.
+    fn sum(&self, of: impl Fn(usize) -> f32) -> f32 {
+        let mut sums = [0f32; 4];
+        for at in 0..self.m {
+            sums[at % 4] += of(at);
+        }
+        (sums[0] + sums[1]) + (sums[2] + sums[3])
+    }
+
     /// Appends a code that [`Self::encode`] wrote to those of `rows` rows.
     pub fn append(&self, codes: &mut Vec<u8>, rows: usize, code: &[u8]) {
         if self.nbits != 4 {
@@ -181,13 +244,7 @@ impl Pq {
 
     /// Makes the table of a query.
     pub fn prepare(&self, query: &[f32], table: &mut Table) {
-        let words = 1 << self.nbits;
-        table.products.clear();
-        for at in 0..self.m {
-            let part = self.part(query, at);
-            let product = |word: usize| self.word(at, word).iter().zip(part).map(|(w, q)| w * q).sum::<f32>();
-            table.products.extend((0..words).map(product));
-        }
+        self.products_of_words(query, &mut table.products);
         if self.nbits != 4 {
             return;
         }
@@ -239,12 +296,31 @@ impl Pq {
     }
 }
 
+/// Words while they are improved.
+#[derive(Debug, Clone, Default)]
+struct Improving {
+    /// The words of each row, `[rows, m]`.
+    chosen: Vec<u8>,
+    /// Of each row the error along its direction, which has length 1, once all have words.
+    errors: Vec<f32>,
+    /// The next codebook.
+    at: usize,
+    turns: usize,
+}
+
+/// Times that words are improved.
+const TURNS: usize = 3;
+/// Codebooks that a step improves.
+const BOOKS: usize = 16;
+
 impl PqTraining {
-    /// Training on a sample, `[rows, dim]`. Panics when it is empty, there are more subvectors than dimensions, or `nbits` is neither 4 nor
-    /// 8.
-    pub fn new(dim: usize, m: usize, nbits: u32, eta: f32, sample: Vec<f32>) -> Self {
+    /// Training on a sample, `[rows, dim]`; `along`, which may be empty with an `eta` of 1, has the vectors along which errors cost more. Panics
+    /// when the sample is empty, there are more subvectors than dimensions, or `nbits` is neither 4 nor 8.
+    pub fn new(dim: usize, m: usize, nbits: u32, eta: f32, sample: Vec<f32>, along: Vec<f32>) -> Self {
         assert!(!sample.is_empty() && sample.len().is_multiple_of(dim), "whole rows");
-        let mut training = Self { pq: Pq::new(dim, m, nbits, eta), sample, means: None, at: (0, 0, 0) };
+        assert!(eta == 1.0 || along.len() == sample.len(), "a direction for each row");
+        let pq = Pq::new(dim, m, nbits, eta);
+        let mut training = Self { pq, sample, along, improving: None, means: None, at: (0, 0, 0) };
         training.begin();
         training
     }
@@ -273,6 +349,9 @@ impl PqTraining {
 
     /// The nearest words of some of the sample's next subvectors, for [`Self::apply`]; none when it is done.
     pub fn look_up(&self, kernels: &Kernels, products_max: usize) -> Vec<u32> {
+        if let Some(improving) = &self.improving {
+            return self.encode_some(improving, products_max);
+        }
         let (Some(means), (at, _, row)) = (&self.means, self.at) else { return Vec::new() };
         let count = (products_max / self.pq.book_len()).max(1);
         let (mut room, mut part) = (KMeansRoom::default(), Vec::new());
@@ -286,6 +365,9 @@ impl PqTraining {
 
     /// Takes that step; gives the codes when it was the last one.
     pub fn apply(&mut self, nearest: &[u32]) -> Option<Pq> {
+        if self.improving.is_some() {
+            return self.improve(nearest);
+        }
         let mut part = Vec::new();
         for (row, &word) in (self.at.2..).zip(nearest) {
             self.part(row, self.at.0, &mut part);
@@ -308,12 +390,103 @@ impl PqTraining {
             return None;
         }
         self.means = None;
+        if self.pq.eta > 1.0 && self.pq.dsub() == 2 {
+            self.improving = Some(Improving::default());
+            return None;
+        }
         Some(self.pq.clone())
+    }
+
+    /// The words of the next rows of the sample, while not all have some.
+    fn encode_some(&self, improving: &Improving, products_max: usize) -> Vec<u32> {
+        let (m, dim) = (self.pq.m, self.pq.dim);
+        let from = improving.chosen.len() / m;
+        let count = (products_max / self.pq.words_len()).max(1);
+        let (mut words, mut code, mut decoded) = (Vec::new(), vec![0; self.pq.width()], Vec::new());
+        for row in from..self.rows().min(from + count) {
+            code.fill(0);
+            let part = row * dim..(row + 1) * dim;
+            self.pq.encode(&self.sample[part.clone()], &self.along[part], &mut code, &mut decoded);
+            words.extend((0..m).map(|at| self.pq.word_at(&code, at) as u32));
+        }
+        words
+    }
+
+    /// Takes these words; improves some codebooks when all rows have some. Gives the codes when that was the last step.
+    fn improve(&mut self, words: &[u32]) -> Option<Pq> {
+        let (m, dim, rows) = (self.pq.m, self.pq.dim, self.rows());
+        let mut improving = self.improving.take()?;
+        improving.chosen.extend(words.iter().map(|&word| word as u8));
+        if improving.chosen.len() < rows * m {
+            self.improving = Some(improving);
+            return None;
+        }
+        let direction = |row: usize| {
+            let along = &self.along[row * dim..][..dim];
+            let length = dot(along, along).sqrt();
+            (along, if length > f32::MIN_POSITIVE { 1.0 / length } else { 0.0 })
+        };
+        // What is left of a subvector, and its direction: two numbers each, of which one may be past the end.
+        let left = |pq: &Pq, chosen: &[u8], row: usize, at: usize| {
+            let word = pq.word(at, usize::from(chosen[row * m + at]));
+            let (along, per_length) = direction(row);
+            let (x, u) = (pq.part(&self.sample[row * dim..][..dim], at), pq.part(along, at));
+            let get = |of: &[f32], n: usize| of.get(n).copied().unwrap_or(0.0);
+            let x = [get(x, 0), get(x, 1)];
+            let u = [get(u, 0) * per_length, get(u, 1) * per_length];
+            (x, u, (x[0] - word[0]) * u[0] + (x[1] - word[1]) * u[1])
+        };
+        if improving.errors.is_empty() {
+            let error = |row| (0..m).map(|at| left(&self.pq, &improving.chosen, row, at).2).sum::<f32>();
+            improving.errors = (0..rows).map(error).collect();
+        }
+        let more = self.pq.eta - 1.0;
+        let end = m.min(improving.at + BOOKS);
+        let mut pq = self.pq.clone();
+        for at in improving.at..end {
+            // Of each word the matrix, which is symmetric, and the right side.
+            let mut systems = vec![([0f32; 3], [0f32; 2]); 1 << pq.nbits];
+            for row in 0..rows {
+                let (x, u, own) = left(&pq, &improving.chosen, row, at);
+                let others = improving.errors[row] - own;
+                let (matrix, right) = &mut systems[usize::from(improving.chosen[row * m + at])];
+                matrix[0] += 1.0 + more * u[0] * u[0];
+                matrix[1] += more * u[0] * u[1];
+                matrix[2] += 1.0 + more * u[1] * u[1];
+                let wanted = more * (others + x[0] * u[0] + x[1] * u[1]);
+                right[0] += x[0] + wanted * u[0];
+                right[1] += x[1] + wanted * u[1];
+                improving.errors[row] = others;
+            }
+            for (word, ([a, b, c], [x, y])) in systems.into_iter().enumerate() {
+                let determinant = a * c - b * b;
+                if determinant > 0.0 {
+                    let start = at * pq.book_len() + word * 2;
+                    pq.words[start] = (c * x - b * y) / determinant;
+                    pq.words[start + 1] = (a * y - b * x) / determinant;
+                }
+            }
+            for row in 0..rows {
+                improving.errors[row] += left(&pq, &improving.chosen, row, at).2;
+            }
+        }
+        self.pq = pq;
+        improving.at = end;
+        if end == m {
+            improving = Improving { turns: improving.turns + 1, ..Improving::default() };
+            if improving.turns == TURNS {
+                return Some(self.pq.clone());
+            }
+        }
+        self.improving = Some(improving);
+        None
     }
 
     /// How many bytes are held.
     pub fn memory_bytes(&self) -> usize {
-        self.sample.capacity() * 4 + self.pq.memory_bytes() + self.means.as_ref().map_or(0, KMeans::memory_bytes)
+        (self.sample.capacity() + self.along.capacity()) * 4
+            + self.pq.memory_bytes()
+            + self.means.as_ref().map_or(0, KMeans::memory_bytes)
     }
 }
 
@@ -329,12 +502,42 @@ mod tests {
     }
 
     fn train(kernels: &Kernels, dim: usize, m: usize, nbits: u32, eta: f32, data: &[f32]) -> Pq {
-        let mut training = PqTraining::new(dim, m, nbits, eta, data.to_vec());
+        train_until(kernels, dim, m, nbits, eta, data, usize::MAX)
+    }
+
+    /// Without more than so many turns of improving words.
+    fn train_until(kernels: &Kernels, dim: usize, m: usize, nbits: u32, eta: f32, data: &[f32], turns: usize) -> Pq {
+        let mut training = PqTraining::new(dim, m, nbits, eta, data.to_vec(), data.to_vec());
         loop {
+            if training.improving.as_ref().is_some_and(|improving| improving.turns == turns) {
+                return training.pq;
+            }
             let nearest = training.look_up(kernels, 1 << 14);
             if let Some(pq) = training.apply(&nearest) {
                 return pq;
             }
+        }
+    }
+
+    /// Words that are trained for the cost by which they are chosen cost less than those of k-means.
+    #[test]
+    fn words_are_trained_for_their_cost() {
+        for (dim, rows) in [(32usize, 1_000), (31, 600)] {
+            let (m, eta) = (dim.div_ceil(2), 5.0);
+            let data = sample(7, rows, dim);
+            let cost = |turns: usize| {
+                let pq = train_until(kernels(), dim, m, 4, eta, &data, turns);
+                let (mut decoded, mut cost) = (Vec::new(), 0.0);
+                for vector in data.chunks_exact(dim) {
+                    pq.encode(vector, vector, &mut vec![0; pq.width()], &mut decoded);
+                    let rest: Vec<f32> = vector.iter().zip(&decoded).map(|(x, y)| x - y).collect();
+                    cost += dot(&rest, &rest) + (eta - 1.0) * dot(&rest, vector).powi(2) / dot(vector, vector);
+                }
+                cost
+            };
+            let costs = [cost(0), cost(1), cost(usize::MAX)];
+            println!("{dim} dimensions: {costs:?}");
+            assert!(costs[1] < costs[0] && costs[2] < costs[1], "{dim}: {costs:?}");
         }
     }
 

@@ -173,8 +173,12 @@ pub fn decode(
     for (field, dim) in schema.vectors() {
         let file = files.get(&FileKind::Index(field.name.clone()));
         let Some((file, bytes)) = file.and_then(|file| Some((&file.name, file.bytes.as_ref()?))) else { continue };
-        let index = VectorIndex::from_bytes(bytes).map_err(|error| error.context(file))?;
         let spec = indexes.get(&field.name);
+        // Another build has made it; here it is a scan.
+        if spec.is_some_and(|spec| spec.kind.is_static() && !spec.kind.is_built()) {
+            continue;
+        }
+        let index = VectorIndex::from_bytes(bytes).map_err(|error| error.context(file))?;
         if index.len() > rows || !spec.is_some_and(|spec| index.fits(spec, dim)) {
             return Err(Error::corrupt(format!(
                 "{file}: an index of {} rows; it does not fit {rows} rows of {dim} dimensions with {spec:?}",

@@ -49,9 +49,14 @@ pub struct FieldIndex {
 }
 
 impl FieldIndex {
+    /// Whether there is to be something when the segment `is_closed`, or is not.
+    fn is_wanted(&self, is_closed: bool) -> bool {
+        self.spec.kind.is_built() && (is_closed || !self.spec.kind.is_static())
+    }
+
     /// Whether there is a step to take when the segment has `rows` rows.
-    fn lags(&self, rows: usize) -> bool {
-        self.spec.kind.is_built() && self.built.as_ref().is_none_or(|built| built.has_work(rows))
+    fn lags(&self, rows: usize, is_closed: bool) -> bool {
+        self.is_wanted(is_closed) && self.built.as_ref().is_none_or(|built| built.has_work(rows))
     }
 }
 
@@ -92,6 +97,8 @@ pub struct Segment {
     stored: OnceLock<Stored>,
     /// The partitions of its rows, once somebody asked.
     partitions: OnceLock<PartitionSet>,
+    /// Whether it takes no more rows though it is not in storage yet.
+    is_merged: bool,
     /// Deletes that were applied while this segment was the growing one.
     pub deletes: Vec<Tombstone>,
 }
@@ -112,6 +119,7 @@ impl Segment {
             terms,
             stored: OnceLock::new(),
             partitions: OnceLock::new(),
+            is_merged: false,
             deletes: Vec::new(),
         }
     }
@@ -783,7 +791,8 @@ impl Segment {
 
     /// The indexes that there are to be, whether they were begun or not.
     fn built(&self) -> impl Iterator<Item = Option<&VectorIndex>> {
-        let wanted = self.indexes.iter().filter(|index| index.spec.kind.is_built());
+        let is_closed = self.is_closed();
+        let wanted = self.indexes.iter().filter(move |index| index.is_wanted(is_closed));
         wanted.filter(|_| self.len() >= INDEXED_ROWS_MIN).map(|index| index.built.as_ref())
     }
 
@@ -832,9 +841,20 @@ impl Segment {
 
     /// Whether a step of indexing has something to do: an index that lags behind, and vectors in memory.
     pub fn can_index(&self) -> bool {
+        let closed = self.is_closed();
         self.can_add_terms()
             || self.len() >= INDEXED_ROWS_MIN
-                && self.indexes.iter().any(|index| index.lags(self.len()) && self.has(&index.field))
+                && self.indexes.iter().any(|index| index.lags(self.len(), closed) && self.has(&index.field))
+    }
+
+    /// Whether it takes no more rows.
+    fn is_closed(&self) -> bool {
+        self.is_merged || self.stored.get().is_some()
+    }
+
+    /// Says that it takes no more rows.
+    pub fn close(&mut self) {
+        self.is_merged = true;
     }
 
     /// Whether the vectors of that field are to stay in storage: all their rows are in an index that leaves them there.
@@ -845,8 +865,9 @@ impl Segment {
 
     /// Whether an index of that field lags behind, so that its vectors or values are needed in memory.
     pub fn lags(&self, field: &str) -> bool {
+        let closed = self.is_closed();
         self.terms.iter().any(|index| index.column() == field && index.rows() < self.len())
-            || self.len() >= INDEXED_ROWS_MIN && self.index(field).is_some_and(|index| index.lags(self.len()))
+            || self.len() >= INDEXED_ROWS_MIN && self.index(field).is_some_and(|index| index.lags(self.len(), closed))
     }
 
     /// The vectors of a field in the form in which they are kept, when they are in memory.
@@ -861,8 +882,9 @@ impl Segment {
         if len < INDEXED_ROWS_MIN {
             return None;
         }
+        let is_closed = self.is_closed();
         for (at, index) in self.indexes.iter_mut().enumerate() {
-            if !index.lags(len) {
+            if !index.lags(len, is_closed) {
                 continue;
             }
             let Some(source) = source(&self.vectors, &self.chunks, len, &index.field) else { continue };

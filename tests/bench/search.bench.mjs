@@ -11,6 +11,7 @@ import { nativeProgram, readMatrix, root, serve, wasmCommand, writeSet, writeTin
 const ROUNDS = 5;
 const EFS = [10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256];
 const RECALL_MIN = 0.95;
+const STATIC_EF = 32;
 const FILTERS = ['random', 'near', 'far', 'elsewhere'];
 /** As many of the queries have a filter: see `suite.rs`. */
 const FILTERED_QUERIES = 100;
@@ -123,6 +124,12 @@ async function measure({ name, file }, commands, log) {
     searches.push(await row(`HNSW, ef ${ef}`, 'hnsw', { argument: ef, per: queries, show: perSecond('queries') }));
     if (searches.at(-1).value >= 0.999) break;
   }
+  // Of another crate, natively only: it holds floats, and its `ef` is chosen when it is built.
+  const [native] = hosts;
+  const held = (await native.ask('static-build', STATIC_EF)).value;
+  const told = await native.ask('static', 0, 300);
+  rows.push({ name: `HNSW_STATIC, ef ${STATIC_EF}`, operation: 'static', argument: STATIC_EF, value: told.value, seconds: { [native.isa]: told.seconds / queries } });
+  log(`| HNSW_STATIC (instant-distance), ef ${STATIC_EF}, ${Math.round(held)} bytes a row, recall@10 ${told.value.toFixed(3)} | ${perSecond('queries')(told.seconds / queries)} |${' - |'.repeat(hosts.length)}`);
   const enough = searches.find(({ value }) => value >= RECALL_MIN);
   const filtered = [];
   for (const filter of enough ? FILTERS : []) {

@@ -21,7 +21,7 @@ function cargo(args, env = process.env) {
 }
 
 /** The program that measures natively. */
-export const nativeProgram = () => cargo(['--release', '--example', 'search_native', '--example', 'store_native']).executable;
+export const nativeProgram = () => cargo(['--release', '--features', 'hnsw-static', '--example', 'search_native', '--example', 'store_native']).executable;
 
 /** The command that measures a variant of the WebAssembly in Chromium, for the set's file. */
 export function wasmCommand(name, variant) {

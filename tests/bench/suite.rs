@@ -3,6 +3,8 @@
 use eddydb::base::RowMask;
 use eddydb::distance::{AlignedVec, Metric, Sum, kernels};
 use eddydb::index::{Hnsw, Vectors, flat};
+#[cfg(feature = "hnsw-static")]
+use eddydb::index::{Source, StaticHnsw};
 
 /// Results a query asks for.
 const K: usize = 10;
@@ -23,6 +25,8 @@ pub struct Suite {
     code: Vec<i8>,
     shuffled: Vec<u32>,
     index: Hnsw,
+    #[cfg(feature = "hnsw-static")]
+    fixed: StaticHnsw,
     /// A filter for each query, and what is truly nearest among the rows that it admits.
     filters: Vec<(RowMask, Vec<u32>)>,
     /// What kernels read: the same bytes as floats, and as anything else.
@@ -57,6 +61,8 @@ impl Suite {
             code,
             shuffled,
             index: Hnsw::new(dim, Metric::Ip, 16, 200),
+            #[cfg(feature = "hnsw-static")]
+            fixed: StaticHnsw::new(dim, Metric::Ip, 200, 0),
             filters: Vec::new(),
             kernel_floats: Vec::new(),
             kernel_bytes: Vec::new(),
@@ -158,6 +164,19 @@ impl Suite {
                 self.index.settle();
                 self.index.memory_bytes() as f64 / self.row_count() as f64
             }
+            // The crate instant-distance: what it holds of a row, with `argument` as its `ef`.
+            #[cfg(feature = "hnsw-static")]
+            "static-build" => {
+                self.fixed = StaticHnsw::new(self.dim, Metric::Ip, 200, argument as u32);
+                let step = self.fixed.look_up(&Source::Floats(Vectors::new(&self.vectors, self.dim)));
+                self.fixed.apply(step);
+                self.fixed.memory_bytes() as f64 / self.row_count() as f64
+            }
+            #[cfg(feature = "hnsw-static")]
+            "static" => self.recall(|query| {
+                let found = self.fixed.candidates(self.query(query), K, None).unwrap_or_default();
+                found.into_iter().take(K).collect()
+            }),
             "checksum" => f64::from(eddydb::base::codec::checksum(&self.index.to_bytes())),
             "hnsw" => {
                 let vectors = Vectors::new(&self.vectors, self.dim);

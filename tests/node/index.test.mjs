@@ -35,6 +35,11 @@ const collections = [
     stored: { type: 'float_vector', dim, metric: 'L2', index: { type: 'DISKANN', maxDegree: 32, searchListSize: 60 } },
     any: { type: 'float_vector', dim, metric: 'IP', index: { type: 'AUTOINDEX' } },
   },
+  {
+    graph: { type: 'float_vector', dim, index: { type: 'HNSW', m: 8, efConstruction: 60, codes: 'pq', numSubVectors: 8, nbits: 8 } },
+    half: { type: 'float16_vector', dim, metric: 'L2', index: { type: 'HNSW', m: 8, efConstruction: 60, codes: 'pq', numSubVectors: 8, nbits: 4 } },
+    codes: { type: 'float_vector', dim, index: { type: 'DISKANN', maxDegree: 32, searchListSize: 60, codes: 'sq8' } },
+  },
 ];
 
 test('indexes of every kind are built, described and searched', async (t) => {
@@ -72,6 +77,10 @@ test('what a field cannot have is refused with what it can', async (t) => {
   await refused({ type: 'float_vector', dim, index: { type: 'IVF_FLAT', nlist: 0 } }, /nlist 0.*1 to 65536/);
   await refused({ type: 'float_vector', dim, index: { type: 'IVF_PQ' } }, /IVF_PQ needs m/);
   await refused({ type: 'float_vector', dim, index: { type: 'IVF_PQ', m: 5 } }, /m 5.*divides the dimension 16/);
+  await refused({ type: 'float_vector', dim, index: { type: 'HNSW', codes: 'pq' } }, /codes pq need numSubVectors/);
+  await refused({ type: 'float_vector', dim, index: { type: 'HNSW', codes: 'pq', numSubVectors: 5 } }, /numSubVectors 5.*divides the dimension 16/);
+  await refused({ type: 'float_vector', dim, index: { type: 'HNSW', numSubVectors: 4 } }, /HNSW takes m.*not numSubVectors/);
+  await refused({ type: 'float_vector', dim, index: { type: 'HNSW', codes: 'zip' } }, /codes "zip"; there are sq8, rabitq and pq/);
   await refused({ type: 'float_vector', dim, index: { type: 'BTREE' } }, /"BTREE".*IVF_SQ8/);
   await refused({ type: 'binary_vector', dim, index: { type: 'IVF_FLAT' } }, /IVF_FLAT.*binary_vector can have.*BIN_IVF_FLAT/);
   const notes = await db.createCollection('y', { fields: { id: { type: 'int64', primaryKey: true }, v: plain } });

@@ -1,9 +1,10 @@
+use super::codes::Codes;
 use super::codes::{CodeQuery, Room, VectorRef};
 use super::links::level_of;
 use super::scratch::{Candidate, Scratch};
-use super::{Hnsw, ROWS_MAX};
+use super::{CodesStep, Hnsw, ROWS_MAX};
 use crate::base::make_room;
-use crate::index::Vectors;
+use crate::index::{Source, Vectors};
 
 /// Candidates for the places of neighbours that are gone, at most.
 const MENDING: usize = 16;
@@ -59,14 +60,43 @@ impl Hnsw {
     pub fn insert_next(&mut self, vectors: Vectors<'_>) {
         assert_eq!(vectors.dim, self.dim, "vectors of another dimension");
         assert!(self.len() < vectors.len(), "row {} of {} vectors", self.len(), vectors.len());
+        let source = Source::Floats(vectors);
+        while self.begin_codes(&source) {
+            let step = self.look_up_codes(&source);
+            self.apply_codes(step);
+        }
         let vector = vectors.row(self.len() as u32);
         self.begin(vector);
         let insertion = self.look_up(vector);
         self.insert(insertion);
     }
 
+    /// Begins a step of training the codes, where these are trained and it is time for that; tells whether it is. Before
+    /// [`Self::begin`]: until it is done, no row is begun.
+    pub fn begin_codes(&mut self, source: &Source<'_>) -> bool {
+        if let Codes::Pq(words) = &mut self.codes { words.begin(source) } else { false }
+    }
+
+    /// Whether a step of training was begun.
+    pub fn is_training(&self) -> bool {
+        if let Codes::Pq(words) = &self.codes { words.is_training() } else { false }
+    }
+
+    /// Finds out what that step will write.
+    pub fn look_up_codes(&self, source: &Source<'_>) -> CodesStep {
+        let Codes::Pq(words) = &self.codes else { unreachable!("other codes are not trained") };
+        words.look_up(self.kernels, source)
+    }
+
+    /// Takes that step.
+    pub fn apply_codes(&mut self, step: CodesStep) {
+        if let Codes::Pq(words) = &mut self.codes {
+            words.apply(step);
+        }
+    }
+
     /// Takes the code of the next row; it is not in the index yet. Does nothing when that was done before. Panics as
-    /// [`Self::insert_next`] does.
+    /// [`Self::insert_next`] does, and when codes are to be trained first: see [`Self::begin_codes`].
     pub fn begin<'a>(&mut self, vector: impl Into<VectorRef<'a>>) {
         assert!(self.len() < ROWS_MAX, "an index holds at most {ROWS_MAX} rows");
         if self.parents.len() < self.len() {
@@ -164,12 +194,13 @@ impl Hnsw {
             all.truncate(kept + MENDING);
             all.sort_unstable();
             let slots = (kept + count).min(self.links.slots(0));
-            self.select(all.into_iter(), slots, &have, &mut chosen, base, room);
+            self.select(&all, slots, &have, &mut chosen, base, room);
         });
         self.links.set(row, 0, chosen);
     }
 
-    /// Puts `newcomer` into the list of `row` on the lowest level; false when each that is there is the only way to somewhere.
+    /// Puts `newcomer` into the list of `row` on the lowest level. Where each that is there is the only way to somewhere, one after both
+    /// gives way, which the caller ties later; false where there is none.
     pub(super) fn tie(&mut self, row: u32, newcomer: u32) -> bool {
         let list: Vec<u32> = self.links.neighbors(row, 0).collect();
         if list.contains(&newcomer) {
@@ -181,7 +212,12 @@ impl Hnsw {
         } else {
             let taken = self.scratch.with(|scratch| self.shrink(row, 0, list, newcomer, true, &mut insertion, scratch));
             if taken.is_err() {
-                return false;
+                let mut list: Vec<u32> = self.links.neighbors(row, 0).collect();
+                let Some(at) = list.iter().rposition(|&other| other > row.max(newcomer)) else { return false };
+                insertion = Insertion::new(newcomer, As::Node);
+                insertion.given_up.push(list[at]);
+                list[at] = newcomer;
+                insertion.list(row, 0, list.into_iter());
             }
         }
         self.link(insertion);
@@ -237,7 +273,7 @@ impl Hnsw {
                 return insertion;
             }
             let mut chosen = Vec::with_capacity(self.m);
-            self.select(candidates.iter().copied(), self.m, &[], &mut chosen, base, room);
+            self.select(candidates, self.m, &[], &mut chosen, base, room);
             selected.push((level, chosen));
         }
         for (level, neighbors) in selected {
@@ -308,7 +344,7 @@ impl Hnsw {
         let mut chosen = Vec::with_capacity(slots);
         let mut kept = Vec::new();
         loop {
-            self.select(candidates.iter().copied(), slots, &kept, &mut chosen, base, room);
+            self.select(&candidates, slots, &kept, &mut chosen, base, room);
             if level > 0 || !kept.is_empty() {
                 break;
             }
@@ -345,10 +381,11 @@ impl Hnsw {
 
     /// Up to `count` of `candidates`, which come closest first: each that is closer to the base than to every one chosen before
     /// (algorithm 4, without its extension and without filling up), so that they lead into different directions; all of `kept`, which
-    /// are among them, in any case. `query` and `room` are to work in.
+    /// are among them, in any case. Where there is room and `alpha` is above 1, then those that are not closer to one that was chosen by that
+    /// factor: see [`Self::spread_out`]. `query` and `room` are to work in.
     fn select(
         &self,
-        candidates: impl Iterator<Item = Candidate>,
+        candidates: &[Candidate],
         count: usize,
         kept: &[u32],
         chosen: &mut Vec<u32>,
@@ -357,7 +394,7 @@ impl Hnsw {
     ) {
         chosen.clear();
         let mut kept_left = kept.len();
-        for candidate in candidates {
+        for &candidate in candidates {
             if kept_left > 0 && kept.contains(&candidate.row()) {
                 kept_left -= 1;
                 chosen.push(candidate.row());
@@ -374,6 +411,23 @@ impl Hnsw {
             let diverse = distances.iter().all(|&distance| distance > candidate.distance());
             if diverse {
                 chosen.push(candidate.row());
+            }
+        }
+        if self.alpha_percent == 100 {
+            return;
+        }
+        // Distances are squares.
+        let alpha = (self.alpha_percent * self.alpha_percent) as f32 / 10_000.0;
+        for candidate in candidates {
+            if chosen.len() == count {
+                return;
+            }
+            if !chosen.contains(&candidate.row()) {
+                self.codes.load(candidate.row(), query);
+                let distances = self.codes.distances(self.kernels, query, chosen, room);
+                if distances.iter().all(|&distance| alpha * distance > candidate.distance()) {
+                    chosen.push(candidate.row());
+                }
             }
         }
     }

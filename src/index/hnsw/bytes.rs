@@ -1,7 +1,7 @@
 use super::codes::{Codes, GraphCodes};
 use super::links::{Links, NONE, level_of};
 use super::twins::Twins;
-use super::{EF_CONSTRUCTION_MAX, Hnsw, M_MAX, ROWS_MAX};
+use super::{ALPHA_PERCENT_MAX, EF_CONSTRUCTION_MAX, Hnsw, M_MAX, ROWS_MAX};
 use crate::base::codec::{Reader, Write as _};
 use crate::base::{Error, ErrorKind, Result};
 use crate::distance::{AlignedVec, Metric, kernels};
@@ -15,6 +15,8 @@ const BITS_MAX: u32 = 262_144;
 const METRICS: [Metric; 5] = [Metric::L2, Metric::Ip, Metric::Cosine, Metric::Hamming, Metric::Jaccard];
 /// What is added to the metric's number for RaBitQ codes.
 const RABITQ: u32 = 256;
+/// And for product codes.
+const PRODUCT: u32 = 2 * RABITQ;
 /// Rows of one part.
 const PART_ROWS: usize = 512;
 
@@ -29,15 +31,18 @@ impl Hnsw {
     /// | 8 | `EDDYHNSW` |
     /// | 4 | version, 1 |
     /// | 4 | dimension, 1 to 32,768; of bits to 262,144 |
-    /// | 4 | metric: 0 L2, 1 IP, 2 COSINE, 3 HAMMING, 4 JACCARD; 256 more for the first three with RaBitQ codes |
+    /// | 4 | metric: 0 L2, 1 IP, 2 COSINE, 3 HAMMING, 4 JACCARD; 256 more for the first three with RaBitQ, 512 with product codes |
     /// | 4 | `m`, 2 to 2,048 |
     /// | 4 | `ef_construction`, `m` to 65,536 |
+    /// | 4 | `alpha` in hundredths, 100 to 200 |
+    /// | 4, 4 | runs of dimensions and bits of a word of product codes; 0 of others |
     /// | 4 | `rows` |
     /// | 4 | the entry's row, 0xffff_ffff when the graph has no node |
     /// | 4 | the zero row, 0xffff_ffff for none |
     /// | 4 | `lists`: how many lists there are on upper levels (follows from `m` and `rows`, as levels do) |
     /// | 4 | `twins`: how many links between twins |
-    /// | rows * stride | codes, u8: 64 is zero, 1 to 127; RaBitQ: two bits for each of `dim` rounded up to a multiple of 64; bits: `dim / 8` bytes as they are |
+    /// | 4, … | of product codes: how many rows the words are of, 0 for none; the words, f32: for each run `2^bits` of the dimension divided by the runs and rounded up |
+    /// | rows * stride | codes, u8: 64 is zero, 1 to 127; RaBitQ: two bits for each of `dim` rounded up to a multiple of 64; product codes: a byte for each run, or for two of them, the first in the lower half; bits: `dim / 8` bytes as they are |
     /// | rows * 8 | a row's scale and offset, f32; not of bits |
     /// | rows * m0 * 4 | neighbours on level 0, u32 |
     /// | lists * m * 4 | neighbours on the upper levels, u32: by row, level 1 first |
@@ -78,14 +83,21 @@ impl Hnsw {
         bytes.put_u32(VERSION);
         bytes.put_u32(self.dim as u32);
         let metric = METRICS.iter().position(|metric| *metric == self.metric).unwrap_or(0);
-        bytes.put_u32(metric as u32 + if self.codes.kind() == GraphCodes::RaBitQ { RABITQ } else { 0 });
+        let (codes, runs, nbits) = match self.codes.kind() {
+            GraphCodes::Sq8 => (0, 0, 0),
+            GraphCodes::RaBitQ => (RABITQ, 0, 0),
+            GraphCodes::Pq { num_sub_vectors, nbits } => (PRODUCT, num_sub_vectors, nbits),
+        };
+        bytes.put_u32(metric as u32 + codes);
         bytes.put_u32(self.m as u32);
         bytes.put_u32(self.ef_construction as u32);
+        [self.alpha_percent, runs, nbits].iter().for_each(|&number| bytes.put_u32(number));
         bytes.put_u32(self.len() as u32);
         bytes.put_u32(self.entry.unwrap_or(NONE));
         bytes.put_u32(self.zero.unwrap_or(NONE));
         bytes.put_u32((self.links.arrays().1.len() / self.m) as u32);
         bytes.put_u32(self.twins.links().count() as u32);
+        self.codes.write_words(bytes);
     }
 
     /// Opens what [`Hnsw::to_bytes`] wrote. Everything that could make a search read outside the rows or never end is checked;
@@ -110,11 +122,12 @@ impl Hnsw {
         let dim = field(&mut reader, "dimension", 1, BITS_MAX)?;
         let metric_at = reader.offset();
         let number = reader.u32()?;
-        let codes = if number >= RABITQ { GraphCodes::RaBitQ } else { GraphCodes::Sq8 };
         let metric = METRICS.get((number % RABITQ) as usize).copied();
-        let metric = metric.filter(|metric| number < RABITQ || (number < 2 * RABITQ && !metric.is_of_bits()));
+        let metric = metric.filter(|metric| number < RABITQ || (number < 3 * RABITQ && !metric.is_of_bits()));
         let Some(metric) = metric else {
-            return Err(Error::corrupt(format!("at byte {metric_at}: metric {number}, expected 0 to 4 or 256 to 258")));
+            return Err(Error::corrupt(format!(
+                "at byte {metric_at}: metric {number}, expected 0 to 4 and 0, 256 or 512"
+            )));
         };
         if dim > DIM_MAX && !metric.is_of_bits() {
             return Err(Error::corrupt(format!("at byte {dim_at}: dimension {dim}, expected 1 to {DIM_MAX}")));
@@ -123,6 +136,20 @@ impl Hnsw {
         let m = field(&mut reader, "m", 2, M_MAX)?;
         let ef_construction = field(&mut reader, "ef_construction", m, EF_CONSTRUCTION_MAX)? as usize;
         let m = m as usize;
+        let alpha_percent = field(&mut reader, "alpha", 100, ALPHA_PERCENT_MAX)?;
+        let runs_at = reader.offset();
+        let codes = match (number / RABITQ, reader.u32()?, reader.u32()?) {
+            (0, 0, 0) => GraphCodes::Sq8,
+            (1, 0, 0) => GraphCodes::RaBitQ,
+            (2, num_sub_vectors, nbits @ (4 | 8)) if (1..=dim).contains(&(num_sub_vectors as usize)) => {
+                GraphCodes::Pq { num_sub_vectors, nbits }
+            }
+            (_, runs, nbits) => {
+                return Err(Error::corrupt(format!(
+                    "at byte {runs_at}: {runs} words of {nbits} bits of {dim} dimensions"
+                )));
+            }
+        };
         let rows = field(&mut reader, "rows", 0, ROWS_MAX as u32)? as usize;
         let entry = optional_row(&mut reader, "entry", rows)?;
         let zero = optional_row(&mut reader, "zero row", rows)?;
@@ -161,6 +188,7 @@ impl Hnsw {
             metric,
             m,
             ef_construction,
+            alpha_percent,
             kernels: kernels(),
             codes,
             links: Links::from_arrays(m, rows, level_0, upper),

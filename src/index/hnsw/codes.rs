@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use crate::base::Result;
-use crate::base::codec::Reader;
+use super::words::Words;
+use crate::base::codec::{Reader, Write as _};
+use crate::base::{Error, Result};
 use crate::distance::{AlignedVec, Kernels, Metric};
-use crate::quant::{BitQuery, Query, RaBitQ, Room as BitRoom, Sq8};
+use crate::quant::{BitQuery, Pq, PqQuery, PqRows, Query, RaBitQ, Room as BitRoom, Sq8};
 
 /// What a graph keeps of a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -16,20 +17,19 @@ pub enum GraphCodes {
     Sq8,
     /// Two bits a dimension: [`RaBitQ`].
     RaBitQ,
+    /// A word for each of some runs of dimensions: [`Pq`]. Words are trained, so that a graph of these begins with 1,000 rows.
+    Pq {
+        /// Runs, of which the dimension is a multiple.
+        num_sub_vectors: u32,
+        /// Bits of a word, 4 or 8.
+        nbits: u32,
+    },
 }
 
 impl GraphCodes {
     /// Whether nothing else was said.
     pub fn is_usual(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// The name by which requests and schemas say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sq8 => "sq8",
-            Self::RaBitQ => "rabitq",
-        }
     }
 }
 
@@ -54,7 +54,8 @@ impl<'a> From<&'a [f32]> for VectorRef<'a> {
 }
 
 impl<'a> VectorRef<'a> {
-    fn numbers(self) -> &'a [f32] {
+    /// The numbers of a dense one.
+    pub(in crate::index) fn numbers(self) -> &'a [f32] {
         let Self::Numbers(numbers) = self else { unreachable!("codes of numbers are made of numbers") };
         numbers
     }
@@ -71,6 +72,7 @@ impl<'a> VectorRef<'a> {
 pub(super) enum Codes {
     Sq8(Sq8),
     RaBitQ(RaBitQ),
+    Pq(Words),
     Bits(Bits),
 }
 
@@ -79,6 +81,7 @@ pub(super) enum Codes {
 pub(super) struct CodeQuery {
     numbers: Query,
     rotated: BitQuery,
+    words: PqQuery,
     bits: Vec<u8>,
 }
 
@@ -115,6 +118,7 @@ impl Codes {
             }
             (_, GraphCodes::Sq8) => Self::Sq8(Sq8::new(dim, metric)),
             (_, GraphCodes::RaBitQ) => Self::RaBitQ(RaBitQ::new(dim, metric, BITS)),
+            (_, GraphCodes::Pq { num_sub_vectors, nbits }) => Self::Pq(Words::new(dim, metric, num_sub_vectors, nbits)),
         }
     }
 
@@ -122,6 +126,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.len(),
             Self::RaBitQ(codes) => codes.len(),
+            Self::Pq(words) => words.rows.as_ref().map_or(0, PqRows::len),
             Self::Bits(bits) => bits.rows.len() / bits.width,
         }
     }
@@ -130,6 +135,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.memory_bytes(),
             Self::RaBitQ(codes) => codes.memory_bytes(),
+            Self::Pq(words) => words.memory_bytes(),
             Self::Bits(bits) => bits.rows.memory_bytes(),
         }
     }
@@ -151,6 +157,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.push(vector.numbers(), &mut query.numbers),
             Self::RaBitQ(codes) => codes.push(vector.numbers(), &mut query.rotated),
+            Self::Pq(words) => words.rows_mut().push(vector.numbers(), &mut query.words),
             Self::Bits(bits) => {
                 let (start, row) = (bits.rows.len(), vector.bits(bits.width));
                 bits.rows.grow(start + bits.width);
@@ -164,6 +171,7 @@ impl Codes {
         match (self, other) {
             (Self::Sq8(codes), Self::Sq8(other)) => codes.copy(other, row),
             (Self::RaBitQ(codes), Self::RaBitQ(other)) => codes.copy(other, row),
+            (Self::Pq(words), Self::Pq(other)) => words.rows_mut().copy(other.rows(), row),
             (Self::Bits(bits), Self::Bits(other)) => {
                 let start = bits.rows.len();
                 bits.rows.grow(start + bits.width);
@@ -178,6 +186,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.settle(),
             Self::RaBitQ(codes) => codes.settle(),
+            Self::Pq(words) => words.rows.iter_mut().for_each(PqRows::settle),
             Self::Bits(bits) => bits.rows.settle(),
         }
     }
@@ -186,6 +195,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.encode(vector.numbers(), &mut query.numbers),
             Self::RaBitQ(codes) => codes.encode(vector.numbers(), &mut query.rotated),
+            Self::Pq(words) => words.rows().encode(vector.numbers(), &mut query.words),
             Self::Bits(bits) => {
                 query.bits.clear();
                 query.bits.extend_from_slice(vector.bits(bits.width));
@@ -198,6 +208,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.load(row, &mut query.numbers),
             Self::RaBitQ(codes) => codes.load(row, &mut query.rotated),
+            Self::Pq(words) => words.rows().load(row, &mut query.words),
             Self::Bits(bits) => self.encode(VectorRef::Bits(bits.row(row)), query),
         }
     }
@@ -207,6 +218,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.are_same(left, right),
             Self::RaBitQ(codes) => codes.are_same(left, right),
+            Self::Pq(words) => words.rows().are_same(left, right),
             Self::Bits(bits) => bits.row(left) == bits.row(right),
         }
     }
@@ -216,6 +228,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => metric != Metric::L2 && codes.is_zero(row),
             Self::RaBitQ(codes) => metric != Metric::L2 && codes.is_zero(row),
+            Self::Pq(words) => metric != Metric::L2 && words.rows().is_zero(row),
             Self::Bits(bits) => metric == Metric::Jaccard && bits.row(row).iter().all(|&byte| byte == 0),
         }
     }
@@ -240,6 +253,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.distances(kernels, &query.numbers, rows, products, distances),
             Self::RaBitQ(codes) => codes.distances(kernels, &query.rotated, rows, bit_room, distances),
+            Self::Pq(words) => words.rows().distances(&query.words, rows, distances),
             Self::Bits(bits) => kernels.bits_gather(bits.metric, &query.bits, &bits.rows, rows, distances),
         }
         distances
@@ -249,6 +263,7 @@ impl Codes {
     pub(super) fn kind(&self) -> GraphCodes {
         match self {
             Self::RaBitQ(_) => GraphCodes::RaBitQ,
+            Self::Pq(words) => GraphCodes::Pq { num_sub_vectors: words.num_sub_vectors as u32, nbits: words.nbits },
             _ => GraphCodes::Sq8,
         }
     }
@@ -258,6 +273,7 @@ impl Codes {
         match self {
             Self::Sq8(codes) => codes.deviation(&query.numbers, row, distance),
             Self::RaBitQ(codes) => codes.deviation(&query.rotated, row),
+            Self::Pq(words) => words.rows().deviation(&query.words, row),
             Self::Bits(_) => 0.0,
         }
     }
@@ -266,14 +282,29 @@ impl Codes {
     /// that were among the candidates at all (measured on real embeddings); reading every candidate's full vector would cost a third of
     /// a search.
     pub(super) fn reranked(&self, k: usize, ef: usize) -> usize {
-        let times = if matches!(self, Self::RaBitQ(_)) { 6 } else { 2 };
+        let times = if matches!(self, Self::RaBitQ(_) | Self::Pq(_)) { 6 } else { 2 };
         (times * k).max(k + 10).min(ef)
+    }
+
+    /// What comes before these: the words of product codes.
+    pub(super) fn write_words(&self, bytes: &mut Vec<u8>) {
+        if let Self::Pq(words) = self {
+            bytes.put_u32(words.trained as u32);
+            words.rows.iter().for_each(|rows| rows.write_words(bytes));
+        }
+    }
+
+    /// Takes over what `other`, codes of the same kind, has learned.
+    pub(super) fn learn_from(&mut self, other: &Self) {
+        if let (Self::Pq(words), Self::Pq(other)) = (self, other) {
+            *words = other.none_like();
+        }
     }
 
     /// How many arrays hold the codes.
     pub(super) fn arrays(&self) -> usize {
         match self {
-            Self::Sq8(_) | Self::RaBitQ(_) => 2,
+            Self::Sq8(_) | Self::RaBitQ(_) | Self::Pq(_) => 2,
             Self::Bits(_) => 1,
         }
     }
@@ -285,6 +316,8 @@ impl Codes {
             (Self::Sq8(codes), _) => codes.write_factors(bytes, rows),
             (Self::RaBitQ(codes), 0) => codes.write_codes(bytes, rows),
             (Self::RaBitQ(codes), _) => codes.write_factors(bytes, rows),
+            (Self::Pq(words), 0) => words.rows().write_codes(bytes, rows),
+            (Self::Pq(words), _) => words.rows().write_factors(bytes, rows),
             (Self::Bits(bits), _) => {
                 bytes.extend_from_slice(&bits.rows[rows.start * bits.width..rows.end * bits.width]);
             }
@@ -305,6 +338,21 @@ impl Codes {
         Ok(match Self::new(dim, metric, codes) {
             Self::Sq8(_) => Self::Sq8(Sq8::read_from(reader, dim, metric, rows)?),
             Self::RaBitQ(_) => Self::RaBitQ(RaBitQ::read_from(reader, dim, metric, BITS, rows)?),
+            Self::Pq(mut words) => {
+                let at = reader.offset();
+                words.trained = reader.u32()? as usize;
+                if !Words::is_level(words.trained) || (words.trained == 0 && rows > 0) {
+                    return Err(Error::corrupt(format!("at byte {at}: words trained on {} rows", words.trained)));
+                }
+                if words.trained > 0 {
+                    let (m, nbits) = (words.num_sub_vectors, words.nbits);
+                    let numbers = reader.bytes(((m * dim.div_ceil(m)) << nbits) * 4)?.as_chunks().0;
+                    let numbers = numbers.iter().map(|&four| f32::from_le_bytes(four)).collect();
+                    let pq = Pq::with_words(dim, m, nbits, 1.0, numbers);
+                    words.rows = Some(PqRows::read_from(reader, metric, pq, rows)?);
+                }
+                Self::Pq(words)
+            }
             Self::Bits(mut bits) => {
                 let read = reader.bytes(rows.saturating_mul(bits.width))?;
                 bits.rows.grow(read.len());

@@ -66,8 +66,9 @@ impl Graft {
             }
             rows.push((row as u32, head));
         }
-        let (absent, stage) = (RowMask::default(), Stage::Copy);
-        Some(Self { graph: model, rows, heirs, is_whole: count == len, absent, stage, at: 0, first: None })
+        let (absent, stage, mut graph) = (RowMask::default(), Stage::Copy, model);
+        graph.codes.learn_from(&base.codes);
+        Some(Self { graph, rows, heirs, is_whole: count == len, absent, stage, at: 0, first: None })
     }
 
     /// Takes some steps, about as long as inserting `rows_max` rows takes; tells whether there are more. `base` is that with which it
@@ -174,8 +175,14 @@ impl Graft {
             return PASSED;
         }
         let earlier = self.graph.earlier(row, first);
-        let tied = (leads || self.graph.tie(row, earlier[0]))
+        let mut tied = (leads || self.graph.tie(row, earlier[0]))
             && (is_led_to || earlier.iter().any(|&parent| self.graph.tie(parent, row)));
+        // What is near may all come after it, as where the first rows of a cluster are gone: then it is tied to one that is not near.
+        let mut parent = row;
+        while !tied && parent > first {
+            parent -= 1;
+            tied = self.is_node(parent) && self.graph.tie(parent, row);
+        }
         if !tied {
             self.stage = Stage::Failed;
         }

@@ -2,8 +2,11 @@
 //!
 //! Source: Malkov & Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small
 //! World graphs" (2016); algorithm numbers below are theirs. Where we depart from it:
-//! - Distances in the graph are those of [`Sq8`] codes, a quarter of the memory traffic, or of RaBitQ codes of two bits, an eighth of
-//!   that; the closest are reranked. Binary vectors are their own codes.
+//! - Distances in the graph are those of [`Sq8`] codes, a quarter of the memory traffic, of RaBitQ codes of two bits, a quarter of
+//!   that, or of product codes; the closest are reranked. Binary vectors are their own codes.
+//! - Where lists may be longer than the directions need ([`Hnsw::spread_out`]), they are filled up with candidates to which none that
+//!   was chosen is closer by a factor `alpha`: Subramanya et al., "DiskANN" (2019), algorithm 2. (In one pass with that factor lists
+//!   were full before all directions were in them, and recall at `ef` 48 fell from 0.985 to 0.976.)
 //! - A node's level is a hash of its row number: the same rows give the same graph on every target.
 //! - A row whose code equals that of a node already in the graph becomes its *twin*: a link in a chain behind that node, not a
 //!   node. A thousand copies of one vector, or all rows without text, would otherwise fill every neighbour list around them
@@ -25,6 +28,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod twins;
+mod words;
 
 use crate::distance::{Kernels, Metric, kernels};
 #[cfg(doc)]
@@ -39,11 +43,14 @@ use scratch::ScratchPool;
 pub use stats::GraphStats;
 use stats::Looked;
 use twins::Twins;
+pub use words::CodesStep;
 
 /// Neighbours a node has at most on the upper levels.
 pub const M_MAX: u32 = 2048;
 /// Candidates looked at for each inserted row, at most.
 pub const EF_CONSTRUCTION_MAX: u32 = 65_536;
+/// Hundredths of `alpha` at most.
+const ALPHA_PERCENT_MAX: u32 = 200;
 /// More rows than this are not indexed: one bit of a row number is used for a mark.
 const ROWS_MAX: usize = 1 << 31;
 
@@ -56,6 +63,8 @@ pub struct Hnsw {
     metric: Metric,
     m: usize,
     ef_construction: usize,
+    /// Hundredths of `alpha`; 100 as the paper of HNSW has it.
+    alpha_percent: u32,
     kernels: &'static Kernels,
     codes: Codes,
     links: Links,
@@ -91,6 +100,7 @@ impl Hnsw {
             metric,
             m: m as usize,
             ef_construction: ef_construction as usize,
+            alpha_percent: 100,
             kernels: kernels(),
             codes: Codes::new(dim, metric, codes),
             links: Links::new(m as usize),
@@ -102,6 +112,14 @@ impl Hnsw {
             has_absent: false,
             scratch: ScratchPool::default(),
         }
+    }
+
+    /// Has lists take neighbours that are not needed for a direction, as far as `alpha_percent` hundredths of a distance say, 100 to 200. Of
+    /// inner products, which are no distances, nothing changes.
+    #[must_use]
+    pub fn spread_out(self, alpha_percent: u32) -> Self {
+        let alpha_percent = if self.metric == Metric::Ip { 100 } else { alpha_percent.clamp(100, ALPHA_PERCENT_MAX) };
+        Self { alpha_percent, ..self }
     }
 
     /// How many rows are indexed: rows `0..len`.
@@ -147,8 +165,8 @@ impl Hnsw {
 
     /// Whether its rows could be rows of `other`: it has the same dimension, metric, parameters and kind of codes.
     fn is_like(&self, other: &Self) -> bool {
-        let shape = |graph: &Self| (graph.dim, graph.metric, graph.m, graph.ef_construction, graph.codes.kind());
-        shape(self) == shape(other)
+        let shape = |graph: &Self| (graph.dim, graph.metric, graph.m, graph.ef_construction, graph.alpha_percent);
+        shape(self) == shape(other) && self.codes.kind() == other.codes.kind()
     }
 
     /// How many bytes are held, without the vectors, which are the caller's.

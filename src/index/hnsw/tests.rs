@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::{ErrorKind, RowMask};
-use crate::index::{Vectors, flat};
+use crate::index::{Source, Vectors, flat};
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::Ip, Metric::Cosine];
 
@@ -297,7 +297,7 @@ fn every_truncation_is_corrupt() {
 #[test]
 fn huge_counts_allocate_nothing() {
     let bytes = sample(Metric::L2).1.to_bytes();
-    for field in (12..48).step_by(4) {
+    for field in (12..60).step_by(4) {
         for value in [u32::MAX, u32::MAX - 1, 1 << 31, 1 << 20] {
             let mut wrong = bytes.clone();
             wrong[field..field + 4].copy_from_slice(&value.to_le_bytes());
@@ -339,7 +339,7 @@ proptest! {
     ) {
         let (data, index) = sample(metric);
         let mut bytes = index.to_bytes();
-        let from = if in_links { 48 + 120 * 72 } else { 0 };
+        let from = if in_links { 60 + 120 * 72 } else { 0 };
         for (at, value) in flips {
             let at = from + at.index(bytes.len() - from);
             bytes[at] = value;
@@ -353,7 +353,7 @@ proptest! {
     ) {
         let (data, index) = sample(Metric::Cosine);
         let mut bytes = index.to_bytes();
-        let start = 48 + 120 * 72;
+        let start = 60 + 120 * 72;
         for (at, value) in swaps {
             let at = start + at.index((bytes.len() - start) / 4) * 4;
             bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -583,15 +583,22 @@ proptest! {
     #[test]
     fn flipped_bytes_of_other_codes_are_refused_or_harmless(
         of_bits in any::<bool>(),
+        of_words in any::<bool>(),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {
         let mut random = Seeded(4);
         let mut index = if of_bits {
             Hnsw::new(32, Metric::Jaccard, 3, 20)
         } else {
-            Hnsw::with_codes(10, Metric::L2, 3, 20, GraphCodes::RaBitQ)
+            let words = GraphCodes::Pq { num_sub_vectors: 5, nbits: 4 };
+            Hnsw::with_codes(10, Metric::L2, 3, 20, if of_words { words } else { GraphCodes::RaBitQ })
         };
         let numbers = Clustered::new(6, 10, 4).vectors(80);
+        let source = Source::Floats(Vectors::new(&numbers, 10));
+        while index.begin_codes(&source) {
+            let step = index.look_up_codes(&source);
+            index.apply_codes(step);
+        }
         for (row, numbers) in bits(80, 4, &mut random).iter().zip(numbers.chunks_exact(10)) {
             let vector = if of_bits { VectorRef::Bits(row) } else { VectorRef::Numbers(numbers) };
             index.begin(vector);
@@ -608,6 +615,12 @@ proptest! {
             let vector = if opened.metric().is_of_bits() { VectorRef::Bits(&row) } else { VectorRef::Numbers(&numbers) };
             opened.candidates(vector, 3, 9, None);
             opened.candidates(vector, 3, 9, Some(&(0..opened.len()).map(|row| row % 3 == 0).collect()));
+            let numbers = vec![0.5; opened.dim() * (opened.len() + 1)];
+            let source = Source::Floats(Vectors::new(&numbers, opened.dim()));
+            while opened.begin_codes(&source) {
+                let step = opened.look_up_codes(&source);
+                opened.apply_codes(step);
+            }
             opened.begin(vector);
             let insertion = opened.look_up(vector);
             opened.insert(insertion);
@@ -813,4 +826,86 @@ fn a_finished_graph_takes_hardly_more_than_an_opened_one() {
     // It can grow on.
     index.insert_next(Vectors::new(&data[..384 * 2_601], 384));
     assert_eq!(index.len(), 2_601);
+}
+
+/// Words are trained anew when there are 4,000 rows. What comes of it does not depend on when steps are taken, nor on whether the graph
+/// was stored in between, and rows are found all the time.
+#[test]
+fn words_are_trained_as_the_graph_grows() {
+    let (dim, codes) = (12, GraphCodes::Pq { num_sub_vectors: 6, nbits: 4 });
+    for metric in METRICS {
+        let mut source = Clustered::new(91, dim, 30);
+        let mut data = source.vectors(4_100);
+        data[dim * 50..dim * 51].fill(0.0);
+        let vectors = Vectors::new(&data, dim);
+        let mut index = Hnsw::with_codes(dim, metric, 4, 24, codes);
+        for at in [1_500, 3_999, 4_000, 4_100] {
+            while index.len() < at {
+                index.insert_next(vectors);
+            }
+            check_ties(&index);
+            index = Hnsw::from_bytes(&index.to_bytes()).unwrap();
+        }
+        assert_eq!(index.codes(), codes);
+        let spec = crate::index::IndexSpec {
+            metric,
+            kind: crate::index::IndexKind::Hnsw { m: 4, ef_construction: 24, codes },
+        };
+        let mut stepped = crate::index::VectorIndex::new(&spec, dim).unwrap();
+        for rows in [1_000, 2_345, 4_050, 4_100] {
+            let source = Source::Floats(Vectors::new(&data[..rows * dim], dim));
+            while stepped.has_work(rows) {
+                stepped.begin(&source);
+                let step = stepped.look_up(&source);
+                stepped.apply(step);
+            }
+            let crate::index::VectorIndex::Hnsw(graph) = &stepped else { panic!() };
+            let found = recall(graph, &data[..rows * dim], &data[..20 * dim], 5, 64, None);
+            assert!(found >= 0.8, "{metric:?}, {rows} rows: {found}");
+        }
+        let bytes = |part| stepped.part(part);
+        let stepped: Vec<u8> = (0..).map_while(bytes).flatten().collect();
+        assert!(index.to_bytes() == stepped, "{metric:?}");
+        // A merge takes the words over.
+        let kept: RowMask = (0..4_100).map(|row| row % 4 != 1).collect();
+        let (merged, _) = graft(&index, &kept, 16);
+        check_ties(&merged);
+        let rows = kept_of(&data, dim, &kept);
+        let found = recall(&merged, &rows, &data[..20 * dim], 5, 64, None);
+        assert!(found >= 0.8, "{metric:?}, merged: {found}");
+    }
+}
+
+/// Pruning as of Vamana keeps more links, and a search that keeps as many candidates finds more.
+#[test]
+fn lists_that_are_spread_out_lead_faster() {
+    let dim = 48;
+    let mut source = Clustered::new(15, dim, 400);
+    let (data, queries) = (source.vectors(6_000), source.vectors(200));
+    let build = |alpha: u32| {
+        let mut index = Hnsw::new(dim, Metric::L2, 16, 60).spread_out(alpha);
+        while index.len() < 6_000 {
+            index.insert_next(Vectors::new(&data, dim));
+        }
+        index
+    };
+    let (plain, spread) = (build(100), build(120));
+    check_ties(&spread);
+    assert!(spread.look().mean_degree() > plain.look().mean_degree());
+    for ef in [12, 16, 24, 48] {
+        let [plain, spread] = [&plain, &spread].map(|index| {
+            let mut effort = Effort::default();
+            for query in queries.chunks_exact(dim) {
+                index.candidates_counted(query, 10, ef, None, &mut effort);
+            }
+            (recall(index, &data, &queries, 10, ef, None), effort.compared / 200)
+        });
+        println!(
+            "ef {ef}: alpha 1.0 recall {:.4}, {} compared; alpha 1.2 {:.4}, {}",
+            plain.0, plain.1, spread.0, spread.1
+        );
+        assert!(spread.0 >= plain.0 - 0.002, "ef {ef}");
+    }
+    let ip = Hnsw::new(4, Metric::Ip, 4, 8).spread_out(150);
+    assert_eq!(ip.alpha_percent, 100, "a product is no distance");
 }

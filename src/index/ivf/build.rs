@@ -24,6 +24,8 @@ pub(super) struct Building {
     sample: Vec<u32>,
     /// What is left of rows of the sample, for the codebooks.
     residuals: Vec<f32>,
+    /// These rows themselves, where errors along them count as more.
+    along: Vec<f32>,
     training: Option<PqTraining>,
 }
 
@@ -48,7 +50,7 @@ enum Kind {
     /// Rows of the sample that were looked at; the centroids of those with a vector, and their vectors.
     Cells { read: usize, nearest: Vec<u32>, vectors: Vec<f32> },
     /// Rows of the sample that were looked at, and what is left of those with a vector.
-    Residuals { read: usize, residuals: Vec<f32> },
+    Residuals { read: usize, residuals: Vec<f32>, along: Vec<f32> },
     /// The nearest words of the next subvectors.
     Words(Vec<u32>),
     /// Rows that were looked at; those with a vector, with their lists and factors, and their codes.
@@ -60,7 +62,8 @@ enum Kind {
 impl Building {
     pub(super) fn memory_bytes(&self) -> usize {
         let training = self.training.as_ref().map_or(0, PqTraining::memory_bytes);
-        self.lists.memory_bytes() + (self.sample.capacity() + self.residuals.capacity()) * 4 + training
+        let room = self.sample.capacity() + self.residuals.capacity() + self.along.capacity();
+        self.lists.memory_bytes() + room * 4 + training
     }
 }
 
@@ -94,6 +97,7 @@ impl Ivf {
             at: 0,
             sample,
             residuals: Vec::new(),
+            along: Vec::new(),
             training: None,
         }));
     }
@@ -149,15 +153,17 @@ impl Ivf {
         let (mut room, mut near) = (Room::default(), KMeansRoom::default());
         let rows: Vec<usize> = spread(next.sample.len(), CODEBOOK_ROWS).collect();
         let read = (rows.len() - next.at).min(self.step_rows(&next.lists));
-        let mut residuals = Vec::new();
+        let (mut residuals, mut along) = (Vec::new(), Vec::new());
+        let is_along = self.code == ListCode::Scann;
         for &at in &rows[next.at..next.at + read] {
             if self.space.take(source, next.sample[at], &mut room) {
                 let centroid = next.lists.means.nearest(self.kernels, &room.vector, &mut near);
                 let centroid = next.lists.means.centroid(centroid);
                 residuals.extend(room.vector.iter().zip(centroid).map(|(x, c)| x - c));
+                along.extend(room.vector.iter().filter(|_| is_along));
             }
         }
-        Kind::Residuals { read, residuals }
+        Kind::Residuals { read, residuals, along }
     }
 
     fn put(&self, lists: &Lists, source: &Source<'_>) -> Kind {
@@ -192,18 +198,21 @@ impl Ivf {
                     next.lists.squares = next.lists.means.squares();
                 }
             }
-            (Kind::Residuals { read, residuals }, Some(next)) => {
+            (Kind::Residuals { read, residuals, along }, Some(next)) => {
                 next.residuals.extend_from_slice(&residuals);
+                next.along.extend_from_slice(&along);
                 next.at += read;
                 if next.at == next.sample.len().min(CODEBOOK_ROWS) {
                     let mut sample = std::mem::take(&mut next.residuals);
                     if sample.is_empty() {
                         // No row has a vector.
                         sample.resize(self.space.len(), 0.0);
+                        next.along.resize(self.space.len(), 0.0);
                     }
+                    let along = std::mem::take(&mut next.along);
                     let (dim, metric) = (self.space.dim, self.space.metric);
                     let (m, nbits, eta) = self.code.product(dim, metric).expect("only product codes are trained");
-                    next.training = Some(PqTraining::new(dim, m, nbits, eta, sample));
+                    next.training = Some(PqTraining::new(dim, m, nbits, eta, sample, along));
                     next.stage = Stage::Words;
                 }
             }

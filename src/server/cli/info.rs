@@ -81,11 +81,14 @@ fn kind(kind: IndexKind) -> String {
     let given = [
         ("m", parts.m),
         ("ef_construction", parts.ef_construction),
+        ("ef_search", parts.ef_search),
         ("nlist", parts.nlist),
         ("nbits", parts.nbits),
+        ("num_sub_vectors", parts.num_sub_vectors),
         ("max_degree", parts.max_degree),
         ("search_list_size", parts.search_list_size),
     ];
     let given = given.iter().filter_map(|(name, value)| value.map(|value| format!(" {name}={value}")));
-    kind.name().to_owned() + &given.collect::<String>()
+    let codes = parts.codes.iter().map(|codes| format!(" codes={codes}"));
+    kind.name().to_owned() + &given.chain(codes).collect::<String>()
 }
