@@ -140,9 +140,9 @@ impl PqRows {
         self.factors[row as usize].scale == 0.0
     }
 
-    /// Appends the distance of `query` to every one of `rows`, in their order.
-    pub fn distances(&self, query: &PqQuery, rows: &[u32], distances: &mut Vec<f32>) {
-        for &row in rows {
+    /// Puts the distance of `query` to every one of `rows`, in their order, into `out`, which has as many.
+    pub fn distances(&self, query: &PqQuery, rows: &[u32], out: &mut [f32]) {
+        for (out, &row) in out.iter_mut().zip(rows) {
             let product = if query.products.is_empty() {
                 self.pq.product_with(self.code(row), &query.numbers)
             } else {
@@ -150,7 +150,7 @@ impl PqRows {
             };
             let own = self.factors[row as usize];
             let offset = if self.metric == Metric::Ip { 0.0 } else { query.factors.offset + own.offset };
-            distances.push(offset - query.factors.scale * own.scale * product);
+            *out = offset - query.factors.scale * own.scale * product;
         }
     }
 
