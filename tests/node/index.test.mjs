@@ -32,13 +32,12 @@ const collections = [
   {
     words: { type: 'float_vector', dim, index: { type: 'IVF_PQ', nlist: 16, m: 8, nbits: 8 } },
     scann: { type: 'bfloat16_vector', dim, index: { type: 'SCANN', nlist: 16 } },
-    stored: { type: 'float_vector', dim, metric: 'L2', index: { type: 'DISKANN', maxDegree: 32, searchListSize: 60 } },
+    stored: { type: 'float_vector', dim, metric: 'L2', index: { type: 'DISKANN', maxDegree: 32, searchListSize: 60, codes: 'sq8' } },
     any: { type: 'float_vector', dim, metric: 'IP', index: { type: 'AUTOINDEX' } },
   },
   {
     graph: { type: 'float_vector', dim, index: { type: 'HNSW', m: 8, efConstruction: 60, codes: 'pq', numSubVectors: 8, nbits: 8 } },
-    half: { type: 'float16_vector', dim, metric: 'L2', index: { type: 'HNSW', m: 8, efConstruction: 60, codes: 'pq', numSubVectors: 8, nbits: 4 } },
-    codes: { type: 'float_vector', dim, index: { type: 'DISKANN', maxDegree: 32, searchListSize: 60, codes: 'sq8' } },
+    half: { type: 'float16_vector', dim, metric: 'L2', index: { type: 'HNSW', m: 8, efConstruction: 60, codes: 'pq', numSubVectors: 16, nbits: 4 } },
   },
 ];
 
@@ -60,7 +59,7 @@ test('indexes of every kind are built, described and searched', async (t) => {
       for (const id of [0, 700, rows - 1]) {
         const request = { vector: made[id][field], field, limit: 5 };
         const exact = await notes.search({ ...request, exact: true });
-        const all = await notes.search({ ...request, nprobe: 16, reorderK: 900, searchList: 900 });
+        const all = await notes.search({ ...request, nprobe: 16, reorderK: 900, ef: 900 });
         assert.deepEqual(all.hits, exact.hits, field);
         const usual = await notes.search(request);
         assert.equal(usual.hits[0].key, exact.hits[0].key, field);

@@ -88,10 +88,6 @@ fn every_kind_reaches_its_floor() {
             IndexKind::Hnsw { m: 16, ef_construction: 200, codes: GraphCodes::Pq { num_sub_vectors: 96, nbits: 8 } },
             0.97,
         ),
-        (
-            IndexKind::Hnsw { m: 16, ef_construction: 200, codes: GraphCodes::Pq { num_sub_vectors: 96, nbits: 4 } },
-            0.95,
-        ),
         (IndexKind::DiskAnn { max_degree: 56, search_list_size: 100, codes: GraphCodes::RaBitQ }, 0.97),
         (IndexKind::DiskAnn { max_degree: 56, search_list_size: 100, codes: GraphCodes::Sq8 }, 0.97),
     ];
