@@ -346,6 +346,15 @@ impl VectorIndex {
             Self::Static(graph) => graph.candidates(vector_of(query).numbers(), k, mask),
         }
     }
+
+    /// How far `rows` are from `query` by what is held of them in memory, in their order, and how near each may be, for a caller who
+    /// reads the vectors of the closest candidates of several indexes; `None` of kinds that cannot tell.
+    pub fn estimates(&self, query: &Value, rows: &[u32]) -> Option<Vec<(f32, f32)>> {
+        match self {
+            Self::Hnsw(graph) => Some(graph.estimates(vector_of(query), rows)),
+            Self::Ivf(_) => None,
+        }
+    }
 }
 
 /// How many lists a kind has, and what lies in them; `None` of a kind without.

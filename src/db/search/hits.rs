@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::LIMIT_MAX;
 use super::admit::Later;
@@ -8,7 +9,7 @@ use super::remaining::Remaining;
 use super::rows::{At, Found};
 use super::shown::Shown;
 use super::words::Words;
-use crate::base::{Error, Result, RowMask, sort_by};
+use crate::base::{Error, Neighbor, Result, RowMask, sort_by};
 use crate::db::{Collection, Hit, SearchRequest, SearchResponse, Snapshot};
 use crate::distance::Metric;
 use crate::engine::{CollectionState, Slot, View};
@@ -16,6 +17,7 @@ use crate::index::SearchParams;
 use crate::model::{DataType, Field, Key, Row, Value, column};
 use crate::platform;
 use crate::query::{Filter, group_key};
+use crate::segment::Segment;
 
 /// Candidates that a graph search keeps when the request does not say.
 const EF_MIN: usize = 64;
@@ -478,13 +480,16 @@ impl Collection {
     ) -> Result<Vec<Vec<Near>>> {
         let Some(k) = nearest.first().map(|nearest| nearest.k) else { return Ok(Vec::new()) };
         let filter = search.filter.as_ref();
-        for mut later in later {
+        // Candidates of several segments, and how many one of them has.
+        let mut estimated: Vec<(Vec<Estimated>, usize)> = vec![(Vec::new(), 0); nearest.len()];
+        let mut later = later;
+        for (at, later) in later.iter_mut().enumerate() {
             let (clock, by_index) = (Clock::new(response.profile.is_some()), response.segments_by_index);
             let known = remaining.as_ref().and_then(|remaining| remaining.of(&later.segment));
             let admitted = match known {
                 Some(admitted) => admitted,
                 None => {
-                    let admitted = self.admitted_of(&mut later, filter).await?;
+                    let admitted = self.admitted_of(later, filter).await?;
                     match &mut remaining {
                         Some(remaining) => remaining.keep(&later.segment, admitted),
                         None => admitted,
@@ -500,25 +505,50 @@ impl Collection {
                 continue;
             }
             let segment = &later.segment;
-            for (nearest, best) in nearest.iter().zip(&mut best) {
-                let neighbors = if nearest.must_read(segment) {
-                    self.search_later(segment, &admitted, nearest, response).await?
-                } else {
-                    nearest.search(segment, &admitted, response)
+            for ((nearest, best), estimated) in nearest.iter().zip(&mut best).zip(&mut estimated) {
+                if !nearest.must_read(segment) {
+                    add_stored(best, segment, nearest.search(segment, &admitted, response), k);
+                    continue;
+                }
+                let candidates = nearest.candidates(segment, &admitted);
+                let rest = self.scan_later(segment, &admitted, candidates.as_ref(), nearest, response).await?;
+                add_stored(best, segment, rest, k);
+                let Some(mut candidates) = candidates else { continue };
+                let Some(estimates) = candidates.estimates.take() else {
+                    candidates.rows.sort_unstable();
+                    add_stored(best, segment, self.compare_later(segment, &candidates.rows, nearest).await?, k);
+                    continue;
                 };
-                best.extend(neighbors.into_iter().map(|near| {
-                    let key = segment.key(near.row as usize);
-                    let place = (segment.id(), near.row);
-                    (near.distance, Found { key, place, at: At::Stored(segment.clone(), near.row) })
-                }));
-                sort_by(best, |(a, left), (b, right)| closest(&(*a, &left.key), &(*b, &right.key)));
-                best.truncate(k);
+                let (all, count) = estimated;
+                *count = candidates.rows.len().max(*count);
+                let of_row = |(row, (distance, least))| Estimated { distance, least, at, row };
+                all.extend(candidates.rows.into_iter().zip(estimates).map(of_row));
             }
             let is_by_index = response.segments_by_index > by_index;
             response.profiled(segment.id(), |profile| {
                 profile.search_ms += clock.ms() - filter_ms;
                 profile.by_index |= is_by_index;
             });
+        }
+        for ((nearest, best), (mut all, count)) in nearest.iter().zip(&mut best).zip(estimated) {
+            // The closest first, as many as of one segment; then those of the others that may be closer than what was found.
+            sort_by(&mut all, |a, b| a.distance.total_cmp(&b.distance).then((a.at, a.row).cmp(&(b.at, b.row))));
+            let mut rest = all.split_off(count.min(all.len()));
+            for is_rest in [false, true] {
+                let mut part = if is_rest { std::mem::take(&mut rest) } else { std::mem::take(&mut all) };
+                if is_rest && best.len() == k {
+                    let bound = best.last().map_or(f32::INFINITY, |last| last.0);
+                    part.retain(|candidate| candidate.least <= bound);
+                }
+                sort_by(&mut part, |a, b| (a.at, a.row).cmp(&(b.at, b.row)));
+                for of_one in part.chunk_by(|a, b| a.at == b.at) {
+                    let clock = Clock::new(response.profile.is_some());
+                    let segment = &later[of_one[0].at].segment;
+                    let rows: Vec<u32> = of_one.iter().map(|candidate| candidate.row).collect();
+                    add_stored(best, segment, self.compare_later(segment, &rows, nearest).await?, k);
+                    response.profiled(segment.id(), |profile| profile.search_ms += clock.ms());
+                }
+            }
         }
         Ok(best)
     }
@@ -536,6 +566,28 @@ impl Collection {
             }),
         }
     }
+}
+
+/// A row whose vector is in storage.
+#[derive(Debug, Clone, Copy)]
+struct Estimated {
+    /// How far it is, about.
+    distance: f32,
+    /// How near it may be.
+    least: f32,
+    /// In which segment, and where.
+    at: usize,
+    row: u32,
+}
+
+/// Adds rows of a segment that is in storage to the `k` nearest.
+fn add_stored(best: &mut Vec<Near>, segment: &Arc<Segment>, neighbors: Vec<Neighbor>, k: usize) {
+    best.extend(neighbors.into_iter().map(|near| {
+        let (key, place) = (segment.key(near.row as usize), (segment.id(), near.row));
+        (near.distance, Found { key, place, at: At::Stored(segment.clone(), near.row) })
+    }));
+    sort_by(best, |(a, left), (b, right)| closest(&(*a, &left.key), &(*b, &right.key)));
+    best.truncate(k);
 }
 
 /// Refuses what no search can be.

@@ -111,34 +111,57 @@ impl Nearest<'_> {
     }
 }
 
+/// Rows whose vectors are worth reading, the closest of which are an answer.
+pub(super) struct Candidates {
+    pub(super) rows: Vec<u32>,
+    /// How far each is, about, and how near it may be, where that is known.
+    pub(super) estimates: Option<Vec<(f32, f32)>>,
+    /// The rows from this one on are not among them.
+    covered: usize,
+}
+
+impl Nearest<'_> {
+    /// Those that the index of a segment has; `None` where all admitted rows must be compared.
+    pub(super) fn candidates(&self, segment: &Segment, admitted: &RowMask) -> Option<Candidates> {
+        let count = admitted.count();
+        let mask = (count < segment.len()).then_some(admitted);
+        let index = self.index(segment, count)?;
+        let rows = index.candidates(self.query, self.k, &self.params, mask)?;
+        Some(Candidates { estimates: index.estimates(self.query, &rows), rows, covered: index.len() })
+    }
+}
+
 impl Collection {
-    /// The nearest rows of a segment whose vectors must be read: those of the index's candidates, or all.
-    pub(super) async fn search_later(
+    /// The nearest of some rows, which ascend, of a segment whose vectors must be read.
+    pub(super) async fn compare_later(
+        &self,
+        segment: &Segment,
+        rows: &[u32],
+        nearest: &Nearest<'_>,
+    ) -> Result<Vec<Neighbor>> {
+        let mut blocks = Blocks::default();
+        let needs = segment.needs(rows, &|column| column == nearest.field, &blocks);
+        self.inner.shared.fetch(needs, &mut blocks, true).await?;
+        Ok(nearest.compare(segment, rows, &blocks))
+    }
+
+    /// The nearest of the rows that are not covered by `candidates`, of a segment whose vectors must be read.
+    pub(super) async fn scan_later(
         &self,
         segment: &Segment,
         admitted: &RowMask,
+        candidates: Option<&Candidates>,
         nearest: &Nearest<'_>,
         response: &mut SearchResponse,
     ) -> Result<Vec<Neighbor>> {
-        let count = admitted.count();
-        let mask = (count < segment.len()).then_some(admitted);
-        let wanted = |column: &str| column == nearest.field;
-        let mut neighbors = Vec::new();
-        let mut scanned_from = 0;
-        let index = nearest.index(segment, count);
-        let candidates =
-            index.and_then(|index| index.candidates(nearest.query, nearest.k, &nearest.params, mask).zip(Some(index)));
-        if let Some((mut candidates, index)) = candidates {
-            candidates.sort_unstable();
-            let mut blocks = Blocks::default();
-            let needs = segment.needs(&candidates, &wanted, &blocks);
-            self.inner.shared.fetch(needs, &mut blocks, true).await?;
-            neighbors = nearest.compare(segment, &candidates, &blocks);
-            scanned_from = index.len();
+        let scanned_from = candidates.map_or(0, |candidates| candidates.covered);
+        if candidates.is_some() {
             response.segments_by_index += 1;
         } else {
             response.segments_by_scan += 1;
         }
+        let wanted = |column: &str| column == nearest.field;
+        let mut neighbors: Vec<Neighbor> = Vec::new();
         let mut rows = admitted.iter_from(scanned_from).map(|row| row as u32);
         let step = (READ_VECTOR_BYTES / (segment.row_bytes())).max(1);
         loop {

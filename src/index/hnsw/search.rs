@@ -85,6 +85,19 @@ impl Hnsw {
         })
     }
 
+    /// How far `rows` are from `query` by their codes, in their order, and how near each may be: four standard deviations less.
+    pub fn estimates<'a>(&self, query: impl Into<VectorRef<'a>>, rows: &[u32]) -> Vec<(f32, f32)> {
+        self.scratch.with(|scratch| {
+            let mut encoded = std::mem::take(&mut scratch.query);
+            self.codes.encode(query.into(), &mut encoded);
+            let distances = self.codes.distances(self.kernels, &encoded, rows, &mut scratch.room);
+            let bound = |(&row, &distance)| (distance, distance - 4.0 * self.codes.deviation(&encoded, row, distance));
+            let estimates = rows.iter().zip(distances).map(bound).collect();
+            scratch.query = encoded;
+            estimates
+        })
+    }
+
     /// From the entry down to the level above `level`, keeping the closest node only (algorithm 2 with `ef` 1). Leaves the
     /// closest as the only candidate of `scratch.nearest`, or none in an empty graph.
     pub(super) fn descend(&self, query: &CodeQuery, level: u32, scratch: &mut Scratch) {
