@@ -1,6 +1,7 @@
 import type { Port } from './client.js';
 import { checkOptions, Database, type OpenOptions } from './database.js';
 import { EddyError } from './error.js';
+import { workersOf } from './pool.js';
 import type { EngineMessage } from './protocol.js';
 
 export * from './exports.js';
@@ -17,10 +18,11 @@ export * from './exports.js';
 export async function open<const B extends boolean = false>(options: OpenOptions<B>): Promise<Database<B>> {
   checkOptions(options, ['opfs', 'indexeddb', 'memory']);
   const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', replicaNumber, bigint = false } = options;
+  const workers = workersOf(options.workers, globalThis.navigator?.hardwareConcurrency);
   if (storage === 'opfs' && !globalThis.navigator?.storage?.getDirectory) {
     throw new EddyError('unsupported', "this context has no private file system (it needs https or localhost): open with storage: 'indexeddb'");
   }
-  return Database.open<B>(await spawn(), { name, storage, durability, retention, memoryLimitBytes, codec, replicaNumber }, bigint);
+  return Database.open<B>(await spawn(), { name, storage, durability, retention, memoryLimitBytes, codec, replicaNumber, workers }, bigint);
 }
 
 async function spawn(): Promise<Port> {

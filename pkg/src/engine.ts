@@ -1,5 +1,6 @@
 import { type Bytes, decode, encode } from './codec.js';
 import { EddyError, toEddyError, toErrorMessage } from './error.js';
+import type { SearchPool } from './pool.js';
 import type { EngineEvent, Op, Session, SyncStatusMessage, WriteMark } from './protocol.js';
 import type { Wasm, WasmArchive, WasmChangeStream, WasmCollection, WasmDatabase, WasmImport, WasmIterator, WasmLiveQueries, WasmSyncSession } from './wasm.js';
 
@@ -11,6 +12,8 @@ export interface EngineHooks {
   onDeath(error: EddyError): void;
   /** Calls `listener` when the host meets an error that nobody waits for: a trap in a task of the engine is one. */
   onUncaught(listener: (message: string) => void): void;
+  /** Starts the workers that search beside it, where there are to be any. */
+  startPool?(): SearchPool | undefined;
 }
 
 /** A little more than the half second after which the engine syncs what was written with durability `buffered`. */
@@ -67,6 +70,7 @@ export class Engine {
   #due: ReturnType<typeof setTimeout> | undefined;
   #maintenanceError: { kind: string; message: string } | undefined;
   #ended: EddyError | undefined;
+  #pool: SearchPool | undefined;
 
   private constructor(db: WasmDatabase, hooks: EngineHooks) {
     this.#db = db;
@@ -84,9 +88,15 @@ export class Engine {
     wasm.onPanic((message) => die(panicked(message)));
     hooks.onUncaught((message) => die(panicked(message)));
     const engine = new Engine(await Promise.race([open(wasm.Database), death]), hooks);
+    engine.#startPool();
     death.catch((error: EddyError) => engine.die(error));
     engine.#wake();
     return engine;
+  }
+
+  #startPool(): void {
+    this.#pool = this.#hooks.startPool?.();
+    if (this.#pool) this.#db.usePool(this.#pool, this.#pool.size);
   }
 
   /** A line for one client; `send` takes the events that it asked for. */
@@ -100,6 +110,7 @@ export class Engine {
   die(error: EddyError): void {
     if (this.#ended) return;
     this.#ended = error;
+    this.#pool?.endAll();
     for (const reject of [...this.#running]) reject(error);
     this.#hooks.onDeath(error);
   }
@@ -113,7 +124,11 @@ export class Engine {
     clearTimeout(this.#later);
     while (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
     await this.#maintenance;
-    await this.#db.close();
+    try {
+      await this.#db.close();
+    } finally {
+      this.#pool?.endAll();
+    }
   }
 
   /** @internal */

@@ -1,20 +1,29 @@
 import type { EngineBuild } from './build.js';
 import { Engine, type EngineHooks } from './engine.js';
 import { databaseName, IndexedDbStorage } from './indexeddb.js';
+import { type PoolThread, SearchPool } from './pool.js';
 import type { OpenMessage } from './protocol.js';
 import type { Opener } from './serve.js';
 import { Tab } from './tab.js';
 import { engineOptions, start, type Wasm } from './wasm.js';
 
-/** Opens a store for a client of a browser, in the thread that this runs in. @internal */
-export function browserOpener(onUncaught: EngineHooks['onUncaught']): Opener {
+/**
+ * Opens a store for a client of a browser, in the thread that this runs in. `poolThread` makes a thread for a worker that searches beside it,
+ * where that can be. @internal
+ */
+export function browserOpener(onUncaught: EngineHooks['onUncaught'], poolThread?: () => PoolThread): Opener {
   return async (open, send, onDeath) => {
     // Begun at once, so that a tab that waits in line has it when its turn comes.
-    const wasm = start(compile);
+    let module: WebAssembly.Module | undefined;
+    const wasm = start(async (build) => (module = await compile(build)));
     wasm.catch(() => {});
     const synced = open.durability === 'synced';
+    const startPool = () => {
+      const threads = poolThread && module ? Array.from({ length: open.workers ?? 0 }, poolThread) : [];
+      return threads.length > 0 ? new SearchPool(threads, module!) : undefined;
+    };
     const openEngine = async (openStore: (database: Wasm['Database']) => ReturnType<Wasm['Database']['openMemory']>, died: typeof onDeath) => {
-      return Engine.open(await wasm, openStore, { pause, onDeath: died, onUncaught });
+      return Engine.open(await wasm, openStore, { pause, onDeath: died, onUncaught, startPool });
     };
     if (open.storage === 'memory') {
       const engine = await openEngine((database) => database.openMemory(engineOptions(open)), onDeath);

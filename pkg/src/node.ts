@@ -1,8 +1,10 @@
+import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 
 import type { Port } from './client.js';
 import { checkOptions, Database, type OpenOptions } from './database.js';
 import { EddyError } from './error.js';
+import { workersOf } from './pool.js';
 import type { EngineMessage } from './protocol.js';
 
 export * from './exports.js';
@@ -12,11 +14,12 @@ export { NodeDirectory } from './node-directory.js';
 export async function open<const B extends boolean = false>(options: OpenOptions<B>): Promise<Database<B>> {
   checkOptions(options, ['memory', 'files']);
   const { name, path, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', replicaNumber, bigint = false } = options;
+  const workers = workersOf(options.workers, availableParallelism());
   const storage = options.storage === 'files' || (options.storage !== 'memory' && path !== undefined) ? 'files' : 'memory';
   if (storage === 'files' && path === undefined) {
     throw new EddyError('invalid_argument', "storage 'files' needs path, the directory to keep the database in");
   }
-  return Database.open<B>(spawn(), { name, storage, path, durability, retention, memoryLimitBytes, codec, replicaNumber }, bigint);
+  return Database.open<B>(spawn(), { name, storage, path, durability, retention, memoryLimitBytes, codec, replicaNumber, workers }, bigint);
 }
 
 function spawn(): Port {

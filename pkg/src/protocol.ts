@@ -85,6 +85,8 @@ export interface OpenMessage {
     memoryLimitBytes?: number | undefined;
     codec: Codec;
     replicaNumber?: number | undefined;
+    /** How many workers search beside the engine. */
+    workers?: number | undefined;
   };
   /** The lock that the worker holds while it lives. */
   alive?: string | undefined;

@@ -5,6 +5,7 @@ import { bestBuild, type EngineBuild } from './build.js';
 import { type Bytes, encode } from './codec.js';
 import type { DirectoryHandle } from './directory.js';
 import { EddyError } from './error.js';
+import type { SearchPool } from './pool.js';
 import type { OpenMessage } from './protocol.js';
 import type { ForeignStorage } from './storage.js';
 
@@ -111,6 +112,7 @@ export interface WasmDatabase {
   importArchive(): WasmImport;
   memory(): Uint8Array<ArrayBuffer>;
   onProgress(listener: (collection: string, work: string, rowsDone: number, rows: number) => void): void;
+  usePool(pool: SearchPool, workers: number): void;
   maintain(): Promise<boolean>;
   sealDueMs(): number | undefined;
   close(): Promise<void>;
@@ -125,7 +127,13 @@ export interface Wasm {
     openDirectory(directory: DirectoryHandle, options: Uint8Array): Promise<WasmDatabase>;
     openForeign(storage: ForeignStorage, options: Uint8Array): Promise<WasmDatabase>;
   };
+  PoolWorker: new () => WasmPoolWorker;
   onPanic(listener: (message: string) => void): void;
+}
+
+/** @internal */
+export interface WasmPoolWorker {
+  answer(message: Uint8Array): Uint8Array<ArrayBuffer>;
 }
 
 const glue = { relaxed, simd, plain };

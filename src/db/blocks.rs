@@ -176,7 +176,7 @@ impl Db {
     pub fn memory(&self) -> Memory {
         let blocks = self.inner.shared.cache.lock().expect("no panic while held").bytes();
         let cache = blocks + self.inner.shared.masks.bytes();
-        let mut memory = Memory { cache, ..Memory::default() };
+        let mut memory = Memory { cache, pool: self.inner.shared.pool.bytes(), ..Memory::default() };
         for collection in self.collections() {
             memory += collection.inner.state.read().expect("no panic while held").memory();
             memory += self.memory_of_merge(&collection);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use super::blocks::{Cache, Loading, cache_share};
 use super::log::Log;
 use super::progress::{Discarded, WorkListener};
-use super::search::Masks;
+use super::search::{Masks, Pool};
 use super::{Collection, Durability};
 use crate::base::compress::Codec;
 use crate::base::{CollectionId, Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
@@ -103,6 +103,8 @@ pub(super) struct Shared {
     pub(super) cache: Mutex<Cache>,
     /// What filters have admitted.
     pub(super) masks: Masks,
+    /// Workers that search beside it.
+    pub(super) pool: Pool,
     /// What of the limit the cache may take.
     cache_capacity: AtomicUsize,
     /// The sync sessions that run.
@@ -140,6 +142,7 @@ impl Shared {
             masks: Masks::default(),
             #[cfg(hosted)]
             syncs: Default::default(),
+            pool: Pool::default(),
             cache_capacity: AtomicUsize::new(first_cache_capacity),
             loading: Mutex::default(),
             pins: AtomicUsize::new(0),
@@ -428,6 +431,7 @@ impl Db {
             }
             flushed = flushed.and(db.inner.shared.remove_discarded(true).await);
             db.inner.shared.closed.store(true, Ordering::Release);
+            db.inner.shared.pool.end();
             for collection in db.collections() {
                 collection.end().await;
             }

@@ -48,7 +48,7 @@ impl Db {
             }
         }
         self.inner.shared.remove_discarded(false).await?;
-        self.balance().await
+        Ok(self.balance().await? || self.fill_pool().await)
     }
 
     fn budget(&self) -> Budget {

@@ -47,7 +47,7 @@ pub use request::{
     Bm25Options, CollectionStats, Condition, Durability, Highlight, Hit, HybridRequest, Operation, QueryRequest,
     SearchRequest, SearchResponse, SegmentStates, Target, WriteOptions, WriteRequest, WriteResponse,
 };
-pub use search::{QueryIterator, SearchIterator};
+pub use search::{PoolStats, PoolWorker, QueryIterator, SearchIterator, SearchPool};
 pub use snapshot::Snapshot;
 pub use stream::{
     Change, ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, Difference, LiveHit, LiveQueries, LiveRequest,

@@ -16,12 +16,14 @@ pub struct Memory {
     pub keys: usize,
     /// Blocks that were read from storage, and which rows filters have admitted.
     pub cache: usize,
+    /// Copies of vectors and indexes that workers search.
+    pub pool: usize,
 }
 
 impl Memory {
     /// All of it.
     pub fn total(&self) -> usize {
-        self.rows + self.columns + self.vectors + self.indexes + self.keys + self.cache
+        self.rows + self.columns + self.vectors + self.indexes + self.keys + self.cache + self.pool
     }
 }
 
@@ -33,6 +35,7 @@ impl std::ops::AddAssign for Memory {
         self.indexes += other.indexes;
         self.keys += other.keys;
         self.cache += other.cache;
+        self.pool += other.pool;
     }
 }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use wasm_bindgen::prelude::*;
 
 use super::error::{OrThrow, Thrown};
-use super::message::{self, DatabaseStatsMessage, MemoryMessage, OpenMessage, SchemaMessage, SyncMessage};
+use super::message::{
+    self, DatabaseStatsMessage, MemoryMessage, OpenMessage, PoolStatsMessage, SchemaMessage, SyncMessage,
+};
+use super::pool::ForeignPool;
 use super::{Collection, SyncSession};
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::{ArchiveImport, ArchivePieces, Db, WorkProgress};
@@ -189,7 +192,11 @@ impl Database {
 
     /// What the store holds.
     pub async fn stats(&self) -> Thrown<Vec<u8>> {
-        let mut stats = DatabaseStatsMessage { replica_id: self.db.replica_id().0 as f64, collections: Vec::new() };
+        let mut stats = DatabaseStatsMessage {
+            replica_id: self.db.replica_id().0 as f64,
+            collections: Vec::new(),
+            pool: self.db.pool_stats().map(PoolStatsMessage::from),
+        };
         for collection in self.db.collections() {
             let of_collection = collection.stats().await.or_throw()?;
             stats.collections.push((collection.name(), &of_collection).into());
@@ -220,6 +227,12 @@ impl Database {
     #[wasm_bindgen(js_name = importArchive)]
     pub fn import_archive(&self) -> Thrown<Import> {
         Ok(Import { import: RefCell::new(Some(self.db.import().or_throw()?)), ended: Cell::new(false) })
+    }
+
+    /// Has so many workers that JavaScript runs search beside the engine: see `pool.ts` of the package.
+    #[wasm_bindgen(js_name = usePool)]
+    pub fn use_pool(&self, pool: JsValue, workers: usize) {
+        self.db.use_pool(Arc::new(ForeignPool::new(pool, workers)));
     }
 
     /// What is held in memory.

@@ -12,6 +12,7 @@ mod error;
 mod iterator;
 mod live;
 mod message;
+mod pool;
 mod sync;
 
 use std::cell::RefCell;
@@ -20,6 +21,7 @@ pub use changes::ChangeStream;
 pub use collection::Collection;
 pub use database::Database;
 pub use live::LiveQueries;
+pub use pool::PoolWorker;
 pub use sync::SyncSession;
 use wasm_bindgen::prelude::*;
 

@@ -110,6 +110,13 @@ const [id] = await ids.query();
 expectType<bigint>()(id!.id);
 expectType<bigint | null>()(id!.n);
 
+// Workers beside the engine are asked for when it is opened, and told of by stats.
+const pooled = await open({ name: 'pooled', workers: 'auto' });
+expectType<number | undefined>()((await pooled.stats()).pool?.searches);
+expectType<number>()((await pooled.memory()).pool);
+// @ts-expect-error a number or auto
+void open({ name: 'pooled', workers: 'all' });
+
 // A schema that is not known: rows are objects of anything.
 const loose = db.collection('whatever');
 const [anything] = await loose.query({ outputFields: ['a', 'b'] });

@@ -5,6 +5,7 @@ use super::LIMIT_MAX;
 use super::admit::Later;
 use super::explain::Clock;
 use super::nearest::Nearest;
+use super::pool::{Asked, Offer};
 use super::remaining::Remaining;
 use super::rows::{At, Found};
 use super::shown::Shown;
@@ -67,8 +68,8 @@ pub(super) enum Masked<'m> {
     Seen(&'m View),
 }
 
-/// What was found in memory, by query, and where else is to be looked.
-pub(super) type Begun = (Vec<Vec<Near>>, Vec<Later>);
+/// What was found in memory, by query, where else is to be looked, and what others look through.
+pub(super) type Begun = (Vec<Vec<Near>>, Vec<Later>, Asked);
 
 impl Search<'_> {
     /// How many rows of an answer are looked at.
@@ -200,6 +201,17 @@ impl Answer<'_> {
 /// The order of hits.
 fn closest(a: &(f32, &Key), b: &(f32, &Key)) -> std::cmp::Ordering {
     a.0.total_cmp(&b.0).then_with(|| a.1.cmp(b.1))
+}
+
+/// Takes what was found in a segment that does not change among the `k` best.
+fn add(best: &mut Vec<Near>, segment: &Arc<Segment>, neighbors: &[Neighbor], k: usize) {
+    best.extend(neighbors.iter().map(|near| {
+        let key = segment.key(near.row as usize);
+        let place = (segment.id(), near.row);
+        (near.distance, Found { key, place, at: At::Stored(segment.clone(), near.row) })
+    }));
+    sort_by(best, |(a, left), (b, right)| closest(&(*a, &left.key), &(*b, &right.key)));
+    best.truncate(k);
 }
 
 impl Collection {
@@ -412,6 +424,7 @@ impl Collection {
             Masked::Seen(view) => self.masks(state, search.filter.as_ref(), view, &known, timed),
         };
         let (mut here, mut later, mut comparisons) = (Vec::new(), Vec::new(), 0.0);
+        let (mut ready, mut offers, pool) = (Vec::new(), Vec::new(), &self.inner.shared.pool);
         for ((slot, (mask, filter_ms)), known) in slots.iter().zip(masks).zip(&known) {
             let mask = match mask {
                 Ok(mask) => mask,
@@ -431,9 +444,17 @@ impl Collection {
             if mask.iter().next().is_none() {
                 continue;
             }
+            match pool.place(self.id(), &slot.segment, nearest[0].field) {
+                Some(place) => offers.push(Offer { slot, mask, place }),
+                None => ready.push((*slot, mask)),
+            }
+        }
+        let asked = pool.ask(&mut offers, nearest);
+        ready.extend(offers.into_iter().map(|offer| (offer.slot, offer.mask)));
+        for (slot, mask) in ready {
             if !nearest[0].must_read(&slot.segment) {
                 comparisons += nearest[0].planned(&slot.segment, mask.count()).1;
-                here.push((*slot, mask));
+                here.push((slot, mask));
             } else {
                 let (segment, visible) = (slot.segment.clone(), RowMask::none(0));
                 later.push(Later { segment, visible, admitted: Some(mask) });
@@ -466,7 +487,7 @@ impl Collection {
             best.truncate(k);
             best.into_iter().map(own).collect::<Vec<Near>>()
         };
-        (best.into_iter().map(cut).collect(), later)
+        (best.into_iter().map(cut).collect(), later, asked)
     }
 
     /// The rest of it.
@@ -474,7 +495,7 @@ impl Collection {
         &self,
         search: &Search<'_>,
         nearest: &[Nearest<'_>],
-        (mut best, later): Begun,
+        (mut best, mut later, asked): Begun,
         mut remaining: Option<&mut Remaining>,
         response: &mut SearchResponse,
     ) -> Result<Vec<Vec<Near>>> {
@@ -482,8 +503,23 @@ impl Collection {
         let filter = search.filter.as_ref();
         // Candidates of several segments, and how many one of them has.
         let mut estimated: Vec<(Vec<Estimated>, usize)> = vec![(Vec::new(), 0); nearest.len()];
-        let mut later = later;
-        for (at, later) in later.iter_mut().enumerate() {
+        let mut asked = Some(asked);
+        let mut next = 0;
+        loop {
+            let at = next;
+            next += 1;
+            if at == later.len() {
+                // Those whom others search come last: they had the time until now.
+                let Some(asked) = asked.take() else { break };
+                let answered = self.inner.shared.pool.answers(asked, nearest.len(), response).await;
+                for (segment, found) in &answered.found {
+                    found.iter().zip(&mut best).for_each(|(found, best)| add(best, segment, found, k));
+                }
+                later.extend(answered.failed);
+                next = at;
+                continue;
+            }
+            let later = &mut later[at];
             let (clock, by_index) = (Clock::new(response.profile.is_some()), response.segments_by_index);
             let known = remaining.as_ref().and_then(|remaining| remaining.of(&later.segment));
             let admitted = match known {
@@ -507,16 +543,16 @@ impl Collection {
             let segment = &later.segment;
             for ((nearest, best), estimated) in nearest.iter().zip(&mut best).zip(&mut estimated) {
                 if !nearest.must_read(segment) {
-                    add_stored(best, segment, nearest.search(segment, &admitted, response), k);
+                    add(best, segment, &nearest.search(segment, &admitted, response), k);
                     continue;
                 }
                 let candidates = nearest.candidates(segment, &admitted);
                 let rest = self.scan_later(segment, &admitted, candidates.as_ref(), nearest, response).await?;
-                add_stored(best, segment, rest, k);
+                add(best, segment, &rest, k);
                 let Some(mut candidates) = candidates else { continue };
                 let Some(estimates) = candidates.estimates.take() else {
                     candidates.rows.sort_unstable();
-                    add_stored(best, segment, self.compare_later(segment, &candidates.rows, nearest).await?, k);
+                    add(best, segment, &self.compare_later(segment, &candidates.rows, nearest).await?, k);
                     continue;
                 };
                 let (all, count) = estimated;
@@ -545,7 +581,7 @@ impl Collection {
                     let clock = Clock::new(response.profile.is_some());
                     let segment = &later[of_one[0].at].segment;
                     let rows: Vec<u32> = of_one.iter().map(|candidate| candidate.row).collect();
-                    add_stored(best, segment, self.compare_later(segment, &rows, nearest).await?, k);
+                    add(best, segment, &self.compare_later(segment, &rows, nearest).await?, k);
                     response.profiled(segment.id(), |profile| profile.search_ms += clock.ms());
                 }
             }
@@ -578,16 +614,6 @@ struct Estimated {
     /// In which segment, and where.
     at: usize,
     row: u32,
-}
-
-/// Adds rows of a segment that is in storage to the `k` nearest.
-fn add_stored(best: &mut Vec<Near>, segment: &Arc<Segment>, neighbors: Vec<Neighbor>, k: usize) {
-    best.extend(neighbors.into_iter().map(|near| {
-        let (key, place) = (segment.key(near.row as usize), (segment.id(), near.row));
-        (near.distance, Found { key, place, at: At::Stored(segment.clone(), near.row) })
-    }));
-    sort_by(best, |(a, left), (b, right)| closest(&(*a, &left.key), &(*b, &right.key)));
-    best.truncate(k);
 }
 
 /// Refuses what no search can be.

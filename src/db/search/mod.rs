@@ -11,6 +11,7 @@ mod hybrid;
 mod iterate;
 mod masks;
 mod nearest;
+mod pool;
 mod query;
 mod remaining;
 mod results;
@@ -23,6 +24,8 @@ mod words;
 
 pub use iterate::{QueryIterator, SearchIterator};
 pub(super) use masks::Masks;
+pub(super) use pool::Pool;
+pub use pool::{PoolStats, PoolWorker, SearchPool};
 pub(super) use results::{Asked, Results, Told};
 pub(super) use rows::row_of;
 

@@ -26,7 +26,7 @@ pub(super) struct Nearest<'a> {
 }
 
 impl Nearest<'_> {
-    fn numbers(&self) -> &[f32] {
+    pub(super) fn numbers(&self) -> &[f32] {
         let Value::Vector(query) = self.query else { unreachable!("such a field is searched by numbers") };
         query
     }

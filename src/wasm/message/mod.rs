@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result, map_of, message};
-use crate::db::{CollectionStats, Durability, Memory, Options, SyncOptions, SyncStatus, WriteResponse};
+use crate::db::{CollectionStats, Durability, Memory, Options, PoolStats, SyncOptions, SyncStatus, WriteResponse};
 use crate::model::Key;
 
 /// The message in `bytes`; `what` names it in the error.
@@ -73,6 +73,33 @@ impl WriteMessage {
 pub(super) struct DatabaseStatsMessage {
     pub(super) replica_id: f64,
     pub(super) collections: Vec<StatsMessage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pool: Option<PoolStatsMessage>,
+}
+
+/// What the workers beside the engine do.
+#[derive(Serialize)]
+pub(super) struct PoolStatsMessage {
+    workers: f64,
+    segments: f64,
+    bytes: f64,
+    searches: f64,
+    failures: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl From<PoolStats> for PoolStatsMessage {
+    fn from(stats: PoolStats) -> Self {
+        Self {
+            workers: stats.workers as f64,
+            segments: stats.segments as f64,
+            bytes: stats.bytes as f64,
+            searches: stats.searches as f64,
+            failures: stats.failures as f64,
+            error: stats.error,
+        }
+    }
 }
 
 /// What a collection holds.
@@ -130,6 +157,7 @@ pub(super) struct MemoryMessage {
     indexes: f64,
     keys: f64,
     cache: f64,
+    pool: f64,
 }
 
 impl From<Memory> for MemoryMessage {
@@ -142,6 +170,7 @@ impl From<Memory> for MemoryMessage {
             indexes: memory.indexes as f64,
             keys: memory.keys as f64,
             cache: memory.cache as f64,
+            pool: memory.pool as f64,
         }
     }
 }
