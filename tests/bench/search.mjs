@@ -11,22 +11,23 @@ import { variantBuild } from '../../scripts/wasm.mjs';
 const here = dirname(fileURLToPath(import.meta.url));
 export const root = join(here, '..', '..');
 
-function cargo(args, env = process.env) {
+function cargo(name, args, env = process.env) {
   const done = spawnSync('cargo', ['build', '--message-format=json', ...args], {
     cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28,
   });
   if (done.status !== 0) throw new Error(`cargo build ${args.join(' ')} failed`);
   const messages = done.stdout.trim().split('\n').map((line) => JSON.parse(line));
-  return messages.filter(({ reason, target }) => reason === 'compiler-artifact' && target.name.startsWith('search_')).at(-1);
+  return messages.filter(({ reason, target }) => reason === 'compiler-artifact' && target.name === name).at(-1);
 }
 
-/** The program that measures natively. */
-export const nativeProgram = () => cargo(['--release', '--features', 'hnsw-static', '--example', 'search_native', '--example', 'store_native']).executable;
+/** The program of that name that measures natively. All are built together, for one has to link as much as the other. */
+export const nativeProgram = (name = 'search_native') =>
+  cargo(name, ['--release', '--features', 'hnsw-static', '--example', 'search_native', '--example', 'store_native']).executable;
 
 /** The command that measures a variant of the WebAssembly in Chromium, for the set's file. */
 export function wasmCommand(name, variant) {
   const { args, env } = variantBuild(variant);
-  const module = cargo(['--example', 'search_wasm', ...args], env).filenames.find((file) => file.endsWith('.wasm'));
+  const module = cargo('search_wasm', ['--example', 'search_wasm', ...args], env).filenames.find((file) => file.endsWith('.wasm'));
   return [process.execPath, (set) => [join(here, 'wasm.mjs'), module, set, name]];
 }
 

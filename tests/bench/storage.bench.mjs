@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { Profile, serveFolder } from '../browser/harness.mjs';
+import { nativeProgram } from './search.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const sample = join(root, 'www', 'sample', 'symbols.arrow');
@@ -18,12 +19,7 @@ const BATCH = 1000;
 
 /** What the native side tells of `directory`, which is empty; of one part of it when `part` names that. */
 export function native(directory, ...part) {
-  const built = spawnSync('cargo', ['build', '--release', '--example', 'search_native', '--example', 'store_native', '--message-format=json'], {
-    cwd: root, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28,
-  });
-  if (built.status !== 0) throw new Error('cargo build --example store_native failed');
-  const messages = built.stdout.trim().split('\n').map((line) => JSON.parse(line));
-  const { executable } = messages.findLast(({ reason, target }) => reason === 'compiler-artifact' && target.name === 'store_native');
+  const executable = nativeProgram('store_native');
   const done = spawnSync(executable, [sample, directory, ...part], { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28 });
   if (done.status !== 0) throw new Error('the native store bench failed');
   return JSON.parse(done.stdout);
