@@ -62,7 +62,7 @@ const nodeTests = (kind, { concurrency = 1, only = () => true, env } = {}) => {
 
 async function clippy() {
   return sum([
-    await check('cargo', ['clippy', '--all-targets', '--', '-D', 'warnings']),
+    await check('cargo', ['clippy', '--all-targets', '--features', 'hnsw-static', '--', '-D', 'warnings']),
     await check('cargo', ['clippy', ...wasmArguments, '--', '-D', 'warnings'], { env: wasmEnv() }),
   ]);
 }
@@ -176,10 +176,10 @@ async function services() {
   const [s3, azure] = [await s3Server(), await azurite()];
   const env = { ...(s3.program && { EDDY_TEST_S3_SERVER: s3.program }), ...(azure.directory && { EDDY_TEST_AZURITE: azure.directory }) };
   const skipped = [...(s3.program ? [] : ['s3', 'bucket']), ...(azure.directory ? [] : ['azure'])].flatMap((name) => ['--skip', name]);
-  const object = ['test', '--features', 'object-store'];
+  const object = ['test', '--features', 'object-store,hnsw-static'];
   const results = [
-    // Of the library only what the feature brings: all else the phase `rust` has run.
-    await counted('cargo', [...object, '--lib', 'storage::backend::object'], cargoCounts),
+    // Of the library only what the features bring: all else the phase `rust` has run.
+    await counted('cargo', [...object, '--lib', '--', 'storage::backend::object', 'index::fixed'], cargoCounts),
     await counted('cargo', [...object, '--test', 'object_storage', '--', ...skipped], cargoCounts, { env }),
   ];
   const notRun = [s3.reason && `the tests against a real S3 server: ${s3.reason}`, azure.reason && `the tests against Azure Blob Storage: ${azure.reason}`];

@@ -353,6 +353,8 @@ impl VectorIndex {
         match self {
             Self::Hnsw(graph) => Some(graph.estimates(vector_of(query), rows)),
             Self::Ivf(_) => None,
+            #[cfg(feature = "hnsw-static")]
+            Self::Static(_) => None,
         }
     }
 }
