@@ -79,6 +79,8 @@ impl Db {
             // Whoever reads those segments may wait for the end of this step.
             match task {
                 Task::Index => waiting.unindexed = false,
+                // It had a turn before its time, for there are many segments: none of them is to be merged.
+                Task::Merge if waiting.unindexed => (waiting.merging, waiting.segments) = (false, 0),
                 _ => break,
             }
         }
