@@ -372,6 +372,7 @@ impl Import {
             self.db.insert_collection(collection);
             names.push(name);
         }
+        self.db.fit_cache();
         Ok(names)
     }
 

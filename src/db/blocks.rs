@@ -185,6 +185,13 @@ impl Db {
         memory
     }
 
+    /// Leaves the cache what is over when collections have come in whose files are in storage; later [`Self::balance`] does.
+    pub(super) fn fit_cache(&self) {
+        let held = self.memory();
+        let fixed = held.total() - held.cache;
+        self.inner.shared.set_cache_capacity(cache_share(self.inner.shared.options.memory_limit_bytes, fixed));
+    }
+
     /// A step of a move of a file into memory or out of it, while there is room for one that is not there, or the limit calls for less;
     /// tells whether it did something.
     ///

@@ -301,7 +301,9 @@ impl Db {
         };
         let inner = Arc::new(inner);
         shared.db.set(Arc::downgrade(&inner)).expect("a store is opened once");
-        Ok(Self { inner })
+        let db = Self { inner };
+        db.fit_cache();
+        Ok(db)
     }
 
     /// This replica's id.

@@ -482,3 +482,24 @@ fn of_many_segments_the_closest_candidates_alone_are_read() {
         assert!((20..=20 * 20).contains(&reads), "{reads} reads for 20 searches");
     });
 }
+
+/// Until the first step of background work the cache took as much as if nothing else was in memory.
+#[test]
+fn a_store_that_was_just_opened_keeps_to_its_limit() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(disk.open().unwrap(), None).await;
+        fill(&db, 3_000).await;
+        let whole = db.memory();
+        db.close().await.unwrap();
+
+        let limit = whole.total() * 2 / 5;
+        let db = open(disk.open().unwrap(), Some(limit)).await;
+        let notes = db.collection("notes").unwrap();
+        for seed in 0..200 {
+            notes.search(&search(seed, None, false)).await.unwrap();
+        }
+        let held = db.memory();
+        assert!(held.total() <= limit, "{held:?} of at most {limit}; {whole:?} without a limit");
+    });
+}
