@@ -327,6 +327,7 @@ impl Import {
                     positions: Default::default(),
                     answers: Default::default(),
                     cursors: Default::default(),
+                    refused: Default::default(),
                     ..described.progress
                 },
                 ..described

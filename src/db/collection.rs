@@ -18,7 +18,7 @@ use super::{
     WriteOptions, WriteResponse,
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
-use crate::engine::{ChangeSet, CollectionSpec, CollectionState, SyncPosition, View, Watch, name};
+use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Refused, SyncPosition, View, Watch, name};
 use crate::index::GraphStats;
 use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Row};
 use crate::query::Plan;
@@ -419,6 +419,18 @@ impl Collection {
     /// Notes that own batches up to `sequence` are at `hub`.
     pub async fn mark_pushed(&self, hub: ReplicaId, sequence: Sequence) -> Result<()> {
         self.write(Request::MarkPushed { hub, sequence }, None).await.map(drop)
+    }
+
+    /// Notes, durably, own changes that a hub has refused for good.
+    pub async fn note_refused(&self, refused: Refused) -> Result<()> {
+        self.write(Request::NoteRefused(refused), None).await.map(drop)
+    }
+
+    /// Own changes that hubs have refused for good and that are still here, the oldest first, at most 64: remembered over a restart, until
+    /// their rows are written anew.
+    pub fn refused(&self) -> Vec<Refused> {
+        let replica = self.inner.shared.replica;
+        self.inner.state.read().expect("no panic while held").refused(replica)
     }
 
     /// The highest batch of each origin that was applied here (this replica's own too): what a hub acknowledges, and what a

@@ -12,7 +12,7 @@ use super::collection::Collection;
 use super::log::{GROUP_FRAMES_MAX, Log};
 use super::{Condition, Durability, WriteRequest, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version, sort_by};
-use crate::engine::{Answer, ChangeSet, Record, RequestId, Source, SyncPosition};
+use crate::engine::{Answer, ChangeSet, Record, Refused, RequestId, Source, SyncPosition};
 use crate::model::{Batch, Key};
 use crate::platform;
 use crate::query::Filter;
@@ -51,6 +51,8 @@ pub(super) enum Request {
         name: String,
         lsn: Option<Lsn>,
     },
+    /// A hub has refused own changes.
+    NoteRefused(Refused),
     /// Takes a position of the log for what comes here beside it.
     Reserve {
         hub: ReplicaId,
@@ -254,9 +256,11 @@ impl Collection {
                         || request.is_some_and(|request| request.again)
                 }
                 Request::Apply { .. } => false,
-                Request::MarkPushed { .. } | Request::SetCursor { .. } | Request::Reserve { .. } | Request::Seal => {
-                    true
-                }
+                Request::MarkPushed { .. }
+                | Request::SetCursor { .. }
+                | Request::NoteRefused(_)
+                | Request::Reserve { .. }
+                | Request::Seal => true,
             };
             if alone || group.frames.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
                 self.commit_group(log, std::mem::take(group)).await;
@@ -272,7 +276,9 @@ impl Collection {
                     // Positions are worth no sync of their own: losing one repeats some work and loses nothing.
                     let changes = matches!(staged.record, Record::Changes { .. });
                     group.changes |= changes;
-                    group.synced |= changes && durability == Durability::Synced;
+                    // What was refused once the hub may never be asked for again.
+                    let lasting = changes || matches!(staged.record, Record::Refused(_));
+                    group.synced |= lasting && durability == Durability::Synced;
                     group.staged.push((staged, reply));
                 }
                 // A caller who has gone away does not need the answer.
@@ -359,6 +365,10 @@ impl Collection {
                 let state = self.inner.state.read().expect("no panic while held");
                 (state.progress().cursors.get(&name).copied() != lsn).then_some(Record::Cursor { name, lsn })
             }
+            Request::NoteRefused(refused) => {
+                let state = self.inner.state.read().expect("no panic while held");
+                (!state.progress().refused.contains(&refused)).then_some(Record::Refused(refused))
+            }
             Request::Reserve { hub } => Some(Record::Position { hub, position: self.sync_position(hub) }),
             Request::Seal => {
                 self.sync_log(log).await?;
@@ -382,7 +392,9 @@ impl Collection {
         };
         let version = match &record {
             Record::Changes { changes, .. } => changes.versions().max().unwrap_or_default(),
-            Record::Position { .. } | Record::Lost { .. } | Record::Cursor { .. } => Version::default(),
+            Record::Position { .. } | Record::Lost { .. } | Record::Cursor { .. } | Record::Refused(_) => {
+                Version::default()
+            }
         };
         if group.staged.is_empty() {
             self.roll_when_full(log).await?;
@@ -558,7 +570,7 @@ impl Collection {
             let mut state = self.inner.state.write().expect("no panic while held");
             let frames = group.staged.iter().filter_map(|(staged, _)| match &staged.record {
                 Record::Changes { changes, .. } => Some((staged.lsn, changes)),
-                Record::Position { .. } | Record::Lost { .. } | Record::Cursor { .. } => None,
+                Record::Position { .. } | Record::Lost { .. } | Record::Cursor { .. } | Record::Refused(_) => None,
             });
             let frames: Vec<_> = frames.collect();
             let mut row = if frames.is_empty() { 0 } else { state.push_rows(&frames) };
@@ -581,6 +593,10 @@ impl Collection {
                     }
                     Record::Cursor { name, lsn: at } => {
                         state.set_cursor(lsn, &name, at);
+                        0
+                    }
+                    Record::Refused(refused) => {
+                        state.set_refused(lsn, refused);
                         0
                     }
                 };

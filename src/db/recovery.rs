@@ -182,6 +182,7 @@ pub(super) async fn open_collection(
                 Record::Position { hub, position } => state.set_position(frame.lsn, hub, position),
                 Record::Lost { last } => state.set_lost(last),
                 Record::Cursor { name, lsn } => state.set_cursor(frame.lsn, &name, lsn),
+                Record::Refused(refused) => state.set_refused(frame.lsn, refused),
             }
         }
         let next = state.progress().frame.next();

@@ -142,6 +142,19 @@ pub fn encode_rows(rows: &Batch) -> Vec<u8> {
     if rows.is_empty() { Vec::new() } else { write_rows(rows) }
 }
 
+/// Own changes that a hub has refused for good. They stay here; the hub and other replicas do not get them.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Refused {
+    /// After this batch,
+    pub after: Sequence,
+    /// up to this one.
+    pub through: Sequence,
+    /// The stable name of the kind of error.
+    pub kind: String,
+    /// Why.
+    pub message: String,
+}
+
 /// How far a collection and one hub have got with each other. Durable with the changes it speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct SyncPosition {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::feed::Place;
 use super::keys::KeyTable;
 use super::{
-    Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, RequestId, Source,
+    Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, Refused, RequestId, Source,
     SyncPosition, View,
 };
 use crate::base::{
@@ -38,6 +38,9 @@ pub struct Progress {
     /// How far each subscription has got.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cursors: BTreeMap<String, Lsn>,
+    /// Own batches that hubs have refused, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refused>,
     /// What clients are told that ask again for a write.
     #[serde(default, skip_serializing_if = "Answers::is_empty")]
     pub answers: Answers,
@@ -76,6 +79,9 @@ impl Slot {
         self.keys.insert(&self.segment, row);
     }
 }
+
+/// So many refused batches are remembered.
+const REFUSED_MAX: usize = 64;
 
 /// What a deleted key takes in memory, without the bytes of a text.
 const TOMBSTONE_BYTES: usize = 64;
@@ -345,6 +351,26 @@ impl CollectionState {
         self.progress.seen.clear();
         self.progress.positions.clear();
         self.progress.gone = last;
+    }
+
+    /// Applies the frame that tells what a hub has refused.
+    pub fn set_refused(&mut self, frame: Lsn, refused: Refused) {
+        assert!(frame > self.progress.frame, "frame {frame} after {}", self.progress.frame);
+        self.progress.frame = frame;
+        let kept = &mut self.progress.refused;
+        kept.retain(|other| other.through != refused.through);
+        if kept.len() == REFUSED_MAX {
+            kept.remove(0);
+        }
+        kept.push(refused);
+    }
+
+    /// Own batches that hubs have refused and of which some change lives, the oldest first.
+    pub fn refused(&self, origin: ReplicaId) -> Vec<Refused> {
+        let lives = |refused: &&Refused| {
+            self.origin_changes_count(origin, refused.after) > self.origin_changes_count(origin, refused.through)
+        };
+        self.progress.refused.iter().filter(lives).cloned().collect()
     }
 
     /// Applies the frame that tells how far a subscription has got; without a position it ends.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::changes::encode_rows;
-use super::{ChangeSet, RequestId, SyncPosition};
+use super::{ChangeSet, Refused, RequestId, SyncPosition};
 use crate::base::codec::{Reader, Write};
 use crate::base::{Error, Lsn, ReplicaId, Result, Sequence};
 use crate::model::Schema;
@@ -15,6 +15,7 @@ use crate::wal::FrameKind;
 /// | 2, position | the hub's replica id (8), `pushed` (8), `pulled` (8) |
 /// | 3, lost | the number of the last lost frame (8) |
 /// | 4, cursor | how far a subscription has got (8), 2^64 - 1 when it ended; then its name |
+/// | 5, refused | after this batch (8), up to this one (8), the length of the kind of the error (4), the kind, the message |
 #[derive(Debug, Clone)]
 pub enum Record {
     /// Rows and deletes were applied.
@@ -43,6 +44,8 @@ pub enum Record {
         /// The position in the log; `None` when it ended.
         lsn: Option<Lsn>,
     },
+    /// A hub has refused own changes for good.
+    Refused(Refused),
 }
 
 /// Who sent changes.
@@ -65,6 +68,7 @@ impl Record {
             Self::Position { .. } => FrameKind::Position,
             Self::Lost { .. } => FrameKind::Lost,
             Self::Cursor { .. } => FrameKind::Cursor,
+            Self::Refused(_) => FrameKind::Refused,
         }
     }
 
@@ -93,6 +97,13 @@ impl Record {
                 out.put_u64(lsn.map_or(u64::MAX, |lsn| lsn.0));
                 out.put_bytes(name.as_bytes());
             }
+            Self::Refused(Refused { after, through, kind, message }) => {
+                out.put_u64(after.0);
+                out.put_u64(through.0);
+                out.put_u32(kind.len() as u32);
+                out.put_bytes(kind.as_bytes());
+                out.put_bytes(message.as_bytes());
+            }
         }
         out
     }
@@ -101,7 +112,7 @@ impl Record {
     pub fn encode_rows(&self) -> Vec<u8> {
         match self {
             Self::Changes { changes, .. } => encode_rows(&changes.puts),
-            Self::Position { .. } | Self::Lost { .. } | Self::Cursor { .. } => Vec::new(),
+            Self::Position { .. } | Self::Lost { .. } | Self::Cursor { .. } | Self::Refused(_) => Vec::new(),
         }
     }
 
@@ -132,12 +143,24 @@ impl Record {
             FrameKind::Lost => Ok(Self::Lost { last: Lsn(reader.u64()?) }),
             FrameKind::Cursor => {
                 let lsn = Some(Lsn(reader.u64()?)).filter(|lsn| lsn.0 != u64::MAX);
-                let name = std::str::from_utf8(reader.bytes(reader.remaining())?);
-                let name = name.map_err(|error| Error::corrupt(format!("at byte 8: {error}")))?.to_owned();
+                let name = rest(&mut reader)?;
                 Ok(Self::Cursor { name, lsn })
+            }
+            FrameKind::Refused => {
+                let (after, through) = (Sequence(reader.u64()?), Sequence(reader.u64()?));
+                let len = reader.u32()? as usize;
+                let kind = rest(&mut Reader::new(reader.bytes(len)?))?;
+                Ok(Self::Refused(Refused { after, through, kind, message: rest(&mut reader)? }))
             }
         }
     }
+}
+
+/// The text up to the end.
+fn rest(reader: &mut Reader<'_>) -> Result<String> {
+    let at = reader.offset();
+    let text = std::str::from_utf8(reader.bytes(reader.remaining())?);
+    Ok(text.map_err(|error| Error::corrupt(format!("at byte {at}: {error}")))?.to_owned())
 }
 
 #[cfg(all(test, native))]
@@ -156,7 +179,7 @@ mod tests {
     }
 
     /// One of each kind; the payload of the first is packed, those of the others are not.
-    fn records() -> [Record; 5] {
+    fn records() -> [Record; 7] {
         let schema = schema();
         let version = |number: u64| Version {
             timestamp: Timestamp::new(1_700_000_000_000 + number, 3),
@@ -184,6 +207,13 @@ mod tests {
                 from: Source::Client(RequestId { client: 1 << 40, number: 9 }),
                 changes: changes(1, Vec::new()),
             },
+            Record::Cursor { name: "mailer".to_owned(), lsn: Some(Lsn(21)) },
+            Record::Refused(Refused {
+                after: Sequence(40),
+                through: Sequence(41),
+                kind: "invalid_argument".to_owned(),
+                message: "a timestamp a day ahead".to_owned(),
+            }),
             Record::Lost { last: Lsn(30) },
         ]
     }
@@ -201,8 +231,11 @@ mod tests {
         }
         let golden = std::fs::read(path).unwrap();
         let read = wal::replay("golden", &golden, CollectionId(7), 3, Lsn(20), None).unwrap();
-        assert_eq!((read.frames.len(), read.valid_len), (5, golden.len()));
-        assert_eq!(read.frames.iter().map(|frame| golden[frame.offset + 17]).collect::<Vec<_>>(), [1, 0, 0, 1, 0]);
+        assert_eq!((read.frames.len(), read.valid_len), (7, golden.len()));
+        assert_eq!(
+            read.frames.iter().map(|frame| golden[frame.offset + 17]).collect::<Vec<_>>(),
+            [1, 0, 0, 1, 0, 0, 0]
+        );
         // How a payload is packed may change; what is not packed is written as it was.
         let first = read.frames[0].end;
         assert_eq!(bytes[bytes.len() - (golden.len() - first)..], golden[first..]);

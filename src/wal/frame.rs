@@ -46,11 +46,15 @@ pub enum FrameKind {
     Lost = 3,
     /// How far a subscription has got.
     Cursor = 4,
+    /// A batch that a hub has refused for good.
+    Refused = 5,
 }
 
 impl FrameKind {
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Changes, Self::Position, Self::Lost, Self::Cursor].into_iter().find(|kind| *kind as u8 == byte)
+        [Self::Changes, Self::Position, Self::Lost, Self::Cursor, Self::Refused]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 }
 

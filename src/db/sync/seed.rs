@@ -63,6 +63,7 @@ pub(super) async fn offer(
             positions: BTreeMap::new(),
             answers: Default::default(),
             cursors: Default::default(),
+            refused: Default::default(),
             ..described.progress
         },
         ..described

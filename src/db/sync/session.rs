@@ -10,7 +10,7 @@ use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, sort_by};
 use crate::db::key::check_shared;
 use crate::db::{Collection, Db};
-use crate::engine::{ChangeSet, CollectionSpec, SyncPosition};
+use crate::engine::{ChangeSet, CollectionSpec, Refused, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
 use crate::platform::{Task, now_ms, random_u64, run_to_end, sleep_ms, spawn};
 use crate::sync::{
@@ -27,8 +27,6 @@ const HEALTHY_AFTER_MS: u64 = 5_000;
 const FAILED_AGAIN_MS: u64 = 60_000;
 /// While nothing happens, the time of the last agreement is told once in this.
 const SYNCED_TOLD_MS: u64 = 60_000;
-/// So many refusals are kept to be looked at.
-const REFUSALS_MAX: usize = 64;
 /// Frames that wait to be sent; a hub that sends without reading is not read from beyond that.
 const WAITING_FRAMES_MAX: usize = 1_024;
 /// A connection gets this long to close.
@@ -83,7 +81,8 @@ pub struct SyncStatus {
     pub last_synced_ms: Option<u64>,
     /// How far the first download is, of all collections together; `None` when there is none.
     pub download: Option<Download>,
-    /// Own changes that the hub refused and that were set aside, oldest first, at most 64. They stay in the store.
+    /// Own changes that the hub refused and that were set aside, oldest first, at most 64 of a collection. They stay in the
+    /// store, and are told after a restart too, until their rows are written anew.
     pub refusals: Vec<Refusal>,
 }
 
@@ -162,7 +161,7 @@ impl Db {
             refusals: Vec::new(),
         };
         let shared = Arc::new(Shared { status: Watch::new(status), command: Watch::new(Command::Run) });
-        let driver = Driver {
+        let mut driver = Driver {
             db: self.clone(),
             place,
             shared: shared.clone(),
@@ -172,10 +171,11 @@ impl Db {
             hubs: vec![None; collections.len()],
             names: collections,
             error: None,
-            refusals: VecDeque::new(),
+            refusals: Vec::new(),
             last_synced_ms: None,
             seedings: BTreeMap::new(),
         };
+        driver.refusals = driver.refused();
         driver.publish(SyncState::Offline, None);
         spawn(driver.run());
         Ok(SyncSession { shared })
@@ -254,7 +254,7 @@ struct Driver {
     hubs: Vec<Option<ReplicaId>>,
     /// Why there is no connection.
     error: Option<Error>,
-    refusals: VecDeque<Refusal>,
+    refusals: Vec<Refusal>,
     last_synced_ms: Option<u64>,
     /// What is on its way in segments, by channel. A piece that is being stored is waited for by the next connection.
     seedings: BTreeMap<Channel, Arc<async_lock::Mutex<Option<Seeding>>>>,
@@ -278,6 +278,8 @@ enum Event {
     Done(ClientInput),
     Changed(Channel, Result<Lsn>),
     Timer(u64),
+    /// A refusal was noted.
+    Noted,
     /// A read must see what the hub has.
     Wanted(u64),
     Command,
@@ -311,7 +313,7 @@ impl Driver {
     }
 
     /// Waits for a command, or `ms`, and keeps the number of pending rows up to date meanwhile. True when the store was closed.
-    async fn wait(&self, version: u64, ms: Option<u64>) -> bool {
+    async fn wait(&mut self, version: u64, ms: Option<u64>) -> bool {
         let mut tasks = Tasks::new();
         tasks.push(self.next_command(version));
         if let Some(ms) = ms {
@@ -328,7 +330,10 @@ impl Driver {
             self.publish(SyncState::Offline, None);
             match tasks.next().await {
                 Event::Changed(channel, result) => match (result, self.collection(channel)) {
-                    (Ok(lsn), Ok(collection)) => tasks.push(watch(channel, &collection, lsn)),
+                    (Ok(lsn), Ok(collection)) => {
+                        tasks.push(watch(channel, &collection, lsn));
+                        self.forget_refusals();
+                    }
                     (_, Err(error)) if error.kind() == ErrorKind::Closed => return true,
                     _ => {}
                 },
@@ -345,6 +350,8 @@ impl Driver {
         tasks.push(self.next_command(version));
         match tasks.next().await {
             Event::Connected(Ok(connection)) => {
+                // Rows that were refused may have been written anew.
+                self.refusals = self.refused();
                 let end = self.drive(connection.clone(), version).await;
                 within(FAREWELL_MS, async move { connection.close().await }).await;
                 end
@@ -374,7 +381,7 @@ impl Driver {
             while let Some(action) = client.poll(now) {
                 match action {
                     ClientAction::Send(frame) => waiting.push_back(frame),
-                    ClientAction::Refused(refusal) => self.note_refusal(refusal),
+                    ClientAction::Refused(refusal) => tasks.push(self.note_refusal(refusal)),
                     ClientAction::Close(error) => {
                         if client.ended_in_silence() {
                             self.patience += 1;
@@ -449,6 +456,7 @@ impl Driver {
                 Event::Changed(channel, result) => match (result, self.collection(channel)) {
                     (Ok(lsn), Ok(collection)) => {
                         tasks.push(watch(channel, &collection, lsn));
+                        self.forget_refusals();
                         client.receive(ClientInput::Changed(channel), now_ms());
                     }
                     (_, Err(error)) if error.kind() == ErrorKind::Closed => return End::Closed,
@@ -461,6 +469,7 @@ impl Driver {
                     client.ask(self.told.wanted().0);
                 }
                 Event::Command => return End::Command,
+                Event::Noted => self.refusals = self.refused(),
                 Event::Connected(_) => {}
             }
         }
@@ -570,32 +579,58 @@ impl Driver {
         Box::pin(async move { Event::Wanted(told.wanted_after(version).await) })
     }
 
-    fn note_refusal(&mut self, refusal: Refusal) {
+    /// Those of the collections as they are here: noted on this connection, or long ago.
+    fn refused(&self) -> Vec<Refusal> {
+        let of_collection = |channel: Channel| {
+            let refused = self.collection(channel).map_or_else(|_| Vec::new(), |collection| collection.refused());
+            let name = &self.names[channel.0 as usize];
+            refused.into_iter().map(|Refused { after, through, kind, message }| Refusal {
+                collection: name.clone(),
+                after,
+                through,
+                error: Error::new(ErrorKind::from_name(&kind), message),
+            })
+        };
+        self.channels().flat_map(of_collection).collect()
+    }
+
+    /// Leaves out those whose rows were written anew.
+    fn forget_refusals(&mut self) {
+        if !self.refusals.is_empty() {
+            self.refusals = self.refused();
+        }
+    }
+
+    fn note_refusal(&self, refusal: Refusal) -> Task<'static, Event> {
         tracing::warn!(
             collection = refusal.collection,
             sequence = refusal.through.0,
             error = %refusal.error,
             "the hub refused a change; it was set aside"
         );
-        // One that is at the end of the log is refused anew on each connection.
-        self.refusals.retain(|other| (&other.collection, other.through) != (&refusal.collection, refusal.through));
-        self.refusals.push_back(refusal);
-        if self.refusals.len() > REFUSALS_MAX {
-            self.refusals.pop_front();
-        }
+        let collection = self.db.collection(&refusal.collection);
+        let Refusal { after, through, error, .. } = refusal;
+        let (kind, message) = (error.kind().as_str().to_owned(), error.message().to_owned());
+        Box::pin(run_to_end(async move {
+            let noted = async { collection?.note_refused(Refused { after, through, kind, message }).await };
+            if let Err(error) = noted.await {
+                tracing::warn!(%error, "a refusal could not be noted");
+            }
+            Event::Noted
+        }))
     }
 
     fn publish(&self, state: SyncState, client: Option<&Client>) {
         let pending = self.channels().map(|channel| self.pending(channel, client)).sum();
         let failed = client.and_then(|client| client.errors().next().map(|(name, error)| error.clone().context(name)));
-        let refused = self.refusals.back().map(|refusal| refusal.error.clone().context(&refusal.collection));
+        let refused = self.refusals.last().map(|refusal| refusal.error.clone().context(&refusal.collection));
         self.shared.status.set(SyncStatus {
             state,
             pending,
             error: self.error.clone().or(failed).or(refused),
             last_synced_ms: self.last_synced_ms,
             download: client.and_then(|client| self.download(client)),
-            refusals: self.refusals.iter().cloned().collect(),
+            refusals: self.refusals.clone(),
         });
     }
 

@@ -538,10 +538,7 @@ impl Connection for BrittleEnd {
             over
         };
         if over {
-            return Box::pin(async {
-                self.inner.close().await;
-                Err(Error::new(ErrorKind::Unavailable, "broken"))
-            });
+            return Box::pin(async { Err(Error::new(ErrorKind::Unavailable, "broken")) });
         }
         self.inner.receive()
     }
@@ -605,4 +602,49 @@ async fn segments_come_without_the_indexes_that_are_others_here() {
     converged(&hub.db, &[&a.db], rows_there).await;
     assert!(adopted(&a).await.0 >= 3);
     assert!(a.db.snapshot().await.unwrap().manifest().files().all(|file| file.kind != "index"));
+}
+
+/// What a hub refused was told only by the session that was told of it: after a restart nobody knew why rows were missing elsewhere.
+#[tokio::test]
+async fn what_was_refused_is_known_after_a_crash_until_it_is_written_anew() {
+    const TWO_DAYS_MS: u64 = 2 * 86_400_000;
+    let hub = Device::new().await;
+    let wire = Wire::to(&hub);
+    let environment = crate::platform::Environment::simulated(5, now_ms());
+    let storage = FaultStorage::new(7);
+    let open = async |storage: &FaultStorage| {
+        let options = Options { environment: environment.clone(), ..Options::default() };
+        let db = Db::open(Arc::new(storage.clone()), options).await.unwrap();
+        Device { storage: storage.clone(), db }
+    };
+    let a = open(&storage).await;
+    a.db.create_collection("notes", spec()).await.unwrap();
+    put(&a.notes(), [(1, "in time")]).await;
+    let session = sync(&a, &wire);
+    converged(&hub.db, &[&a.db], 1).await;
+    // Its clock runs ahead, and the hub takes no such timestamp.
+    environment.advance_ms(TWO_DAYS_MS);
+    put(&a.notes(), [(2, "far ahead")]).await;
+    let refused = status_where(&session, "refused", |status| !status.refusals.is_empty()).await.refusals;
+    assert_eq!((refused.len(), refused[0].error.kind()), (1, ErrorKind::InvalidArgument));
+    session.stop();
+    let storage = a.storage.reopen();
+    drop(a);
+    let a = open(&storage).await;
+    assert_eq!(a.notes().refused().len(), 1);
+    wire.plug(None);
+    let session = sync(&a, &wire);
+    assert_eq!(session.status().refusals, refused, "without a hub to ask");
+    // Written anew it is another batch, for better or worse.
+    put(&a.notes(), [(2, "far ahead, again")]).await;
+    assert_eq!(a.notes().refused(), []);
+    wire.plug(Some(SyncHub::new(hub.db.clone(), HubOptions::default())));
+    session.resume();
+    let is_later = |status: &SyncStatus| status.refusals.iter().any(|again| again.through > refused[0].through);
+    assert_eq!(status_where(&session, "refused again", is_later).await.refusals.len(), 1);
+    a.db.flush("notes").await.unwrap();
+    session.stop();
+    let a = open(&a.storage.reopen()).await;
+    assert_eq!(a.notes().refused().len(), 1);
+    assert_eq!(rows(&hub.db).await, [row(1, "in time")]);
 }
