@@ -15,6 +15,7 @@ pub mod segment;
 #[cfg(all(native, feature = "server"))]
 pub mod server;
 pub mod storage;
+pub mod stream;
 pub mod sync;
 pub mod wal;
 #[cfg(all(browser, feature = "wasm"))]

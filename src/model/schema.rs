@@ -519,7 +519,7 @@ impl Schema {
     }
 }
 
-pub(super) fn check_name(name: &str) -> Result<(), String> {
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let first_ok = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if name.len() > NAME_BYTES_MAX {
         let start: String = name.chars().take(20).collect();

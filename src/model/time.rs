@@ -15,6 +15,19 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
         - 719_469
 }
 
+/// The year, month and day of an instant, in UTC.
+pub(crate) fn date(micros: i64) -> (i64, i64, i64) {
+    // Counted in years that begin in March, as `days` does.
+    let day = micros.div_euclid(DAY * SECOND) + 719_468;
+    let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}
+
 /// Reads the digits and marks of an instant one after the other.
 struct Digits<'a>(&'a [u8]);
 
@@ -169,6 +182,8 @@ mod tests {
             let len = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month as usize - 1];
             let next = if month == 12 { days(year + 1, 1, 1) } else { days(year, month + 1, 1) };
             prop_assert_eq!(next - days(year, month, 1), len);
+            prop_assert_eq!(date(days(year, month, 1) * DAY * SECOND), (year, month, 1));
+            prop_assert_eq!(date(next * DAY * SECOND - 1), (year, month, len));
         }
 
         #[test]

@@ -13,6 +13,7 @@
 mod aggregate;
 mod arithmetic;
 mod check;
+pub mod compute;
 mod evaluate;
 mod explain;
 mod expression;

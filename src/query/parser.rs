@@ -59,6 +59,11 @@ const CONTAINMENTS: [Containment; 3] = [Containment::One, Containment::All, Cont
 
 /// The condition that `text` describes.
 pub(super) fn parse(text: &str, schema: &Schema, parameters: &BTreeMap<String, Value>) -> Result<Predicate, Fault> {
+    check::condition(parse_term(text, schema, parameters)?, "as the whole filter")
+}
+
+/// The condition or the value that `text` describes.
+pub(super) fn parse_term(text: &str, schema: &Schema, parameters: &BTreeMap<String, Value>) -> Result<Term, Fault> {
     if text.len() > TEXT_BYTES_MAX {
         let message = format!("the expression has {} bytes, expected at most {TEXT_BYTES_MAX}", text.len());
         return Err(Fault::new(0, message));
@@ -70,7 +75,7 @@ pub(super) fn parse(text: &str, schema: &Schema, parameters: &BTreeMap<String, V
     if parser.next.token != Token::End {
         return Err(parser.unexpected("an operator or the end"));
     }
-    check::condition(term, "as the whole filter")
+    Ok(term)
 }
 
 impl Parser<'_> {

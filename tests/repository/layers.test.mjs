@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 
 const src = fileURLToPath(new URL('../../src', import.meta.url));
 
-const core = [['base'], ['distance', 'model'], ['quant', 'wal'], ['index'], ['segment'], ['engine'], ['query', 'sync']];
+const core = [['base'], ['distance', 'model'], ['quant', 'wal'], ['index'], ['segment'], ['engine'], ['query', 'sync'], ['stream']];
 const shell = [['platform'], ['storage']];
 const roof = [['db'], ['wasm', 'server']];
 

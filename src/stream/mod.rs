@@ -1,0 +1,16 @@
+//! Streams: a plan of operators over rows that keep coming, windows over their event time, and the state between.
+//!
+//! A [`Plan`] is data: whoever builds it (a pipeline in TypeScript or Rust, a statement of SQL) gets the same run. Everything here is
+//! pure: input and `now` are arguments, nothing awaits, no clock is read, and the same calls give the same bytes on every target.
+//! Times are microseconds since 1970, as `timestamp` fields have them. A watermark of `t` says that no row of time `t` or before
+//! comes any more.
+//!
+//! Deliberately absent: where rows come from and go to, and who keeps checkpoints: that is `db`'s.
+
+mod plan;
+
+pub use plan::{
+    Aggregate, AggregateFunction, Join, JoinKind, JoinScope, Lookup, Measure, Nearest, Node, Operator, Output, Pace,
+    Plan, Reference, Relation, Sink, Source, SourceField, Top, Trigger, WINDOW_END, WINDOW_START, Watermark, Window,
+    WindowAggregate,
+};
