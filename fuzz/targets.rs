@@ -384,7 +384,8 @@ fn session(frames: &[&[u8]]) {
             Err(error)
         }
     };
-    let mut hub = Hub::new(ReplicaId(1), HubOptions::default(), 0);
+    let options = HubOptions { gated: frames.len() % 2 == 1, ..HubOptions::default() };
+    let mut hub = Hub::new(ReplicaId(1), options, 0);
     let collection = ClientCollection { name: "notes".to_owned(), spec: Some("{}".to_owned()) };
     let mut client = Client::new(ReplicaId(2), vec![collection], 0, 0);
     for (now, frame) in (1..).zip(frames) {
@@ -415,6 +416,10 @@ fn session(frames: &[&[u8]]) {
                         Err(Error::invalid("no part"))
                     },
                 ),
+                HubAction::Admit { token } => HubInput::Admitted(match token {
+                    Some(token) => Ok(Some(now + token.len() as u64)),
+                    None => Err(Error::invalid("no token")),
+                }),
                 HubAction::Close(_) => break,
             };
             hub.receive(input, now);
@@ -427,6 +432,7 @@ fn session(frames: &[&[u8]]) {
                     continue;
                 }
                 ClientAction::Refused(_) => continue,
+                ClientAction::Refresh => ClientInput::Token(Ok("a.b.c".to_owned())),
                 ClientAction::Open { channel, .. } => {
                     let start = Start { pulled: Lsn(2), pushed: Sequence(3), known: BTreeMap::new() };
                     ClientInput::Opened(channel, Ok(start))

@@ -18,12 +18,16 @@ export interface EngineHooks {
 
 /** A little more than the half second after which the engine syncs what was written with durability `buffered`. */
 const syncedAfterMs = 550;
+/** Who is asked for a token has so long. */
+const tokenWithinMs = 30_000;
 
 /** What no collection's name starts with. */
 const snapshotPrefix = 'snapshot:';
 
 /** A sync that one or more sessions share. */
 interface SharedSync {
+  /** Tokens that are being waited for. */
+  asked: Map<number, { resolve(token: string): void; reject(error: EddyError): void }>;
   session: WasmSyncSession;
   clients: Set<EngineSession>;
   paused: boolean;
@@ -62,6 +66,7 @@ export class Engine {
   #nextSnapshot = 1;
   readonly #watches = new Map<string, number>();
   readonly #syncs = new Map<string, SharedSync>();
+  #nextAsk = 1;
   #online = true;
   #idle: (() => void)[] = [];
   #maintenance: Promise<void> | undefined;
@@ -516,18 +521,43 @@ export class Engine {
     if (running) {
       running.clients.add(client);
       if (running.status) client.send({ event: 'sync', session: key, status: running.status });
+      for (const ask of running.asked.keys()) client.send({ event: 'syncToken', session: key, ask });
       return;
     }
     if (this.#ended) throw this.#ended;
-    const sync: Omit<SharedSync, 'session'> = { clients: new Set([client]), paused: false, status: undefined };
-    const session = this.#db.sync(body, (bytes) => {
+    const sync: Omit<SharedSync, 'session'> = { clients: new Set([client]), paused: false, status: undefined, asked: new Map() };
+    const { tokens, ...request } = decode(body) as { tokens: boolean };
+    const told = (bytes: Bytes) => {
       const status = decode(bytes) as SyncStatusMessage;
       sync.status = status;
       for (const told of sync.clients) told.send({ event: 'sync', session: key, status });
       if (status.state === 'live') this.#wake();
-    });
+    };
+    const session = this.#db.sync(encode(request), told, tokens ? () => this.#askForToken(key, sync) : undefined);
     this.#syncs.set(key, Object.assign(sync, { session }));
     if (!this.#online) session.pause();
+  }
+
+  /** Any of the tabs that share a sync may have a token; the first answer counts. */
+  #askForToken(key: string, sync: Omit<SharedSync, 'session'>): Promise<string> {
+    const ask = this.#nextAsk++;
+    return new Promise<string>((resolve, reject) => {
+      const late = setTimeout(() => reject(new EddyError('unavailable', `no token within ${tokenWithinMs / 1000} s`)), tokenWithinMs);
+      const ended = () => {
+        clearTimeout(late);
+        sync.asked.delete(ask);
+      };
+      sync.asked.set(ask, { resolve: (token) => (ended(), resolve(token)), reject: (error) => (ended(), reject(error)) });
+      for (const client of sync.clients) client.send({ event: 'syncToken', session: key, ask });
+    });
+  }
+
+  /** A tab has got a token, or could not. @internal */
+  giveToken(key: string, body: Bytes): void {
+    const { ask, token, error } = decode(body) as { ask: number; token?: string; error?: string };
+    const asked = this.#syncs.get(key)?.asked.get(ask);
+    if (token !== undefined) asked?.resolve(token);
+    else asked?.reject(new EddyError('unauthorized', error ?? 'no token'));
   }
 
   /** Ends a sync for a session, and for good when it was the last one. @internal */
@@ -634,6 +664,9 @@ class EngineSession implements Session {
       case 'syncStart':
         this.#engine.startSync(target!, body!, this);
         this.#syncs.add(target!);
+        return undefined;
+      case 'syncToken':
+        this.#engine.giveToken(target!, body!);
         return undefined;
       case 'syncStop':
         this.#engine.stopSync(target!, this);

@@ -5,6 +5,8 @@
  * - `not_found`, `already_exists`: what was named is not there, or is there already.
  * - `conflict`: what a write was conditional on is not so; read again, then decide again. Nothing was written.
  * - `gone`: a time before those that are kept; ask for a later one.
+ * - `unauthorized`: the server does not know who asks, or not any more; come with a token that is valid.
+ * - `forbidden`: who asks may not do that; the same token fails again.
  * - `locked`: another process owns the store; close it there.
  * - `storage_full`: the disk or the browser's quota is full; free some room and retry. Nothing was half written.
  * - `corrupt`: stored bytes are not what was written; restore them from a replica or a backup.
@@ -22,6 +24,8 @@ export type ErrorKind =
   | 'already_exists'
   | 'conflict'
   | 'gone'
+  | 'unauthorized'
+  | 'forbidden'
   | 'locked'
   | 'storage_full'
   | 'corrupt'
@@ -33,7 +37,7 @@ export type ErrorKind =
   | 'internal';
 
 const kinds: ReadonlySet<string> = new Set<ErrorKind>([
-  'invalid_argument', 'not_found', 'already_exists', 'conflict', 'gone', 'locked', 'storage_full', 'corrupt', 'unsupported', 'unavailable', 'interrupted', 'closed', 'io', 'internal',
+  'invalid_argument', 'not_found', 'already_exists', 'conflict', 'gone', 'unauthorized', 'forbidden', 'locked', 'storage_full', 'corrupt', 'unsupported', 'unavailable', 'interrupted', 'closed', 'io', 'internal',
 ]);
 
 /** Every error of this package: a `kind` that says what to do, and a message that says what was got, what was expected and where. */

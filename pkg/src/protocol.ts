@@ -60,6 +60,7 @@ export type Op =
   | 'watch'
   | 'unwatch'
   | 'syncStart'
+  | 'syncToken'
   | 'syncPause'
   | 'syncResume'
   | 'syncStop'
@@ -71,7 +72,7 @@ export type Op =
  */
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
   'flush', 'compact', 'loadDataset', 'setTtl', 'createIndex', 'setOptions', 'evaluate', 'tune',
-  'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncToken', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */
@@ -119,7 +120,9 @@ export type EngineEvent =
   | { event: 'ended'; collection: string }
   | { event: 'live'; key: string; body?: Bytes; error?: ErrorMessage }
   | { event: 'progress'; collection: string; work: 'index' | 'flush' | 'compaction'; rowsDone: number; rows: number }
-  | { event: 'sync'; session: string; status: SyncStatusMessage };
+  | { event: 'sync'; session: string; status: SyncStatusMessage }
+  /** A token is wanted: `syncToken` brings it, or why there is none. */
+  | { event: 'syncToken'; session: string; ask: number };
 
 /** @internal */
 export interface SyncStatusMessage {

@@ -9,6 +9,12 @@ export interface SyncOptions {
   url: string;
   /** The collections, by name. */
   collections: readonly string[];
+  /**
+   * Who you are, where the server asks: a JSON Web Token, or a function that gets one. The function is called before each connection, and
+   * when the last token ends soon; the connection and what waits to be sent stay meanwhile. One that fails is called again later. Of tabs
+   * that share a sync, the first one that answers counts.
+   */
+  token?: string | (() => string | Promise<string>);
 }
 
 /** How a sync stands. */
@@ -44,20 +50,25 @@ export class SyncSession {
 
   /** @internal */
   constructor(client: Client, options: SyncOptions) {
-    const { url, collections } = options;
+    const { url, collections, token } = options;
     if (typeof url !== 'string' || !/^wss?:\/\//.test(url)) {
       throw new EddyError('invalid_argument', `url: an address that starts with ws:// or wss:// expected, got ${JSON.stringify(url)}`);
     }
     if (!Array.isArray(collections) || collections.length === 0 || collections.some((name) => typeof name !== 'string')) {
       throw new EddyError('invalid_argument', 'collections: the names of one or more collections expected');
     }
+    if (!['undefined', 'string', 'function'].includes(typeof token)) {
+      throw new EddyError('invalid_argument', `token: text, or a function that gets it, expected, got ${typeof token}`);
+    }
     this.#client = client;
     const names = [...new Set(collections as string[])].sort();
     this.#key = JSON.stringify([url, ...names]);
     this.#forget = client.onEvent((event) => {
-      if (event.event === 'sync' && event.session === this.#key && !this.#stopped) this.#show(event.status);
+      if (this.#stopped) return;
+      if (event.event === 'sync' && event.session === this.#key) this.#show(event.status);
+      else if (event.event === 'syncToken' && event.session === this.#key) void this.#giveToken(event.ask, token);
     });
-    client.retain('syncStart', this.#key, encode({ url, collections: names })).catch((error: EddyError) => {
+    client.retain('syncStart', this.#key, encode({ url, collections: names, tokens: token !== undefined })).catch((error: EddyError) => {
       this.#show({ state: 'stopped', pending: this.#status.pending, error: { kind: error.kind, message: error.message } });
       this.#end().catch(() => {});
     });
@@ -89,6 +100,18 @@ export class SyncSession {
     if (this.#stopped) return;
     this.#show({ state: 'stopped', pending: this.#status.pending });
     await this.#end();
+  }
+
+  async #giveToken(ask: number, source: SyncOptions['token']): Promise<void> {
+    let answer: { ask: number; token: string } | { ask: number; error: string };
+    try {
+      const token = typeof source === 'function' ? await source() : source;
+      answer = typeof token === 'string' ? { ask, token } : { ask, error: `token: the function gave ${typeof token}, text expected` };
+    } catch (error) {
+      answer = { ask, error: `token: ${error instanceof Error ? error.message : String(error)}` };
+    }
+    // When the database is closed meanwhile, nobody needs it.
+    await this.#client.request('syncToken', this.#key, encode(answer)).catch(() => {});
   }
 
   async #end(): Promise<void> {

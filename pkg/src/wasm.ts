@@ -107,7 +107,7 @@ export interface WasmDatabase {
   aliases(): Uint8Array<ArrayBuffer>;
   loadDataset(name: string, bytes: Uint8Array): Promise<WasmCollection>;
   stats(): Promise<Uint8Array<ArrayBuffer>>;
-  sync(request: Uint8Array, listener: (status: Uint8Array<ArrayBuffer>) => void): WasmSyncSession;
+  sync(request: Uint8Array, listener: (status: Uint8Array<ArrayBuffer>) => void, tokens?: () => Promise<string>): WasmSyncSession;
   exportArchive(): Promise<WasmArchive>;
   importArchive(): WasmImport;
   memory(): Uint8Array<ArrayBuffer>;

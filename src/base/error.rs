@@ -17,6 +17,10 @@ pub enum ErrorKind {
     Conflict,
     /// What was asked for is no longer kept: ask for something newer.
     Gone,
+    /// Who asks is not known, or not any more: come with a token that is valid.
+    Unauthorized,
+    /// Who asks may not do this. Repeating it with the same rights fails again.
+    Forbidden,
     /// Another process or tab owns the store: close it there, or wait for it.
     Locked,
     /// The disk or the browser's quota is full: free some room, then retry. Nothing was half written.
@@ -44,6 +48,8 @@ impl ErrorKind {
             Self::AlreadyExists => "already_exists",
             Self::Conflict => "conflict",
             Self::Gone => "gone",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::Locked => "locked",
             Self::StorageFull => "storage_full",
             Self::Corrupt => "corrupt",
@@ -63,6 +69,8 @@ impl ErrorKind {
             Self::AlreadyExists,
             Self::Conflict,
             Self::Gone,
+            Self::Unauthorized,
+            Self::Forbidden,
             Self::Locked,
             Self::StorageFull,
             Self::Corrupt,

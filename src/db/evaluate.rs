@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::access::forbidden;
 use super::{Collection, Db, SearchRequest};
 use crate::base::{Error, Random, Result, sort_by, sort_by_key};
 use crate::engine::View;
@@ -215,6 +216,9 @@ impl Collection {
     /// `InvalidArgument` for numbers out of range, and when there is no vector to look for.
     pub async fn evaluate(&self, request: &EvaluateRequest) -> Result<Evaluation> {
         self.inner.shared.check_open()?;
+        if !self.limits.read.is_all() {
+            return Err(forbidden("an evaluation looks at all rows of the collection"));
+        }
         let mut sample = Sample::take(self, request).await?;
         let mut efs = if request.ef.is_empty() { LADDER.to_vec() } else { request.ef.clone() };
         efs.iter_mut().for_each(|ef| *ef = (*ef).max(request.k));

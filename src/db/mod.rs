@@ -4,6 +4,7 @@
 //! append and one sync. Reads look at memory under a shared lock. Background work (indexing, flushing, merging) is done in
 //! bounded steps that the host asks for, so that a page, a worker and a server each decide when.
 
+mod access;
 #[cfg(hosted)]
 mod adopt;
 mod alias;
@@ -35,6 +36,7 @@ mod sync;
 mod writer;
 
 pub use crate::engine::{Memory, MergePolicy};
+pub use access::{Access, Action, Admitted, Gate, Grant};
 pub use archive::{ArchiveImport, ArchivePieces, StoreSnapshot};
 pub use collection::Collection;
 pub use consistency::{CONSISTENCY_TIMEOUT_MS, Consistency, SessionToken};
@@ -56,8 +58,11 @@ pub use stream::{
 #[cfg(all(test, native, hosted))]
 pub(crate) use sync::testing as sync_testing;
 #[cfg(hosted)]
-pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus};
+pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource};
 
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod access_tests;
 #[cfg(all(test, native))]
 mod fencing;
 #[cfg(all(test, feature = "server"))]

@@ -49,6 +49,31 @@ impl Filter {
         Ok(Self { predicate, places, partitions, keys })
     }
 
+    /// The rows for which both are true.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let mut predicate = Predicate::joined(false, [self.predicate, other.predicate]);
+        let places = predicate.settle();
+        let partitions = match (self.partitions, other.partitions) {
+            (Some(mut these), Some(those)) => {
+                these.intersect(&those);
+                Some(these)
+            }
+            (these, those) => these.or(those),
+        };
+        Self { predicate, places, partitions, keys: self.keys.or(other.keys) }
+    }
+
+    /// The rows for which one of them is true.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let mut predicate = Predicate::joined(true, [self.predicate, other.predicate]);
+        let places = predicate.settle();
+        let partitions = self.partitions.zip(other.partitions).map(|(mut these, those)| {
+            these.union(&those);
+            these
+        });
+        Self { predicate, places, partitions, keys: None }
+    }
+
     /// The names that stand between braces in `text`: what [`Filter::parse_with`] needs values for.
     ///
     /// # Errors

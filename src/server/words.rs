@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use crate::base::{Error, Result};
-use crate::db::Db;
+use crate::db::Collection;
 use crate::model::{Key, Value};
 
 /// Rarer words than this count no more than it.
@@ -16,13 +16,13 @@ pub(super) struct TextVector {
 }
 
 /// The mean of the vectors of the words of `text`, each weighted by the logarithm of its rank, so that rare words say more
-/// than frequent ones; normalised. The collection `words` holds a row a word: the word as the key, its `rank` in order of
+/// than frequent ones; normalised. The collection holds a row a word: the word as the key, its `rank` in order of
 /// frequency, and its vector.
 ///
 /// # Errors
-/// `NotFound` when there is no such collection, `InvalidArgument` when it is of another kind or knows no word of `text`.
-pub(super) async fn text_vector(db: &Db, words: &str, text: &str) -> Result<TextVector> {
-    let collection = db.collection(words)?;
+/// `InvalidArgument` when the collection is of another kind or knows no word of `text`.
+pub(super) async fn text_vector(collection: &Collection, text: &str) -> Result<TextVector> {
+    let words = collection.name();
     let schema = &collection.spec().schema;
     let not_words = || {
         Error::invalid(format!(

@@ -13,6 +13,8 @@ const WELCOME_WITHIN_MS: u64 = 20_000;
 const PING_AFTER_MS: u64 = 20_000;
 /// And given up after so long, twice as long for each level of patience: one frame may take a slow network minutes.
 const DEAD_AFTER_MS: u64 = 60_000;
+/// A new token is got so long before the old one ends, or when a quarter of its time is left.
+const REFRESH_BEFORE_MS_MAX: u64 = 60_000;
 /// 17 minutes.
 const PATIENCE_MAX: u32 = 4;
 /// No more frames are wanted while so much waits to be applied.
@@ -89,6 +91,8 @@ pub enum ClientInput {
     Stored(Channel, Result<Option<Want>>),
     /// [`ClientAction::EndSeed`] is done, durably.
     Seeded(Channel, Result<Start>),
+    /// [`ClientAction::Refresh`] is done.
+    Token(Result<String>),
 }
 
 /// What a client wants done. Each but `Send`, `Refused` and `Close` is answered with one input; there is never more than one
@@ -162,6 +166,8 @@ pub enum ClientAction {
         /// Whose segments they were.
         hub: ReplicaId,
     },
+    /// Get a new token: the one that was given ends soon.
+    Refresh,
     /// Tell the application.
     Refused(Refusal),
     /// Close the connection: it is over.
@@ -182,9 +188,22 @@ pub struct Client {
     wanted: u64,
     asked: Option<u64>,
     refusals: VecDeque<Refusal>,
+    tokens: Tokens,
     end: Option<Error>,
     silence: bool,
     closed: bool,
+}
+
+/// Who this client is, where hubs ask.
+#[derive(Debug, Default)]
+struct Tokens {
+    /// To be sent.
+    due: Option<String>,
+    given: bool,
+    /// When a new one is to be got.
+    refresh_ms: Option<u64>,
+    refreshing: bool,
+    retry: Retry,
 }
 
 #[derive(Debug)]
@@ -271,7 +290,10 @@ impl Retry {
 
 /// Whether the same push would be refused again by any healthy hub: then it is set aside instead of holding up the rest.
 fn is_refusal(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::Corrupt | ErrorKind::Unsupported)
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidArgument | ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::Forbidden
+    )
 }
 
 /// The id of one collection's life at a hub, in the 53 bits of replica ids. Mixed by Vigna's splitmix64.
@@ -298,10 +320,17 @@ impl Client {
             wanted: 0,
             asked: None,
             refusals: VecDeque::new(),
+            tokens: Tokens::default(),
             end: None,
             silence: false,
             closed: false,
         }
+    }
+
+    /// Has the hub told who this is, before anything else.
+    pub fn show(&mut self, token: String) {
+        self.tokens.due = Some(token);
+        self.tokens.given = true;
     }
 
     /// Takes in what happened.
@@ -349,6 +378,11 @@ impl Client {
         if self.hub.is_none() {
             deadline_ms = deadline_ms.min(self.started_ms + WELCOME_WITHIN_MS);
         }
+        deadline_ms = self
+            .tokens
+            .refresh_ms
+            .filter(|_| !self.tokens.refreshing)
+            .map_or(deadline_ms, |at_ms| deadline_ms.min(at_ms));
         self.channels.iter().filter_map(State::deadline_ms).fold(deadline_ms, u64::min)
     }
 
@@ -500,6 +534,22 @@ impl Client {
                 }
                 Ok(())
             }
+            ClientInput::Token(result) => {
+                self.tokens.refreshing = false;
+                match result {
+                    Ok(token) => {
+                        self.tokens.refresh_ms = None;
+                        self.tokens.retry = Retry::default();
+                        self.show(token);
+                    }
+                    // The hub ends the connection when none comes in time, and says why.
+                    Err(error) => {
+                        self.tokens.retry.failed(error, now_ms);
+                        self.tokens.refresh_ms = Some(self.tokens.retry.at_ms);
+                    }
+                }
+                Ok(())
+            }
             ClientInput::Seeded(channel, result) => {
                 let replica = self.replica;
                 let state = self.state(channel)?;
@@ -573,6 +623,12 @@ impl Client {
                 Ok(())
             }
             Message::Pong => Ok(()),
+            Message::Granted(left_ms) => {
+                // A quarter of its time before it ends, or a minute.
+                let before = |left_ms: u64| now_ms + left_ms - (left_ms / 4).min(REFRESH_BEFORE_MS_MAX);
+                self.tokens.refresh_ms = left_ms.filter(|left_ms| *left_ms < u64::MAX / 2).map(before);
+                Ok(())
+            }
             Message::Answer => {
                 if let Some(mark) = self.asked.take() {
                     for state in self.channels.iter_mut().filter(|state| state.stage == Stage::Live) {
@@ -587,6 +643,7 @@ impl Client {
             | Message::Push(_)
             | Message::PullAck(_)
             | Message::Ask
+            | Message::Token(_)
             | Message::Fetch(_) => Err(Error::corrupt(format!("a {} frame from a hub", message.name()))),
         }
     }
@@ -632,6 +689,13 @@ impl Client {
     }
 
     fn next(&mut self, now_ms: u64) -> Result<Option<ClientAction>> {
+        if let Some(token) = self.tokens.due.take() {
+            return Ok(Some(ClientAction::Send(Message::Token(token).encode()?)));
+        }
+        if self.tokens.given && !self.tokens.refreshing && self.tokens.refresh_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+            self.tokens.refreshing = true;
+            return Ok(Some(ClientAction::Refresh));
+        }
         if !self.hello_sent {
             self.hello_sent = true;
             let collections = self.channels.iter().map(|state| HelloCollection {

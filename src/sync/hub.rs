@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::keepalive::KeepAlive;
 use super::message::{
     Capabilities, Channel, FETCH_WINDOW, Fault, Fetch, HelloCollection, Message, Offer, PIECE_BYTES_MAX, Piece, Pull,
-    PullAck, Push, PushAck, StartPull, Welcome, WelcomeCollection,
+    PullAck, Push, PushAck, StartPull, TOKEN_BYTES_MAX, Welcome, WelcomeCollection,
 };
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
 
@@ -24,11 +24,13 @@ pub struct HubOptions {
     pub create_collections: bool,
     /// How many collections one connection may sync.
     pub collections_max: usize,
+    /// Whether clients are asked who they are: then nothing is done for one before [`HubAction::Admit`] has let it in.
+    pub gated: bool,
 }
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { create_collections: true, collections_max: 256 }
+        Self { create_collections: true, collections_max: 256, gated: false }
     }
 }
 
@@ -71,6 +73,9 @@ pub enum HubInput {
     Offered(Channel, Result<Option<Vec<u8>>>),
     /// [`HubAction::ReadPiece`] is done.
     PieceRead(Channel, Result<Vec<u8>>),
+    /// [`HubAction::Admit`] is done: until which time the client is let in, if there is an end, or why it is not. May also come unasked,
+    /// when the answer has become another.
+    Admitted(Result<Option<u64>>),
 }
 
 /// What a hub wants done. Each but `Send` and `Close` is answered with one input; there is never more than one of a kind under
@@ -138,6 +143,12 @@ pub enum HubAction {
         /// So many.
         len: u32,
     },
+    /// Find out what the client may do, and let it do nothing else from then on: also on channels that are open, of which the next `Read`
+    /// fails where it may do nothing any more.
+    Admit {
+        /// What it showed last, if anything.
+        token: Option<String>,
+    },
     /// Close the connection: it is over.
     Close(Error),
 }
@@ -156,7 +167,25 @@ pub struct Hub {
     started_ms: u64,
     pong_due: bool,
     answer_due: bool,
+    token: Option<String>,
+    admission: Admission,
+    /// The client may stay until then.
+    expires_ms: Option<u64>,
+    /// When it was let in, until it is told.
+    granted_ms: Option<u64>,
     end: Option<End>,
+}
+
+/// Whether a client is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    /// It is to be found out.
+    Due,
+    /// It is being found out; once more afterwards, when something has come meanwhile.
+    Asked {
+        again: bool,
+    },
+    Done,
 }
 
 #[derive(Debug)]
@@ -259,6 +288,10 @@ impl Hub {
             started_ms: now_ms,
             pong_due: false,
             answer_due: false,
+            token: None,
+            admission: if options.gated { Admission::Due } else { Admission::Done },
+            expires_ms: None,
+            granted_ms: None,
             end: None,
         }
     }
@@ -283,6 +316,10 @@ impl Hub {
             && let Some(error) = self.keep_alive.dead(now_ms).or_else(|| self.hello_missing(now_ms))
         {
             self.end = Some(End::Close(error));
+        }
+        if self.end.is_none() && self.expires_ms.is_some_and(|expires_ms| now_ms >= expires_ms) {
+            self.end =
+                Some(End::Tell(Error::new(ErrorKind::Unauthorized, "the token has expired; come with a new one")));
         }
         if self.end.is_none() {
             match self.next() {
@@ -313,7 +350,7 @@ impl Hub {
 
     /// When to poll again although nothing happened.
     pub fn deadline_ms(&self) -> u64 {
-        let deadline_ms = self.keep_alive.deadline_ms();
+        let deadline_ms = self.keep_alive.deadline_ms().min(self.expires_ms.unwrap_or(u64::MAX));
         if self.client.is_none() { deadline_ms.min(self.started_ms + HELLO_WITHIN_MS) } else { deadline_ms }
     }
 
@@ -381,6 +418,17 @@ impl Hub {
                 state.ack_due = Some(PushAck { channel, through, error });
                 Ok(())
             }
+            HubInput::Admitted(result) => {
+                self.expires_ms = result?;
+                self.granted_ms = Some(now_ms);
+                self.admission = match self.admission {
+                    Admission::Asked { again: true } => Admission::Due,
+                    _ => Admission::Done,
+                };
+                // Where it may not read any more, the next read says so.
+                self.channels.iter_mut().for_each(|state| state.left = true);
+                Ok(())
+            }
             HubInput::Offered(channel, result) => {
                 let state = self.state(channel)?;
                 // One that cannot be made leaves the changes one by one.
@@ -434,6 +482,22 @@ impl Hub {
                 Ok(())
             }
             Message::Pong => Ok(()),
+            Message::Token(token) => {
+                if token.len() > TOKEN_BYTES_MAX {
+                    let len = token.len();
+                    return Err(Error::new(
+                        ErrorKind::Unauthorized,
+                        format!("a token of {len} bytes; at most {TOKEN_BYTES_MAX}"),
+                    ));
+                }
+                self.token = Some(token);
+                self.admission = match self.admission {
+                    Admission::Asked { .. } => Admission::Asked { again: true },
+                    _ if self.options.gated => Admission::Due,
+                    other => other,
+                };
+                Ok(())
+            }
             Message::Fault(None, fault) => Err(Error::from(fault).context("the client")),
             Message::Start(_) | Message::Push(_) | Message::PullAck(_) | Message::Ask | Message::Fetch(_)
                 if !self.welcome_sent =>
@@ -466,7 +530,8 @@ impl Hub {
             | Message::Fault(..)
             | Message::Answer
             | Message::Offer(_)
-            | Message::Piece(_) => Err(Error::corrupt(format!("a {name} frame from a client"))),
+            | Message::Piece(_)
+            | Message::Granted(_) => Err(Error::corrupt(format!("a {name} frame from a client"))),
         }
     }
 
@@ -483,7 +548,18 @@ impl Hub {
             return Ok(Some(HubAction::Send(Message::Pong.encode()?)));
         }
         let Some(client) = self.client else { return Ok(None) };
+        if self.admission == Admission::Due {
+            self.admission = Admission::Asked { again: false };
+            return Ok(Some(HubAction::Admit { token: self.token.clone() }));
+        }
+        if let Some(granted_ms) = self.granted_ms.take() {
+            let left_ms = self.expires_ms.map(|expires_ms| expires_ms.saturating_sub(granted_ms));
+            return Ok(Some(HubAction::Send(Message::Granted(left_ms).encode()?)));
+        }
         if !self.welcome_sent {
+            if self.admission != Admission::Done {
+                return Ok(None);
+            }
             for (index, state) in self.channels.iter_mut().enumerate() {
                 if state.stage == Stage::Open {
                     state.stage = Stage::Opening;

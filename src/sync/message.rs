@@ -15,6 +15,8 @@ pub const CONTROL_BYTES_MAX: usize = 4 << 20;
 pub const PIECE_BYTES_MAX: usize = 256 << 10;
 /// Parts of files that a client may have asked for and not got yet.
 pub const FETCH_WINDOW: usize = 4;
+/// The longest token that a hub looks at.
+pub const TOKEN_BYTES_MAX: usize = 16 << 10;
 
 /// The frame that a message starts with: an array of two (three in a hello, for the version), the first of which is a type.
 const ARRAY_OF_TWO: u8 = 0x92;
@@ -35,6 +37,8 @@ const ANSWER: u8 = 12;
 const OFFER: u8 = 13;
 const FETCH: u8 = 14;
 const PIECE: u8 = 15;
+const TOKEN: u8 = 16;
+const GRANTED: u8 = 17;
 
 /// What a side can do beyond the first eight types of frames, one bit each. Bits that the other side does not know mean nothing to
 /// it, and what only one of the two can do is not done.
@@ -253,6 +257,10 @@ pub enum Message {
     Fetch(Fetch),
     /// Hub to client, in the order of the fetches.
     Piece(Piece),
+    /// Client to hub, before the hello and again whenever there is a newer one: who it is.
+    Token(String),
+    /// Hub to client, once for each token that it took: for so many milliseconds from now, or for good.
+    Granted(Option<u64>),
 }
 
 impl Message {
@@ -289,6 +297,8 @@ impl Message {
             Self::Offer(body) => put(&mut frame, OFFER, body),
             Self::Fetch(body) => put(&mut frame, FETCH, body),
             Self::Piece(body) => put(&mut frame, PIECE, body),
+            Self::Token(body) => put(&mut frame, TOKEN, body),
+            Self::Granted(body) => put(&mut frame, GRANTED, body),
         };
         result.map_err(|error| Error::internal(format!("a sync message could not be encoded: {error}")))?;
         let bytes_max = bytes_max(self.number());
@@ -331,7 +341,7 @@ impl Message {
         let Some(name) = type_name(number) else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {PIECE}"),
+                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {GRANTED}"),
             ));
         };
         if frame.len() > bytes_max(number) {
@@ -367,7 +377,9 @@ impl Message {
             }
             OFFER => Self::Offer(body(name, frame, 2)?),
             FETCH => Self::Fetch(body(name, frame, 2)?),
-            _ => Self::Piece(body(name, frame, 2)?),
+            PIECE => Self::Piece(body(name, frame, 2)?),
+            TOKEN => Self::Token(body(name, frame, 2)?),
+            _ => Self::Granted(body(name, frame, 2)?),
         })
     }
 
@@ -388,6 +400,8 @@ impl Message {
             Self::Offer(_) => OFFER,
             Self::Fetch(_) => FETCH,
             Self::Piece(_) => PIECE,
+            Self::Token(_) => TOKEN,
+            Self::Granted(_) => GRANTED,
         }
     }
 
@@ -414,6 +428,8 @@ fn type_name(number: u8) -> Option<&'static str> {
         OFFER => "offer",
         FETCH => "fetch",
         PIECE => "piece",
+        TOKEN => "token",
+        GRANTED => "granted",
         _ => return None,
     })
 }
@@ -540,6 +556,8 @@ mod tests {
                 Message::Fetch(Fetch { channel: Channel(1), file: 5, offset: 1 << 33, len: PIECE_BYTES_MAX as u32 }),
             ),
             ("piece", Message::Piece(Piece { channel: Channel(1), file: 5, offset: 1 << 33, bytes: vec![1, 2, 3] })),
+            ("token", Message::Token("a.b.c".into())),
+            ("granted", Message::Granted(Some(900_000))),
         ]
     }
 
@@ -574,7 +592,7 @@ mod tests {
             (&[0x92], ErrorKind::Corrupt, "1 bytes"),
             (&[0xc1, 0xc1, 0xc1], ErrorKind::Corrupt, "starts with 0xc1"),
             (b"GET / HTTP/1.1", ErrorKind::Corrupt, "starts with"),
-            (&[0x92, 16, 0xc0], ErrorKind::Unsupported, "type 16"),
+            (&[0x92, 30, 0xc0], ErrorKind::Unsupported, "type 30"),
             (&[0x92, HELLO, 0xc0], ErrorKind::Corrupt, "starts with"),
             (&[0x93, HELLO], ErrorKind::Corrupt, "without a version"),
             (&[0x93, HELLO, 2, 0x92, 0, 0x90], ErrorKind::Unsupported, "version 2"),
@@ -625,7 +643,7 @@ mod tests {
         let examples: Vec<Vec<u8>> = examples().iter().map(|(_, message)| message.encode().unwrap()).collect();
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200),
-            (1u8..17, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(number, body)| [
+            (1u8..19, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(number, body)| [
                 &[0x92, number][..],
                 &body
             ]

@@ -362,7 +362,9 @@ impl World {
                 let pushed = collection.pushed.get(&hub).copied().unwrap_or_default();
                 ClientInput::Seeded(channel, Ok(Start { pulled: offer.lsn, pushed, known: collection.seen.clone() }))
             }
-            ClientAction::Send(_) | ClientAction::Refused(_) | ClientAction::Close(_) => unreachable!(),
+            ClientAction::Send(_) | ClientAction::Refresh | ClientAction::Refused(_) | ClientAction::Close(_) => {
+                unreachable!()
+            }
         })
     }
 
@@ -422,7 +424,7 @@ impl World {
                 let file = &connection.offered[&channel][file as usize];
                 HubInput::PieceRead(channel, Ok(file[offset as usize..][..len as usize].to_vec()))
             }
-            HubAction::Send(_) | HubAction::Close(_) => unreachable!(),
+            HubAction::Send(_) | HubAction::Admit { .. } | HubAction::Close(_) => unreachable!(),
         })
     }
 

@@ -8,9 +8,10 @@ use super::message::{
     self, DatabaseStatsMessage, MemoryMessage, OpenMessage, PoolStatsMessage, SchemaMessage, SyncMessage,
 };
 use super::pool::ForeignPool;
+use super::sync::Tokens;
 use super::{Collection, SyncSession};
 use crate::base::{Error, ErrorKind, Result};
-use crate::db::{ArchiveImport, ArchivePieces, Db, WorkProgress};
+use crate::db::{ArchiveImport, ArchivePieces, Db, TokenSource, WorkProgress};
 use crate::engine::{CollectionOptions, CollectionSpec};
 use crate::storage::{DirectoryStorage, ForeignStorage, MemoryStorage, Storage};
 
@@ -204,10 +205,16 @@ impl Database {
         Ok(message::encode(&stats))
     }
 
-    /// Starts a sync, whose statuses go to `listener` as bytes.
-    pub fn sync(&self, request: Vec<u8>, listener: js_sys::Function) -> Thrown<SyncSession> {
+    /// Starts a sync, whose statuses go to `listener` as bytes; `tokens` promises one whenever the hub wants to know who this is.
+    pub fn sync(
+        &self,
+        request: Vec<u8>,
+        listener: js_sys::Function,
+        tokens: Option<js_sys::Function>,
+    ) -> Thrown<SyncSession> {
         let options = message::decode::<SyncMessage>("the request", &request).or_throw()?;
-        Ok(SyncSession::new(self.db.sync(options.into()).or_throw()?, listener))
+        let tokens = tokens.map(|tokens| -> Arc<dyn TokenSource> { Arc::new(Tokens(tokens)) });
+        Ok(SyncSession::new(self.db.sync_as(options.into(), tokens).or_throw()?, listener))
     }
 
     /// Loads a dataset: an Arrow IPC file that describes its own collection.

@@ -1,7 +1,31 @@
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
 
 use super::message::{self, SyncStatusMessage};
-use crate::platform;
+use crate::base::{Error, ErrorKind, Result};
+use crate::db::TokenSource;
+use crate::platform::{self, Task};
+
+/// A function that promises a token.
+pub(super) struct Tokens(pub(super) js_sys::Function);
+
+impl TokenSource for Tokens {
+    fn token(&self) -> Task<'static, Result<String>> {
+        let called = self.0.call0(&JsValue::NULL);
+        Box::pin(async move {
+            let token = match called {
+                Ok(promised) => JsFuture::from(js_sys::Promise::resolve(&promised)).await,
+                thrown => thrown,
+            };
+            let failed = |thrown: JsValue| {
+                let message = js_sys::Reflect::get(&thrown, &"message".into()).ok().and_then(|text| text.as_string());
+                Error::new(ErrorKind::Unauthorized, message.unwrap_or_else(|| "no token".to_owned()))
+            };
+            let token = token.map_err(failed)?;
+            token.as_string().ok_or_else(|| Error::new(ErrorKind::Unauthorized, "a token that is no text"))
+        })
+    }
+}
 
 /// A running sync.
 #[wasm_bindgen]

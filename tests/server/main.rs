@@ -9,6 +9,7 @@
 #[path = "../native/mod.rs"]
 mod native;
 
+mod access;
 mod api;
 mod changes;
 mod console;

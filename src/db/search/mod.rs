@@ -56,7 +56,8 @@ impl Collection {
         self.inner.shared.check_open()?;
         let text = text.filter(|text| !text.trim().is_empty());
         let filter = text.map(|text| Filter::parse_with(text, &self.spec().schema, parameters)).transpose()?;
-        self.within(filter, partitions)
+        let filter = self.within(filter, partitions)?;
+        self.limits.read.limit(filter, &self.spec().schema)
     }
 
     fn state(&self) -> std::sync::RwLockReadGuard<'_, CollectionState> {

@@ -1,10 +1,12 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::rows::{At, Found};
 use crate::base::{Error, Result, keep_least, sort_by};
 use crate::db::partition::as_strs;
 use crate::db::{Collection, QueryRequest};
 use crate::engine::{Slot, View};
 use crate::model::{Key, Row};
-use crate::query::Aggregate;
+use crate::query::{Aggregate, Filter};
 use crate::segment::Segment;
 
 /// The rows of `found` up to `end`, by ascending key.
@@ -24,6 +26,9 @@ impl Collection {
         keys.iter().try_for_each(|key| self.check_key(key))?;
         let partitions = self.check_partitions(&as_strs(partitions))?;
         let fields = self.output_fields(output_fields)?;
+        if !self.limits.read.is_all() {
+            return self.read_allowed(keys, fields.as_deref(), partitions.as_ref(), view).await;
+        }
         let found = {
             let state = self.state();
             let found = |(segment, row): (&Segment, u32)| {
@@ -38,6 +43,25 @@ impl Collection {
         };
         let rows = self.read_rows(found, fields.as_deref()).await?;
         Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// The same of the rows that this handle may read.
+    async fn read_allowed(
+        &self,
+        keys: &[Key],
+        fields: Option<&[String]>,
+        partitions: Option<&BTreeSet<&str>>,
+        view: &View,
+    ) -> Result<Vec<Row>> {
+        let schema = &self.spec().schema;
+        let mut filter = Filter::of_keys(schema, keys);
+        if let Some(partitions) = partitions {
+            filter = Filter::within(Some(filter), partitions);
+        }
+        let filter = self.limits.read.limit(Some(filter), schema)?;
+        let found = self.find_where(filter.as_ref(), fields, usize::MAX, view).await?;
+        let mut rows: BTreeMap<Key, Row> = self.read_rows(found, fields).await?.into_iter().collect();
+        Ok(keys.iter().filter_map(|key| rows.remove(key)).collect())
     }
 
     /// Whether a row stands for many.
@@ -65,21 +89,35 @@ impl Collection {
         let filter = self.filter(request.filter.as_deref(), &request.filter_params, &request.partitions)?;
         let fields = self.output_fields(request.output_fields.as_deref())?;
         let end = request.limit.map_or(usize::MAX, |limit| limit.saturating_add(request.offset));
+        let mut found = self.find_where(filter.as_ref(), fields.as_deref(), end, view).await?;
+        found.drain(..request.offset.min(found.len()));
+        let rows = self.read_rows(found, fields.as_deref()).await?;
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// The first rows up to `end` that a filter admits, by ascending key.
+    async fn find_where(
+        &self,
+        filter: Option<&Filter>,
+        fields: Option<&[String]>,
+        end: usize,
+        view: &View,
+    ) -> Result<Vec<Found>> {
         let (mut found, later) = {
             let state = self.state();
             let (mut found, mut later) = (Vec::new(), Vec::new());
             for slot in state.slots() {
-                match self.admitted(slot, filter.as_ref(), view) {
+                match self.admitted(slot, filter, view) {
                     Ok(admitted) => found.extend(admitted.iter().map(|row| (slot.segment.key(row), slot, row as u32))),
                     Err(segment) => later.push(segment),
                 }
             }
             cut(&mut found, end);
-            let found = found.into_iter().map(|(key, slot, row)| self.found(&state, key, slot, row, fields.as_deref()));
+            let found = found.into_iter().map(|(key, slot, row)| self.found(&state, key, slot, row, fields));
             (found.collect::<Vec<Found>>(), later)
         };
         for mut later in later {
-            let admitted = self.admitted_of(&mut later, filter.as_ref()).await?;
+            let admitted = self.admitted_of(&mut later, filter).await?;
             let row = |row: usize| {
                 let at = At::Stored(later.segment.clone(), row as u32);
                 Found { key: later.segment.key(row), place: (later.segment.id(), row as u32), at }
@@ -88,8 +126,6 @@ impl Collection {
         }
         sort_by(&mut found, |a, b| a.key.cmp(&b.key));
         found.truncate(end);
-        found.drain(..request.offset.min(found.len()));
-        let rows = self.read_rows(found, fields.as_deref()).await?;
-        Ok(rows.into_iter().map(|(_, row)| row).collect())
+        Ok(found)
     }
 }

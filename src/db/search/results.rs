@@ -119,7 +119,7 @@ impl Collection {
         let spec = self.spec();
         let wanted = spec.options.result_cache_bytes.unwrap_or(0) as usize;
         // Rows that expire do so without being written.
-        if wanted == 0 || spec.schema.ttl_seconds().is_some() {
+        if wanted == 0 || spec.schema.ttl_seconds().is_some() || !self.limits.read.is_all() {
             return read.await;
         }
         let limit = self.inner.shared.options.memory_limit_bytes;

@@ -37,6 +37,8 @@ pub struct ChangeStream {
     request: ChangesRequest,
     filter: Option<Filter>,
     keys: Option<Filter>,
+    /// The rows that may be told at all.
+    limit: Option<Filter>,
     /// The fields of the schema that was told.
     fields: usize,
     position: Lsn,
@@ -59,6 +61,7 @@ impl Collection {
         self.inner.shared.check_open()?;
         let filter = self.filter(request.filter.as_deref(), &request.filter_params, &[])?;
         let keys = self.key_filter(request.key_pattern.as_deref())?;
+        let limit = self.limits.read.limit(None, &self.spec().schema)?;
         self.output_fields(request.output_fields.as_deref())?;
         if let Some(name) = &request.subscription {
             self.check_subscription(name)?;
@@ -99,6 +102,7 @@ impl Collection {
             request,
             filter,
             keys,
+            limit,
             fields,
             position,
             full,
@@ -382,14 +386,15 @@ impl ChangeStream {
             return Ok(Err(error));
         }
         let (mut fed, reached) = state.feed_after(self.position, self.request.batch_size);
-        fed.retain(|fed| self.tells(kind_of(fed)));
+        // Of whom part is hidden is told below what happened.
+        fed.retain(|fed| self.limit.is_some() || self.tells(kind_of(fed)));
         let fields = match self.collection.output_fields(self.request.output_fields.as_deref()) {
             Ok(fields) => fields,
             Err(error) => return Ok(Err(error)),
         };
         // All rows that are needed are named before the first is read.
         let mut needs = Vec::new();
-        let filters: Vec<&Filter> = self.filter.iter().chain(&self.keys).collect();
+        let filters: Vec<&Filter> = self.filter.iter().chain(&self.keys).chain(&self.limit).collect();
         let filtered: BTreeSet<&str> = filters.iter().flat_map(|filter| filter.fields()).collect();
         let is_filtered = !filters.is_empty();
         let tested = rows_of(fed.iter().filter(|_| is_filtered).flat_map(|fed| [fed.before, fed.after]));
@@ -402,16 +407,28 @@ impl ChangeStream {
             return Err(needs);
         }
         if is_filtered {
-            let mut admitted = BTreeSet::new();
+            let (mut admitted, mut visible) = (BTreeSet::new(), BTreeSet::new());
             for (segment, rows) in &tested {
                 let Some(slot) = state.slot(*segment) else { continue };
                 let batch = slot.segment.pick(rows, &|column| filtered.contains(column), blocks);
                 let masks: Vec<_> = filters.iter().map(|filter| filter.evaluate(batch.scalars())).collect();
                 let all = |at: &usize| masks.iter().all(|mask| mask.contains(*at));
                 admitted.extend((0..rows.len()).filter(all).map(|at| (*segment, rows[at])));
+                if let (Some(_), Some(mask)) = (&self.limit, masks.last()) {
+                    visible.extend(mask.iter().map(|at| (*segment, rows[at])));
+                }
             }
             let is_admitted =
                 |place: Option<Place>| place.is_some_and(|place| admitted.contains(&(place.segment, place.row)));
+            if self.limit.is_some() {
+                // A row that leaves what may be seen is deleted for who looks, one that comes into it is inserted.
+                let seen = |place: &Place| visible.contains(&(place.segment, place.row));
+                for fed in &mut fed {
+                    fed.before = fed.before.filter(seen);
+                    fed.after = fed.after.filter(seen);
+                }
+                fed.retain(|fed| self.tells(kind_of(fed)));
+            }
             fed.retain(|fed| is_admitted(fed.before) || is_admitted(fed.after));
         }
         let told = |fed: &Fed| [fed.before.filter(|_| self.request.before), fed.after.filter(|_| self.request.after)];

@@ -6,8 +6,9 @@ use super::seed::{self, Offered};
 use super::tasks::Tasks;
 use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
+use crate::db::access::{Limits, Rows, forbidden};
 use crate::db::key::check_shared;
-use crate::db::{Collection, Db};
+use crate::db::{Access, Action, Admitted, Collection, Db, Gate};
 use crate::engine::ChangeSet;
 use crate::platform::socket::Connection;
 use crate::platform::{Task, now_ms, sleep_ms};
@@ -23,6 +24,7 @@ const WAITING_FRAMES_MAX: usize = 1_024;
 pub struct SyncHub {
     db: Db,
     options: HubOptions,
+    gate: Option<Arc<dyn Gate>>,
     stopping: Arc<Watch<bool>>,
     connections: Arc<Watch<usize>>,
 }
@@ -43,13 +45,20 @@ enum Event {
     Offered(Channel, Option<(Vec<u8>, Offered)>),
     Changed(Channel, Result<Lsn>),
     Timer(u64),
+    /// The gate may say something else now.
+    GateChanged(u64),
     Stopping,
 }
 
 impl SyncHub {
     /// A hub over `db`.
     pub fn new(db: Db, options: HubOptions) -> Self {
-        Self { db, options, stopping: Arc::new(Watch::new(false)), connections: Arc::new(Watch::new(0)) }
+        Self { db, options, gate: None, stopping: Arc::new(Watch::new(false)), connections: Arc::new(Watch::new(0)) }
+    }
+
+    /// A hub over `db` that lets in whom `gate` admits, to do what it says and nothing else.
+    pub fn with_gate(db: Db, options: HubOptions, gate: Arc<dyn Gate>) -> Self {
+        Self { gate: Some(gate), ..Self::new(db, HubOptions { gated: true, ..options }) }
     }
 
     /// Tells all clients that the hub goes away (`Unavailable`: they come back later), ends their connections, and waits
@@ -77,6 +86,9 @@ impl SyncHub {
             db: self.db.clone(),
             hub,
             connection: connection.clone(),
+            gate: self.gate.clone(),
+            token: None,
+            access: if self.gate.is_some() { Access::of(Vec::new())? } else { Access::ALL },
             collections: Vec::new(),
             offers: BTreeMap::new(),
             tasks: Tasks::new(),
@@ -99,7 +111,12 @@ struct Serving {
     db: Db,
     hub: Hub,
     connection: Arc<dyn Connection>,
-    /// By channel, once opened.
+    gate: Option<Arc<dyn Gate>>,
+    /// What the client showed last.
+    token: Option<String>,
+    /// What it may do.
+    access: Access,
+    /// By channel, once opened; without what the client may not do.
     collections: Vec<Option<Collection>>,
     /// By channel, while the client takes them in.
     offers: BTreeMap<Channel, Arc<Offered>>,
@@ -122,10 +139,17 @@ impl Serving {
                 version = now;
             }
         }));
+        if let Some(gate) = &self.gate {
+            self.tasks.push(gate_changed(gate, 0));
+        }
         loop {
             let now = now_ms();
             while let Some(action) = self.hub.poll(now) {
                 match action {
+                    HubAction::Admit { token } => {
+                        self.token = token;
+                        self.admit(now);
+                    }
                     HubAction::Send(frame) => waiting.push_back(frame),
                     HubAction::Close(error) => {
                         end = Some(error);
@@ -168,7 +192,8 @@ impl Serving {
                 Event::Sent(Err(error)) => return Err(end.unwrap_or(error)),
                 Event::Done(input, opened) => {
                     if let (HubInput::Opened(channel, _), Some(collection)) = (&input, opened) {
-                        let channel = *channel;
+                        // What it may do may be something else since it was asked for.
+                        let (channel, collection) = (*channel, collection.limited_to(&self.access));
                         let index = channel.0 as usize;
                         self.collections.resize(self.collections.len().max(index + 1), None);
                         self.collections[index] = Some(collection.clone());
@@ -196,11 +221,33 @@ impl Serving {
                         return Err(end);
                     }
                 }
+                Event::GateChanged(version) => {
+                    if let Some(gate) = &self.gate {
+                        self.tasks.push(gate_changed(gate, version));
+                    }
+                    // Who has shown nothing yet is asked when the time comes.
+                    if self.hub.client().is_some() {
+                        self.admit(now_ms());
+                    }
+                }
                 Event::Stopping => {
                     self.hub.close(Error::new(ErrorKind::Unavailable, "the hub is shutting down; try again later"));
                 }
             }
         }
+    }
+
+    /// Asks the gate what the client may do, and lets it do that from now on.
+    fn admit(&mut self, now: u64) {
+        let Some(gate) = &self.gate else { return };
+        let admitted = gate.admit(self.token.as_deref(), now).map(|Admitted { access, expires_ms }| {
+            self.access = access;
+            expires_ms
+        });
+        for collection in self.collections.iter_mut().flatten() {
+            *collection = collection.limited_to(&self.access);
+        }
+        self.hub.receive(HubInput::Admitted(admitted), now);
     }
 
     fn collection(&self, channel: Channel) -> Collection {
@@ -210,9 +257,9 @@ impl Serving {
     fn perform(&mut self, action: HubAction) -> Task<'static, Event> {
         match action {
             HubAction::Open { channel, name, spec, create, client } => {
-                let db = self.db.clone();
+                let (db, access) = (self.db.clone(), self.access.clone());
                 Box::pin(async move {
-                    let opened = open(&db, &name, spec.as_deref(), create).await;
+                    let opened = open(&db, &access, &name, spec.as_deref(), create).await;
                     let (answer, collection) = match opened {
                         Ok((collection, spec)) => {
                             let acknowledged = collection.seen().get(&client).copied().unwrap_or_default();
@@ -259,9 +306,16 @@ impl Serving {
                     Event::Done(HubInput::PieceRead(channel, piece), None)
                 })
             }
-            HubAction::Send(_) | HubAction::Close(_) => unreachable!("the loop above does these"),
+            HubAction::Admit { .. } | HubAction::Send(_) | HubAction::Close(_) => {
+                unreachable!("the loop above does these")
+            }
         }
     }
+}
+
+fn gate_changed(gate: &Arc<dyn Gate>, version: u64) -> Task<'static, Event> {
+    let changed = gate.changed(version);
+    Box::pin(async move { Event::GateChanged(changed.await) })
 }
 
 fn timer(at_ms: u64) -> Task<'static, Event> {
@@ -276,11 +330,18 @@ fn watch(channel: Channel, collection: Collection, lsn: Lsn) -> Task<'static, Ev
 }
 
 /// The collection, and its specification when the client has none.
-async fn open(db: &Db, name: &str, spec: Option<&str>, create: bool) -> Result<(Collection, Option<String>)> {
+async fn open(
+    db: &Db,
+    access: &Access,
+    name: &str,
+    spec: Option<&str>,
+    create: bool,
+) -> Result<(Collection, Option<String>)> {
     let theirs = spec.map(from_json).transpose()?;
     let collection = match (db.collection(name), &theirs) {
         (Ok(collection), _) => collection,
         (Err(error), Some(spec)) if error.kind() == ErrorKind::NotFound && create => {
+            access.check(name, Action::Admin)?;
             match db.create_collection(name, spec.clone()).await {
                 // Another client brought it at the same moment.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => db.collection(name)?,
@@ -288,10 +349,12 @@ async fn open(db: &Db, name: &str, spec: Option<&str>, create: bool) -> Result<(
             }
         }
         (Err(error), _) if error.kind() == ErrorKind::NotFound => {
+            access.check(name, Action::Read)?;
             return Err(Error::not_found(format!("the hub has no collection {name:?}")));
         }
         (Err(error), _) => return Err(error),
     };
+    let collection = collection.limited(access)?;
     check_shared(name, &collection.spec().schema, db.replica_number())?;
     match theirs {
         Some(theirs) => {
@@ -311,6 +374,18 @@ async fn read(
     known: &std::collections::BTreeMap<ReplicaId, Sequence>,
     bytes_max: usize,
 ) -> Result<Changes> {
+    match collection.limits {
+        // Who may only write hears nothing of what is there.
+        Limits { read: Rows::None, ref write } if *write != Rows::None => {
+            let newest = collection.lsn();
+            return Ok(Changes { changes: Vec::new(), lsn: newest, newest });
+        }
+        Limits { read: Rows::All, .. } => {}
+        Limits { read: Rows::None, .. } => return Err(forbidden("no rows of this collection were granted")),
+        Limits { read: Rows::Where(_), .. } => {
+            return Err(forbidden("only some rows of this collection were granted, and it is synced as a whole"));
+        }
+    }
     let (changes, lsn) = collection.changes_after(after, known, bytes_max).await?;
     let changes = if changes.is_empty() { Vec::new() } else { changes.encode() };
     Ok(Changes { changes, lsn, newest: collection.lsn() })
@@ -334,6 +409,7 @@ async fn apply(
             )));
         }
     }
+    collection.check_changes(&changes).await?;
     db.admit_partitions(collection, &changes).await?;
     collection.apply(changes, None).await.map(drop)
 }

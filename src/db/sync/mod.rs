@@ -12,10 +12,13 @@ mod told;
 mod watch;
 
 pub use hub::SyncHub;
-pub use session::{SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus};
+pub use session::{SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource};
 pub(super) use tasks::Tasks;
 pub(super) use told::{Syncs, Told, Wake};
 
+#[cfg(test)]
+#[cfg(native)]
+mod access_tests;
 #[cfg(test)]
 #[cfg(native)]
 pub(crate) mod testing;

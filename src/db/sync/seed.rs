@@ -46,6 +46,9 @@ pub(super) async fn offer(
     after: Lsn,
     known: &BTreeMap<ReplicaId, Sequence>,
 ) -> Result<Option<(Vec<u8>, Offered)>> {
+    if !collection.limits.read.is_all() {
+        return Ok(None);
+    }
     match collection.lies_in_segments(after, known) {
         (false, false) => return Ok(None),
         // Most of it is in the log only: after a load, say.

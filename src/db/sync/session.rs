@@ -12,7 +12,7 @@ use crate::db::key::check_shared;
 use crate::db::{Collection, Db};
 use crate::engine::{ChangeSet, CollectionSpec, Refused, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
-use crate::platform::{Task, now_ms, random_u64, run_to_end, sleep_ms, spawn};
+use crate::platform::{MaybeSend, MaybeSync, Task, now_ms, random_u64, run_to_end, sleep_ms, spawn};
 use crate::sync::{
     Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, Download, OwnChanges, Refusal, Start,
 };
@@ -40,6 +40,23 @@ pub struct SyncOptions {
     /// Names of collections. One that only the hub has is created here (also when it was dropped here meanwhile); one that
     /// only this side has, there.
     pub collections: Vec<String>,
+}
+
+/// Where a session's tokens come from: asked before each connection, and when the last one ends soon.
+pub trait TokenSource: MaybeSend + MaybeSync {
+    /// A token that is valid now.
+    ///
+    /// # Errors
+    /// Whatever keeps it from getting one: the session says so, and asks again later.
+    fn token(&self) -> Task<'static, Result<String>>;
+}
+
+/// Always the same one.
+impl TokenSource for String {
+    fn token(&self) -> Task<'static, Result<String>> {
+        let token = self.clone();
+        Box::pin(async move { Ok(token) })
+    }
 }
 
 /// What a session is doing.
@@ -131,8 +148,16 @@ impl Db {
     /// `InvalidArgument` for a URL that cannot be, no collection, or one named twice. That the hub cannot be reached is no
     /// error: the session's status says so, and it tries again.
     pub fn sync(&self, options: SyncOptions) -> Result<SyncSession> {
+        self.sync_as(options, None)
+    }
+
+    /// The same with a hub that asks who this is.
+    ///
+    /// # Errors
+    /// As of [`Db::sync`]. That the hub does not take the token is none: the session's status says `Unauthorized`.
+    pub fn sync_as(&self, options: SyncOptions, tokens: Option<Arc<dyn TokenSource>>) -> Result<SyncSession> {
         let place = Arc::new(WebSocketUrl::new(&options.url)?);
-        self.sync_with(place, &options.url, options.collections)
+        self.sync_with(place, &options.url, options.collections, tokens)
     }
 
     /// Syncs collections with whoever is at the other end of the connections that `place` makes.
@@ -140,10 +165,29 @@ impl Db {
     /// # Errors
     /// `InvalidArgument` for no collection, or one named twice.
     pub fn sync_over(&self, place: Arc<dyn Connect>, collections: Vec<String>) -> Result<SyncSession> {
-        self.sync_with(place, "at the other end", collections)
+        self.sync_with(place, "at the other end", collections, None)
     }
 
-    fn sync_with(&self, place: Arc<dyn Connect>, url: &str, collections: Vec<String>) -> Result<SyncSession> {
+    /// [`Db::sync_over`] with a hub that asks who this is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sync_over_as(
+        &self,
+        place: Arc<dyn Connect>,
+        collections: Vec<String>,
+        tokens: Arc<dyn TokenSource>,
+    ) -> Result<SyncSession> {
+        self.sync_with(place, "at the other end", collections, Some(tokens))
+    }
+
+    fn sync_with(
+        &self,
+        place: Arc<dyn Connect>,
+        url: &str,
+        collections: Vec<String>,
+        tokens: Option<Arc<dyn TokenSource>>,
+    ) -> Result<SyncSession> {
         let mut sorted = collections.clone();
         sort_by(&mut sorted, Ord::cmp);
         if sorted.is_empty() {
@@ -164,6 +208,7 @@ impl Db {
         let mut driver = Driver {
             db: self.clone(),
             place,
+            tokens,
             shared: shared.clone(),
             told: self.inner.shared.syncs.begin(url, &collections),
             backoff: Backoff::new(BACKOFF_BASE_MS, BACKOFF_MAX_MS),
@@ -244,6 +289,7 @@ struct Driver {
     db: Db,
     names: Vec<String>,
     place: Arc<dyn Connect>,
+    tokens: Option<Arc<dyn TokenSource>>,
     shared: Arc<Shared>,
     /// What reads ask, and are told, of the hub.
     told: Arc<told::Session>,
@@ -272,7 +318,7 @@ enum End {
 }
 
 enum Event {
-    Connected(Result<Arc<dyn Connection>>),
+    Connected(Result<(Arc<dyn Connection>, Option<String>)>),
     Received(Result<Option<Vec<u8>>>),
     Sent(Result<()>),
     Done(ClientInput),
@@ -345,14 +391,23 @@ impl Driver {
     async fn connect(&mut self, version: u64) -> End {
         self.publish(SyncState::Connecting, None);
         let mut tasks = Tasks::new();
-        let place = self.place.clone();
-        tasks.push(Box::pin(async move { Event::Connected(place.connect().await) }));
+        let (place, token) = (self.place.clone(), self.tokens.as_ref().map(|tokens| tokens.token()));
+        tasks.push(Box::pin(async move {
+            let connected = async {
+                let token = match token {
+                    Some(token) => Some(token.await?),
+                    None => None,
+                };
+                Ok((place.connect().await?, token))
+            };
+            Event::Connected(connected.await)
+        }));
         tasks.push(self.next_command(version));
         match tasks.next().await {
-            Event::Connected(Ok(connection)) => {
+            Event::Connected(Ok((connection, token))) => {
                 // Rows that were refused may have been written anew.
                 self.refusals = self.refused();
-                let end = self.drive(connection.clone(), version).await;
+                let end = self.drive(connection.clone(), token, version).await;
                 within(FAREWELL_MS, async move { connection.close().await }).await;
                 end
             }
@@ -361,13 +416,16 @@ impl Driver {
         }
     }
 
-    async fn drive(&mut self, connection: Arc<dyn Connection>, version: u64) -> End {
+    async fn drive(&mut self, connection: Arc<dyn Connection>, token: Option<String>, version: u64) -> End {
         let collections = match self.names.iter().map(|name| self.hello_of(name)).collect() {
             Ok(collections) => collections,
             Err(error) if error.kind() == ErrorKind::Closed => return End::Closed,
             Err(error) => return End::Failed(error),
         };
         let mut client = Client::new(self.db.replica_id(), collections, self.patience, now_ms());
+        if let Some(token) = token {
+            client.show(token);
+        }
         let mut tasks = Tasks::new();
         tasks.push(self.next_command(version));
         tasks.push(self.next_wanted(self.told.wanted().1));
@@ -542,6 +600,15 @@ impl Driver {
                     };
                     ClientInput::Seeded(channel, ended.await)
                 })))
+            }
+            ClientAction::Refresh => {
+                let token = self.tokens.as_ref().map(|tokens| tokens.token());
+                done(Box::pin(async move {
+                    ClientInput::Token(match token {
+                        Some(token) => token.await,
+                        None => Err(Error::internal("a token is to be got, and there was none")),
+                    })
+                }))
             }
             ClientAction::Send(_) | ClientAction::Refused(_) | ClientAction::Close(_) => {
                 unreachable!("the loop above does these")

@@ -102,7 +102,7 @@ async fn search(db: &Db, command: &Search) -> Result<()> {
     let vector = match (&command.text, &command.vector, &command.vector_file) {
         (Some(text), ..) if collection.has_text_field(command.field.as_deref()) => text.clone().into(),
         (Some(text), ..) => {
-            let found = words::text_vector(db, &command.words, text).await?;
+            let found = words::text_vector(&db.collection(&command.words)?, text).await?;
             unknown = found.unknown;
             found.vector.into()
         }

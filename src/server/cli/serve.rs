@@ -1,11 +1,13 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::{DataDirectory, output};
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::{Db, Durability, Options};
+use crate::server::access::TokenGate;
 use crate::server::http::{Origin, Settings, Stop, serve};
 use crate::server::store;
 
@@ -16,7 +18,8 @@ When it is ready it prints one line: `listening on http://ADDRESS`. SIGINT or SI
 store is flushed; a second signal ends it at once, and nothing that was acknowledged is lost then either.
 
 Who gets in: on a loopback address (the default), only this machine. Pages of other origins may neither write nor sync
-unless --allow-origin names them. There is no password yet: put a proxy that asks for one in front of a public address.
+unless --allow-origin names them. With --token-keys or --token-secret, /api and /sync ask for tokens, which say what their
+holders may do; a public address needs them, and TLS in front.
 
 Addresses:
   /                       the console
@@ -46,6 +49,18 @@ pub(super) struct Serve {
     /// An origin whose pages may write and sync, such as `https://notes.example`; `*` for every one. Can be repeated.
     #[arg(long = "allow-origin", env = "EDDY_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     allow_origins: Vec<Origin>,
+
+    /// A file of keys (JSON Web Key Set) that tokens are signed with: then nobody is let in without a token.
+    #[arg(long, env = "EDDY_TOKEN_KEYS", value_name = "FILE")]
+    token_keys: Option<PathBuf>,
+
+    /// A secret of at least 32 bytes that tokens are signed with (HS256): the same, without a file.
+    #[arg(long, env = "EDDY_TOKEN_SECRET", value_name = "SECRET", hide_env_values = true)]
+    token_secret: Option<String>,
+
+    /// The file of what is revoked, which is also written; where nothing is said, the one of the keys with `.revoked` behind its name.
+    #[arg(long, env = "EDDY_TOKENS_REVOKED", value_name = "FILE")]
+    tokens_revoked: Option<PathBuf>,
 
     /// A dataset (Arrow file with its collection in it) to load when the store is empty. Can be repeated.
     #[arg(long = "sample", value_name = "FILE")]
@@ -78,6 +93,7 @@ pub(super) async fn run(command: Serve) -> Result<()> {
         console: command.console,
         allow_origins: command.allow_origins,
         body_limit_bytes: usize::from(command.body_limit) << 20,
+        gate: gate(command.token_keys, command.token_secret, command.tokens_revoked)?,
     };
     let options = Options {
         durability: if command.buffered { Durability::Buffered } else { Durability::Synced },
@@ -126,6 +142,23 @@ async fn load(db: &Db, path: &Path) -> Result<()> {
     let rows = collection.stats().await?.rows;
     tracing::info!(collection = name, rows, "sample loaded");
     Ok(())
+}
+
+/// Who lets in, where there are keys.
+fn gate(keys: Option<PathBuf>, secret: Option<String>, revoked: Option<PathBuf>) -> Result<Option<Arc<TokenGate>>> {
+    let beside = || {
+        let mut name = keys.clone()?.into_os_string();
+        name.push(".revoked");
+        Some(PathBuf::from(name))
+    };
+    if keys.is_none() && secret.is_none() {
+        return match revoked {
+            Some(_) => Err(Error::invalid("--tokens-revoked needs --token-keys or --token-secret")),
+            None => Ok(None),
+        };
+    }
+    let revoked = revoked.or_else(beside).unwrap_or_else(|| PathBuf::from("eddy-tokens.revoked"));
+    TokenGate::open(keys, secret, revoked).map(Some)
 }
 
 fn address(text: &str) -> Result<SocketAddr> {

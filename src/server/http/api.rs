@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value as JsonValue, json};
 
 use super::App;
+use super::caller::Caller;
 use super::cursors::Source;
 use super::reply::Failure;
 use crate::base::{Error, Result, Timestamp};
@@ -80,8 +81,8 @@ async fn health(State(app): State<Arc<App>>) -> Json<JsonValue> {
 }
 
 /// The whole store as it is now, in one file, while it goes on. A client that goes away ends it.
-async fn archive(State(app): State<Arc<App>>) -> Result<Response, Failure> {
-    let snapshot = app.db.snapshot().await?;
+async fn archive(caller: Caller) -> Result<Response, Failure> {
+    let snapshot = caller.all()?.snapshot().await?;
     Ok(stream(snapshot.into_archive(|_| false)))
 }
 
@@ -92,9 +93,9 @@ struct ArchiveBody {
 }
 
 /// The same without the files that the client has, by the names that backups give them.
-async fn archive_without(State(app): State<Arc<App>>, body: Body) -> Result<Response, Failure> {
+async fn archive_without(caller: Caller, body: Body) -> Result<Response, Failure> {
     let ArchiveBody { without } = parse(body)?;
-    let snapshot = app.db.snapshot().await?;
+    let snapshot = caller.all()?.snapshot().await?;
     Ok(stream(snapshot.into_archive(|file| without.contains(&backup::file_name(file)))))
 }
 
@@ -108,16 +109,16 @@ fn stream(pieces: ArchivePieces) -> Response {
     (headers, axum::body::Body::from_stream(pieces)).into_response()
 }
 
-async fn list(State(app): State<Arc<App>>) -> Answer {
+async fn list(caller: Caller) -> Answer {
     let mut collections = Vec::new();
-    for collection in app.db.collections() {
+    for collection in caller.collections() {
         collections.push(description(&collection, &collection.stats().await?));
     }
     Ok(Json(json!({ "collections": collections })))
 }
 
-async fn describe(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
-    let collection = app.db.collection(&name)?;
+async fn describe(caller: Caller, Path(name): Path<String>) -> Answer {
+    let collection = caller.read(&name)?;
     let stats = collection.stats().await?;
     Ok(Json(description(&collection, &stats)))
 }
@@ -133,16 +134,16 @@ struct CreateBody {
     options: CollectionOptions,
 }
 
-async fn create(State(app): State<Arc<App>>, body: Body) -> Answer {
+async fn create(caller: Caller, body: Body) -> Answer {
     let body: CreateBody = parse(body)?;
     let spec = CollectionSpec { schema: Arc::new(body.schema), indexes: body.indexes, options: body.options };
-    let collection = app.db.create_collection(&body.name, spec).await?;
+    let collection = caller.admin(&body.name)?.create_collection(&body.name, spec).await?;
     let stats = collection.stats().await?;
     Ok(Json(description(&collection, &stats)))
 }
 
-async fn drop_collection(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
-    app.db.drop_collection(&name).await?;
+async fn drop_collection(caller: Caller, Path(name): Path<String>) -> Answer {
+    caller.admin(&name)?.drop_collection(&name).await?;
     Ok(Json(json!({})))
 }
 
@@ -153,18 +154,19 @@ struct FieldBody {
     index: Option<IndexSpec>,
 }
 
-async fn add_field(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn add_field(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let FieldBody { field, index } = parse(body)?;
-    app.db.add_field(&name, field, index).await?;
-    describe(State(app), Path(name)).await
+    caller.admin(&name)?.add_field(&name, field, index).await?;
+    describe(caller, Path(name)).await
 }
 
 /// Gives a field an index, or a vector another one.
-async fn create_index(State(app): State<Arc<App>>, Path((name, field)): Path<(String, String)>, body: Body) -> Answer {
+async fn create_index(caller: Caller, Path((name, field)): Path<(String, String)>, body: Body) -> Answer {
     let IndexBody { metric, kind } = parse(body)?;
-    let index = app.db.collection(&name)?.index_of(&field, metric, Some(kind))?;
-    app.db.create_index(&name, &field, index).await?;
-    describe(State(app), Path(name)).await
+    let db = caller.admin(&name)?;
+    let index = db.collection(&name)?.index_of(&field, metric, Some(kind))?;
+    db.create_index(&name, &field, index).await?;
+    describe(caller, Path(name)).await
 }
 
 #[derive(Deserialize)]
@@ -174,9 +176,9 @@ struct IndexBody {
     kind: IndexKind,
 }
 
-async fn drop_index(State(app): State<Arc<App>>, Path((name, field)): Path<(String, String)>) -> Answer {
-    app.db.drop_index(&name, &field).await?;
-    describe(State(app), Path(name)).await
+async fn drop_index(caller: Caller, Path((name, field)): Path<(String, String)>) -> Answer {
+    caller.admin(&name)?.drop_index(&name, &field).await?;
+    describe(caller, Path(name)).await
 }
 
 #[derive(Deserialize)]
@@ -185,36 +187,37 @@ struct TtlBody {
     ttl_seconds: Option<u64>,
 }
 
-async fn set_ttl(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn set_ttl(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let TtlBody { ttl_seconds } = parse(body)?;
-    app.db.set_ttl(&name, ttl_seconds).await?;
-    describe(State(app), Path(name)).await
+    caller.admin(&name)?.set_ttl(&name, ttl_seconds).await?;
+    describe(caller, Path(name)).await
 }
 
-async fn set_options(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    app.db.set_options(&name, parse(body)?).await?;
-    describe(State(app), Path(name)).await
+async fn set_options(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
+    caller.admin(&name)?.set_options(&name, parse(body)?).await?;
+    describe(caller, Path(name)).await
 }
 
-async fn partitions(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
-    let stats = app.db.collection(&name)?.stats().await?;
+async fn partitions(caller: Caller, Path(name): Path<String>) -> Answer {
+    let stats = caller.read(&name)?.stats().await?;
     let partitions = stats.partitions.iter().map(|(name, rows)| json!({"name": name, "rows": rows}));
     Ok(Json(json!({ "partitions": partitions.collect::<Vec<_>>() })))
 }
 
-async fn create_partition(State(app): State<Arc<App>>, Path((name, partition)): Path<(String, String)>) -> Answer {
-    app.db.create_partition(&name, &partition).await?;
+async fn create_partition(caller: Caller, Path((name, partition)): Path<(String, String)>) -> Answer {
+    caller.admin(&name)?.create_partition(&name, &partition).await?;
     Ok(Json(json!({})))
 }
 
-async fn drop_partition(State(app): State<Arc<App>>, Path((name, partition)): Path<(String, String)>) -> Answer {
-    app.db.drop_partition(&name, &partition).await?;
+async fn drop_partition(caller: Caller, Path((name, partition)): Path<(String, String)>) -> Answer {
+    caller.admin(&name)?.drop_partition(&name, &partition).await?;
     Ok(Json(json!({})))
 }
 
-async fn aliases(State(app): State<Arc<App>>) -> Answer {
-    let aliases =
-        app.db.aliases().into_iter().map(|(alias, collection)| json!({"alias": alias, "collection": collection}));
+async fn aliases(caller: Caller) -> Answer {
+    let readable: Vec<String> = caller.collections().iter().map(|collection| collection.name().to_owned()).collect();
+    let aliases = caller.app.db.aliases().into_iter().filter(|(_, collection)| readable.contains(collection));
+    let aliases = aliases.map(|(alias, collection)| json!({"alias": alias, "collection": collection}));
     Ok(Json(json!({ "aliases": aliases.collect::<Vec<_>>() })))
 }
 
@@ -225,18 +228,19 @@ struct AliasBody {
 }
 
 /// Creates an alias, or has one that is there name another collection.
-async fn set_alias(State(app): State<Arc<App>>, Path(alias): Path<String>, body: Body) -> Answer {
+async fn set_alias(caller: Caller, Path(alias): Path<String>, body: Body) -> Answer {
     let AliasBody { collection } = parse(body)?;
-    if app.db.aliases().iter().any(|(there, _)| *there == alias) {
-        app.db.alter_alias(&alias, &collection).await?;
+    let db = caller.all()?;
+    if db.aliases().iter().any(|(there, _)| *there == alias) {
+        db.alter_alias(&alias, &collection).await?;
     } else {
-        app.db.create_alias(&alias, &collection).await?;
+        db.create_alias(&alias, &collection).await?;
     }
     Ok(Json(json!({})))
 }
 
-async fn drop_alias(State(app): State<Arc<App>>, Path(alias): Path<String>) -> Answer {
-    app.db.drop_alias(&alias).await?;
+async fn drop_alias(caller: Caller, Path(alias): Path<String>) -> Answer {
+    caller.all()?.drop_alias(&alias).await?;
     Ok(Json(json!({})))
 }
 
@@ -300,14 +304,15 @@ fn explained(plan: &Plan) -> Json<JsonValue> {
 }
 
 /// A search, and the words of its text that nobody knows.
-async fn search_request(app: &App, name: &str, body: SearchBody) -> Result<(SearchRequest, Option<Vec<String>>)> {
+async fn search_request(caller: &Caller, name: &str, body: SearchBody) -> Result<(SearchRequest, Option<Vec<String>>)> {
     let is_batch = !body.vectors.is_empty() || !body.ids.is_empty();
     let (vector, unknown) = match (body.vector, body.text) {
         (Some(vector), None) => (vector, None),
-        (None, Some(text)) if app.db.collection(name)?.has_text_field(body.field.as_deref()) => (text.into(), None),
+        (None, Some(text)) if caller.read(name)?.has_text_field(body.field.as_deref()) => (text.into(), None),
         (None, None) if is_batch => (Value::Null, None),
         (None, Some(text)) if !is_batch => {
-            let found = words::text_vector(&app.db, body.words.as_deref().unwrap_or("words"), &text).await?;
+            let words = caller.read(body.words.as_deref().unwrap_or("words"))?;
+            let found = words::text_vector(&words, &text).await?;
             (found.vector.into(), Some(found.unknown))
         }
         _ => {
@@ -365,7 +370,7 @@ struct HybridBody {
     explain: Option<Explain>,
 }
 
-async fn hybrid_search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn hybrid_search(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let body: HybridBody = parse(body)?;
     let started = tokio::time::Instant::now();
     let mut request = HybridRequest {
@@ -389,13 +394,13 @@ async fn hybrid_search(State(app): State<Arc<App>>, Path(name): Path<String>, bo
         if of_all.contains(&true) {
             return Err(Error::invalid("\"at\", \"consistency\" and \"explain\" are of the whole request").into());
         }
-        request.searches.push(search_request(&app, &name, search).await?.0);
+        request.searches.push(search_request(&caller, &name, search).await?.0);
     }
     let when = When { at: body.at, level: body.consistency, tokens: body.session_token, timeout_ms: body.timeout_ms };
-    let reader = reader(&app, &name, when).await?;
+    let reader = reader(&caller, &name, when).await?;
     if let Some(explain) = body.explain {
         let profile = explain == Explain::Profile;
-        let plan = compute(&app, async move {
+        let plan = compute(&caller.app, async move {
             match reader {
                 Reader::Now(collection) => collection.explain_hybrid(&request, profile).await,
                 Reader::Then(snapshot) => snapshot.explain_hybrid(&request, profile).await,
@@ -403,7 +408,7 @@ async fn hybrid_search(State(app): State<Arc<App>>, Path(name): Path<String>, bo
         });
         return Ok(explained(&plan.await?));
     }
-    let response = compute(&app, async move {
+    let response = compute(&caller.app, async move {
         match reader {
             Reader::Now(collection) => collection.hybrid_search(&request).await,
             Reader::Then(snapshot) => snapshot.hybrid_search(&request).await,
@@ -415,16 +420,16 @@ async fn hybrid_search(State(app): State<Arc<App>>, Path(name): Path<String>, bo
     Ok(Json(answer))
 }
 
-async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn search(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let mut body: SearchBody = parse(body)?;
     refuse_iterator(body.batch_size, body.keep_ms)?;
     let started = tokio::time::Instant::now();
     let (when, explain) = (body.take_when(), body.explain.take());
-    let (request, unknown) = search_request(&app, &name, body).await?;
-    let reader = reader(&app, &name, when).await?;
+    let (request, unknown) = search_request(&caller, &name, body).await?;
+    let reader = reader(&caller, &name, when).await?;
     if let Some(explain) = explain {
         let profile = explain == Explain::Profile;
-        let plan = compute(&app, async move {
+        let plan = compute(&caller.app, async move {
             match reader {
                 Reader::Now(collection) => collection.explain_search(&request, profile).await,
                 Reader::Then(snapshot) => snapshot.explain_search(&request, profile).await,
@@ -432,7 +437,7 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
         });
         return Ok(explained(&plan.await?));
     }
-    let response = compute(&app, async move {
+    let response = compute(&caller.app, async move {
         match reader {
             Reader::Now(collection) => collection.search(&request).await,
             Reader::Then(snapshot) => snapshot.search(&request).await,
@@ -448,46 +453,47 @@ async fn search(State(app): State<Arc<App>>, Path(name): Path<String>, body: Bod
 }
 
 /// Begins to go through the rows from the nearest on, and answers with the first of them.
-async fn search_iterator(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn search_iterator(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let mut body: SearchBody = parse(body)?;
     if body.explain.is_some() {
         return Err(Error::invalid("an iterator takes no \"explain\"").into());
     }
     let (batch, keep_ms, limit) = (body.batch_size, body.keep_ms, body.limit);
-    app.cursors.check(batch, keep_ms)?;
+    caller.app.cursors.check(batch, keep_ms)?;
     let when = body.take_when();
-    let (request, _) = search_request(&app, &name, body).await?;
+    let (request, _) = search_request(&caller, &name, body).await?;
     let request = SearchRequest { limit: limit.unwrap_or(0), ..request };
-    let snapshot = reader(&app, &name, when).await?.hold()?;
-    let iterator = compute(&app, async move { snapshot.search_iterator(request).await }).await?;
-    first_batch(app, Source::Search(Box::new(iterator)), batch, keep_ms).await
+    let snapshot = reader(&caller, &name, when).await?.hold()?;
+    let iterator = compute(&caller.app, async move { snapshot.search_iterator(request).await }).await?;
+    first_batch(caller, Source::Search(Box::new(iterator)), batch, keep_ms).await
 }
 
 /// The same of the rows of a query.
-async fn query_iterator(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn query_iterator(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let mut body: QueryBody = parse(body)?;
     if body.explain.is_some() {
         return Err(Error::invalid("an iterator takes no \"explain\"").into());
     }
     let (batch, keep_ms) = (body.batch_size, body.keep_ms);
-    app.cursors.check(batch, keep_ms)?;
+    caller.app.cursors.check(batch, keep_ms)?;
     let when = body.take_when();
-    let iterator = reader(&app, &name, when).await?.hold()?.query_iterator(body.into_request())?;
-    first_batch(app, Source::Query(Box::new(iterator)), batch, keep_ms).await
+    let iterator = reader(&caller, &name, when).await?.hold()?.query_iterator(body.into_request())?;
+    first_batch(caller, Source::Query(Box::new(iterator)), batch, keep_ms).await
 }
 
-async fn first_batch(app: Arc<App>, source: Source, batch: Option<usize>, keep_ms: Option<u64>) -> Answer {
-    let first = app.cursors.begin(source, batch, keep_ms)?;
-    next_batch(State(app), Path(first)).await
+async fn first_batch(caller: Caller, source: Source, batch: Option<usize>, keep_ms: Option<u64>) -> Answer {
+    let first = caller.app.cursors.begin(source, batch, keep_ms)?;
+    next_batch(caller, Path(first)).await
 }
 
-async fn next_batch(State(app): State<Arc<App>>, Path(batch): Path<String>) -> Answer {
+async fn next_batch(caller: Caller, Path(batch): Path<String>) -> Answer {
+    let app = caller.app.clone();
     let with = app.clone();
     Ok(Json(compute(&app, async move { with.cursors.next(&batch).await }).await?))
 }
 
-async fn end_iterator(State(app): State<Arc<App>>, Path(batch): Path<String>) -> Answer {
-    app.cursors.end(&batch)?;
+async fn end_iterator(caller: Caller, Path(batch): Path<String>) -> Answer {
+    caller.app.cursors.end(&batch)?;
     Ok(Json(json!({})))
 }
 
@@ -498,10 +504,10 @@ fn refuse_iterator(batch: Option<usize>, keep_ms: Option<u64>) -> Result<()> {
     }
 }
 
-async fn evaluate(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn evaluate(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let request: EvaluateRequest = parse(body)?;
-    let collection = app.db.collection(&name)?;
-    let found = compute(&app, async move { collection.evaluate(&request).await }).await?;
+    let collection = caller.admin(&name)?.collection(&name)?;
+    let found = compute(&caller.app, async move { collection.evaluate(&request).await }).await?;
     Ok(Json(json!(found)))
 }
 
@@ -515,14 +521,14 @@ struct TuneBody {
     evaluate: serde_json::Map<String, JsonValue>,
 }
 
-async fn tune(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn tune(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let TuneBody { recall, store, evaluate } = parse(body)?;
     let evaluate = serde_json::from_value(evaluate.into())
         .map_err(|error| Error::invalid(format!("the request's body: {error}")))?;
     let usual = TuneRequest::default();
     let request = TuneRequest { evaluate, recall: recall.unwrap_or(usual.recall), store };
-    let db = app.db.clone();
-    let found = compute(&app, async move { db.tune(&name, &request).await }).await?;
+    let db = caller.admin(&name)?.clone();
+    let found = compute(&caller.app, async move { db.tune(&name, &request).await }).await?;
     Ok(Json(json!(found)))
 }
 
@@ -586,15 +592,15 @@ impl QueryBody {
     }
 }
 
-async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn query(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let mut body: QueryBody = parse(body)?;
     refuse_iterator(body.batch_size, body.keep_ms)?;
     let (when, explain) = (body.take_when(), body.explain);
     let request = body.into_request();
-    let reader = reader(&app, &name, when).await?;
+    let reader = reader(&caller, &name, when).await?;
     if let Some(explain) = explain {
         let profile = explain == Explain::Profile;
-        let plan = compute(&app, async move {
+        let plan = compute(&caller.app, async move {
             match reader {
                 Reader::Now(collection) => collection.explain_query(&request, profile).await,
                 Reader::Then(snapshot) => snapshot.explain_query(&request, profile).await,
@@ -602,7 +608,7 @@ async fn query(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body
         });
         return Ok(explained(&plan.await?));
     }
-    let rows = compute(&app, async move {
+    let rows = compute(&caller.app, async move {
         match reader {
             Reader::Now(collection) => collection.query(&request).await,
             Reader::Then(snapshot) => snapshot.query(&request).await,
@@ -626,12 +632,12 @@ struct CountBody {
     timeout_ms: Option<u64>,
 }
 
-async fn count(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn count(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let CountBody { filter, filter_params, partitions, at, consistency, session_token, timeout_ms } = parse(body)?;
     let request = QueryRequest { filter, filter_params, partitions, ..QueryRequest::default() };
     let when = When { at, level: consistency, tokens: session_token, timeout_ms };
-    let reader = reader(&app, &name, when).await?;
-    let count = compute(&app, async move {
+    let reader = reader(&caller, &name, when).await?;
+    let count = compute(&caller.app, async move {
         match reader {
             Reader::Now(collection) => collection.count_of(&request).await,
             Reader::Then(snapshot) => snapshot.count_of(&request).await,
@@ -654,11 +660,11 @@ struct GetBody {
     timeout_ms: Option<u64>,
 }
 
-async fn get_rows(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn get_rows(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let GetBody { keys, partitions, output_fields, at, consistency, session_token, timeout_ms } = parse(body)?;
     let when = When { at, level: consistency, tokens: session_token, timeout_ms };
-    let reader = reader(&app, &name, when).await?;
-    let rows = compute(&app, async move {
+    let reader = reader(&caller, &name, when).await?;
+    let rows = compute(&caller.app, async move {
         match reader {
             Reader::Now(collection) => collection.get_within(&keys, output_fields.as_deref(), &partitions).await,
             Reader::Then(snapshot) => snapshot.get_within(&keys, output_fields.as_deref(), &partitions).await,
@@ -687,16 +693,16 @@ enum Versions {
     Each(Vec<Option<String>>),
 }
 
-async fn insert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn insert(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let RowsBody { rows, if_absent, if_version, durability, partition } = parse(body)?;
     let operation = OperationBody { insert: Some(rows), if_absent, if_version, ..Default::default() };
-    write(&app, &name, BatchBody { operations: vec![operation], durability, partition }).await
+    write(&caller, &name, BatchBody { operations: vec![operation], durability, partition }).await
 }
 
-async fn upsert(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn upsert(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let RowsBody { rows, if_absent, if_version, durability, partition } = parse(body)?;
     let operation = OperationBody { upsert: Some(rows), if_absent, if_version, ..Default::default() };
-    write(&app, &name, BatchBody { operations: vec![operation], durability, partition }).await
+    write(&caller, &name, BatchBody { operations: vec![operation], durability, partition }).await
 }
 
 #[derive(Deserialize)]
@@ -711,11 +717,11 @@ struct DeleteBody {
     partition: Option<String>,
 }
 
-async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
+async fn delete(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
     let DeleteBody { keys, filter, filter_params, if_version, durability, partition } = parse(body)?;
     let target = TargetBody { keys, filter, filter_params };
     let operation = OperationBody { delete: Some(target), if_version, ..Default::default() };
-    write(&app, &name, BatchBody { operations: vec![operation], durability, partition }).await
+    write(&caller, &name, BatchBody { operations: vec![operation], durability, partition }).await
 }
 
 #[derive(Deserialize)]
@@ -769,13 +775,13 @@ impl OperationBody {
     }
 }
 
-async fn batch(State(app): State<Arc<App>>, Path(name): Path<String>, body: Body) -> Answer {
-    write(&app, &name, parse(body)?).await
+async fn batch(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
+    write(&caller, &name, parse(body)?).await
 }
 
-async fn write(app: &App, name: &str, body: BatchBody) -> Answer {
-    let collection = app.db.collection(name)?;
-    let response = compute(app, async move {
+async fn write(caller: &Caller, name: &str, body: BatchBody) -> Answer {
+    let collection = caller.write(name)?;
+    let response = compute(&caller.app, async move {
         let mut options = WriteOptions { durability: body.durability, partition: body.partition, ..Default::default() };
         let (mut operations, mut keys) = (Vec::new(), Vec::new());
         for operation in body.operations {
@@ -853,8 +859,8 @@ impl When {
 const TIMEOUT_MS_MAX: u64 = 60_000;
 
 /// The collection as it is once it is as is asked for, or was at a time.
-async fn reader(app: &App, name: &str, when: When) -> Result<Reader> {
-    let collection = app.db.collection(name)?;
+async fn reader(caller: &Caller, name: &str, when: When) -> Result<Reader> {
+    let collection = caller.read(name)?;
     let (consistency, timeout_ms) = when.consistency()?;
     collection.at_least(&consistency, timeout_ms).await?;
     let timestamp = match when.at {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value as JsonValue, json};
 
 use super::App;
+use super::caller::Caller;
 use super::reply::Failure;
 use super::stop::Stop;
 use crate::base::{Error, ReplicaId, Result};
@@ -76,7 +77,7 @@ impl ChangesQuery {
 /// A line of events for as long as the client listens. The id of an event is a token: a client that comes back with the last one that it
 /// got, as browsers do by themselves, goes on after it.
 async fn changes(
-    State(app): State<Arc<App>>,
+    caller: Caller,
     Path(name): Path<String>,
     Query(mut query): Query<ChangesQuery>,
     headers: HeaderMap,
@@ -85,9 +86,21 @@ async fn changes(
         query.since = Some(last.to_owned());
     }
     let timeout = Duration::from_millis(query.batch_timeout_ms.unwrap_or(TIMEOUT_MS));
-    let stream = app.db.collection(&name)?.changes(query.into_request()?).await?;
-    let line =
-        Line { stream: Some(stream), timeout, replica: app.db.replica_id(), stop: app.stop.clone(), is_first: true };
+    let request = query.into_request()?;
+    // A subscription keeps history for everybody.
+    let collection = match &request.subscription {
+        Some(_) => caller.admin(&name)?.collection(&name)?,
+        None => caller.read(&name)?,
+    };
+    let stream = collection.changes(request).await?;
+    let line = Line {
+        stream: Some(stream),
+        timeout,
+        replica: caller.app.db.replica_id(),
+        stop: caller.app.stop.clone(),
+        caller,
+        is_first: true,
+    };
     let events = futures_util::stream::unfold(line, |mut line| async move {
         let event = line.event().await?;
         Some((Ok::<_, Infallible>(Bytes::from(event)), line))
@@ -102,6 +115,7 @@ struct Line {
     timeout: Duration,
     replica: ReplicaId,
     stop: Stop,
+    caller: Caller,
     is_first: bool,
 }
 
@@ -110,7 +124,8 @@ impl Line {
     async fn event(&mut self) -> Option<String> {
         let stream = self.stream.as_mut()?;
         // What was there is read to its end, or not at all: only waiting is given up.
-        let (timeout, mut stop) = (self.timeout, self.stop.clone());
+        let (timeout, mut stop, caller) = (self.timeout, self.stop.clone(), self.caller.clone());
+        let mut ends = std::pin::pin!(caller.ends());
         let told = async {
             loop {
                 let batch = stream.ready().await?;
@@ -126,6 +141,7 @@ impl Line {
                             Err(_) => return Ok(Some(batch)),
                         },
                         () = stop.requested() => return Ok(None),
+                        error = &mut ends => return Err(error),
                     }
                 }
             }
@@ -175,8 +191,8 @@ fn told_as_json(batch: &ChangeBatch, here: ReplicaId) -> JsonValue {
 
 type Answer = Result<Json<JsonValue>, Failure>;
 
-async fn subscriptions(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
-    let subscriptions: BTreeMap<String, _> = app.db.collection(&name)?.subscriptions();
+async fn subscriptions(caller: Caller, Path(name): Path<String>) -> Answer {
+    let subscriptions: BTreeMap<String, _> = caller.admin(&name)?.collection(&name)?.subscriptions();
     Ok(Json(json!({ "subscriptions": subscriptions })))
 }
 
@@ -188,12 +204,12 @@ struct AcknowledgeBody {
 
 /// Notes that all up to a token was done; begins the subscription there when it is not there yet.
 async fn acknowledge(
-    State(app): State<Arc<App>>,
+    caller: Caller,
     Path((name, subscription)): Path<(String, String)>,
     Json(body): Json<AcknowledgeBody>,
 ) -> Answer {
     let token: ResumeToken = body.token.parse()?;
-    let collection = app.db.collection(&name)?;
+    let collection = caller.admin(&name)?.collection(&name)?;
     if collection.subscriptions().contains_key(&subscription) {
         collection.acknowledge(&subscription, &token).await?;
     } else {
@@ -204,8 +220,8 @@ async fn acknowledge(
     Ok(Json(json!({})))
 }
 
-async fn unsubscribe(State(app): State<Arc<App>>, Path((name, subscription)): Path<(String, String)>) -> Answer {
-    if !app.db.collection(&name)?.unsubscribe(&subscription).await? {
+async fn unsubscribe(caller: Caller, Path((name, subscription)): Path<(String, String)>) -> Answer {
+    if !caller.admin(&name)?.collection(&name)?.unsubscribe(&subscription).await? {
         return Err(Error::not_found(format!("there is no subscription {subscription:?}")).into());
     }
     Ok(Json(json!({})))

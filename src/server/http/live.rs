@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value as JsonValue, json};
 
 use super::App;
+use super::caller::Caller;
 use super::reply::Failure;
 use super::stop::Stop;
 use crate::base::{Error, Lsn, Result};
@@ -73,17 +74,14 @@ struct Line {
     /// What is told first.
     answer: Option<Vec<LiveHit>>,
     stop: Stop,
+    caller: Caller,
 }
 
 /// The answer, then what happens to it, for as long as the client listens.
-async fn live(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    Json(body): Json<LiveBody>,
-) -> Result<Response, Failure> {
-    let mut queries = app.db.collection(&name)?.live().await?;
+async fn live(caller: Caller, Path(name): Path<String>, Json(body): Json<LiveBody>) -> Result<Response, Failure> {
+    let mut queries = caller.read(&name)?.live().await?;
     let (_, answer) = queries.add(body.into_request()?).await?;
-    let line = Line { queries: Some(queries), answer: Some(answer), stop: app.stop.clone() };
+    let line = Line { queries: Some(queries), answer: Some(answer), stop: caller.app.stop.clone(), caller };
     let events = futures_util::stream::unfold(line, |mut line| async move {
         let event = line.event().await?;
         Some((Ok::<_, Infallible>(Bytes::from(event)), line))
@@ -100,7 +98,8 @@ impl Line {
             let answer: Vec<JsonValue> = answer.iter().map(hit).collect();
             return Some(event("answer", &json!({"lsn": queries.lsn(), "answer": answer})));
         }
-        let mut stop = self.stop.clone();
+        let (mut stop, caller) = (self.stop.clone(), self.caller.clone());
+        let mut ends = std::pin::pin!(caller.ends());
         let told = async {
             loop {
                 if let Some(update) = queries.update().await?.pop() {
@@ -109,6 +108,7 @@ impl Line {
                 tokio::select! {
                     changed = queries.waits() => changed?,
                     () = stop.requested() => return Ok(None),
+                    error = &mut ends => return Err(error),
                 }
             }
         };

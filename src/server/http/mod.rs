@@ -4,7 +4,9 @@
 //! allowed; bound to loopback, only requests that name this machine are answered, so that no foreign name that resolves to
 //! it gets in; work runs to its end when its client hangs up.
 
+mod access;
 mod api;
+mod caller;
 mod changes;
 mod console;
 mod cursors;
@@ -34,17 +36,18 @@ pub use guard::Origin;
 pub use stop::{Stop, StopGuard, Stopper};
 pub(super) use upkeep::{Work, describe_memory, describe_stats};
 
+use super::access::TokenGate;
 use super::store;
 use super::sync::{self, AllowedOrigins};
 use crate::base::{Error, ErrorKind, Result};
-use crate::db::{Db, SyncHub};
+use crate::db::{Db, Gate, SyncHub};
 use crate::sync::HubOptions;
 
 /// How long requests and sockets that are open may take to end once the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the server is set up.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -54,12 +57,18 @@ pub struct Settings {
     pub allow_origins: Vec<Origin>,
     /// The largest request body, in bytes.
     pub body_limit_bytes: usize,
+    /// Who is let in; everybody, where there is none.
+    pub gate: Option<Arc<TokenGate>>,
 }
 
 /// What requests work with.
 pub struct App {
     /// The store.
     pub db: Db,
+    /// Who decides what requests may do.
+    gate: Option<Arc<dyn Gate>>,
+    /// The same, to be told what is revoked.
+    tokens: Option<Arc<TokenGate>>,
     /// Tells when to stop.
     pub stop: Stop,
     /// The iterators that clients go through.
@@ -82,9 +91,18 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
     let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let background = tokio::spawn(store::maintain(db.clone(), stop.receiver()));
-    let hub = SyncHub::new(db.clone(), HubOptions::default());
+    let gate = settings.gate.clone().map(|gate| -> Arc<dyn Gate> { gate });
+    if let Some(tokens) = &settings.gate {
+        tokens.follow();
+    }
+    let hub = match &gate {
+        Some(gate) => SyncHub::with_gate(db.clone(), HubOptions::default(), gate.clone()),
+        None => SyncHub::new(db.clone(), HubOptions::default()),
+    };
     let app = Arc::new(App {
         db,
+        gate,
+        tokens: settings.gate.clone(),
         stop: stop.clone(),
         cursors: Default::default(),
         computing: Semaphore::new(computing_max()),
@@ -124,13 +142,16 @@ fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr)
         HeaderValue::from_static("no-referrer"),
     );
     let guard = Arc::new(guard::Guard::new(address, settings.allow_origins.clone()));
+    let gate = app.gate.clone();
     Router::new()
+        .merge(access::router())
         .merge(api::router())
         .merge(upkeep::router())
         .merge(changes::router())
         .merge(live::router())
         .merge(sync::router(hub, allowed_to_sync(&settings.allow_origins)))
         .fallback_service(console::service(settings.console.as_deref()))
+        .layer(axum::middleware::from_fn_with_state(gate, caller::let_in))
         .layer(CompressionLayer::new())
         .layer(DefaultBodyLimit::max(settings.body_limit_bytes))
         .layer(cors(&settings.allow_origins))
@@ -159,6 +180,6 @@ fn cors(allowed: &[Origin]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers([header::CONTENT_TYPE])
+        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION])
         .max_age(Duration::from_secs(3600))
 }

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value as JsonValue, json};
 
 use super::App;
+use super::caller::Caller;
 use super::reply::Failure;
 use crate::base::Result;
 use crate::db::{Collection, Db, Memory};
@@ -25,36 +26,40 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/collections/{name}/compact", post(compact_one))
 }
 
-async fn memory(State(app): State<Arc<App>>) -> Json<JsonValue> {
-    Json(describe_memory(&app.db.memory()))
+async fn memory(caller: Caller) -> Answer {
+    Ok(Json(describe_memory(&caller.all()?.memory())))
 }
 
-async fn stats(State(app): State<Arc<App>>) -> Answer {
-    Ok(Json(describe_stats(&app.db, None).await?))
+async fn stats(caller: Caller) -> Answer {
+    Ok(Json(describe_stats(caller.all()?, None).await?))
 }
 
-async fn stats_of_one(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
-    Ok(Json(describe_stats(&app.db, Some(&name)).await?))
+async fn stats_of_one(caller: Caller, Path(name): Path<String>) -> Answer {
+    Ok(Json(describe_stats(caller.admin(&name)?, Some(&name)).await?))
 }
 
-async fn flush(State(app): State<Arc<App>>) -> Answer {
-    keep_up(&app, Work::Flush, None).await
+async fn flush(caller: Caller) -> Answer {
+    keep_up(&caller, Work::Flush, None).await
 }
 
-async fn flush_one(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
-    keep_up(&app, Work::Flush, Some(name)).await
+async fn flush_one(caller: Caller, Path(name): Path<String>) -> Answer {
+    keep_up(&caller, Work::Flush, Some(name)).await
 }
 
-async fn compact(State(app): State<Arc<App>>) -> Answer {
-    keep_up(&app, Work::Compact, None).await
+async fn compact(caller: Caller) -> Answer {
+    keep_up(&caller, Work::Compact, None).await
 }
 
-async fn compact_one(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
-    keep_up(&app, Work::Compact, Some(name)).await
+async fn compact_one(caller: Caller, Path(name): Path<String>) -> Answer {
+    keep_up(&caller, Work::Compact, Some(name)).await
 }
 
-async fn keep_up(app: &App, work: Work, collection: Option<String>) -> Answer {
-    let db = app.db.clone();
+async fn keep_up(caller: &Caller, work: Work, collection: Option<String>) -> Answer {
+    let db = match &collection {
+        Some(name) => caller.admin(name)?,
+        None => caller.all()?,
+    };
+    let db = db.clone();
     off_worker(async move { work.run(&db, collection.as_deref()).await }).await??;
     Ok(Json(json!({})))
 }
