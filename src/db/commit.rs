@@ -1,14 +1,15 @@
 use std::future::poll_fn;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use async_lock::MutexGuardArc;
 use futures_channel::oneshot;
 use hashbrown::HashMap;
 
-use super::collection::Collection;
+use super::collection::{Collection, Inner};
 use super::log::{GROUP_FRAMES_MAX, Log};
 use super::{Condition, Durability, WriteRequest, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version, sort_by};
@@ -30,6 +31,11 @@ const PATIENCE_US_MAX: u64 = 50;
 
 /// Holds what stands before the rows of a write of one version: the headers of the file and of the frame, and the record's head.
 const ROOM_BYTES: usize = 128;
+
+/// Buffers of so many bytes are used again. Smaller ones the allocator has at hand; larger ones are too much to hold.
+pub(super) const SPARE_BYTES: RangeInclusive<usize> = 64 << 10..=4 << 20;
+/// From so many rows on, their memory is made ready while they are written to the log.
+const READIED_ROWS_MIN: usize = 64;
 
 /// What a caller wants written.
 pub(super) enum Request {
@@ -82,20 +88,22 @@ struct Rows(wal::Body);
 
 impl Rows {
     /// Those of a write whose rows are there already: they go into the log as they are, or not at all.
-    fn of(request: &Request, writer: &Mutex<Option<Arc<RowsWriter>>>) -> Option<Self> {
+    fn of(request: &Request, collection: &Inner) -> Option<Self> {
         let Request::Write { steps, .. } = request else { return None };
         let [Step::Insert(batch) | Step::Upsert(batch)] = &steps[..] else { return None };
         if batch.is_empty() {
             return None;
         }
         let writer = {
-            let mut writer = writer.lock().expect("no panic while held");
+            let mut writer = collection.rows_writer.lock().expect("no panic while held");
             writer.take_if(|writer| !writer.fits(batch));
             writer.get_or_insert_with(|| Arc::new(RowsWriter::new(batch))).clone()
         };
         let vectors: usize = batch.vectors().iter().map(|column| column.data.len() * size_of::<f32>()).sum();
         let room = if vectors > 0 { ROOM_BYTES } else { 0 };
-        let mut bytes = writer.write(room, batch);
+        let is_large = vectors >= *SPARE_BYTES.start();
+        let spare = is_large.then(|| std::mem::take(&mut *collection.spare.lock().expect("no panic while held")));
+        let mut bytes = writer.write(spare.unwrap_or_default(), room, batch);
         // To see that a row of floats does not shrink takes longer than all else that is done with it.
         Some(Self(if 2 * vectors >= bytes.len() - room {
             wal::Body::plain_behind(room, bytes)
@@ -166,7 +174,7 @@ impl Collection {
     async fn submit(&self, request: Request, durability: Option<Durability>) -> Result<WriteResponse> {
         let durability = durability.unwrap_or(self.inner.shared.options.durability);
         let (reply, mut answer) = oneshot::channel();
-        let rows = Rows::of(&request, &self.inner.rows_writer);
+        let rows = Rows::of(&request, &self.inner);
         self.inner.pending.lock().expect("no panic while held").push(Pending { request, rows, durability, reply });
         let lost = |_| Error::internal("a commit ended without an answer");
         let mut turn = std::pin::pin!(self.inner.log.lock_arc());
@@ -372,6 +380,7 @@ impl Collection {
             Request::Reserve { hub } => Some(Record::Position { hub, position: self.sync_position(hub) }),
             Request::Seal => {
                 self.sync_log(log).await?;
+                *self.inner.spare.lock().expect("no panic while held") = Vec::new();
                 let mut state = self.inner.state.write().expect("no panic while held");
                 if state.seal(shared.next_segment(), log.next_start()) {
                     log.sealed();
@@ -548,11 +557,29 @@ impl Collection {
         Ok((puts, deletes))
     }
 
+    /// Has somebody else make the memory of many rows ready while they are written to the log, where there are several threads.
+    fn make_room(&self, group: &Group) {
+        let puts = |(staged, _): &(Staged, _)| match &staged.record {
+            Record::Changes { changes, .. } => changes.puts.len(),
+            _ => 0,
+        };
+        let rows = group.staged.iter().map(puts).sum();
+        if cfg!(native) && rows >= READIED_ROWS_MIN {
+            let inner = self.inner.clone();
+            let before = inner.state.read().expect("no panic while held").growing().segment.len();
+            // Where nobody else is, it is not worth its while.
+            drop(platform::detach(async move {
+                inner.state.write().expect("no panic while held").make_room(before, rows);
+            }));
+        }
+    }
+
     /// Appends and syncs a group, applies it, and answers; when that fails, cuts the log back to where it was.
     async fn commit_group(&self, log: &mut Log, group: Group) {
         if group.staged.is_empty() {
             return;
         }
+        self.make_room(&group);
         let begun = group.synced.then(|| self.inner.shared.options.environment.now_us());
         let appended = self.append(log, group.frames.into_bytes(), group.staged.len(), group.synced).await;
         let took = begun.map_or(0, |begun| self.inner.shared.options.environment.now_us().saturating_sub(begun));

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::collection::Collection;
+use super::commit::SPARE_BYTES;
 use crate::base::{Error, ErrorKind, Result};
 use crate::engine::name;
 use crate::platform;
@@ -128,10 +129,11 @@ impl Collection {
         let (since, before) = log.unsynced.unwrap_or_else(|| (self.inner.shared.options.environment.now_ms(), 0));
         let synced = synced || log.unsynced_frames + frames >= GROUP_FRAMES_MAX || before + len >= UNSYNCED_BYTES_MAX;
         let appended = if synced {
-            storage.append_and_sync(&path, bytes).await
+            storage.append_and_sync(&path, bytes.clone()).await
         } else {
-            storage.append(&path, bytes).await.map(Ok)
+            storage.append(&path, bytes.clone()).await.map(Ok)
         };
+        self.keep_spare(bytes);
         let done = match appended {
             Ok(done) => done,
             Err(error) => {
@@ -154,6 +156,16 @@ impl Collection {
         self.count_logged(len);
         self.inner.log_bytes.store(log.bytes(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Keeps a buffer that nobody else holds for the next large write.
+    fn keep_spare(&self, bytes: Bytes) {
+        // Where memory is never given back, the allocator has it at hand.
+        if cfg!(native) && bytes.is_unique() && SPARE_BYTES.contains(&bytes.len()) {
+            let mut bytes = bytes;
+            bytes.clear();
+            *self.inner.spare.lock().expect("no panic while held") = bytes.into();
+        }
     }
 
     /// Notes that a flush has dropped the files before `start`.

@@ -288,6 +288,15 @@ impl CollectionState {
         self.apply_pushed(lsn, changes, from, first)
     }
 
+    /// Makes room for so many rows, unless there are more than `before` already.
+    pub fn make_room(&mut self, before: usize, rows: usize) {
+        let growing = self.slots.get_mut(&self.growing).expect("the growing segment has a slot");
+        let segment = Arc::get_mut(&mut growing.segment).expect("the growing segment is not shared");
+        if segment.len() == before {
+            segment.make_room(rows);
+        }
+    }
+
     /// Adds the rows of some frames to the growing segment, all at once: one by one, their columns would be joined again and again. None of
     /// them lives before its frame is applied. Tells the number of the first.
     pub fn push_rows(&mut self, frames: &[(Lsn, &ChangeSet)]) -> usize {

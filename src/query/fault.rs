@@ -1,3 +1,4 @@
+pub(crate) use super::token::quoted;
 use crate::base::{Error, ErrorKind};
 
 /// How many characters of the line are shown on each side of the caret.
@@ -5,25 +6,25 @@ const SHOWN_MAX: usize = 60;
 
 /// What is wrong with an expression, and at which character of it (from 0).
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) kind: ErrorKind,
-    pub(super) at: usize,
-    pub(super) message: String,
+pub(crate) struct Fault {
+    pub(crate) kind: ErrorKind,
+    pub(crate) at: usize,
+    pub(crate) message: String,
 }
 
 impl Fault {
     /// The expression is wrong.
-    pub(super) fn new(at: usize, message: impl Into<String>) -> Self {
+    pub(crate) fn new(at: usize, message: impl Into<String>) -> Self {
         Self { kind: ErrorKind::InvalidArgument, at, message: message.into() }
     }
 
     /// The expression is right, but this version cannot evaluate it.
-    pub(super) fn unsupported(at: usize, what: &str) -> Self {
+    pub(crate) fn unsupported(at: usize, what: &str) -> Self {
         Self { kind: ErrorKind::Unsupported, at, message: format!("{what} is not supported by this version") }
     }
 
     /// With the position, and the line of `text` that it is in with a caret below.
-    pub(super) fn into_error(self, text: &str) -> Error {
+    pub(crate) fn into_error(self, text: &str) -> Error {
         let Self { kind, at, message } = self;
         let (line, column) = line_at(text, at);
         let start = column.saturating_sub(SHOWN_MAX);
@@ -51,7 +52,7 @@ fn line_at(text: &str, at: usize) -> (&str, usize) {
 }
 
 /// The one of `names` that `name` was probably meant to be: at most two in five of its letters differ.
-pub(super) fn closest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let length = name.chars().count();
     if length > 255 {
         return None;

@@ -17,7 +17,7 @@ pub mod compute;
 mod evaluate;
 mod explain;
 mod expression;
-mod fault;
+pub(crate) mod fault;
 mod filter;
 mod indexed;
 mod json;

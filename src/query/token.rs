@@ -350,7 +350,7 @@ pub(super) fn out_of_range(written: &str, at: usize) -> Fault {
 }
 
 /// `text` in backquotes for a message, shortened.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const SHOWN_MAX: usize = 40;
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("`{}…`", &text[..end]),

@@ -26,6 +26,9 @@ const INDEXED_ROWS_MIN: usize = 1_000;
 /// Runs of so many rows are long enough for filters.
 const CHUNK_ROWS_MAX: usize = 8_192;
 
+/// No system has smaller pages.
+const PAGE_BYTES: usize = 4_096;
+
 /// A deleted key: what remains so that the delete wins over older writes that arrive later.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tombstone {
@@ -332,6 +335,18 @@ impl Segment {
             [] => {}
             [one] => self.push_scalars(RecordBatch::clone(one), usize::MAX),
             [first, ..] => self.push_scalars(gather::concat(first.schema_ref(), &scalars), usize::MAX),
+        }
+    }
+
+    /// Makes the memory of so many more vectors ready: the system hands out a page when it is first touched, and for vectors that takes
+    /// longer than to copy them.
+    pub fn make_room(&mut self, rows: usize) {
+        for column in &mut self.vectors {
+            let numbers = rows * column.dim;
+            column.data.reserve(numbers);
+            for page in column.data.spare_capacity_mut()[..numbers].chunks_mut(PAGE_BYTES / size_of::<f32>()) {
+                page[0].write(0.0);
+            }
         }
     }
 

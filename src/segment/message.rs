@@ -55,7 +55,7 @@ pub(super) fn batch_message(batch: &RecordBatch, codec: Codec, dictionary: Optio
 /// Rows as an Arrow IPC stream of [`Batch::to_arrow`], without the mark of its end: whoever keeps it knows its length. Each byte of the
 /// vectors is copied once.
 pub fn write_rows(batch: &Batch) -> Vec<u8> {
-    RowsWriter::new(batch).write(0, batch)
+    RowsWriter::new(batch).write(Vec::new(), 0, batch)
 }
 
 /// Writes rows of one schema: what tells it is a third of the work that a single row makes, and made once.
@@ -76,16 +76,17 @@ impl RowsWriter {
         Arc::ptr_eq(&self.of, batch.schema())
     }
 
-    /// What [`write_rows`] makes of them, behind `room` zeros.
-    pub fn write(&self, room: usize, batch: &Batch) -> Vec<u8> {
+    /// What [`write_rows`] makes of them, behind `room` zeros, in place of what `out` holds.
+    pub fn write(&self, out: Vec<u8>, room: usize, batch: &Batch) -> Vec<u8> {
         debug_assert!(*self.of == **batch.schema(), "rows of another schema");
-        write_rows_behind(room, &self.schema, batch)
+        write_rows_behind(out, room, &self.schema, batch)
     }
 }
 
-fn write_rows_behind(room: usize, schema: &[u8], batch: &Batch) -> Vec<u8> {
+fn write_rows_behind(mut out: Vec<u8>, room: usize, schema: &[u8], batch: &Batch) -> Vec<u8> {
     let vectors: usize = batch.vectors().iter().map(|column| column.data.len() * size_of::<f32>()).sum();
-    let mut out = Vec::with_capacity(room + schema.len() + vectors + 1_024);
+    out.clear();
+    out.reserve(room + schema.len() + vectors + 1_024);
     out.resize(room, 0);
     out.put_bytes(schema);
     let mut body = Body::new(Codec::None);

@@ -8,6 +8,7 @@
 //! Deliberately absent: where rows come from and go to, and who keeps checkpoints: that is `db`'s.
 
 mod plan;
+pub mod sql;
 
 pub use plan::{
     Aggregate, AggregateFunction, Join, JoinKind, JoinScope, Lookup, Measure, Nearest, Node, Operator, Output, Pace,

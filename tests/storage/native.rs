@@ -17,6 +17,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use eddydb::base::{ErrorKind, Result};
+#[cfg(feature = "server")]
+use eddydb::db::{Db, Options, QueryRequest};
+#[cfg(feature = "server")]
+use eddydb::model::{Batch, Row, Value};
 use eddydb::platform::{Task, block_on};
 use eddydb::storage::conformance::{self, CASES, Home};
 use eddydb::storage::{FileStorage, Storage};
@@ -52,6 +56,40 @@ async fn conformance_on_a_multi_thread_runtime() {
 #[tokio::test(flavor = "current_thread")]
 async fn conformance_on_a_current_thread_runtime() {
     assert_eq!(conformance::run(async |_| Directory::new()).await, CASES.len());
+}
+
+/// Buffers of the log are used again, and memory is made ready by another thread: neither may show.
+#[cfg(feature = "server")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_writes_of_any_size_after_each_other_are_read_again_as_they_were() {
+    const SPEC: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
+        {"name":"embedding","type":"float_vector","dim":256}],"indexes":{"embedding":{"kind":"FLAT"}}}"#;
+    let directory = tempfile::tempdir().unwrap();
+    let open = async || {
+        let storage = Arc::new(FileStorage::open(directory.path()).unwrap());
+        Db::open(storage, Options::default()).await.unwrap()
+    };
+    let value = |id: i64| Value::Vector((0..256).map(|at| (id * 256 + at) as f32).collect());
+    let db = open().await;
+    let wide = db.create_collection("wide", serde_json::from_str(SPEC).unwrap()).await.unwrap();
+    let mut next = 0;
+    for count in [300, 1, 100, 900, 64, 65, 2, 5_000, 300] {
+        let row = |id: i64| Row::from([("id".into(), id.into()), ("embedding".into(), value(id))]);
+        let batch = Batch::from_rows(&wide.spec().schema, (next..next + count).map(row).collect()).unwrap();
+        wide.upsert(batch).await.unwrap();
+        next += count;
+    }
+    db.close().await.unwrap();
+    drop((wide, db));
+    let db = open().await;
+    let request =
+        QueryRequest { output_fields: Some(vec!["id".into(), "embedding".into()]), ..QueryRequest::default() };
+    let rows = db.collection("wide").unwrap().query(&request).await.unwrap();
+    assert_eq!(rows.len() as i64, next);
+    for row in rows {
+        let Value::Int(id) = row["id"] else { panic!("{row:?}") };
+        assert_eq!(row["embedding"], value(id), "row {id}");
+    }
 }
 
 #[test]
