@@ -20,4 +20,4 @@ pub use pq::{Pq, PqTraining};
 pub use pq_rows::{PqQuery, PqRows};
 pub use rabitq::{BitQuery, RaBitQ, Room};
 pub use rotation::Rotation;
-pub use sq8::{Query, Sq8};
+pub use sq8::{Lead, Query, Sq8};

@@ -8,6 +8,8 @@ use crate::distance::{AlignedVec, Kernels, Metric};
 /// Codes are padded with zeros to whole cache lines: no kernel has a tail, no row straddles a line.
 const STRIDE_MULTIPLE: usize = 64;
 
+/// The first numbers of a query have at least one part in so many of its squared length, or say too little.
+const LEAD_SHARE_MAX: f32 = 16.0;
 /// The most that a code of a row is away from its zero.
 const ROW_LEVELS: i8 = 63;
 /// The most that a code of a query is away from 0.
@@ -24,6 +26,17 @@ pub struct Query {
     factors: Factors,
     /// Of what is encoded.
     length: f32,
+}
+
+/// The first numbers of codes, from which the distance can be guessed.
+#[derive(Debug, Clone, Copy)]
+pub struct Lead {
+    /// How many they are.
+    len: usize,
+    /// What their product with any row is too large by, because of [`ZERO`].
+    bias: i32,
+    /// Of the query's squared length, one over what they have.
+    per_share: f32,
 }
 
 /// Vectors as one byte per dimension, of which 7 bits are used, each row with its own step: `x[i] = (code[i] - 64) * max(|x|) / 63`.
@@ -202,6 +215,52 @@ impl Sq8 {
         kernels.dot_codes_gather(&query.code, &self.codes, rows, products);
         for ((out, &row), &product) in out.iter_mut().zip(rows).zip(&*products) {
             *out = query.factors.distance(self.factors[row as usize], product - query.bias);
+        }
+    }
+
+    /// Whether a code is three lines of the cache at most.
+    pub fn is_short(&self) -> bool {
+        self.stride <= 3 * STRIDE_MULTIPLE
+    }
+
+    /// The first numbers of codes, where these are a small part of them: two lines or three of the cache, which are read much faster than
+    /// the whole. `None` as well where they have hardly a part in the query.
+    pub fn lead(&self, query: &Query) -> Option<Lead> {
+        let lines = self.stride / STRIDE_MULTIPLE;
+        let lead = [2, 3].into_iter().find(|&lead| lines.is_multiple_of(lead) && lines > 3)?;
+        let len = lead * STRIDE_MULTIPLE;
+        // As rows of that length they are numbered.
+        u32::try_from(self.codes.len() / len).ok()?;
+        let square = |codes: &[i8]| codes.iter().map(|&code| i32::from(code) * i32::from(code)).sum::<i32>();
+        let (first, all) = (&query.code[..len], square(&query.code));
+        let per_share = all as f32 / square(first).max(1) as f32;
+        let bias = first.iter().map(|&code| i32::from(code)).sum::<i32>() * i32::from(ZERO);
+        (all > 0 && per_share < LEAD_SHARE_MAX).then_some(Lead { len, bias, per_share })
+    }
+
+    /// Puts into `out` what the distance of `query` to every one of `rows` would be if the numbers behind the first ones had as much
+    /// in common with it as these: [`Sq8::distances`] without most of what that reads.
+    pub fn lead_distances(
+        &self,
+        kernels: &Kernels,
+        query: &Query,
+        lead: Lead,
+        rows: &[u32],
+        (numbers, products): (&mut Vec<u32>, &mut Vec<i32>),
+        out: &mut [f32],
+    ) {
+        let times = (self.stride / lead.len) as u32;
+        numbers.clear();
+        numbers.extend(rows.iter().map(|&row| row * times));
+        if products.len() < rows.len() {
+            products.resize(rows.len(), 0);
+        }
+        let products = &mut products[..rows.len()];
+        kernels.dot_codes_gather(&query.code[..lead.len], &self.codes, numbers, products);
+        let scale = query.factors.scale * lead.per_share;
+        for ((out, &row), &product) in out.iter_mut().zip(rows).zip(&*products) {
+            let own = self.factors[row as usize];
+            *out = query.factors.offset + own.offset - scale * own.scale * (product - lead.bias) as f32;
         }
     }
 

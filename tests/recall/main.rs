@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by its panic")]
 
+mod filters;
+
 use std::path::Path;
 
 use arrow_array::cast::AsArray;

@@ -451,9 +451,11 @@ pub(super) unsafe fn gather_codes<C: Codes>(query: &[i8], data: &[u8], numbers: 
     let (four_numbers, rest_numbers) = numbers.as_chunks::<4>();
     // SAFETY: every row was checked to lie within `data`.
     unsafe {
-        // Eight rows ahead: about as many lines as a core fetches at once, and what four rows take to compare hides the rest.
-        row.prefetch::<C>(&numbers[..numbers.len().min(8)]);
-        let mut ahead = numbers.get(8..).unwrap_or_default();
+        // Eight rows ahead, of short ones more: about as many lines as a core fetches at once, and what four rows take to compare hides
+        // the rest.
+        let first = if dim > 192 { 8 } else { 32 };
+        row.prefetch::<C>(&numbers[..numbers.len().min(first)]);
+        let mut ahead = numbers.get(first..).unwrap_or_default();
         for (out, &[a, b, c, d]) in fours.iter_mut().zip(four_numbers) {
             let (next, rest) = ahead.split_at(ahead.len().min(4));
             row.prefetch::<C>(next);

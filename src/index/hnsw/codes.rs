@@ -6,6 +6,7 @@ use super::words::Words;
 use crate::base::codec::{Reader, Write as _};
 use crate::base::{Error, Result};
 use crate::distance::{AlignedVec, Kernels, Metric};
+pub(super) use crate::quant::Lead;
 use crate::quant::{BitQuery, Pq, PqQuery, PqRows, Query, RaBitQ, Room as BitRoom, Sq8};
 
 /// What a graph keeps of a vector.
@@ -89,6 +90,7 @@ pub(super) struct CodeQuery {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Room {
     products: Vec<i32>,
+    numbers: Vec<u32>,
     bits: BitRoom,
     distances: Vec<f32>,
     /// What was compared in it, ever.
@@ -257,6 +259,36 @@ impl Codes {
             Self::Bits(bits) => kernels.bits_gather(bits.metric, &query.bits, &bits.rows, rows, distances),
         }
         distances
+    }
+
+    /// Whether a code is few bytes that are compared as they are.
+    pub(super) fn are_short(&self) -> bool {
+        match self {
+            Self::Sq8(codes) => codes.is_short(),
+            Self::Bits(bits) => bits.width <= 192,
+            Self::RaBitQ(_) | Self::Pq(_) => false,
+        }
+    }
+
+    /// What of a row's code a scan may compare first; `None` of codes that have no such part.
+    pub(super) fn lead(&self, query: &CodeQuery) -> Option<Lead> {
+        let Self::Sq8(codes) = self else { return None };
+        codes.lead(&query.numbers)
+    }
+
+    /// What the first part of its code says about the distance of `query` to every one of `rows`, in their order, into `distances`.
+    pub(super) fn lead_distances(
+        &self,
+        kernels: &Kernels,
+        query: &CodeQuery,
+        lead: Lead,
+        rows: &[u32],
+        room: &mut Room,
+        distances: &mut [f32],
+    ) {
+        let Self::Sq8(codes) = self else { unreachable!("these codes have no lead") };
+        let Room { products, numbers, .. } = room;
+        codes.lead_distances(kernels, &query.numbers, lead, rows, (numbers, products), distances);
     }
 
     /// Which codes they are, but for bits, which are their own.

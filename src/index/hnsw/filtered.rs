@@ -1,85 +1,96 @@
 //! Search among the rows that a mask admits, by the cheapest of ways that lose nothing:
 //!
-//! 1. **Scan.** The codes of all admitted rows are compared, in their order: a quarter of the time of a comparison in a walk. Chosen when
-//!    that costs at most twice what an unfiltered walk does, `120 + 7 ef` comparisons, or as much as the walk would, of which the cost
-//!    grows by the root of the number of rows for each admitted one. The vectors of those rows decide that the
-//!    codes cannot tell apart.
-//! 2. **Walk over admitted nodes**, with two steps where few neighbours are admitted, from what an unfiltered search with eight candidates
-//!    finds near the query. Chosen when of that at least one node in 32 is admitted; with twice the candidates where it is less than half of
-//!    the share in all.
-//! 3. Where nothing near the query is admitted: **walks from admitted rows spread over all**. When one finds what another has missed, the
-//!    answer depends on where it starts, and the rows are scanned.
+//! 1. **Scan.** All admitted rows are compared, in their order. Of codes of many lines of the cache the first two or three come
+//!    first: how far these mislead is seen in 64 of the rows, and only rows that they leave a chance are compared whole. (ADSampling does so
+//!    with vectors that were rotated at random: Gao & Long, "High-Dimensional Approximate Nearest Neighbor Search: with Reliable and Efficient
+//!    Distance Comparison Operations", 2023.) The vectors of those rows decide that the codes cannot tell apart. Chosen when it costs no more
+//!    than an unfiltered walk does, `120 + 7 ef` comparisons.
+//! 2. **Walk over all nodes**, with more candidates. What an unfiltered search with eight candidates compares tells which share of what
+//!    is near the query is admitted, and so how many candidates are needed; they become more until `k` of them are admitted.
+//! 3. **Walk over admitted nodes**, with two steps where few neighbours are admitted. Chosen when that share is so small that the second way would
+//!    cost more.
+//! 4. Where nothing near the query is admitted, or a walk would cost more than a scan: a scan. Rows that are all about as far from
+//!    the query are in no order that a graph could show: walks from admitted rows spread over all found 0.79 of the nearest in the half of 20,000
+//!    embeddings that was far from the query, in more time than to compare that half.
 //!
-//! Where fewer are admitted near the query than elsewhere and a scan costs up to six unfiltered walks, it is scanned at once: of 40 such
-//! searches of the sample all walks had ended in a scan, which came to 1,738 and 1,571 comparisons for half of the rows.
-//!
-//! A walk that has cost as much as the scan would gives way to it; so it takes twice the time of a scan at most.
-//!
-//! Counted for `k` 10 and `ef` 24, a query: comparisons (scanned ones as a quarter, 16 looks at a neighbour as one) and recall@10. On the
+//! Counted for `k` 10 and `ef` 24, a query: comparisons (see [`Effort::cost`]) and recall@10. On the
 //! sample (8,116 rows of 384 dimensions, IP; unfiltered 282 and 0.995), and on 40,000 rows around 300 centres (48 dimensions, L2;
 //! unfiltered 276 and 1.000). `near` admits the rows nearest to the query, `elsewhere` those nearest to another row, `far` all but the
 //! nearest ones, `rarer` rows at random, but a tenth as many in the quarter that is near the query.
 //!
 //! | sample | 50 % | 10 % | 1 % | clusters | 50 % | 10 % | 1 % |
 //! |---|---|---|---|---|---|---|---|
-//! | random | 505, 0.993 | 202, 1.000 | 20, 1.000 | | 461, 1.000 | 943, 0.987 | 102, 1.000 |
-//! | near | 307, 0.995 | 203, 1.000 | 20, 1.000 | | 306, 1.000 | 1000, 1.000 | 100, 1.000 |
-//! | elsewhere | 603, 1.000 | 203, 1.000 | 20, 1.000 | | 310, 1.000 | 1000, 1.000 | 100, 1.000 |
-//! | far | 1168, 1.000 | 203, 1.000 | 20, 1.000 | | 5707, 0.967 | 1000, 0.997 | 100, 1.000 |
-//! | rarer | 958, 1.000 | 156, 1.000 | 15, 1.000 | | 2147, 0.970 | 777, 1.000 | 76, 1.000 |
+//! | random | 425, 0.995 | 159, 1.000 | 20, 1.000 | | 348, 0.997 | 701, 1.000 | 50, 1.000 |
+//! | near | 282, 0.995 | 156, 1.000 | 20, 1.000 | | 276, 1.000 | 276, 1.000 | 50, 1.000 |
+//! | elsewhere | 526, 1.000 | 179, 1.000 | 20, 1.000 | | 285, 1.000 | 641, 0.997 | 50, 1.000 |
+//! | far | 1184, 1.000 | 218, 0.998 | 20, 1.000 | | 2702, 1.000 | 702, 0.997 | 50, 1.000 |
+//! | rarer | 813, 0.998 | 176, 1.000 | 15, 1.000 | | 2071, 0.990 | 590, 1.000 | 38, 1.000 |
 
 use super::Hnsw;
-use super::codes::CodeQuery;
+use super::codes::{CodeQuery, Lead};
 use super::scratch::{Candidate, Scratch};
-use crate::base::{RowMask, sort_by_key};
+use crate::base::{RowMask, ordered_bits};
 
 /// What a search of a graph took: what its cost follows from, whatever the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Effort {
-    /// Codes that were compared with the query.
+    /// Codes that a walk compared with the query.
     pub compared: usize,
     /// Neighbours that a filtered walk looked at, most of them to find that they are not admitted.
     pub looked_at: usize,
-    /// Whether the codes of all admitted rows were compared, at once or after a walk that led nowhere.
-    pub scanned: bool,
+    /// Codes of many lines of the cache that a scan compared, in the order of the rows.
+    pub scanned: usize,
+    /// Rows of which a scan compared up to three lines: short codes, or the first numbers of longer ones.
+    pub begun: usize,
 }
 
 /// Rows compared at once by a scan.
-const BLOCK: usize = 64;
+const BLOCK: usize = 256;
 /// Neighbours looked at in the time of one comparison of a walk.
 const LOOKS_PER_COMPARISON: usize = 16;
 /// Rows that a scan compares in that time: it reads them in their order, and keeps no marks.
 const SCANNED_PER_COMPARISON: usize = 4;
+/// Rows in that time of which it compares up to three lines of the cache.
+const BEGUN_PER_COMPARISON: usize = 8;
 /// Nodes that are kept while it is looked what is near the query, admitted or not.
 const NEAR: usize = 8;
 /// Of what is near the query, one in so many must be admitted: then the nodes within two steps lead on.
 const SPARSE: usize = 32;
-/// Admitted rows, spread over all, from which a walk starts where none is near the query.
-const SEEDS: usize = 64;
-/// Of these, the first walk starts from one part, and as many others look whether it has missed something.
-const PARTS: usize = 4;
-/// Nodes that are kept by a walk which looks whether another one has missed something.
-const DOUBTING: usize = 6;
+/// Row numbers are less.
+const ROW_MAX: u32 = (1 << 31) - 1;
 /// Rows of a scan whose vectors are compared, at most.
 const RERANKED_MAX: usize = 1_024;
-
-/// Where fewer are admitted near the query than elsewhere, a scan comes first that costs so many times what an unfiltered walk does at
-/// most: nearly all walks there ended in one.
-const SURE: usize = 6;
-
 /// A scan compares the vectors of those rows whose codes are no farther than the `k`th and so many standard deviations of what codes
 /// are wrong by.
 const DEVIATIONS: f32 = 4.0;
+/// Rows whose first numbers are best that a scan compares whole before the others, about.
+const FIRST: usize = 48;
+/// Rows, spread over all that are admitted, that tell by how much the first numbers mislead.
+const SAMPLED: usize = 64;
+/// A scan leaves a row out whose first numbers say that it is farther than the `k`th by more than so many standard deviations of what
+/// they are wrong by.
+const LEAD_DEVIATIONS: f32 = 2.0;
 
 impl Effort {
-    fn cost(&self) -> usize {
-        self.compared + self.looked_at / LOOKS_PER_COMPARISON
+    /// In comparisons of a walk.
+    pub fn cost(&self) -> usize {
+        let looks = self.looked_at / LOOKS_PER_COMPARISON;
+        self.compared + looks + self.scanned / SCANNED_PER_COMPARISON + self.begun / BEGUN_PER_COMPARISON
     }
 }
 
 /// Comparisons that an unfiltered walk makes, about.
 fn walked(ef: usize) -> usize {
     120 + 7 * ef
+}
+
+/// What a walk looks for.
+struct Wanted<'a> {
+    mask: &'a RowMask,
+    k: usize,
+    ef: usize,
+    /// What a scan would cost.
+    scan: usize,
 }
 
 impl Hnsw {
@@ -93,12 +104,11 @@ impl Hnsw {
         admitted: usize,
         scratch: &mut Scratch,
     ) -> Vec<u32> {
-        let (walk, scan) = (walked(ef), admitted / SCANNED_PER_COMPARISON);
-        // The walk's cost grows with the root of what a filter leaves out: twice as many nodes to pass share most of their neighbours.
-        let filtered = walk as f64 * (self.len() as f64 / admitted as f64).sqrt();
-        let is_few = scan <= (2 * walk).max((1.1 * filtered) as usize);
-        if is_few || !self.walk_admitted(query, k, ef, mask, admitted, scratch) {
-            return self.scan(query, k, mask, scratch);
+        let lead = self.codes.lead(query);
+        let is_quick = lead.is_some() || self.codes.are_short();
+        let scan = admitted / if is_quick { BEGUN_PER_COMPARISON } else { SCANNED_PER_COMPARISON };
+        if scan <= walked(ef) || !self.walk_admitted(query, &Wanted { mask, k, ef, scan }, scratch) {
+            return self.scan(query, lead, k, mask, admitted, scratch);
         }
         let mut found = Vec::new();
         self.collect(
@@ -112,133 +122,208 @@ impl Hnsw {
     }
 
     /// Compares the codes of all admitted rows. Gives those that may be among the `k` closest, for all that codes can tell.
-    fn scan(&self, query: &CodeQuery, k: usize, mask: &RowMask, scratch: &mut Scratch) -> Vec<u32> {
-        let Scratch { rows, room, effort, .. } = scratch;
-        effort.scanned = true;
-        let kept = RERANKED_MAX.max(4 * k);
-        let mut closest: Vec<Candidate> = Vec::with_capacity(2 * kept);
-        let mut bound = Candidate::FARTHEST;
-        let admitted = mask.iter().take_while(|&row| row < self.len()).map(|row| row as u32);
-        let mut admitted = admitted.filter(|&row| !self.has_absent || !self.is_absent(row));
-        loop {
-            rows.clear();
-            rows.extend(admitted.by_ref().take(BLOCK));
-            if rows.is_empty() {
-                break;
-            }
-            effort.compared += rows.len();
-            let distances = self.codes.distances(self.kernels, query, rows, room);
-            for (&row, &distance) in rows.iter().zip(distances) {
-                let candidate = Candidate::new(distance, row);
-                if candidate < bound {
-                    closest.push(candidate);
-                }
-            }
-            if closest.len() + BLOCK > 2 * kept {
-                closest.select_nth_unstable(kept);
-                closest.truncate(kept);
-                bound = closest.iter().copied().max().unwrap_or(bound);
-            }
-        }
-        closest.sort_unstable();
-        closest.truncate(kept);
-        let last = closest.get(k.min(closest.len()).saturating_sub(1));
-        // Of two rows that differ by less, either may be closer.
-        let margin = last.map_or(0.0, |last| {
-            last.distance() + DEVIATIONS * self.codes.deviation(query, last.row(), last.distance())
-        });
-        let sure = closest.partition_point(|candidate| candidate.distance() <= margin);
-        let count = sure.max(self.codes.reranked(k, usize::MAX)).min(closest.len());
-        closest[..count].iter().map(|candidate| candidate.row()).collect()
-    }
-
-    /// The `ef` admitted nodes closest to `query` on level 0, into `scratch.nearest`; false when that is not worthwhile.
-    fn walk_admitted(
+    fn scan(
         &self,
         query: &CodeQuery,
+        lead: Option<Lead>,
         k: usize,
-        ef: usize,
         mask: &RowMask,
         admitted: usize,
         scratch: &mut Scratch,
-    ) -> bool {
-        self.descend(query, 0, scratch);
-        let near = self.look_around(query, mask, scratch);
-        let (seen, met) = (near.len(), near.iter().filter(|(_, admitted)| *admitted).count());
-        if met > 0 && met * SPARSE < seen {
-            return false;
+    ) -> Vec<u32> {
+        let rows = self.admitted_rows(mask, admitted, std::mem::take(&mut scratch.bridges));
+        scratch.nearest.reset(k);
+        let mut closest = Closest { bound: Candidate::FARTHEST, kept: Vec::new() };
+        match lead.filter(|_| rows.len() >= 4 * SAMPLED) {
+            Some(lead) => self.scan_by_lead(query, lead, k, &rows, &mut closest, scratch),
+            None => self.scan_all(query, &rows, &mut closest, scratch),
         }
-        scratch.visited.reset(self.len());
-        let around: Vec<u32> = scratch.nearest.candidates().iter().map(|candidate| candidate.row()).collect();
-        // Where a filter admits fewer than elsewhere, more candidates are needed to find as much.
-        let is_rarer = met * self.len() * 2 < admitted * seen;
-        if is_rarer && admitted / SCANNED_PER_COMPARISON <= SURE * walked(ef) {
-            return false;
+        scratch.bridges = rows;
+        let Closest { bound, mut kept } = closest;
+        kept.retain(|&candidate| candidate <= bound);
+        if kept.len() > RERANKED_MAX.max(4 * k) {
+            kept.select_nth_unstable(RERANKED_MAX.max(4 * k));
+            kept.truncate(RERANKED_MAX.max(4 * k));
         }
-        let ef = if is_rarer { 2 * ef } else { ef };
-        scratch.nearest.reset(ef);
-        for &(candidate, admitted) in &near {
-            if admitted {
-                scratch.visited.insert(candidate.row());
-                scratch.nearest.push(candidate);
+        kept.iter().map(|candidate| candidate.row()).collect()
+    }
+
+    /// The rows that a mask admits, which are so many, in the memory of `rows`.
+    fn admitted_rows(&self, mask: &RowMask, admitted: usize, mut rows: Vec<u32>) -> Vec<u32> {
+        rows.resize(admitted, 0);
+        let mut slots = rows.iter_mut();
+        for (index, &word) in mask.words().iter().enumerate() {
+            let mut word = word;
+            while word != 0 {
+                // Those past the end have no slot.
+                let Some(slot) = slots.next() else { break };
+                *slot = index as u32 * 64 + word.trailing_zeros();
+                word &= word - 1;
             }
         }
-        if met > 0 {
-            for row in around {
-                self.compare_admitted_around(query, row, mask, scratch);
-            }
-            return self.walk_on(query, mask, admitted, scratch) && scratch.nearest.candidates().len() == ef;
+        if self.has_absent {
+            rows.retain(|&row| !self.is_absent(row));
         }
-        if admitted / SCANNED_PER_COMPARISON <= SURE * walked(ef) {
-            return false;
-        }
-        // Those nearest to the query are all hidden: there may be others anywhere.
-        let seeds = self.spread(mask, admitted);
-        let mut doubted = Vec::new();
-        for (start, part) in seeds.chunks(seeds.len().div_ceil(PARTS).max(1)).enumerate() {
-            scratch.nearest.reset(if start == 0 { ef } else { DOUBTING });
-            let new: Vec<u32> = part.iter().copied().filter(|&row| scratch.visited.insert(row)).collect();
-            self.compare(query, &new, scratch);
-            if !self.walk_on(query, mask, admitted, scratch) {
-                return false;
-            }
-            let found = scratch.nearest.candidates();
-            if start == 0 {
-                if found.len() < ef {
-                    return false;
+        rows
+    }
+
+    /// Offers the codes of `rows`.
+    fn scan_all(&self, query: &CodeQuery, rows: &[u32], closest: &mut Closest, scratch: &mut Scratch) {
+        let Effort { begun, scanned, .. } = &mut scratch.effort;
+        *if self.codes.are_short() { begun } else { scanned } += rows.len();
+        for rows in rows.chunks(BLOCK) {
+            let distances = self.codes.distances(self.kernels, query, rows, &mut scratch.room);
+            for (&row, &distance) in rows.iter().zip(distances) {
+                let candidate = Candidate::new(distance, row);
+                if candidate <= closest.bound {
+                    closest.kept.push(candidate);
+                    scratch.nearest.push(candidate);
+                    if let Some(kth) = scratch.nearest.candidates().last().filter(|_| scratch.nearest.is_full()) {
+                        // Of two rows that differ by less, either may be closer.
+                        let margin = DEVIATIONS * self.codes.deviation(query, kth.row(), kth.distance());
+                        closest.bound = Candidate::new(kth.distance() + margin, ROW_MAX);
+                    }
                 }
-                doubted = found.to_vec();
-            } else if found.first() < doubted.get(k - 1) {
-                // What one walk finds depends on where it starts.
-                return false;
             }
+            closest.forget_far();
         }
-        scratch.nearest.reset(ef);
-        doubted.iter().for_each(|&candidate| scratch.nearest.push(candidate));
-        true
     }
 
-    /// Expands until the closest are found; false when that takes longer than to scan.
-    fn walk_on(&self, query: &CodeQuery, mask: &RowMask, admitted: usize, scratch: &mut Scratch) -> bool {
-        let budget = admitted / SCANNED_PER_COMPARISON;
-        while let Some(row) = scratch.nearest.expand_next() {
-            self.compare_admitted_around(query, row, mask, scratch);
-            if scratch.effort.cost() > budget {
-                return false;
-            }
+    /// The same, of those only whose first numbers leave a chance. How far these mislead is seen in some rows: numbers of which the first
+    /// are as good as the others, and such as are ordered by what they tell, differ in that.
+    fn scan_by_lead(
+        &self,
+        query: &CodeQuery,
+        lead: Lead,
+        k: usize,
+        rows: &[u32],
+        closest: &mut Closest,
+        scratch: &mut Scratch,
+    ) {
+        let step = rows.len() / SAMPLED;
+        let sample: Vec<u32> = rows.iter().copied().skip(step / 2).step_by(step).take(SAMPLED).collect();
+        scratch.effort.scanned += sample.len();
+        let mut begun = std::mem::take(&mut scratch.begun);
+        begun.resize(rows.len(), 0.0);
+        let whole = self.codes.distances(self.kernels, query, &sample, &mut scratch.room).to_vec();
+        let guessed = &mut begun[..sample.len()];
+        self.codes.lead_distances(self.kernels, query, lead, &sample, &mut scratch.room, guessed);
+        let errors = || guessed.iter().zip(&whole).map(|(guessed, whole)| guessed - whole);
+        let mean = errors().sum::<f32>() / sample.len() as f32;
+        let variance = errors().map(|error| (error - mean) * (error - mean)).sum::<f32>() / sample.len() as f32;
+        let margin = LEAD_DEVIATIONS * variance.sqrt() + mean.max(0.0);
+        let least = whole.iter().copied().fold(f32::INFINITY, f32::min);
+        let left = guessed.iter().filter(|&&guessed| guessed <= least + margin).count();
+        // Where most would be compared whole anyway, as among rows that are all about as far, they are at once.
+        if 2 * left > sample.len() || !margin.is_finite() {
+            scratch.begun = begun;
+            return self.scan_all(query, rows, closest, scratch);
         }
-        true
+        scratch.effort.begun += rows.len();
+        // About as many as this come first, the best by what the sample tells: then it is known how close a row must be.
+        let best = (FIRST.max(2 * k) * SAMPLED / rows.len()).clamp(2, SAMPLED - 1);
+        let first = *guessed.select_nth_unstable_by(best, f32::total_cmp).1;
+        for (rows, begun) in rows.chunks(BLOCK).zip(begun.chunks_mut(BLOCK)) {
+            self.codes.lead_distances(self.kernels, query, lead, rows, &mut scratch.room, begun);
+        }
+        let mut chosen = vec![0; rows.len()];
+        let mut choose = |from: f32, to: f32| {
+            let (from, to) = (ordered_bits(from), ordered_bits(to));
+            let mut count = 0;
+            for (&row, &begun) in rows.iter().zip(&begun) {
+                chosen[count] = row;
+                let begun = ordered_bits(begun);
+                count += usize::from(begun > from && begun <= to);
+            }
+            chosen[..count].to_vec()
+        };
+        self.scan_all(query, &choose(f32::NEG_INFINITY, first), closest, scratch);
+        // Not a number, before there are `k`: then all others are compared.
+        self.scan_all(query, &choose(first, closest.bound.distance() + margin), closest, scratch);
+        scratch.begun = begun;
     }
 
-    /// Walks to the query as an unfiltered search does, with few candidates. Gives all nodes that it compared, and whether each is
-    /// admitted.
-    fn look_around(&self, query: &CodeQuery, mask: &RowMask, scratch: &mut Scratch) -> Vec<(Candidate, bool)> {
+    /// The admitted nodes closest to `query` on level 0, into `scratch.nearest`; false when a scan is better.
+    fn walk_admitted(&self, query: &CodeQuery, wanted: &Wanted<'_>, scratch: &mut Scratch) -> bool {
+        let Wanted { mask, k, ef, scan } = *wanted;
+        self.descend(query, 0, scratch);
         scratch.visited.reset(self.len());
         scratch.nearest.restart(NEAR);
         let mut near: Vec<Candidate> = scratch.nearest.candidates().to_vec();
         for candidate in &near {
             scratch.visited.insert(candidate.row());
         }
+        self.expand_into(query, &mut near, scratch);
+        // What of the nodes is admitted that a wider walk would keep.
+        let seen = near.len().min(2 * ef);
+        if near.len() > seen {
+            near.select_nth_unstable(seen);
+        }
+        let met = near[..seen].iter().filter(|candidate| self.admits(mask, candidate.row())).count();
+        if met == 0 {
+            return false;
+        }
+        // Kept nodes that are not admitted take room. As many as the filter leaves out would keep `ef` of those that are, but a list that
+        // is longer misses less of what is near: fewer will do, as long as `k` are among them.
+        let times = (seen as f64 / met as f64).max(1.0);
+        let wide = (ef as f64 * times.sqrt() * times.sqrt().sqrt()).max(1.1 * k as f64 * times).ceil() as usize;
+        // A walk over admitted nodes grows with the root of what a filter leaves out: twice as many nodes to pass share most of their
+        // neighbours.
+        let bridged = (walked(2 * ef) as f64 * times.sqrt()) as usize;
+        if walked(wide) <= bridged {
+            return self.walk_wide(query, wanted, wide, near, scratch);
+        }
+        if bridged > scan || met * SPARSE < seen {
+            return false;
+        }
+        let ef = 2 * ef;
+        scratch.visited.reset(self.len());
+        let around: Vec<u32> = scratch.nearest.candidates().iter().map(|candidate| candidate.row()).collect();
+        scratch.nearest.reset(ef);
+        for &candidate in &near {
+            if self.admits(mask, candidate.row()) {
+                scratch.visited.insert(candidate.row());
+                scratch.nearest.push(candidate);
+            }
+        }
+        for row in around {
+            self.compare_admitted_around(query, row, mask, scratch);
+        }
+        let budget = scratch.effort.cost() + scan;
+        while let Some(row) = scratch.nearest.expand_next() {
+            self.compare_admitted_around(query, row, mask, scratch);
+            if scratch.effort.cost() > budget {
+                return false;
+            }
+        }
+        scratch.nearest.is_full()
+    }
+
+    /// Goes on over all nodes with `wide` candidates, from those that were compared, and with more until `k` of them are admitted; false when
+    /// a scan is better.
+    fn walk_wide(
+        &self,
+        query: &CodeQuery,
+        wanted: &Wanted<'_>,
+        mut wide: usize,
+        mut near: Vec<Candidate>,
+        scratch: &mut Scratch,
+    ) -> bool {
+        while walked(wide) <= wanted.scan {
+            scratch.nearest.reset(wide);
+            near.iter().for_each(|&candidate| scratch.nearest.push(candidate));
+            self.expand_into(query, &mut near, scratch);
+            let kept = scratch.nearest.candidates().iter();
+            if kept.filter(|candidate| self.admits(wanted.mask, candidate.row())).count() >= wanted.k {
+                return true;
+            }
+            wide += wide / 2;
+        }
+        false
+    }
+
+    /// Expands what `scratch.nearest` keeps until nothing closer is found, and adds all that it compares to `near`.
+    fn expand_into(&self, query: &CodeQuery, near: &mut Vec<Candidate>, scratch: &mut Scratch) {
         while let Some(row) = scratch.nearest.expand_next() {
             let count = self.unvisited_neighbors(row, 0, scratch);
             let Scratch { rows, room, nearest, effort, .. } = &mut *scratch;
@@ -251,32 +336,6 @@ impl Hnsw {
                 nearest.push(candidate);
             }
         }
-        near.into_iter().map(|candidate| (candidate, self.admits(mask, candidate.row()))).collect()
-    }
-
-    /// Some admitted nodes, spread evenly among all admitted rows, in an order that spreads them too.
-    fn spread(&self, mask: &RowMask, admitted: usize) -> Vec<u32> {
-        let mut rows = Vec::with_capacity(SEEDS + 1);
-        let step = (admitted / SEEDS).max(1);
-        let (mut passed, mut next) = (0, step / 2);
-        for (index, &word) in mask.words().iter().enumerate().take(self.len().div_ceil(64)) {
-            let ones = word.count_ones() as usize;
-            while next < passed + ones {
-                let mut word = word;
-                for _ in 0..next - passed {
-                    word &= word - 1;
-                }
-                let row = index as u32 * 64 + word.trailing_zeros();
-                next += step;
-                // Twins and zero rows have no neighbours.
-                if (row as usize) < self.len() && self.zero != Some(row) && !self.twins.contains(row) {
-                    rows.push(row);
-                }
-            }
-            passed += ones;
-        }
-        sort_by_key(&mut rows, |&row| row.wrapping_mul(0x9e37_79b1));
-        rows
     }
 
     /// Compares the admitted neighbours of `row` that this search has not seen. When few are admitted, also those of its other
@@ -323,10 +382,28 @@ impl Hnsw {
     }
 }
 
+/// What a scan has found.
+struct Closest {
+    /// Farther ones are of no interest.
+    bound: Candidate,
+    kept: Vec<Candidate>,
+}
+
+impl Closest {
+    /// Leaves out what is too far by now, where that is much.
+    fn forget_far(&mut self) {
+        if self.kept.len() > 2 * RERANKED_MAX {
+            let bound = self.bound;
+            self.kept.retain(|&candidate| candidate <= bound);
+        }
+    }
+}
+
 impl std::ops::AddAssign for Effort {
     fn add_assign(&mut self, other: Self) {
         self.compared += other.compared;
         self.looked_at += other.looked_at;
-        self.scanned |= other.scanned;
+        self.scanned += other.scanned;
+        self.begun += other.begun;
     }
 }

@@ -91,6 +91,11 @@ impl Nearest {
         None
     }
 
+    /// Whether there are as many as are kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.candidates.len() == self.ef
+    }
+
     pub(super) fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
@@ -146,6 +151,8 @@ pub(super) struct Scratch {
     pub(super) room: Room,
     /// Neighbours of an expansion that lead on but are not found.
     pub(super) bridges: Vec<u32>,
+    /// What the first numbers of scanned rows say about their distances.
+    pub(super) begun: Vec<f32>,
     /// What the search has taken so far.
     pub(super) effort: Effort,
 }
