@@ -227,7 +227,7 @@ struct State {
     push_retry: Retry,
     marked: Sequence,
     marking: bool,
-    mark_error: Option<Error>,
+    mark_retry: Retry,
 
     arrived: VecDeque<Pull>,
     applying: bool,
@@ -511,8 +511,13 @@ impl Client {
             ClientInput::Marked(channel, result) => {
                 let state = self.state(channel)?;
                 state.marking = false;
-                // Not tried again before there is a later one to note: the hub tells the position with every welcome.
-                state.mark_error = result.err();
+                match result {
+                    Ok(()) => state.mark_retry = Retry::default(),
+                    Err(error) => {
+                        state.marked = Sequence(0);
+                        state.mark_retry.failed(error, now_ms);
+                    }
+                }
                 Ok(())
             }
             ClientInput::Planned(channel, result) => {
@@ -752,7 +757,7 @@ impl State {
             push_retry: Retry::default(),
             marked: Sequence(0),
             marking: false,
-            mark_error: None,
+            mark_retry: Retry::default(),
             arrived: VecDeque::new(),
             applying: false,
             pull_retry: Retry::default(),
@@ -806,7 +811,7 @@ impl State {
     }
 
     fn error(&self) -> Option<&Error> {
-        let passing = [&self.push_retry.error, &self.pull_retry.error, &self.mark_error];
+        let passing = [&self.push_retry.error, &self.pull_retry.error, &self.mark_retry.error];
         self.failure.as_ref().or_else(|| passing.into_iter().flatten().next())
     }
 
@@ -820,7 +825,8 @@ impl State {
             None => self.own_left && !self.reading,
         };
         let pull_waits = !self.applying && !self.arrived.is_empty();
-        [(push_waits, &self.push_retry), (pull_waits, &self.pull_retry)]
+        let mark_waits = !self.marking && self.read > self.marked;
+        [(push_waits, &self.push_retry), (pull_waits, &self.pull_retry), (mark_waits, &self.mark_retry)]
             .into_iter()
             .filter(|(waits, retry)| *waits && retry.attempt > 0)
             .map(|(_, retry)| retry.at_ms)
@@ -929,7 +935,7 @@ impl State {
                 return Ok((action, None));
             }
         }
-        if !self.marking && !self.recovering && self.read > self.marked {
+        if !self.marking && !self.recovering && self.read > self.marked && !self.mark_retry.pending(now_ms) {
             self.marking = true;
             self.marked = self.read;
             return Ok((Some(ClientAction::MarkPushed { channel, hub, sequence: self.read }), None));

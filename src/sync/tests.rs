@@ -893,3 +893,33 @@ fn silence_is_asked_then_given_up() {
     assert_eq!(client.deadline_ms(), START_MS + 20_000);
     assert!(matches!(client.poll(START_MS + 20_000), Some(ClientAction::Close(_))));
 }
+
+/// That own changes had reached the hub could not be noted once, for want of room. It was not tried again before the next write, so the
+/// status told an error, and no time of agreement, for as long as nobody wrote.
+#[test]
+fn a_note_that_failed_is_made_later() {
+    let collections = vec![ClientCollection { name: "notes".into(), spec: Some("{}".into()) }];
+    let mut client = Client::new(ReplicaId(10), collections, 0, START_MS);
+    assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
+    let answer = WelcomeCollection { acknowledged: Sequence(7), incarnation: 1, spec: None, error: None };
+    let welcome = Welcome { replica: ReplicaId(1), capabilities: Capabilities::ALL, collections: vec![answer] };
+    client.receive(ClientInput::Frame(Message::Welcome(welcome).encode().unwrap()), START_MS);
+    assert!(matches!(client.poll(START_MS), Some(ClientAction::Open { .. })));
+    let start = Start { pulled: Lsn(0), pushed: Sequence(7), known: BTreeMap::new() };
+    client.receive(ClientInput::Opened(Channel(0), Ok(start)), START_MS);
+    assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
+    let hub = client.hub_of(Channel(0)).unwrap();
+    let note = Some(ClientAction::MarkPushed { channel: Channel(0), hub, sequence: Sequence(7) });
+    assert_eq!(client.poll(START_MS), note);
+    let full = Error::new(ErrorKind::StorageFull, "no room at the moment");
+    client.receive(ClientInput::Marked(Channel(0), Err(full)), START_MS);
+    assert!(matches!(client.poll(START_MS), Some(ClientAction::ReadOwn { .. })));
+    let nothing = OwnChanges { changes: Vec::new(), through: Sequence(7) };
+    client.receive(ClientInput::Own(Channel(0), Ok(nothing)), START_MS);
+    assert_eq!(client.poll(START_MS), None);
+    assert_eq!(client.errors().count(), 1);
+    assert_eq!(client.deadline_ms(), START_MS + 1_000);
+    assert_eq!(client.poll(START_MS + 1_000), note);
+    client.receive(ClientInput::Marked(Channel(0), Ok(())), START_MS + 1_000);
+    assert_eq!(client.errors().count(), 0);
+}
