@@ -138,18 +138,16 @@ fn directory(name: &str) -> &str {
 
 impl Collection {
     /// Whether most of what somebody lacks, who has all up to `after` and what is `known`, is in segments: then these are sooner there than
-    /// the changes one by one. And whether it would be after a flush.
+    /// the changes one by one, if it is `rows_min` rows. And whether it would be after a flush.
     pub(super) fn lies_in_segments(
         &self,
         after: Lsn,
         known: &BTreeMap<ReplicaId, crate::base::Sequence>,
+        rows_min: usize,
     ) -> (bool, bool) {
         let state = self.inner.state.read().expect("no panic while held");
         let (flushed, elsewhere, all) = state.unknown_rows(after, known);
-        let pays = |unknown: usize, all: usize| unknown >= SEEDED_ROWS_MIN && unknown * 2 >= all;
+        let pays = |unknown: usize, all: usize| unknown >= rows_min && unknown * 2 >= all;
         (pays(flushed, all) && flushed >= elsewhere, pays(flushed + elsewhere, all + elsewhere))
     }
 }
-
-/// So many rows are worth the exchange of segments.
-const SEEDED_ROWS_MIN: usize = 1_000;

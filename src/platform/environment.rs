@@ -10,13 +10,24 @@ pub struct Environment(Option<Arc<Mutex<Simulated>>>);
 
 struct Simulated {
     now_ms: u64,
+    /// Tells the time in place of `now_ms`.
+    clock: Option<Clock>,
     random: Random,
 }
+
+type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 impl Environment {
     /// A clock that starts at `now_ms` and goes on by up to 3 ms each time that it is read, and the numbers of `seed`.
     pub fn simulated(seed: u64, now_ms: u64) -> Self {
-        Self(Some(Arc::new(Mutex::new(Simulated { now_ms, random: Random::new(seed) }))))
+        Self(Some(Arc::new(Mutex::new(Simulated { now_ms, clock: None, random: Random::new(seed) }))))
+    }
+
+    /// The time that `clock` tells, in milliseconds since 1970, and the numbers of `seed`: for several stores side by side, whose clocks
+    /// go on with the timers of a simulation and need not agree.
+    pub fn following(seed: u64, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        let clock: Option<Clock> = Some(Arc::new(clock));
+        Self(Some(Arc::new(Mutex::new(Simulated { now_ms: 0, clock, random: Random::new(seed) }))))
     }
 
     /// Lets the simulated clock go on; the host's does so by itself.
@@ -30,6 +41,9 @@ impl Environment {
     pub fn now_ms(&self) -> u64 {
         let Some(simulated) = &self.0 else { return host::now_ms() };
         let mut simulated = simulated.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(clock) = &simulated.clock {
+            return clock();
+        }
         simulated.now_ms += simulated.random.below(4);
         simulated.now_ms
     }

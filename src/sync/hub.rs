@@ -26,11 +26,13 @@ pub struct HubOptions {
     pub collections_max: usize,
     /// Whether clients are asked who they are: then nothing is done for one before [`HubAction::Admit`] has let it in.
     pub gated: bool,
+    /// A client that lacks at least so many rows gets segments, where these hold most of them.
+    pub seeded_rows_min: usize,
 }
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { create_collections: true, collections_max: 256, gated: false }
+        Self { create_collections: true, collections_max: 256, gated: false, seeded_rows_min: 1_000 }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::db::key::check_shared;
 use crate::db::{Access, Action, Admitted, Collection, Db, Gate};
 use crate::engine::ChangeSet;
 use crate::platform::socket::Connection;
-use crate::platform::{Task, now_ms, sleep_ms};
+use crate::platform::{Environment, Task, sleep_ms};
 use crate::sync::{Changes, Channel, Hub, HubAction, HubInput, HubOptions, Opened};
 
 /// A client gets this long to take in the fault that says why its connection ends.
@@ -81,9 +81,12 @@ impl SyncHub {
     pub async fn serve(&self, connection: Arc<dyn Connection>) -> Result<()> {
         self.connections.update(|count| *count += 1);
         let _counted = Counted(self.connections.clone());
-        let hub = Hub::new(self.db.replica_id(), self.options, now_ms());
+        let environment = self.db.inner.shared.options.environment.clone();
+        let hub = Hub::new(self.db.replica_id(), self.options, environment.now_ms());
         let serving = Serving {
             db: self.db.clone(),
+            environment,
+            seeded_rows_min: self.options.seeded_rows_min,
             hub,
             connection: connection.clone(),
             gate: self.gate.clone(),
@@ -109,6 +112,8 @@ pub(super) async fn within(ms: u64, task: impl Future<Output = ()> + crate::plat
 
 struct Serving {
     db: Db,
+    environment: Environment,
+    seeded_rows_min: usize,
     hub: Hub,
     connection: Arc<dyn Connection>,
     gate: Option<Arc<dyn Gate>>,
@@ -143,7 +148,7 @@ impl Serving {
             self.tasks.push(gate_changed(gate, 0));
         }
         loop {
-            let now = now_ms();
+            let now = self.environment.now_ms();
             while let Some(action) = self.hub.poll(now) {
                 match action {
                     HubAction::Admit { token } => {
@@ -153,7 +158,7 @@ impl Serving {
                     HubAction::Send(frame) => waiting.push_back(frame),
                     HubAction::Close(error) => {
                         end = Some(error);
-                        self.tasks.push(timer(now + FAREWELL_MS));
+                        self.tasks.push(timer(&self.environment, now + FAREWELL_MS));
                     }
                     action => {
                         let task = self.perform(action);
@@ -177,12 +182,12 @@ impl Serving {
             let deadline_ms = self.hub.deadline_ms();
             if timer_ms.is_none_or(|timer_ms| deadline_ms < timer_ms) {
                 timer_ms = Some(deadline_ms);
-                self.tasks.push(timer(deadline_ms));
+                self.tasks.push(timer(&self.environment, deadline_ms));
             }
             match self.tasks.next().await {
                 Event::Received(Ok(Some(frame))) => {
                     receiving = false;
-                    self.hub.receive(HubInput::Frame(frame), now_ms());
+                    self.hub.receive(HubInput::Frame(frame), self.environment.now_ms());
                 }
                 Event::Received(Ok(None)) => return Ok(()),
                 // A connection that broke cannot be told; one that carries nonsense can.
@@ -199,22 +204,24 @@ impl Serving {
                         self.collections[index] = Some(collection.clone());
                         self.tasks.push(watch(channel, collection, Lsn(0)));
                     }
-                    self.hub.receive(input, now_ms());
+                    self.hub.receive(input, self.environment.now_ms());
                 }
                 Event::Offered(channel, offered) => {
                     let segments = offered.map(|(segments, offered)| {
                         self.offers.insert(channel, Arc::new(offered));
                         segments
                     });
-                    self.hub.receive(HubInput::Offered(channel, Ok(segments)), now_ms());
+                    self.hub.receive(HubInput::Offered(channel, Ok(segments)), self.environment.now_ms());
                 }
                 Event::Changed(channel, Ok(lsn)) => {
                     let collection = self.collection(channel);
                     self.tasks.push(watch(channel, collection, lsn));
-                    self.hub.receive(HubInput::Changed(channel), now_ms());
+                    self.hub.receive(HubInput::Changed(channel), self.environment.now_ms());
                 }
                 // The next read tells the client that the collection is gone.
-                Event::Changed(channel, Err(_)) => self.hub.receive(HubInput::Changed(channel), now_ms()),
+                Event::Changed(channel, Err(_)) => {
+                    self.hub.receive(HubInput::Changed(channel), self.environment.now_ms())
+                }
                 Event::Timer(at_ms) => {
                     timer_ms = timer_ms.filter(|timer_ms| *timer_ms != at_ms);
                     if let Some(end) = end {
@@ -227,7 +234,7 @@ impl Serving {
                     }
                     // Who has shown nothing yet is asked when the time comes.
                     if self.hub.client().is_some() {
-                        self.admit(now_ms());
+                        self.admit(self.environment.now_ms());
                     }
                 }
                 Event::Stopping => {
@@ -287,12 +294,14 @@ impl Serving {
             }
             HubAction::Offer { channel, after, known } => {
                 let (db, collection) = (self.db.clone(), self.collection(channel));
+                let rows_min = self.seeded_rows_min;
                 Box::pin(async move {
                     // The changes go one by one then.
-                    let offered = seed::offer(&db, &collection, after, &known).await.unwrap_or_else(|error| {
-                        tracing::warn!(%error, "no segments could be offered");
-                        None
-                    });
+                    let offered =
+                        seed::offer(&db, &collection, after, &known, rows_min).await.unwrap_or_else(|error| {
+                            tracing::warn!(%error, "no segments could be offered");
+                            None
+                        });
                     Event::Offered(channel, offered)
                 })
             }
@@ -318,9 +327,10 @@ fn gate_changed(gate: &Arc<dyn Gate>, version: u64) -> Task<'static, Event> {
     Box::pin(async move { Event::GateChanged(changed.await) })
 }
 
-fn timer(at_ms: u64) -> Task<'static, Event> {
+fn timer(environment: &Environment, at_ms: u64) -> Task<'static, Event> {
+    let environment = environment.clone();
     Box::pin(async move {
-        sleep_ms(at_ms.saturating_sub(now_ms())).await;
+        sleep_ms(at_ms.saturating_sub(environment.now_ms())).await;
         Event::Timer(at_ms)
     })
 }

@@ -45,11 +45,12 @@ pub(super) async fn offer(
     collection: &Collection,
     after: Lsn,
     known: &BTreeMap<ReplicaId, Sequence>,
+    rows_min: usize,
 ) -> Result<Option<(Vec<u8>, Offered)>> {
     if !collection.limits.read.is_all() {
         return Ok(None);
     }
-    match collection.lies_in_segments(after, known) {
+    match collection.lies_in_segments(after, known, rows_min) {
         (false, false) => return Ok(None),
         // Most of it is in the log only: after a load, say.
         (false, true) => db.flush(collection.name()).await?,
@@ -109,6 +110,8 @@ struct Part {
     sum: u32,
     /// Some of it was here before this connection: a crash may have left it torn.
     resumed: bool,
+    /// Something was added on this connection.
+    appended: bool,
 }
 
 /// Looks what of an offer is not here.
@@ -165,7 +168,14 @@ pub(super) async fn plan(
                 wants.push(Want { file, offset: len, len: entry.len - len });
             }
             coming.described.files.push(entry.clone());
-            seeding.files.push(Some(Part { segment: seeding.segments.len(), entry, len, sum, resumed: len > 0 }));
+            seeding.files.push(Some(Part {
+                segment: seeding.segments.len(),
+                entry,
+                len,
+                sum,
+                resumed: len > 0,
+                appended: false,
+            }));
         }
         seeding.segments.push(coming);
     }
@@ -202,6 +212,14 @@ async fn part_here(db: &Db, entry: &FileEntry, found: Option<u64>) -> Result<(u6
         storage.remove(&entry.name).await?;
         return Ok((0, checksum(&[])));
     }
+    if len == entry.len {
+        // Whoever wrote its end may have been gone before it was synced.
+        if let Err(error) = storage.sync(&entry.name).await {
+            // Nothing would be added to it any more; it is fetched anew.
+            storage.remove(&entry.name).await?;
+            return Err(error);
+        }
+    }
     Ok((len, sum))
 }
 
@@ -229,7 +247,15 @@ impl Seeding {
             part.ok_or_else(|| Error::internal(format!("a piece of file {file} from {offset} that nobody wanted")))?;
         let storage = &*db.inner.shared.storage;
         part.sum = checksum_append(part.sum, &bytes);
-        storage.append(&part.entry.name, bytes.into()).await?;
+        if let Err(error) = storage.append(&part.entry.name, bytes.into()).await {
+            // More is taken only when this is cut off, or what failed before this connection, which may have been earlier.
+            let resumed = part.resumed && !part.appended;
+            if resumed || storage.truncate(&part.entry.name, part.len).await.is_err() {
+                storage.remove(&part.entry.name).await?;
+            }
+            return Err(error);
+        }
+        part.appended = true;
         part.len += stored;
         if part.len < part.entry.len {
             return Ok(None);
@@ -246,7 +272,10 @@ impl Seeding {
                 part.entry.name, found, part.entry.checksum
             )));
         }
-        storage.sync(&part.entry.name).await?;
+        if let Err(error) = storage.sync(&part.entry.name).await {
+            storage.remove(&part.entry.name).await?;
+            return Err(error);
+        }
         let segment = part.segment;
         self.segments[segment].left -= 1;
         if self.segments[segment].left == 0 {

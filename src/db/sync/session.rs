@@ -12,7 +12,7 @@ use crate::db::key::check_shared;
 use crate::db::{Collection, Db};
 use crate::engine::{ChangeSet, CollectionSpec, Refused, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
-use crate::platform::{MaybeSend, MaybeSync, Task, now_ms, random_u64, run_to_end, sleep_ms, spawn};
+use crate::platform::{Environment, MaybeSend, MaybeSync, Task, run_to_end, sleep_ms, spawn};
 use crate::sync::{
     Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, Download, OwnChanges, Refusal, Start,
 };
@@ -207,6 +207,7 @@ impl Db {
         let shared = Arc::new(Shared { status: Watch::new(status), command: Watch::new(Command::Run) });
         let mut driver = Driver {
             db: self.clone(),
+            environment: self.inner.shared.options.environment.clone(),
             place,
             tokens,
             shared: shared.clone(),
@@ -287,6 +288,7 @@ impl SyncListener {
 /// The task behind a session.
 struct Driver {
     db: Db,
+    environment: Environment,
     names: Vec<String>,
     place: Arc<dyn Connect>,
     tokens: Option<Arc<dyn TokenSource>>,
@@ -347,7 +349,7 @@ impl Driver {
                     End::Failed(error) => {
                         tracing::debug!(%error, "sync connection ended");
                         self.error = Some(error);
-                        Some(self.backoff.next_ms(random_u64()))
+                        Some(self.backoff.next_ms(self.environment.random_u64()))
                     }
                 },
             };
@@ -363,7 +365,7 @@ impl Driver {
         let mut tasks = Tasks::new();
         tasks.push(self.next_command(version));
         if let Some(ms) = ms {
-            tasks.push(timer(now_ms() + ms));
+            tasks.push(timer(&self.environment, self.environment.now_ms() + ms));
         }
         for channel in self.channels() {
             match self.collection(channel) {
@@ -422,7 +424,7 @@ impl Driver {
             Err(error) if error.kind() == ErrorKind::Closed => return End::Closed,
             Err(error) => return End::Failed(error),
         };
-        let mut client = Client::new(self.db.replica_id(), collections, self.patience, now_ms());
+        let mut client = Client::new(self.db.replica_id(), collections, self.patience, self.environment.now_ms());
         if let Some(token) = token {
             client.show(token);
         }
@@ -435,7 +437,7 @@ impl Driver {
         let mut timer_ms = None;
         let (mut live_ms, mut caught_up) = (None, false);
         loop {
-            let now = now_ms();
+            let now = self.environment.now_ms();
             while let Some(action) = client.poll(now) {
                 match action {
                     ClientAction::Send(frame) => waiting.push_back(frame),
@@ -491,12 +493,12 @@ impl Driver {
             }
             if timer_ms.is_none_or(|timer_ms| deadline_ms < timer_ms) {
                 timer_ms = Some(deadline_ms);
-                tasks.push(timer(deadline_ms));
+                tasks.push(timer(&self.environment, deadline_ms));
             }
             match tasks.next().await {
                 Event::Received(Ok(Some(frame))) => {
                     receiving = false;
-                    client.receive(ClientInput::Frame(frame), now_ms());
+                    client.receive(ClientInput::Frame(frame), self.environment.now_ms());
                 }
                 Event::Received(Ok(None)) => {
                     return End::Failed(Error::new(ErrorKind::Unavailable, "the hub closed the connection"));
@@ -509,13 +511,13 @@ impl Driver {
                     {
                         tasks.push(watch(*channel, &collection, Lsn(0)));
                     }
-                    client.receive(input, now_ms());
+                    client.receive(input, self.environment.now_ms());
                 }
                 Event::Changed(channel, result) => match (result, self.collection(channel)) {
                     (Ok(lsn), Ok(collection)) => {
                         tasks.push(watch(channel, &collection, lsn));
                         self.forget_refusals();
-                        client.receive(ClientInput::Changed(channel), now_ms());
+                        client.receive(ClientInput::Changed(channel), self.environment.now_ms());
                     }
                     (_, Err(error)) if error.kind() == ErrorKind::Closed => return End::Closed,
                     // It was dropped here, perhaps made anew: the next connection tells the hub.
@@ -718,9 +720,10 @@ impl Driver {
     }
 }
 
-fn timer(at_ms: u64) -> Task<'static, Event> {
+fn timer(environment: &Environment, at_ms: u64) -> Task<'static, Event> {
+    let environment = environment.clone();
     Box::pin(async move {
-        sleep_ms(at_ms.saturating_sub(now_ms())).await;
+        sleep_ms(at_ms.saturating_sub(environment.now_ms())).await;
         Event::Timer(at_ms)
     })
 }

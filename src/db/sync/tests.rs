@@ -588,6 +588,69 @@ async fn a_download_that_is_cut_and_crashes_goes_on_where_it_ended() {
     assert_eq!(stored.iter().filter(|entry| entry.name.contains("/incoming/")).count(), named);
 }
 
+/// What a hub offers that has 50 rows in a segment.
+async fn offer_of(hub: &Device) -> (Vec<u8>, seed::Offered) {
+    hub.db.create_collection("notes", spec()).await.unwrap();
+    put(&hub.notes(), (0..50).map(|id| (id, "from the hub"))).await;
+    hub.db.flush("notes").await.unwrap();
+    let offered = seed::offer(&hub.db, &hub.notes(), crate::base::Lsn(0), &BTreeMap::new(), 1).await.unwrap();
+    offered.expect("all rows are in a segment")
+}
+
+/// Plans and stores what is offered, until something fails.
+async fn take_in(device: &Device, hub: &Device, (offer, files): &(Vec<u8>, seed::Offered)) -> Result<()> {
+    let notes = device.notes();
+    let (mut coming, mut wants) = seed::plan(&device.db, &notes, hub.db.replica_id(), offer).await?;
+    while let Some(want) = wants.pop() {
+        let bytes = files.read(want.file, want.offset, want.len as u32).await.unwrap();
+        // One that a crash had torn is wanted again.
+        wants.extend(coming.store(&device.db, &notes, want.file, want.offset, bytes).await?);
+    }
+    Ok(())
+}
+
+/// A download had stored the last piece of a file and was gone before it synced it. The next connection found the file whole, did not
+/// sync it either, and took the segment in; after a power cut the manifest named an empty file, and the store did not open.
+#[tokio::test]
+async fn a_file_that_was_found_whole_is_synced_before_it_is_taken_in() {
+    let hub = Device::new().await;
+    let offered = offer_of(&hub).await;
+    for seed in 0..40 {
+        let device = Device::on(FaultStorage::new(seed)).await;
+        device.db.create_collection("notes", spec()).await.unwrap();
+        // The list of files, then an append, and in the midst of its sync all is over.
+        device.storage.crash_after(2);
+        assert!(take_in(&device, &hub, &offered).await.is_err());
+        let device = device.crash().await;
+        take_in(&device, &hub, &offered).await.unwrap();
+        let device = device.crash().await;
+        assert_eq!(rows(&device.db).await, rows(&hub.db).await, "seed {seed}");
+    }
+}
+
+/// After an append or a sync that fails, a storage takes no more of a file until that is cut off. A download that met one failed
+/// whenever it went on with that file, until the store was opened anew.
+#[tokio::test]
+async fn a_download_goes_on_after_a_call_that_failed() {
+    use crate::storage::Operation::{Append, Remove, Sync, Truncate};
+    let hub = Device::new().await;
+    let offered = offer_of(&hub).await;
+    for fails in [&[Append][..], &[Sync], &[Append, Truncate], &[Append, Truncate, Remove], &[Sync, Remove]] {
+        let device = Device::new().await;
+        device.db.create_collection("notes", spec()).await.unwrap();
+        for operation in fails {
+            device.storage.fail_next(*operation, ErrorKind::StorageFull);
+        }
+        assert!(take_in(&device, &hub, &offered).await.is_err(), "{fails:?}");
+        let mut tries = 0;
+        while let Err(error) = take_in(&device, &hub, &offered).await {
+            tries += 1;
+            assert!(tries < 3, "{fails:?}: {error}");
+        }
+        assert_eq!(rows(&device.db).await, rows(&hub.db).await, "{fails:?}");
+    }
+}
+
 /// An index that this side has chosen differently is built here, and the rows come all the same.
 #[tokio::test]
 async fn segments_come_without_the_indexes_that_are_others_here() {
