@@ -1,4 +1,4 @@
-// `npm run sim -- --seeds N`: runs the simulation of tests/sim over N seeds, or one by `--seed S`, which prints what the disk was asked.
+// `npm run sim -- --seeds N`: runs the simulations of tests/sim, of one store and of several that sync, over N seeds, or one by `--seed S`, which prints what the disk was asked.
 // A failing seed is printed.
 
 import { parseArgs } from 'node:util';

@@ -1,6 +1,7 @@
 //! Seeded runs of whole stores on a simulated disk that crashes, fails, fills up and forgets, with writers and housekeeping side by
 //! side. After each life: every acknowledged batch is there, every other one is whole or absent, and no file stays that nobody names.
-//! A failing seed is printed. `EDDY_SIM_SEEDS` sets how many are run, `EDDY_SIM_SEED` runs one and prints what the disk was asked.
+//! Beside that, seeded runs of several stores that sync over a network, in `sync`. A failing seed is printed. `EDDY_SIM_SEEDS` sets how
+//! many are run, `EDDY_SIM_SEED` runs one and prints what the disk was asked, or what happened.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +12,7 @@
 mod oracle;
 mod planted;
 mod run;
+mod sync;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +24,7 @@ use eddydb::platform::block_on;
 use planted::{FAULTS, Fault};
 
 const SEEDS: u64 = 2_000;
+const SYNC_SEEDS: u64 = 5_000;
 /// A planted fault must show within this many seeds.
 const SEEDS_TO_CATCH: u64 = 400;
 
@@ -40,14 +43,20 @@ fn listen() {
     });
 }
 
+/// What a panic of this thread said since this was asked last.
+pub fn said() -> String {
+    SAID.with_borrow_mut(std::mem::take)
+}
+
 /// Runs a seed; what it panicked with, if it did.
-fn outcome(seed: u64, fault: Option<Fault>) -> Result<(), String> {
+fn outcome(run: impl FnOnce()) -> Result<(), String> {
     listen();
-    catch_unwind(AssertUnwindSafe(|| block_on(run::run(seed, fault)))).map_err(|_| SAID.with_borrow_mut(std::mem::take))
+    said();
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| said())
 }
 
 /// Runs seeds `0..count` on all cores; the first that failed, if any did. No seed is begun after a failure.
-fn first_failure(count: u64, fault: Option<Fault>) -> Option<(u64, String)> {
+fn first_failure(count: u64, run: impl Fn(u64) + Sync) -> Option<(u64, String)> {
     let (next, failed) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let work = || {
@@ -57,7 +66,7 @@ fn first_failure(count: u64, fault: Option<Fault>) -> Option<(u64, String)> {
             if seed >= count {
                 break;
             }
-            if let Err(said) = outcome(seed, fault) {
+            if let Err(said) = outcome(|| run(seed)) {
                 failed.fetch_min(seed, Ordering::Relaxed);
                 found = Some((seed, said));
             }
@@ -74,11 +83,10 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_whatever_fails() {
+fn holds(seeds: u64, run: impl Fn(u64) + Sync) {
     let failure = match number("EDDY_SIM_SEED") {
-        Some(seed) => outcome(seed, None).err().map(|said| (seed, said)),
-        None => first_failure(number("EDDY_SIM_SEEDS").unwrap_or(SEEDS), None),
+        Some(seed) => outcome(|| run(seed)).err().map(|said| (seed, said)),
+        None => first_failure(number("EDDY_SIM_SEEDS").unwrap_or(seeds), run),
     };
     if let Some((seed, said)) = failure {
         println!("seed {seed} failed: repeat it with EDDY_SIM_SEED={seed}\n{said}");
@@ -86,11 +94,11 @@ fn nothing_acknowledged_is_lost_whatever_fails() {
     }
 }
 
-#[test]
-fn every_planted_fault_is_caught() {
+/// Each fault must be noticed by one of that many seeds.
+fn caught<F: std::fmt::Debug + Copy + Sync>(faults: &[F], seeds: u64, run: impl Fn(u64, F) + Sync) {
     let mut missed = Vec::new();
-    for fault in FAULTS {
-        match first_failure(SEEDS_TO_CATCH, Some(fault)) {
+    for &fault in faults {
+        match first_failure(seeds, |seed| run(seed, fault)) {
             Some((seed, said)) => {
                 let line = said.lines().find(|line| !line.starts_with("panicked at")).unwrap_or_default();
                 println!("{fault:?}: caught by seed {seed}: {}", line.chars().take(120).collect::<String>());
@@ -98,5 +106,25 @@ fn every_planted_fault_is_caught() {
             None => missed.push(fault),
         }
     }
-    assert!(missed.is_empty(), "not caught by {SEEDS_TO_CATCH} seeds: {missed:?}");
+    assert!(missed.is_empty(), "not caught by {seeds} seeds: {missed:?}");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_fails() {
+    holds(SEEDS, |seed| block_on(run::run(seed, None)));
+}
+
+#[test]
+fn every_planted_fault_is_caught() {
+    caught(&FAULTS, SEEDS_TO_CATCH, |seed, fault: Fault| block_on(run::run(seed, Some(fault))));
+}
+
+#[test]
+fn nothing_is_lost_between_replicas_whatever_fails() {
+    holds(SYNC_SEEDS, |seed| sync::run(seed, None));
+}
+
+#[test]
+fn every_planted_fault_of_sync_is_caught() {
+    caught(&sync::planted::FAULTS, SEEDS_TO_CATCH, |seed, fault| sync::run(seed, Some(fault)));
 }

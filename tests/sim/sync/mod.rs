@@ -1,0 +1,494 @@
+//! One seed of sync: a hub and one to seven others, each with a disk and a clock of its own, over a network that delays,
+//! breaks and swallows; they are written to, flushed, merged, crashed and started again. Then all is quiet, and after a bounded time every
+//! store holds the same rows: of each the newest that was acknowledged anywhere, and nothing that was never written.
+//!
+//! The stores, sessions and hubs are the real ones. Time is tokio's, which stands still while anything can be done.
+
+mod network;
+mod oracle;
+pub mod planted;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use eddydb::base::{Error, ErrorKind, Random, Version};
+use eddydb::db::{
+    Collection, Db, MergePolicy, Operation as Write, Options, QueryRequest, SyncHub, SyncSession, SyncState, Target,
+    WriteOptions,
+};
+use eddydb::engine::CollectionSpec;
+use eddydb::model::{Batch, Key, Row, Value};
+use eddydb::platform::Environment;
+use eddydb::storage::FaultStorage;
+use eddydb::sync::HubOptions;
+use futures_util::future::join_all;
+
+use crate::planted::{Fault as DiskFault, Planted};
+use network::{Network, Place};
+use oracle::{Content, Group};
+use planted::Fault;
+
+const GROUPS: u64 = 8;
+/// Keys of a group: all of them are in every write of it.
+const GROUP_KEYS: i64 = 3;
+const START_MS: u64 = 1_700_000_000_000;
+/// Everything must have come to rest so long after nothing fails any more. A session that met silence again and again waits 16 minutes for
+/// the next frame, and then as long as a hub is silent, and then its turn to try again.
+const REST_S: u64 = 3_600;
+
+/// The rows of a store by group, with their version.
+type Rows = BTreeMap<i64, (Version, String)>;
+
+struct World {
+    random: Random,
+    network: Network,
+    nodes: Vec<Node>,
+    groups: Vec<Group>,
+    written: u64,
+    fat: bool,
+    options: HubOptions,
+    fault: Option<Fault>,
+    spec: CollectionSpec,
+    merge_policy: MergePolicy,
+}
+
+struct Node {
+    storage: FaultStorage,
+    environment: Environment,
+    /// How far its clock is off.
+    skew_ms: Arc<AtomicI64>,
+    /// The hubs that it syncs with.
+    hubs: Vec<usize>,
+    life: Option<Life>,
+    /// Whether a crash was planned in this life.
+    sick: bool,
+    /// Whether a call was: what failed may still be done when the store is opened again.
+    hurt: bool,
+}
+
+struct Life {
+    db: Db,
+    sessions: Vec<SyncSession>,
+}
+
+/// Runs a seed; panics when anything promised does not hold.
+pub fn run(seed: u64, fault: Option<Fault>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { World::new(seed, fault).run().await });
+}
+
+fn spec(random: &mut Random) -> CollectionSpec {
+    let index = match random.below(3) {
+        0 => r#","indexes":{"embedding":{"metric":"L2","kind":{"HNSW":{"m":4,"ef_construction":8}}}}"#,
+        1 => r#","indexes":{"embedding":{"metric":"L2","kind":"FLAT"}}"#,
+        _ => "",
+    };
+    let json = format!(
+        r#"{{"fields":[{{"name":"id","type":"int64","primaryKey":true}},{{"name":"text","type":"varchar","maxLength":65000}},
+        {{"name":"embedding","type":"float_vector","dim":2}}],"dynamic":false{index}}}"#
+    );
+    serde_json::from_str(&json).unwrap()
+}
+
+impl World {
+    fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let mut random = Random::new(seed ^ 0x5c_1e55);
+        let count = 2 + random.below(7) as usize;
+        // Clocks that tell seconds only have many writes at one time.
+        let coarse_ms = if random.one_in(3) { 20_000 } else { 1 };
+        let begun = tokio::time::Instant::now();
+        let nodes = (0..count)
+            .map(|at| {
+                let skew_ms =
+                    Arc::new(AtomicI64::new(if coarse_ms > 1 { 0 } else { random.below(240_000) as i64 - 120_000 }));
+                let skew = skew_ms.clone();
+                let clock = move || {
+                    let now = START_MS + begun.elapsed().as_millis() as u64;
+                    now.saturating_add_signed(skew.load(Ordering::Relaxed)) / coarse_ms * coarse_ms
+                };
+                let mut hubs = Vec::new();
+                if at > 0 {
+                    hubs.push(0);
+                }
+                Node {
+                    storage: FaultStorage::new(seed.wrapping_mul(31).wrapping_add(at as u64)),
+                    environment: Environment::following(seed.wrapping_mul(17).wrapping_add(at as u64), clock),
+                    skew_ms,
+                    hubs,
+                    life: None,
+                    sick: false,
+                    hurt: false,
+                }
+            })
+            .collect();
+        let small_count = 2 + random.below(3) as usize;
+        Self {
+            network: Network::new(random.next_u64(), count, fault),
+            nodes,
+            groups: vec![Group::default(); GROUPS as usize],
+            written: 0,
+            fat: random.one_in(10),
+            options: HubOptions { seeded_rows_min: *random.pick(&[3, 9, 1_000]), ..HubOptions::default() },
+            fault,
+            spec: spec(&mut random),
+            merge_policy: MergePolicy { small_count, ..MergePolicy::default() },
+            random,
+        }
+    }
+
+    async fn run(mut self) {
+        self.start(0).await;
+        let steps = 30 + self.random.below(70);
+        for _ in 0..steps {
+            self.step().await;
+            let pause_ms = match self.random.below(4) {
+                0 => 0,
+                1 => self.random.below(50),
+                2 => self.random.below(2_000),
+                _ => self.random.below(20_000),
+            };
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            self.look();
+        }
+        self.heal().await;
+        let rows = self.rest().await;
+        for (at, group) in self.groups.iter().enumerate() {
+            group.check(rows.get(&(at as i64)), &format!("in the end, group {at}"));
+        }
+        // What they hold is durable.
+        let at = self.any();
+        let hurt = self.nodes[at].hurt;
+        self.kill(at);
+        self.start(at).await;
+        let found = self.rows(at).await.unwrap().unwrap_or_default();
+        assert!(hurt || found == rows, "store {at} after a crash: found {found:?}, expected {rows:?}");
+        for (at, group) in self.groups.iter().enumerate() {
+            group.check(found.get(&(at as i64)), &format!("after a crash, group {at}"));
+        }
+        self.look();
+    }
+
+    /// Panics when something was seen that must not be, by whomever.
+    fn look(&self) {
+        let wrong = std::mem::take(&mut self.network.inner().wrong);
+        assert!(wrong.is_empty(), "{wrong:?}");
+        let said = crate::said();
+        assert!(said.is_empty(), "a task panicked: {said}");
+    }
+
+    async fn step(&mut self) {
+        match self.random.below(24) {
+            0..=9 => {
+                let count = 1 + self.random.below(3);
+                let mut writes = Vec::new();
+                for _ in 0..count {
+                    writes.extend(self.write());
+                }
+                for (group, content, done) in join_all(writes).await {
+                    match done {
+                        Ok(Some(version)) => self.groups[group].acknowledged(version, content),
+                        Ok(None) => {}
+                        Err(_) => self.groups[group].uncertain(content),
+                    }
+                }
+            }
+            10..=11 => {
+                if let Some(at) = self.any_living() {
+                    event(|| format!("flush {at}"));
+                    let _ = self.db(at).flush("notes").await;
+                }
+            }
+            12..=13 => {
+                if let Some(at) = self.any_living() {
+                    for _ in 0..20 {
+                        if !self.db(at).maintain().await.unwrap_or(false) {
+                            break;
+                        }
+                    }
+                }
+            }
+            14 => {
+                if let Some(at) = self.any_living() {
+                    let after = self.random.below(40);
+                    event(|| format!("crash of {at} after {after} operations"));
+                    self.nodes[at].storage.crash_after(after);
+                    self.nodes[at].sick = true;
+                }
+            }
+            15 => {
+                if let Some(at) = self.any_living() {
+                    event(|| format!("kill {at}"));
+                    self.kill(at);
+                }
+            }
+            16 => {
+                if let Some(at) = self.any_living() {
+                    let kind = if self.random.one_in(3) { ErrorKind::StorageFull } else { ErrorKind::Io };
+                    event(|| format!("a call fails at {at}: {kind:?}"));
+                    self.nodes[at].storage.fail_at(self.random.below(30), kind);
+                    self.nodes[at].hurt = true;
+                }
+            }
+            17..=18 => self.network.cut_any(),
+            19 => {
+                let (one, other) = (self.any(), self.any());
+                event(|| format!("{one} and {other} do not reach each other"));
+                self.network.block(one, other);
+            }
+            20 => self.network.inner().blocked.clear(),
+            21 => {
+                let slow_ms = *self.random.pick(&[0, 20, 200, 2_000, 8_000]);
+                self.network.inner().slow_ms = slow_ms;
+                if let Some(at) = self.any_living()
+                    && self.random.one_in(2)
+                {
+                    let by_ms = self.random.below(90_000) as i64 - 20_000;
+                    self.nodes[at].skew_ms.fetch_add(by_ms, Ordering::Relaxed);
+                }
+            }
+            22 => {
+                if let Some(at) = self.any_living() {
+                    // A batch is there whole or not at all; `rows` looks.
+                    let _ = self.rows(at).await;
+                }
+            }
+            _ => {
+                if let Some(at) = self.any_living()
+                    && !self.nodes[at].life.as_ref().unwrap().sessions.is_empty()
+                {
+                    let session = self.nodes[at].life.as_ref().unwrap().sessions[0].clone();
+                    if self.random.one_in(2) { session.pause() } else { session.resume() }
+                }
+            }
+        }
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].life.is_some() && self.nodes[at].storage.crashed() {
+                event(|| format!("{at} has crashed"));
+                self.kill(at);
+            } else if self.nodes[at].life.is_none() && self.random.one_in(6) {
+                self.start(at).await;
+            }
+        }
+        if let Some(at) = self.any_living() {
+            let _ = self.rows(at).await;
+        }
+    }
+
+    fn any(&mut self) -> usize {
+        self.random.below(self.nodes.len() as u64) as usize
+    }
+
+    fn any_living(&mut self) -> Option<usize> {
+        let at = self.any();
+        self.nodes[at].life.is_some().then_some(at)
+    }
+
+    fn db(&self, at: usize) -> Db {
+        self.nodes[at].life.as_ref().expect("it lives").db.clone()
+    }
+
+    /// A write somewhere, if it can be; the version that it got, `None` when there was nothing to be done.
+    fn write(&mut self) -> Option<impl Future<Output = (usize, Content, Result<Option<Version>, Error>)> + use<>> {
+        let at = self.any_living()?;
+        let notes = self.db(at).collection("notes").ok()?;
+        let group = self.random.below(GROUPS);
+        self.written += 1;
+        let deletes = self.random.one_in(4);
+        let content = (!deletes).then(|| {
+            let mut text = format!("write {} at {at}", self.written);
+            if self.fat {
+                while text.len() < 60_000 {
+                    text.push_str(&format!("{:016x}", self.random.next_u64()));
+                }
+            }
+            text
+        });
+        let keys = group as i64 * GROUP_KEYS..(group as i64 + 1) * GROUP_KEYS;
+        let by_filter = self.random.one_in(3);
+        event(|| format!("write {} at {at} to group {group}, deletes: {deletes}", self.written));
+        Some(async move {
+            let write = match &content {
+                Some(text) => Write::Upsert(batch(&notes, keys, text)),
+                None if by_filter => {
+                    Write::Delete(Target::Filter(format!("id >= {} and id < {}", keys.start, keys.end)))
+                }
+                None => Write::Delete(Target::Keys(keys.map(Key::Int).collect())),
+            };
+            let done = notes.batch(vec![write], WriteOptions::default()).await;
+            let version = done.map(|response| match response.count {
+                0 => None,
+                count => {
+                    assert_eq!(count as i64, GROUP_KEYS, "a group is there whole, or not at all");
+                    Some(response.version)
+                }
+            });
+            (group as usize, content.as_deref().map(head), version)
+        })
+    }
+
+    /// Opens a store and has it sync, if its disk lets it.
+    async fn start(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.storage = node.storage.reopen();
+        node.sick = false;
+        node.hurt = false;
+        let disk_fault = (self.fault == Some(Fault::SkippedSync)).then_some(DiskFault::SkippedSync);
+        let options = Options {
+            checkpoint_bytes: if self.fat { 400_000 } else { 20_000 },
+            environment: node.environment.clone(),
+            merge_policy: self.merge_policy,
+            ..Options::default()
+        };
+        let db = Db::open(Planted::new(node.storage.clone(), disk_fault), options).await;
+        let db = db.unwrap_or_else(|error| panic!("store {at} does not open: {error}"));
+        if at == 0 && db.collection("notes").is_err() {
+            db.create_collection("notes", self.spec.clone()).await.expect("nothing fails yet");
+        }
+        let hub = SyncHub::new(db.clone(), self.options);
+        {
+            let mut inner = self.network.inner();
+            let life = inner.places[at].life;
+            inner.places[at] = Place { life, hub: Some((hub, db.clone())) };
+        }
+        let node = &mut self.nodes[at];
+        let session = |hub: &usize| {
+            db.sync_over(self.network.route(at, *hub, &db), vec!["notes".to_owned()]).expect("one collection, once")
+        };
+        let sessions = node.hubs.iter().map(session).collect();
+        node.life = Some(Life { db, sessions });
+        event(|| format!("{at} runs"));
+    }
+
+    /// Ends a process at once.
+    fn kill(&mut self, at: usize) {
+        self.network.kill(at);
+        self.nodes[at].storage.crash();
+        if let Some(life) = self.nodes[at].life.take() {
+            life.sessions.iter().for_each(SyncSession::stop);
+        }
+    }
+
+    /// From now on nothing fails.
+    async fn heal(&mut self) {
+        {
+            let mut inner = self.network.inner();
+            inner.blocked.clear();
+            inner.slow_ms = inner.slow_ms.min(2_000);
+        }
+        event(|| "from here on nothing fails".to_owned());
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].sick || self.nodes[at].storage.crashed() {
+                self.kill(at);
+            }
+            match &self.nodes[at].life {
+                None => self.start(at).await,
+                Some(life) => life.sessions.iter().for_each(SyncSession::resume),
+            }
+        }
+    }
+
+    /// Waits until all hold the same, and gives it.
+    async fn rest(&mut self) -> Rows {
+        let begun = tokio::time::Instant::now();
+        let mut wait = Duration::from_millis(200);
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(20));
+            self.look();
+            let mut all = Vec::new();
+            for at in 0..self.nodes.len() {
+                all.push(self.rows(at).await.expect("nothing fails any more"));
+            }
+            let live = |session: &SyncSession| {
+                let status = session.status();
+                status.state == SyncState::Live && status.pending == 0 && status.error.is_none()
+            };
+            self.reopen_broken().await;
+            let at_rest = self.nodes.iter().all(|node| node.life.as_ref().unwrap().sessions.iter().all(live));
+            if at_rest && all.iter().all(|rows| rows.is_some() && *rows == all[0]) {
+                return all.swap_remove(0).unwrap_or_default();
+            }
+            if begun.elapsed() > Duration::from_secs(REST_S) {
+                let hubs: Vec<_> = self.nodes.iter().map(|node| &node.hubs).collect();
+                let sessions = self.nodes.iter().map(|node| {
+                    let sessions = &node.life.as_ref().unwrap().sessions;
+                    sessions.iter().map(SyncSession::status).collect::<Vec<_>>()
+                });
+                let statuses: Vec<_> = sessions.collect();
+                panic!("no rest after {REST_S} s.\nhubs {hubs:?}\nrows {}\n{statuses:?}", brief(&all));
+            }
+        }
+    }
+
+    /// Does what a session's error asks for when a log could not be synced, here or at the hub.
+    async fn reopen_broken(&mut self) {
+        for at in 0..self.nodes.len() {
+            let Some(life) = &self.nodes[at].life else { continue };
+            let errors = life.sessions.iter().filter_map(|session| session.status().error);
+            let broken = |error: Error| {
+                ["open the store again", "could not be cut back"].iter().any(|text| error.message().contains(text))
+            };
+            if errors.into_iter().any(broken) {
+                let hubs = self.nodes[at].hubs.clone();
+                for at in hubs.into_iter().chain([at]) {
+                    self.kill(at);
+                    self.start(at).await;
+                }
+            }
+        }
+    }
+
+    /// What a store holds, by group; `None` before it has the collection. Panics when a batch is there in part.
+    async fn rows(&self, at: usize) -> Result<Option<Rows>, Error> {
+        let Ok(notes) = self.db(at).collection("notes") else { return Ok(None) };
+        let fields = ["id", "text", "$version"].map(str::to_owned).to_vec();
+        let request = QueryRequest { output_fields: Some(fields), ..Default::default() };
+        let mut groups: BTreeMap<i64, Vec<(Version, String)>> = BTreeMap::new();
+        for row in notes.query(&request).await? {
+            let (Value::Int(id), Value::String(text), Value::String(version)) =
+                (&row["id"], &row["text"], &row["$version"])
+            else {
+                panic!("a row of other types: {row:?}")
+            };
+            let text = head(text);
+            groups.entry(id / GROUP_KEYS).or_default().push((version.parse().unwrap(), text));
+        }
+        let whole = groups.into_iter().map(|(group, rows)| {
+            let same = rows.iter().all(|row| *row == rows[0]);
+            assert!(same && rows.len() as i64 == GROUP_KEYS, "a batch in part at {at}: group {group}, {rows:?}");
+            (group, rows[0].clone())
+        });
+        Ok(Some(whole.collect()))
+    }
+}
+
+/// Tells what happens when one seed is run.
+fn event(text: impl FnOnce() -> String) {
+    if std::env::var_os("EDDY_SIM_SEED").is_some() {
+        println!("{}", text());
+    }
+}
+
+/// What tells texts apart.
+fn head(text: &str) -> String {
+    text[..text.len().min(40)].to_owned()
+}
+
+/// Of each store how its rows differ from those of the first.
+fn brief(all: &[Option<Rows>]) -> String {
+    format!("{all:#?}")
+}
+
+fn batch(notes: &Collection, keys: std::ops::Range<i64>, text: &str) -> Batch {
+    let rows = keys.map(|key| -> Row {
+        [
+            ("id".to_owned(), Value::Int(key)),
+            ("text".to_owned(), Value::from(text)),
+            ("embedding".to_owned(), Value::from(vec![key as f32, text.len() as f32])),
+        ]
+        .into()
+    });
+    Batch::from_rows(&notes.spec().schema, rows.collect()).unwrap()
+}

@@ -1,0 +1,271 @@
+//! Replicas that break one promise each, as a bug in a session or a hub would. A simulation that does not notice them proves nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use eddydb::base::{Lsn, ReplicaId, Result, Sequence, Version};
+use eddydb::db::Db;
+use eddydb::engine::{ChangeSet, CollectionManifest};
+use eddydb::model::Value;
+use eddydb::platform::Task;
+use eddydb::platform::socket::Connection;
+use eddydb::sync::{Message, Pull, Push};
+
+use super::network::Network;
+
+/// The promise that is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Stores acknowledge what they have not synced.
+    SkippedSync,
+    /// A position moves, now and then, although the rows before it were not applied.
+    PositionAhead,
+    /// One pull of many does not arrive, and the next one does.
+    LostPull,
+    /// Deletes do not travel.
+    LostDeletes,
+    /// Segments come without their deletes.
+    SeedWithoutDeletes,
+    /// The end of a download moves the position past what was written to the hub's log meanwhile.
+    SeedAhead,
+    /// A batch is applied in two steps.
+    HalfBatch,
+    /// The last row of what is pushed is left out.
+    HalfPush,
+    /// A client takes all of its changes for known at the hub when it connects again.
+    ForgottenOutbox,
+    /// A hub sends what the client has told that it has, by origin and sequence.
+    IgnoredKnown,
+    /// A client tells that it has what it has not.
+    KnownAhead,
+    /// Of two writes at the same time the one that came first wins, whoever wrote it.
+    WithoutOrigin,
+    /// Pieces of files are wrong.
+    WrongPieces,
+}
+
+pub const FAULTS: [Fault; 13] = [
+    Fault::SkippedSync,
+    Fault::PositionAhead,
+    Fault::LostPull,
+    Fault::LostDeletes,
+    Fault::SeedWithoutDeletes,
+    Fault::SeedAhead,
+    Fault::HalfBatch,
+    Fault::HalfPush,
+    Fault::ForgottenOutbox,
+    Fault::IgnoredKnown,
+    Fault::KnownAhead,
+    Fault::WithoutOrigin,
+    Fault::WrongPieces,
+];
+
+/// The client's end of a connection, with that fault, and an eye on what comes.
+pub struct Spoiled {
+    connection: Arc<dyn Connection>,
+    db: Db,
+    hub: Db,
+    network: Network,
+    fault: Option<Fault>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    queued: VecDeque<Vec<u8>>,
+    /// What the client said that it has.
+    known: BTreeMap<ReplicaId, Sequence>,
+    /// By number in the offer that the client sees, that in the offer of the hub.
+    files: Vec<u32>,
+}
+
+impl Spoiled {
+    pub fn new(connection: Arc<dyn Connection>, db: Db, hub: Db, network: Network, fault: Option<Fault>) -> Self {
+        Self { connection, db, hub, network, fault, state: Mutex::default() }
+    }
+
+    fn strikes(&self, one_in: u64) -> bool {
+        self.network.inner().random.one_in(one_in)
+    }
+
+    fn changes(&self, bytes: &[u8]) -> Option<ChangeSet> {
+        let collection = self.db.collection("notes").ok()?;
+        (!bytes.is_empty()).then(|| ChangeSet::decode(&collection.spec().schema, bytes).unwrap())
+    }
+
+    fn spoil_out(&self, message: &mut Message) {
+        let fault = self.fault;
+        match message {
+            Message::Start(start) => {
+                self.state.lock().unwrap().known = start.known.clone();
+                match fault {
+                    Some(Fault::IgnoredKnown) => start.known.clear(),
+                    Some(Fault::KnownAhead) => {
+                        if let Ok(notes) = self.hub.collection("notes") {
+                            start.known.extend(notes.seen());
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Message::Push(Push { changes: bytes, .. }) => {
+                if let Some(changes) = self.changes(bytes) {
+                    let len = changes.puts.len();
+                    if fault == Some(Fault::HalfPush) && len > 1 {
+                        let rows: Vec<u32> = (0..len as u32 - 1).collect();
+                        *bytes = keep(changes, &rows).encode();
+                    } else if fault == Some(Fault::LostDeletes) {
+                        *bytes = ChangeSet { deletes: Vec::new(), ..changes }.encode();
+                    }
+                }
+            }
+            Message::Fetch(fetch) if fault == Some(Fault::SeedWithoutDeletes) => {
+                fetch.file = self.state.lock().unwrap().files[fetch.file as usize];
+            }
+            _ => {}
+        }
+    }
+
+    async fn spoil_in(&self, message: Message) -> Vec<Message> {
+        match (self.fault, message) {
+            (fault, Message::Pull(pull)) => self.spoil_pull(fault, pull).await,
+            (Some(Fault::ForgottenOutbox), Message::Welcome(mut welcome)) => {
+                if let Ok(notes) = self.db.collection("notes") {
+                    let own = notes.seen().get(&self.db.replica_id()).copied().unwrap_or_default();
+                    // Only one that has met this hub forgets.
+                    if !notes.sync_positions().is_empty() {
+                        welcome.collections[0].acknowledged = own;
+                    }
+                }
+                vec![Message::Welcome(welcome)]
+            }
+            (Some(Fault::SeedWithoutDeletes), Message::Offer(mut offer)) => {
+                let mut manifest: CollectionManifest = rmp_serde::from_slice(&offer.segments).unwrap();
+                let mut files = Vec::new();
+                let mut number = 0;
+                for segment in &mut manifest.segments {
+                    segment.files.retain(|file| {
+                        let kept = file.kind != "deletes";
+                        if kept {
+                            files.push(number);
+                        }
+                        number += 1;
+                        kept
+                    });
+                }
+                offer.segments = rmp_serde::to_vec_named(&manifest).unwrap();
+                self.state.lock().unwrap().files = files;
+                vec![Message::Offer(offer)]
+            }
+            (Some(Fault::SeedWithoutDeletes), Message::Piece(mut piece)) => {
+                let files = self.state.lock().unwrap().files.clone();
+                piece.file = files.iter().position(|file| *file == piece.file).unwrap() as u32;
+                vec![Message::Piece(piece)]
+            }
+            (Some(Fault::SeedAhead), Message::Offer(mut offer)) => {
+                let mut manifest: CollectionManifest = rmp_serde::from_slice(&offer.segments).unwrap();
+                let notes = self.hub.collection("notes").unwrap();
+                if let Ok((_, newest)) = notes.changes_after(Lsn(u64::MAX), &BTreeMap::new(), 1).await {
+                    manifest.progress.lsn = newest;
+                }
+                offer.segments = rmp_serde::to_vec_named(&manifest).unwrap();
+                vec![Message::Offer(offer)]
+            }
+            (Some(Fault::WrongPieces), Message::Piece(mut piece)) => {
+                if let Some(byte) = piece.bytes.last_mut() {
+                    *byte ^= 1;
+                }
+                vec![Message::Piece(piece)]
+            }
+            (_, message) => vec![message],
+        }
+    }
+
+    async fn spoil_pull(&self, fault: Option<Fault>, mut pull: Pull) -> Vec<Message> {
+        let Some(changes) = self.changes(&pull.changes) else { return vec![Message::Pull(pull)] };
+        match fault {
+            Some(Fault::PositionAhead) if self.strikes(3) => pull.changes = Vec::new(),
+            Some(Fault::LostPull) if self.strikes(3) => return Vec::new(),
+            Some(Fault::LostDeletes) => pull.changes = ChangeSet { deletes: Vec::new(), ..changes.clone() }.encode(),
+            Some(Fault::HalfBatch) if changes.puts.len() > 1 => {
+                let first = keep(ChangeSet { deletes: Vec::new(), ..changes.clone() }, &[0]);
+                self.note(&changes);
+                let half = Pull { caught_up: false, changes: first.encode(), lsn: Lsn(pull.lsn.0 - 1), ..pull };
+                // The hub would not know what the answer to it means, so it is swallowed with that to the whole.
+                let notes = self.db.collection("notes").unwrap();
+                let _ = notes.apply(self.changes(&half.changes).unwrap(), None).await;
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                return vec![Message::Pull(pull)];
+            }
+            Some(Fault::WithoutOrigin) => {
+                let notes = self.db.collection("notes").unwrap();
+                let keys = changes.puts.keys();
+                let found = notes.get(&keys, Some(&["$version".to_owned(), "id".to_owned()])).await.unwrap_or_default();
+                let tie = |key: &eddydb::model::Key, version: &Version| {
+                    found.iter().any(|row| {
+                        let Value::String(text) = &row["$version"] else { return false };
+                        let here: Version = text.parse().unwrap();
+                        eddydb::model::Key::Int(if let Value::Int(id) = row["id"] { id } else { -1 }) == *key
+                            && here.timestamp == version.timestamp
+                            && here != *version
+                    })
+                };
+                let rows: Vec<u32> = (0..keys.len() as u32)
+                    .filter(|&row| !tie(&keys[row as usize], &changes.put_versions[row as usize]))
+                    .collect();
+                if rows.len() < keys.len() {
+                    pull.changes = keep(changes.clone(), &rows).encode();
+                }
+            }
+            _ => {}
+        }
+        self.note(&changes);
+        vec![Message::Pull(pull)]
+    }
+
+    /// No change comes that the client has told that it has.
+    fn note(&self, changes: &ChangeSet) {
+        let known = self.state.lock().unwrap().known.clone();
+        let echo = changes
+            .versions()
+            .find(|version| known.get(&version.origin).is_some_and(|known| version.sequence <= *known));
+        if let Some(version) = echo {
+            self.network.inner().wrong.push(format!("{version} was sent to who had told that it has it: {known:?}"));
+        }
+    }
+}
+
+/// Those rows, and all deletes.
+fn keep(changes: ChangeSet, rows: &[u32]) -> ChangeSet {
+    let put_versions = rows.iter().map(|&row| changes.put_versions[row as usize]).collect();
+    ChangeSet { puts: changes.puts.take(rows), put_versions, deletes: changes.deletes }
+}
+
+impl Connection for Spoiled {
+    fn send(&self, message: Vec<u8>) -> Task<'_, Result<()>> {
+        Box::pin(async move {
+            let mut decoded = Message::decode(&message).unwrap();
+            self.spoil_out(&mut decoded);
+            self.connection.send(decoded.encode().unwrap()).await
+        })
+    }
+
+    fn receive(&self) -> Task<'_, Result<Option<Vec<u8>>>> {
+        Box::pin(async move {
+            loop {
+                if let Some(frame) = self.state.lock().unwrap().queued.pop_front() {
+                    return Ok(Some(frame));
+                }
+                let Some(frame) = self.connection.receive().await? else { return Ok(None) };
+                let message = Message::decode(&frame).unwrap();
+                let spoiled = self.spoil_in(message).await;
+                let frames = spoiled.iter().map(|message| message.encode().unwrap());
+                self.state.lock().unwrap().queued.extend(frames);
+            }
+        })
+    }
+
+    fn close(&self) -> Task<'_, ()> {
+        self.connection.close()
+    }
+}
