@@ -45,15 +45,16 @@ impl Tables {
 /// The sum after eight more bytes, little-endian in `next`.
 #[inline(always)]
 fn word(tables: &[[u32; 256]; 8], sum: u32, next: u64) -> u32 {
-    let [a, b, c, d, e, f, g, h] = (next ^ u64::from(sum)).to_le_bytes().map(usize::from);
-    tables[7][a]
-        ^ tables[6][b]
-        ^ tables[5][c]
-        ^ tables[4][d]
-        ^ tables[3][e]
-        ^ tables[2][f]
-        ^ tables[1][g]
-        ^ tables[0][h]
+    // No `map` over an array: where code is built for size that is a call for each byte.
+    let next = next ^ u64::from(sum);
+    tables[7][usize::from(next as u8)]
+        ^ tables[6][usize::from((next >> 8) as u8)]
+        ^ tables[5][usize::from((next >> 16) as u8)]
+        ^ tables[4][usize::from((next >> 24) as u8)]
+        ^ tables[3][usize::from((next >> 32) as u8)]
+        ^ tables[2][usize::from((next >> 40) as u8)]
+        ^ tables[1][usize::from((next >> 48) as u8)]
+        ^ tables[0][usize::from((next >> 56) as u8)]
 }
 
 /// The sum of what the bits of `sum` come to.
