@@ -12,6 +12,8 @@ const statuses: Record<ErrorKind, number> = {
   already_exists: 409,
   conflict: 409,
   gone: 410,
+  unauthorized: 401,
+  forbidden: 403,
   locked: 423,
   storage_full: 507,
   corrupt: 500,

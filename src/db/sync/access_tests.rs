@@ -183,3 +183,33 @@ async fn what_may_not_be_written_comes_back_with_the_reason_and_holds_nothing_up
     assert_eq!(titles, expected.map(|(id, title)| (id.into(), title.into())));
     tokio::time::timeout(PATIENCE, wire.hub.stop()).await.unwrap();
 }
+
+/// What was written after the rights were gone was refused for good once, one batch after the other, and stayed behind when they came back.
+#[tokio::test]
+async fn rights_that_are_taken_away_end_what_goes_on_and_lose_nothing() {
+    let (hub, a) = (Device::new().await, Device::new().await);
+    let gate = Doorkeeper::new();
+    let wire = Wire::to(&hub, &gate);
+    hub.db.create_collection("notes", spec()).await.unwrap();
+    gate.grant("ann", &[Action::Read, Action::Write], None, None);
+    let session = wire.sync(&a, "ann".to_owned());
+    put(&hub.notes(), [(1, "one")]).await;
+    converged(&hub.db, &[&a.db], 1).await;
+    gate.grant("ann", &[], None, None);
+    put(&hub.notes(), [(2, "secret")]).await;
+    for id in 3..8 {
+        put(&a.notes(), [(id, "kept")]).await;
+        tokio::task::yield_now().await;
+    }
+    let is_forbidden = |status: &SyncStatus| {
+        status.pending > 0 && status.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Forbidden)
+    };
+    let status = status_where(&session, "told that it may not any more", is_forbidden).await;
+    assert_eq!(status.refusals, []);
+    assert!(rows(&a.db).await.iter().all(|row| row["title"] != "secret".into()));
+    gate.grant("ann", &[Action::Read, Action::Write], None, None);
+    session.stop();
+    let session = wire.sync(&a, "ann".to_owned());
+    converged(&hub.db, &[&a.db], 7).await;
+    assert_eq!(session.status().refusals, []);
+}

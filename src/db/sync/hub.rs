@@ -419,6 +419,10 @@ async fn apply(
             )));
         }
     }
+    if matches!(collection.limits, Limits { read: Rows::None, write: Rows::None }) {
+        // No fault of the change: the client keeps it for when it may come again, and the next read ends the channel.
+        return Err(Error::new(ErrorKind::Unauthorized, "the rights to this collection were taken away"));
+    }
     collection.check_changes(&changes).await?;
     db.admit_partitions(collection, &changes).await?;
     collection.apply(changes, None).await.map(drop)

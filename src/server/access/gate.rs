@@ -164,7 +164,7 @@ impl Gate for TokenGate {
             claims.sub.clone().map(Revocation::Subject),
         ];
         if told.into_iter().flatten().any(|told| known.revoked.contains(&told)) {
-            // Known, and may do nothing any more, whatever the time: what a replica has goes, unlike that of one whose token has expired.
+            // Known, and may do nothing any more, whatever the time: another token of the kind would not help.
             return Ok(Admitted { access: Access::of(Vec::new())?, expires_ms: None });
         }
         if expires_ms.is_some_and(|expires_ms| now_ms >= expires_ms) {
