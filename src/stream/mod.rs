@@ -1,4 +1,8 @@
-//! Streams: a plan of operators over rows that keep coming, windows over their event time, and the state between.
+#![doc = include_str!("../docs/streams.md")]
+//!
+//! # Inside
+//!
+//! A plan of operators over rows that keep coming, windows over their event time, and the state between.
 //!
 //! A [`Plan`] is data: whoever builds it (a pipeline in TypeScript or Rust, a statement of SQL) gets the same run. Everything here is
 //! pure: input and `now` are arguments, nothing awaits, no clock is read, and the same calls give the same bytes on every target.
@@ -7,11 +11,27 @@
 //!
 //! Deliberately absent: where rows come from and go to, and who keeps checkpoints: that is `db`'s.
 
+mod accumulate;
+mod checkpoint;
+mod edge;
+mod exact;
+mod job;
+mod operator;
 mod plan;
+mod rows;
+mod sketch;
+mod source;
+mod span;
 pub mod sql;
+mod state;
+#[cfg(test)]
+mod tests;
 
+pub use job::{Given, Job, Metrics, Options};
+pub use operator::{Answer, DeadLetter, Overflow, Wanted, WantedKind};
 pub use plan::{
     Aggregate, AggregateFunction, Join, JoinKind, JoinScope, Lookup, Measure, Nearest, Node, Operator, Output, Pace,
     Plan, Reference, Relation, Sink, Source, SourceField, Top, Trigger, WINDOW_END, WINDOW_START, Watermark, Window,
     WindowAggregate,
 };
+pub use rows::Rows;

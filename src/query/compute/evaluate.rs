@@ -155,7 +155,7 @@ impl Lane {
             ArrowType::Float64 => Data::Doubles(array.as_primitive::<Float64Type>().values().clone()),
             ArrowType::FixedSizeList(_, dim) => {
                 let lists = array.as_fixed_size_list();
-                let (start, len) = (lists.value_offset_at(0) as usize, lists.len() * *dim as usize);
+                let (start, len) = (lists.value_offset_at(0), lists.len() * *dim as usize);
                 let numbers = lists.values().as_primitive::<Float32Type>().slice(start, len);
                 Data::Vectors(numbers, *dim as usize)
             }
@@ -543,9 +543,7 @@ fn result(function: Function, cells: &[Cell<'_>], data_type: DataType) -> Option
             Cell::Bool(value) => Out::Int(value.into()),
             Cell::Int(int) => Out::Int(int),
             // The doubles next to the ends of i64 are exact.
-            Cell::Double(double) if (-9.223_372_036_854_775_8e18..9.223_372_036_854_775_8e18).contains(&double) => {
-                Out::Int(double as i64)
-            }
+            Cell::Double(double) if (i64::MIN as f64..-(i64::MIN as f64)).contains(&double) => Out::Int(double as i64),
             Cell::Text(text) => Out::Int(text.trim().parse().ok()?),
             _ => return None,
         },

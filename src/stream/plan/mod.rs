@@ -9,6 +9,7 @@ mod tests;
 mod window;
 
 pub use aggregate::{Aggregate, AggregateFunction, Measure, Reference};
+pub(in crate::stream) use check::Checked;
 pub use check::Relation;
 pub use node::{
     Join, JoinKind, JoinScope, Lookup, Nearest, Node, Operator, Plan, Sink, Source, SourceField, Top, Watermark,

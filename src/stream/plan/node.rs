@@ -140,7 +140,7 @@ impl SourceField {
 
 /// How far event time has come, told from the rows of a source. Each partition of a source has its own; the source's is the least of
 /// them, without those that are idle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Watermark {
     /// How much earlier than the latest row so far a row may come, in microseconds. 0 says that times never fall.
@@ -149,12 +149,6 @@ pub struct Watermark {
     /// After how many microseconds of `now` without a row a partition is idle and waited for no longer; `None` for never.
     #[serde(default)]
     pub idle: Option<i64>,
-}
-
-impl Default for Watermark {
-    fn default() -> Self {
-        Self { delay: 0, idle: None }
-    }
 }
 
 /// One row for each key of a window: its keys, the bounds of the window where it is timed, then the aggregates.

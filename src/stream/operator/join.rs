@@ -1,0 +1,372 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Context, Item, Operate};
+use crate::base::{Error, Result};
+use crate::model::Field;
+use crate::query::compute::Computed;
+use crate::stream::plan::{Join, JoinKind, JoinScope, Relation, WINDOW_END, WINDOW_START, Window};
+use crate::stream::rows::{Cell, Making, Rows, View, arrow_schema, write_row};
+use crate::stream::span::spans;
+use crate::stream::state::{Reader, Writer};
+
+/// A row that waits for partners.
+struct Entry {
+    side: usize,
+    /// Its key, and the bounds of its window.
+    key: Box<[u8]>,
+    bounds: (i64, i64),
+    time: i64,
+    bytes: Box<[u8]>,
+    matched: bool,
+    /// Until when it is kept; `i64::MAX` for good.
+    until: i64,
+}
+
+/// The rows of one key, of each input: their times and slots.
+type Sides = [BTreeSet<(i64, u32)>; 2];
+
+/// Pairs of rows of two inputs with one key.
+pub(super) struct Joiner {
+    kind: JoinKind,
+    scope: JoinScope,
+    condition: Option<Computed>,
+    keys: [Vec<usize>; 2],
+    /// The fields of each input that come out.
+    fields: [Vec<usize>; 2],
+    bounds: [[usize; 2]; 2],
+    making: Making,
+    /// Pairs, to ask the condition of.
+    pairs: Making,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    held: usize,
+    by_key: BTreeMap<Box<[u8]>, Sides>,
+    expiry: BTreeSet<(i64, u32)>,
+    watermark: i64,
+    /// The number of the next row without a key.
+    lone: u64,
+}
+
+impl Joiner {
+    pub fn new(join: &Join, left: &Relation, right: &Relation, gives: &Relation) -> Result<Self> {
+        let in_window = matches!(join.scope, JoinScope::Window(_));
+        let is_bound = |field: &Field| in_window && (field.name == WINDOW_START || field.name == WINDOW_END);
+        let fields = [left, right].map(|relation| {
+            (0..relation.fields.len()).filter(|at| !is_bound(&relation.fields[*at])).collect::<Vec<_>>()
+        });
+        let bounds = [left, right]
+            .map(|relation| [WINDOW_START, WINDOW_END].map(|name| relation.position(name).unwrap_or_default()));
+        let find = |relation: &Relation, name: &str| relation.position(name).unwrap_or_default();
+        let keys = [
+            join.keys.iter().map(|(name, _)| find(left, name)).collect(),
+            join.keys.iter().map(|(_, name)| find(right, name)).collect(),
+        ];
+        let mut pair: Vec<Field> = fields[0].iter().map(|at| left.fields[*at].clone()).collect();
+        for at in &fields[1] {
+            let field = &right.fields[*at];
+            let taken = fields[0].iter().any(|at| left.fields[*at].name == field.name);
+            let name = if taken { format!("right_{}", field.name) } else { field.name.clone() };
+            pair.push(Field { name, ..field.clone() });
+        }
+        Ok(Self {
+            kind: join.kind,
+            scope: join.scope,
+            condition: join.condition.as_ref().map(|condition| condition.bind(&pair)).transpose()?,
+            keys,
+            fields,
+            bounds,
+            making: Making::new(&arrow_schema(&gives.fields), &gives.fields),
+            pairs: Making::new(&arrow_schema(&pair), &pair),
+            entries: vec![],
+            free: vec![],
+            held: 0,
+            by_key: BTreeMap::new(),
+            expiry: BTreeSet::new(),
+            watermark: i64::MIN,
+            lone: 0,
+        })
+    }
+
+    fn entry(&self, slot: u32) -> &Entry {
+        self.entries[slot as usize].as_ref().expect("slots in use have a row")
+    }
+
+    fn insert(&mut self, entry: Entry) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() as u32 - 1
+        });
+        self.by_key.entry(entry.key.clone()).or_default()[entry.side].insert((entry.time, slot));
+        if entry.until < i64::MAX {
+            self.expiry.insert((entry.until, slot));
+        }
+        self.entries[slot as usize] = Some(entry);
+        self.held += 1;
+        slot
+    }
+
+    fn remove(&mut self, slot: u32) -> Entry {
+        let entry = self.entries[slot as usize].take().expect("slots in use have a row");
+        self.free.push(slot);
+        self.held -= 1;
+        if let Some(sides) = self.by_key.get_mut(&entry.key) {
+            sides[entry.side].remove(&(entry.time, slot));
+            if sides.iter().all(BTreeSet::is_empty) {
+                self.by_key.remove(&entry.key);
+            }
+        }
+        entry
+    }
+
+    /// Those of the other side that a row of `time` may be a pair with, in the order of time.
+    fn partners(&self, side: usize, key: &[u8], time: i64) -> Vec<u32> {
+        let Some(sides) = self.by_key.get(key) else { return vec![] };
+        let others = &sides[1 - side];
+        match self.scope {
+            JoinScope::Interval { lower, upper } => {
+                let (from, to) = if side == 0 { (time + lower, time + upper) } else { (time - upper, time - lower) };
+                others.range((from, 0)..=(to, u32::MAX)).map(|(_, slot)| *slot).collect()
+            }
+            _ => others.iter().map(|(_, slot)| *slot).collect(),
+        }
+    }
+
+    /// Tells the pairs for which the condition is true.
+    fn settle(&mut self, pairs: &[(u32, u32)]) -> Result<()> {
+        let mut holds = vec![true; pairs.len()];
+        if let Some(condition) = &self.condition {
+            for (left, right) in pairs {
+                let [left, right] =
+                    [left, right].map(|slot| &self.entries[*slot as usize].as_ref().expect("a row").bytes);
+                let next = self.pairs.put_row(0, left)?;
+                self.pairs.put_row(next, right)?;
+                self.pairs.end_row(0, false);
+            }
+            if let Some(rows) = self.pairs.finish() {
+                holds = condition.truth(&rows.batch).iter().collect();
+            }
+        }
+        for ((left, right), _) in pairs.iter().zip(holds).filter(|(_, holds)| *holds) {
+            let first = !self.entry(*left).matched;
+            for slot in [left, right] {
+                self.entries[*slot as usize].as_mut().expect("slots in use have a row").matched = true;
+            }
+            match self.kind {
+                JoinKind::Anti => {}
+                JoinKind::Semi if !first => {}
+                JoinKind::Semi => self.tell([Some(*left), None])?,
+                _ => self.tell([Some(*left), Some(*right)])?,
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, pair: [Option<u32>; 2]) -> Result<()> {
+        let mut at = 0;
+        let (mut time, mut bounds) = (i64::MIN, (0, 0));
+        let alone = matches!(self.kind, JoinKind::Semi | JoinKind::Anti);
+        for (side, slot) in pair.into_iter().enumerate().take(if alone { 1 } else { 2 }) {
+            match slot {
+                Some(slot) => {
+                    let entry = self.entries[slot as usize].as_ref().expect("slots in use have a row");
+                    at = self.making.put_row(at, &entry.bytes)?;
+                    (time, bounds) = (time.max(entry.time), entry.bounds);
+                }
+                None => {
+                    for _ in &self.fields[side] {
+                        self.making.column(at).push(Cell::Null);
+                        at += 1;
+                    }
+                }
+            }
+        }
+        if let JoinScope::Window(_) = self.scope {
+            self.making.column(at).push(Cell::Int(bounds.0));
+            self.making.column(at + 1).push(Cell::Int(bounds.1));
+            time = bounds.1 - 1;
+        }
+        self.making.end_row(time, false);
+        Ok(())
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        if let Some(rows) = self.making.finish() {
+            cx.out.push(Item::Rows(rows));
+        }
+    }
+
+    /// When a row of `side` and `time` can have no partner any more.
+    fn until(&self, side: usize, time: i64, end: i64) -> i64 {
+        match self.scope {
+            JoinScope::Window(_) => end - 1,
+            JoinScope::Interval { upper, .. } if side == 0 => time.max(time + upper),
+            JoinScope::Interval { lower, .. } => time.max(time - lower),
+            JoinScope::Unbounded => i64::MAX,
+        }
+    }
+}
+
+impl Operate for Joiner {
+    fn rows(&mut self, side: usize, rows: Rows, cx: &mut Context<'_>) -> Result<()> {
+        let keys = View::some(&rows.batch, &self.keys[side]);
+        let values = View::some(&rows.batch, &self.fields[side]);
+        let bounds = View::some(&rows.batch, &self.bounds[side]);
+        let in_window = matches!(self.scope, JoinScope::Window(_));
+        let mut found = vec![];
+        let mut pairs = vec![];
+        for row in 0..rows.len() {
+            let time = rows.times[row];
+            found.clear();
+            match self.scope {
+                JoinScope::Window(Window::Attached) => {
+                    if let (Cell::Int(start), Cell::Int(end)) = (bounds[0].cell(row), bounds[1].cell(row)) {
+                        found.push((start, end));
+                    }
+                }
+                JoinScope::Window(window) => spans(window, time, &mut found),
+                _ => found.push((0, 0)),
+            }
+            let over = |end: i64| match self.scope {
+                JoinScope::Window(_) => end - 1 <= self.watermark,
+                JoinScope::Interval { .. } => time <= self.watermark,
+                JoinScope::Unbounded => false,
+            };
+            if found.iter().all(|(_, end)| over(*end)) {
+                cx.late += 1;
+                continue;
+            }
+            found.retain(|(_, end)| !over(*end));
+            for &(start, end) in &found {
+                if !cx.admits(self.held, &rows, row)? {
+                    continue;
+                }
+                let mut key = Writer::default();
+                write_row(&keys, row, &mut key);
+                if in_window {
+                    key.i64(start);
+                    key.i64(end);
+                }
+                // Null equals nothing.
+                if keys.iter().any(|view| view.cell(row).is_null()) {
+                    key.0.extend_from_slice(b"alone");
+                    key.i64(self.lone as i64);
+                    self.lone += 1;
+                }
+                let mut bytes = Writer::default();
+                write_row(&values, row, &mut bytes);
+                let partners = if in_window { vec![] } else { self.partners(side, &key.0, time) };
+                let until = self.until(side, time, end);
+                let slot = self.insert(Entry {
+                    side,
+                    key: key.0.into(),
+                    bounds: (start, end),
+                    time,
+                    bytes: bytes.0.into(),
+                    matched: false,
+                    until,
+                });
+                pairs.extend(partners.into_iter().map(|other| if side == 0 { (slot, other) } else { (other, slot) }));
+            }
+        }
+        self.settle(&pairs)?;
+        self.flush(cx);
+        Ok(())
+    }
+
+    fn watermark(&mut self, watermark: i64, cx: &mut Context<'_>) -> Result<()> {
+        self.watermark = self.watermark.max(watermark);
+        let mut gone = vec![];
+        while let Some(&(until, slot)) = self.expiry.first() {
+            if until > watermark {
+                break;
+            }
+            self.expiry.pop_first();
+            gone.push(slot);
+        }
+        gone.sort_by(|left, right| {
+            let place = |slot: u32| {
+                let entry = self.entry(slot);
+                (entry.until, &entry.key, entry.side, entry.time, &entry.bytes)
+            };
+            place(*left).cmp(&place(*right))
+        });
+        if matches!(self.scope, JoinScope::Window(_)) {
+            let mut pairs = vec![];
+            for slot in gone.iter().filter(|slot| self.entry(**slot).side == 0) {
+                let entry = self.entry(*slot);
+                let mut others = self.partners(0, &entry.key, entry.time);
+                others.sort_by(|left, right| {
+                    let place = |slot: u32| (self.entry(slot).time, &self.entry(slot).bytes);
+                    place(*left).cmp(&place(*right))
+                });
+                pairs.extend(others.into_iter().map(|other| (*slot, other)));
+            }
+            self.settle(&pairs)?;
+        }
+        for slot in gone {
+            let entry = self.entry(slot);
+            let alone = match (self.kind, entry.side) {
+                (JoinKind::Left | JoinKind::Full | JoinKind::Anti, 0) => !entry.matched,
+                (JoinKind::Right | JoinKind::Full, 1) => !entry.matched,
+                _ => false,
+            };
+            if alone {
+                let pair = if entry.side == 0 { [Some(slot), None] } else { [None, Some(slot)] };
+                self.tell(pair)?;
+            }
+            self.remove(slot);
+        }
+        self.flush(cx);
+        cx.out.push(Item::Watermark(watermark));
+        Ok(())
+    }
+
+    fn held(&self) -> (usize, usize) {
+        let bytes =
+            self.entries.iter().flatten().map(|entry| size_of::<Entry>() + 2 * entry.key.len() + entry.bytes.len());
+        (self.held, bytes.sum())
+    }
+
+    fn save(&self, out: &mut Writer) {
+        out.i64(self.watermark);
+        out.i64(self.lone as i64);
+        // By key and time: pairs come in this order.
+        let order = self.by_key.values().flat_map(|sides| sides.iter().flatten());
+        out.len(self.held);
+        for (_, slot) in order {
+            let entry = self.entry(*slot);
+            out.u8(entry.side as u8 | u8::from(entry.matched) << 1);
+            out.bytes(&entry.key);
+            out.i64(entry.bounds.0);
+            out.i64(entry.bounds.1);
+            out.i64(entry.time);
+            out.i64(entry.until);
+            out.bytes(&entry.bytes);
+        }
+    }
+
+    fn load(&mut self, reader: &mut Reader<'_>, _cx: &mut Context<'_>) -> Result<()> {
+        self.watermark = reader.i64()?;
+        self.lone = reader.i64()? as u64;
+        for _ in 0..reader.count(35)? {
+            let marks = reader.u8()?;
+            if marks > 3 {
+                return Err(Error::corrupt(format!("marks {marks} of a row")));
+            }
+            let key = reader.bytes()?.into();
+            let bounds = (reader.i64()?, reader.i64()?);
+            let (time, until) = (reader.i64()?, reader.i64()?);
+            let bytes = reader.bytes()?.into();
+            self.insert(Entry {
+                side: usize::from(marks & 1),
+                key,
+                bounds,
+                time,
+                bytes,
+                matched: marks & 2 != 0,
+                until,
+            });
+        }
+        Ok(())
+    }
+}
