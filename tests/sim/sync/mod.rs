@@ -1,4 +1,4 @@
-//! One seed of sync: a hub and one to seven others, each with a disk and a clock of its own, over a network that delays,
+//! One seed of sync: a hub and one to seven others, some of them hubs as well, each with a disk and a clock of its own, over a network that delays,
 //! breaks and swallows; they are written to, flushed, merged, crashed and started again. Then all is quiet, and after a bounded time every
 //! store holds the same rows: of each the newest that was acknowledged anywhere, and nothing that was never written.
 //!
@@ -109,7 +109,10 @@ impl World {
                     now.saturating_add_signed(skew.load(Ordering::Relaxed)) / coarse_ms * coarse_ms
                 };
                 let mut hubs = Vec::new();
-                if at > 0 {
+                if at > 1 && random.one_in(2) {
+                    hubs.push(1 + random.below(at as u64 - 1) as usize);
+                }
+                if at > 0 && (hubs.is_empty() || random.one_in(3)) {
                     hubs.push(0);
                 }
                 Node {
@@ -292,6 +295,10 @@ impl World {
     /// A write somewhere, if it can be; the version that it got, `None` when there was nothing to be done.
     fn write(&mut self) -> Option<impl Future<Output = (usize, Content, Result<Option<Version>, Error>)> + use<>> {
         let at = self.any_living()?;
+        // Who syncs with the first hub through another one only reads: what is pushed to a hub goes down from there, not up.
+        if at > 0 && !self.nodes[at].hubs.contains(&0) {
+            return None;
+        }
         let notes = self.db(at).collection("notes").ok()?;
         let group = self.random.below(GROUPS);
         self.written += 1;
