@@ -60,6 +60,15 @@ pub(super) trait Codes {
     unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]);
     /// Asks for the cache line of a readable byte.
     unsafe fn prefetch(_at: *const u8) {}
+    /// How many bits of two vectors are in `BOTH`, or differ. The row has `query.len()` readable bytes.
+    #[inline(always)]
+    unsafe fn ones<const BOTH: bool>(query: &[u8], row: *const u8) -> i32
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's.
+        unsafe { ones::<Self, BOTH>(query, row) }
+    }
 }
 
 /// What is summed up over the elements of two vectors.
@@ -544,7 +553,7 @@ pub(super) unsafe fn gather_signed<C: Codes, T: Term>(query: &[i8], data: &[u8],
 /// # Safety
 /// The instruction set of `C`; the row has `query.len()` readable bytes.
 #[inline(always)]
-unsafe fn ones<C: Codes, const BOTH: bool>(query: &[u8], row: *const u8) -> i32 {
+pub(super) unsafe fn ones<C: Codes, const BOTH: bool>(query: &[u8], row: *const u8) -> i32 {
     // SAFETY: `at + ONES` stays within `query.len()`, for the query and for the row.
     unsafe {
         let (from, len) = (query.as_ptr(), query.len());
@@ -577,7 +586,7 @@ unsafe fn ones<C: Codes, const BOTH: bool>(query: &[u8], row: *const u8) -> i32 
 pub(super) unsafe fn gather_hamming<C: Codes>(query: &[u8], data: &[u8], numbers: &[u32], out: &mut [f32]) {
     // SAFETY: rows are checked to lie within `data`, each with `query.len()` bytes.
     unsafe {
-        each_row!(C, query.len(), data, numbers, out, |row| ones::<C, false>(query, row) as f32);
+        each_row!(C, query.len(), data, numbers, out, |row| C::ones::<false>(query, row) as f32);
     }
 }
 
@@ -590,7 +599,7 @@ pub(super) unsafe fn gather_jaccard<C: Codes>(query: &[u8], data: &[u8], numbers
     // SAFETY: rows are checked to lie within `data`, each with `query.len()` bytes; `ones` reads no more.
     unsafe {
         each_row!(C, query.len(), data, numbers, out, |row| {
-            let (both, differ) = (ones::<C, true>(query, row), ones::<C, false>(query, row));
+            let (both, differ) = (C::ones::<true>(query, row), C::ones::<false>(query, row));
             jaccard_of(both as u32, (both + differ) as u32)
         });
     }

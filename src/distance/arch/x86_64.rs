@@ -287,7 +287,8 @@ mod avx_vnni {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::super::lanes::{Codes, Floats, kernels};
+    use super::super::lanes::{Codes, Floats, kernels, ones};
+    use super::avx2;
     use crate::distance::Isa;
 
     kernels!(Isa::Avx512, "avx2,fma,f16c,popcnt,avx512f,avx512bw", __m512, Bytes);
@@ -424,6 +425,19 @@ mod avx512 {
             unsafe { super::avx2::Bytes::lookup_block(tables, codes, out) }
         }
 
+        /// Of what is shorter than a register of 64 bytes one of 32 takes more, and leaves fewer single words.
+        #[inline(always)]
+        unsafe fn ones<const BOTH: bool>(query: &[u8], row: *const u8) -> i32 {
+            // SAFETY: as above; AVX-512 comes with AVX2.
+            unsafe {
+                if query.len() < Self::ONES {
+                    ones::<avx2::Bytes, BOTH>(query, row)
+                } else {
+                    ones::<Self, BOTH>(query, row)
+                }
+            }
+        }
+
         #[inline(always)]
         unsafe fn prefetch(at: *const u8) {
             // SAFETY: as above.
@@ -435,7 +449,8 @@ mod avx512 {
 mod avx512_vnni {
     use std::arch::x86_64::*;
 
-    use super::super::lanes::{Codes, kernels};
+    use super::super::lanes::{Codes, kernels, ones};
+    use super::avx2;
     use crate::distance::Isa;
 
     kernels!(Isa::Avx512Vnni, "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512vnni", __m512, Bytes);
@@ -497,6 +512,19 @@ mod avx512_vnni {
             unsafe { super::avx2::Bytes::lookup_block(tables, codes, out) }
         }
 
+        /// Of what is shorter than a register of 64 bytes one of 32 takes more, and leaves fewer single words.
+        #[inline(always)]
+        unsafe fn ones<const BOTH: bool>(query: &[u8], row: *const u8) -> i32 {
+            // SAFETY: as above; AVX-512 comes with AVX2.
+            unsafe {
+                if query.len() < Self::ONES {
+                    ones::<avx2::Bytes, BOTH>(query, row)
+                } else {
+                    ones::<Self, BOTH>(query, row)
+                }
+            }
+        }
+
         #[inline(always)]
         unsafe fn prefetch(at: *const u8) {
             // SAFETY: as above.
@@ -508,8 +536,8 @@ mod avx512_vnni {
 mod avx512_popcnt {
     use std::arch::x86_64::*;
 
-    use super::super::lanes::{Codes, kernels};
-    use super::avx512_vnni;
+    use super::super::lanes::{Codes, kernels, ones};
+    use super::{avx2, avx512_vnni};
     use crate::distance::Isa;
 
     kernels!(
@@ -579,6 +607,19 @@ mod avx512_popcnt {
         unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
             // SAFETY: as above.
             unsafe { avx512_vnni::Bytes::lookup_block(tables, codes, out) }
+        }
+
+        /// Of what is shorter than a register of 64 bytes one of 32 takes more, and leaves fewer single words.
+        #[inline(always)]
+        unsafe fn ones<const BOTH: bool>(query: &[u8], row: *const u8) -> i32 {
+            // SAFETY: as above; AVX-512 comes with AVX2.
+            unsafe {
+                if query.len() < Self::ONES {
+                    ones::<avx2::Bytes, BOTH>(query, row)
+                } else {
+                    ones::<Self, BOTH>(query, row)
+                }
+            }
         }
 
         #[inline(always)]
