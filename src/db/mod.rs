@@ -30,6 +30,7 @@ mod request;
 mod search;
 mod snapshot;
 mod specs;
+mod sql;
 mod stream;
 #[cfg(hosted)]
 mod sync;
@@ -51,6 +52,7 @@ pub use request::{
 };
 pub use search::{PoolStats, PoolWorker, QueryIterator, SearchIterator, SearchPool};
 pub use snapshot::Snapshot;
+pub use sql::{SQL_TIMEOUT_MS, SqlRequest, SqlResponse};
 pub use stream::{
     Change, ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, Difference, LiveHit, LiveQueries, LiveRequest,
     LiveUpdate, ResumeToken, Since,
@@ -73,5 +75,7 @@ mod memory_tests;
 mod merge_tests;
 #[cfg(all(test, feature = "server"))]
 mod retry_tests;
+#[cfg(all(test, feature = "server"))]
+mod sql_tests;
 #[cfg(all(test, feature = "server"))]
 mod tests;

@@ -35,6 +35,30 @@ fn partitions() {
 }
 
 #[test]
+fn sql() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    server.post_well("/api/collections", &notes());
+    let rows = json!([
+        {"id": 1, "title": "one", "n": 2, "v": [1, 0, 0]},
+        {"id": 2, "title": "two", "n": 5, "v": [0, 1, 0]},
+        {"id": 3, "title": "three", "n": 5, "v": [0, 0, 1]},
+    ]);
+    server.post_well("/api/collections/notes/insert", &json!({"rows": rows}));
+    let text = "SELECT n, count(*) AS many FROM notes WHERE inner_product(v, {q}) < 1 GROUP BY n ORDER BY n";
+    let found = server.post_well("/api/sql", &json!({"sql": text, "params": {"q": [1, 0, 0]}}));
+    let columns = json!([{"name": "n", "type": "double"}, {"name": "many", "type": "int64"}]);
+    assert_eq!(found, json!({"columns": columns, "rows": [{"n": 5.0, "many": 2}]}));
+    let plan = server.post_well("/api/sql", &json!({"sql": "EXPLAIN SELECT id FROM notes"}));
+    assert_eq!(plan, json!({"plan": "output: sink -> (id int64)\n  notes: source -> (id int64)\n"}));
+    let (status, answer) = server.post("/api/sql", &json!({"sql": "SELECT titel FROM notes"}));
+    assert_eq!((status, &answer["error"]["kind"]), (400, &json!("invalid_argument")));
+    assert!(answer["error"]["message"].as_str().unwrap().contains("did you mean `title`?, at position 7"));
+    let (_, answer) = server.post("/api/sql", &json!({"sql": "SELECT id FROM notes OFFSET 3"}));
+    assert_eq!(answer["error"]["kind"], "unsupported");
+}
+
+#[test]
 fn collections_rows_and_searches() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), &[]);

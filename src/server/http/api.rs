@@ -20,7 +20,7 @@ use crate::base::{Error, Result, Timestamp};
 use crate::db::{
     ArchivePieces, Bm25Options, CONSISTENCY_TIMEOUT_MS, Collection, CollectionStats, Condition, Consistency,
     Durability, EvaluateRequest, Highlight, Hit, HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse,
-    Snapshot, Target, TuneRequest, WriteOptions, WriteResponse,
+    Snapshot, SqlRequest, SqlResponse, Target, TuneRequest, WriteOptions, WriteResponse,
 };
 use crate::distance::Metric;
 use crate::engine::{CollectionOptions, CollectionSpec};
@@ -38,6 +38,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/collections", get(list).post(create))
         .route("/api/collections/{name}", get(describe).delete(drop_collection))
         .route("/api/archive", get(archive).post(archive_without))
+        .route("/api/sql", post(sql))
         .route("/api/aliases", get(aliases))
         .route("/api/aliases/{alias}", axum::routing::put(set_alias).delete(drop_alias))
         .route("/api/collections/{name}/fields", post(add_field))
@@ -590,6 +591,28 @@ impl QueryBody {
             group_by: self.group_by,
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SqlBody {
+    sql: String,
+    #[serde(default)]
+    params: Parameters,
+    timeout_ms: Option<u64>,
+}
+
+/// For whoever may read the whole store: a query names any of its collections.
+async fn sql(caller: Caller, body: Body) -> Answer {
+    let SqlBody { sql, params, timeout_ms } = parse(body)?;
+    let (db, request) = (caller.all()?.clone(), SqlRequest { text: sql, parameters: params, timeout_ms });
+    let SqlResponse { columns, rows, plan } = compute(&caller.app, async move { db.sql(&request).await }).await?;
+    if let Some(plan) = plan {
+        return Ok(Json(json!({ "plan": plan })));
+    }
+    let columns: Vec<_> =
+        columns.iter().map(|column| json!({"name": column.name, "type": column.data_type.name()})).collect();
+    Ok(Json(json!({ "columns": columns, "rows": rows })))
 }
 
 async fn query(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {

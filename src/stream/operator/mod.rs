@@ -80,7 +80,7 @@ impl Context<'_> {
 }
 
 /// One node as it runs.
-pub(super) trait Operate {
+pub(super) trait Operate: Send {
     fn rows(&mut self, input: usize, rows: Rows, cx: &mut Context<'_>) -> Result<()>;
 
     /// The least watermark of its inputs has come to `watermark`.

@@ -6,6 +6,8 @@ mod lower;
 mod parser;
 mod print;
 #[cfg(test)]
+mod run_tests;
+#[cfg(test)]
 mod tests;
 mod time;
 mod token;
