@@ -568,9 +568,9 @@ impl Collection {
             let inner = self.inner.clone();
             let before = inner.state.read().expect("no panic while held").growing().segment.len();
             // Where nobody else is, it is not worth its while.
-            drop(platform::detach(async move {
+            let _left = platform::detach(async move {
                 inner.state.write().expect("no panic while held").make_room(before, rows);
-            }));
+            });
         }
     }
 
