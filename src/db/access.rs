@@ -258,24 +258,41 @@ impl Collection {
         Err(Error::internal("a limited write without a limit"))
     }
 
-    /// Refuses changes from elsewhere that this handle may not write. Those that lose against what is here change nothing, and are let pass.
+    /// Applies changes from elsewhere that this handle may write. Those that lose against what is here change nothing, and are let pass.
     ///
     /// # Errors
-    /// `Forbidden`, with the key.
-    pub(super) async fn check_changes(&self, changes: &ChangeSet) -> Result<()> {
-        let Some(allowed) = self.limits.write.limit(None, &self.spec().schema)? else { return Ok(()) };
-        check_rows(&changes.puts, &allowed)?;
-        let puts = changes.puts.keys().into_iter().zip(changes.put_versions.iter().copied());
-        let changes = puts.chain(changes.deletes.iter().cloned());
-        let (mut keys, mut versions) = (Vec::new(), Vec::new());
-        for (key, version) in changes {
-            let here = self.version_now(&key);
-            if here.is_none_or(|here| version > here) {
-                keys.push(key);
-                versions.push(here);
+    /// `Forbidden`, with the key; and as [`Collection::apply`].
+    pub(super) async fn apply_limited(&self, changes: ChangeSet) -> Result<()> {
+        loop {
+            let conditions = self.check_changes(&changes).await?;
+            if conditions.is_empty() {
+                return self.apply(changes, None).await.map(drop);
+            }
+            match self.apply_if(changes.clone(), None, conditions).await {
+                // Somebody else has written one of the rows since it was looked at.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                done => return done.map(drop),
             }
         }
-        self.check_touched(&keys, &versions, allowed).await
+    }
+
+    /// Refuses changes that this handle may not write, and tells what must not have changed when they are applied.
+    pub(super) async fn check_changes(&self, changes: &ChangeSet) -> Result<Vec<Condition>> {
+        let Some(allowed) = self.limits.write.limit(None, &self.spec().schema)? else { return Ok(Vec::new()) };
+        check_rows(&changes.puts, &allowed)?;
+        let puts = changes.puts.keys().into_iter().zip(changes.put_versions.iter().copied());
+        let mut conditions = Vec::new();
+        let (mut keys, mut versions) = (Vec::new(), Vec::new());
+        for (key, version) in puts.chain(changes.deletes.iter().cloned()) {
+            let here = self.version_now(&key);
+            if here.is_none_or(|here| version > here) {
+                keys.push(key.clone());
+                versions.push(here);
+            }
+            conditions.push(Condition { key, version: here });
+        }
+        self.check_touched(&keys, &versions, allowed).await?;
+        Ok(conditions)
     }
 
     fn version_now(&self, key: &Key) -> Option<Version> {

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::sync_testing::{Device, delete, put, row, spec};
 use super::*;
-use crate::base::{ErrorKind, Result};
+use crate::base::{ErrorKind, ReplicaId, Result, Sequence, Timestamp, Version};
+use crate::engine::ChangeSet;
 use crate::model::{Batch, Key, Value};
 
 fn grants(text: serde_json::Value) -> Access {
@@ -152,6 +153,32 @@ async fn only_rows_that_may_be_written_are_made_replaced_and_deleted() {
     let options = WriteOptions { conditions, ..Default::default() };
     let conflict = limited.batch(vec![Operation::Upsert(of(2, "again"))], options).await.unwrap_err();
     assert_eq!(conflict.kind(), ErrorKind::Conflict);
+}
+
+/// What came by sync was looked at before it was applied: whoever wrote in between had a row replaced that the token's holder may not touch.
+#[tokio::test]
+async fn a_row_given_to_somebody_else_while_a_change_is_on_its_way_stays_his() {
+    let (device, limited) = device().await;
+    let notes = device.notes();
+    let newer = |id: i64| {
+        let puts = Batch::from_rows(&notes.spec().schema, vec![row(id, "hers")]).unwrap();
+        let timestamp = Timestamp((crate::platform::now_ms() + 60_000) << 18);
+        let version = Version { timestamp, origin: ReplicaId(7), sequence: Sequence(timestamp.0) };
+        ChangeSet { puts, put_versions: vec![version], deletes: Vec::new() }
+    };
+    is_forbidden(limited.check_changes(&newer(5)).await, "row 0");
+    let change = newer(3);
+    let conditions = limited.check_changes(&change).await.unwrap();
+    assert_eq!(conditions.len(), 1);
+    // A write in between, though it is older than what is on its way.
+    put(&notes, [(3, "his")]).await;
+    let refused = limited.apply_if(change.clone(), None, conditions).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+    let title = async || notes.get(&[Key::Int(3)], None).await.unwrap()[0]["title"].clone();
+    assert_eq!(title().await, "his".into());
+    // Looked at again it may be: the row is still one that she may write.
+    limited.apply_limited(change).await.unwrap();
+    assert_eq!(title().await, "hers".into());
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ use super::search::{Asked, Results, Told};
 use super::specs::Specs;
 use super::stream::Follower;
 use super::{
-    CollectionStats, HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates, Target,
-    WriteOptions, WriteResponse,
+    CollectionStats, Condition, HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse, SegmentStates,
+    Target, WriteOptions, WriteResponse,
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
 use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Refused, SyncPosition, View, Watch, name};
@@ -409,9 +409,19 @@ impl Collection {
     /// # Errors
     /// `InvalidArgument` for a timestamp more than a day ahead of this replica's clock: nothing is applied then.
     pub async fn apply(&self, changes: ChangeSet, from: Option<(ReplicaId, Lsn)>) -> Result<usize> {
+        self.apply_if(changes, from, Vec::new()).await
+    }
+
+    /// The same, where the conditions hold.
+    pub(super) async fn apply_if(
+        &self,
+        changes: ChangeSet,
+        from: Option<(ReplicaId, Lsn)>,
+        conditions: Vec<Condition>,
+    ) -> Result<usize> {
         let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
         changes.deletes.iter().try_for_each(|(key, _)| self.check_key(key))?;
-        Ok(self.write(Request::Apply { changes, from }, None).await?.count)
+        Ok(self.write(Request::Apply { changes, from, conditions }, None).await?.count)
     }
 
     /// How far this collection and `hub` have got.

@@ -47,6 +47,7 @@ pub(super) enum Request {
     Apply {
         changes: ChangeSet,
         from: Option<(ReplicaId, Lsn)>,
+        conditions: Vec<Condition>,
     },
     MarkPushed {
         hub: ReplicaId,
@@ -337,7 +338,11 @@ impl Collection {
                 };
                 self.stage_local(group, puts, deletes, from)
             }
-            Request::Apply { changes, from } => {
+            Request::Apply { changes, from, conditions } => {
+                if !conditions.is_empty() {
+                    group.note_keys();
+                    self.check_conditions(group, &conditions)?;
+                }
                 {
                     let now = shared.options.environment.now_ms();
                     let mut clock = shared.clock.lock().expect("no panic while held");

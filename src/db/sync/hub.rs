@@ -423,7 +423,8 @@ async fn apply(
         // No fault of the change: the client keeps it for when it may come again, and the next read ends the channel.
         return Err(Error::new(ErrorKind::Unauthorized, "the rights to this collection were taken away"));
     }
+    // Before anything is made for them.
     collection.check_changes(&changes).await?;
     db.admit_partitions(collection, &changes).await?;
-    collection.apply(changes, None).await.map(drop)
+    collection.apply_limited(changes).await
 }
