@@ -14,6 +14,7 @@ mod aggregate;
 mod arithmetic;
 mod check;
 pub mod compute;
+pub(crate) mod cursor;
 mod evaluate;
 mod explain;
 mod expression;

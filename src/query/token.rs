@@ -1,3 +1,4 @@
+use super::cursor::Cursor;
 use super::fault::Fault;
 
 /// One token of an expression.
@@ -79,40 +80,38 @@ const KEYWORDS: &[(&str, &str, &str)] = &[
 /// Cuts an expression into tokens, one at a time, so that memory is bounded by the tree and not by the text.
 #[derive(Debug, Clone)]
 pub(super) struct Lexer<'a> {
-    text: &'a str,
-    /// Of the next character: in bytes, and in characters.
-    byte: usize,
-    at: usize,
+    cursor: Cursor<'a>,
 }
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, byte: 0, at: 0 }
+        Self { cursor: Cursor::new(text) }
     }
 
     /// The next token; [`Token::End`] again and again after the last one.
     pub(super) fn next(&mut self) -> Result<Spanned, Fault> {
-        self.take_while(|c| matches!(c, ' ' | '\t' | '\r' | '\n'));
-        let (at, byte) = (self.at, self.byte);
+        self.cursor.take_while(|c| matches!(c, ' ' | '\t' | '\r' | '\n'));
+        let (at, byte) = (self.cursor.at, self.cursor.byte);
         let token = self.token(at)?;
         let written = match token {
             Token::End => "the end of the expression".to_string(),
-            _ => quoted(&self.text[byte..self.byte]),
+            _ => quoted(self.cursor.since(byte)),
         };
         Ok(Spanned { token, at, written })
     }
 
     fn token(&mut self, at: usize) -> Result<Token, Fault> {
-        let Some(first) = self.peek() else { return Ok(Token::End) };
-        if first.is_ascii_digit() || (first == '.' && self.rest()[1..].starts_with(|c: char| c.is_ascii_digit())) {
+        let Some(first) = self.cursor.peek() else { return Ok(Token::End) };
+        if first.is_ascii_digit() || (first == '.' && self.cursor.rest()[1..].starts_with(|c: char| c.is_ascii_digit()))
+        {
             return self.number(at);
         }
         if first == '"' || first == '\'' {
             return self.text(at, false);
         }
         if first.is_ascii_alphabetic() || first == '_' {
-            let word = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
-            if matches!(self.peek(), Some('"' | '\'')) {
+            let word = self.cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
+            if matches!(self.cursor.peek(), Some('"' | '\'')) {
                 match word {
                     "r" | "R" => return self.text(at, true),
                     "u8" | "u" | "U" | "L" => return self.text(at, false),
@@ -125,15 +124,15 @@ impl<'a> Lexer<'a> {
                 .map_or_else(|| Token::Name(word.to_string()), |(_, _, sign)| Token::Sign(sign)));
         }
         if first == '$' {
-            self.bump();
-            return match self.take_while(|c| c.is_ascii_alphanumeric() || c == '_') {
+            self.cursor.bump();
+            return match self.cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '_') {
                 "meta" => Ok(Token::Meta),
                 "" => Err(Fault::unsupported(at, "`$`, the element of an array of structs,")),
                 word => Err(Fault::new(at, format!("found {}, expected `$meta`", quoted(&format!("${word}"))))),
             };
         }
-        if let Some((spelling, sign)) = SIGNS.iter().find(|(spelling, _)| self.rest().starts_with(spelling)) {
-            spelling.chars().for_each(|_| self.bump());
+        if let Some((spelling, sign)) = SIGNS.iter().find(|(spelling, _)| self.cursor.rest().starts_with(spelling)) {
+            spelling.chars().for_each(|_| self.cursor.bump());
             return Ok(Token::Sign(sign));
         }
         Err(Fault::new(
@@ -149,39 +148,39 @@ impl<'a> Lexer<'a> {
     }
 
     fn number(&mut self, at: usize) -> Result<Token, Fault> {
-        let (start, rest) = (self.byte, self.rest());
+        let (start, rest) = (self.cursor.byte, self.cursor.rest());
         let radix = match rest.as_bytes() {
             [b'0', b'x' | b'X', ..] => 16,
             [b'0', b'b' | b'B', ..] => 2,
             _ => 10,
         };
         if radix != 10 {
-            self.bump();
-            self.bump();
-            let digits = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
-            let written = &self.text[start..self.byte];
-            if self.peek() == Some('.') || (radix == 16 && digits.contains(['p', 'P'])) {
+            self.cursor.bump();
+            self.cursor.bump();
+            let digits = self.cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
+            let written = self.cursor.since(start);
+            if self.cursor.peek() == Some('.') || (radix == 16 && digits.contains(['p', 'P'])) {
                 return Err(Fault::unsupported(at, "a hexadecimal floating-point number"));
             }
             return integer(digits, radix, written, at);
         }
-        self.take_while(|c| c.is_ascii_digit());
+        self.cursor.take_while(|c| c.is_ascii_digit());
         let mut float = false;
-        if self.peek() == Some('.') {
+        if self.cursor.peek() == Some('.') {
             float = true;
-            self.bump();
-            self.take_while(|c| c.is_ascii_digit());
+            self.cursor.bump();
+            self.cursor.take_while(|c| c.is_ascii_digit());
         }
-        if matches!(self.peek(), Some('e' | 'E')) {
+        if matches!(self.cursor.peek(), Some('e' | 'E')) {
             float = true;
-            self.bump();
-            if matches!(self.peek(), Some('+' | '-')) {
-                self.bump();
+            self.cursor.bump();
+            if matches!(self.cursor.peek(), Some('+' | '-')) {
+                self.cursor.bump();
             }
-            self.take_while(|c| c.is_ascii_digit());
+            self.cursor.take_while(|c| c.is_ascii_digit());
         }
-        self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
-        let written = &self.text[start..self.byte];
+        self.cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
+        let written = self.cursor.since(start);
         if float {
             return match written.parse::<f64>() {
                 Ok(float) if float.is_finite() => Ok(Token::Float(float)),
@@ -197,30 +196,30 @@ impl<'a> Lexer<'a> {
 
     /// A string, from its opening quote.
     fn text(&mut self, at: usize, raw: bool) -> Result<Token, Fault> {
-        let quote = self.peek();
-        self.bump();
+        let quote = self.cursor.peek();
+        self.cursor.bump();
         let mut text = String::new();
         loop {
-            let escape_at = self.at;
-            match self.peek() {
+            let escape_at = self.cursor.at;
+            match self.cursor.peek() {
                 None | Some('\n' | '\r') => {
                     let quote = quote.unwrap_or('"');
                     return Err(Fault::new(at, format!("this string does not end: expected `{quote}`")));
                 }
                 c if c == quote => {
-                    self.bump();
+                    self.cursor.bump();
                     return Ok(Token::Text(text));
                 }
                 Some('\\') => {
-                    self.bump();
+                    self.cursor.bump();
                     if raw {
                         text.push('\\');
                         // It only keeps the quote from ending the string; both stay.
-                        if let Some(c) = self.peek()
+                        if let Some(c) = self.cursor.peek()
                             && !matches!(c, '\n' | '\r')
                         {
                             text.push(c);
-                            self.bump();
+                            self.cursor.bump();
                         }
                     } else {
                         self.escape(escape_at, &mut text)?;
@@ -228,7 +227,7 @@ impl<'a> Lexer<'a> {
                 }
                 Some(c) => {
                     text.push(c);
-                    self.bump();
+                    self.cursor.bump();
                 }
             }
         }
@@ -237,13 +236,13 @@ impl<'a> Lexer<'a> {
     /// What follows a backslash at `at`.
     fn escape(&mut self, at: usize, text: &mut String) -> Result<(), Fault> {
         // The end of the text is found by the caller.
-        let Some(c) = self.peek() else { return Ok(()) };
+        let Some(c) = self.cursor.peek() else { return Ok(()) };
         if c.is_digit(8) {
             let code = self.code(3, 8).unwrap_or_default();
             text.extend(char::from_u32(code));
             return Ok(());
         }
-        self.bump();
+        self.cursor.bump();
         match c {
             '\'' | '"' | '?' | '\\' => text.push(c),
             'a' => text.push('\x07'),
@@ -256,8 +255,8 @@ impl<'a> Lexer<'a> {
             // The line goes on.
             '\n' => {}
             '\r' => {
-                if self.peek() == Some('\n') {
-                    self.bump();
+                if self.cursor.peek() == Some('\n') {
+                    self.cursor.bump();
                 }
             }
             'x' | 'u' | 'U' => {
@@ -267,9 +266,9 @@ impl<'a> Lexer<'a> {
                     _ => 8,
                 };
                 let mut code = self.hexadecimal(at, digits)?;
-                if (0xd800..0xdc00).contains(&code) && self.rest().starts_with("\\u") {
-                    self.bump();
-                    self.bump();
+                if (0xd800..0xdc00).contains(&code) && self.cursor.rest().starts_with("\\u") {
+                    self.cursor.bump();
+                    self.cursor.bump();
                     let low = self.hexadecimal(at, 4)?;
                     if (0xdc00..0xe000).contains(&low) {
                         code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
@@ -289,9 +288,9 @@ impl<'a> Lexer<'a> {
     }
 
     fn hexadecimal(&mut self, at: usize, digits: usize) -> Result<u32, Fault> {
-        let start = self.at;
+        let start = self.cursor.at;
         match self.code(digits, 16) {
-            Some(code) if self.at - start == digits => Ok(code),
+            Some(code) if self.cursor.at - start == digits => Ok(code),
             _ => Err(Fault::new(at, format!("this escape needs {digits} hexadecimal digits"))),
         }
     }
@@ -300,34 +299,11 @@ impl<'a> Lexer<'a> {
     fn code(&mut self, digits: usize, radix: u32) -> Option<u32> {
         let mut code = None;
         for _ in 0..digits {
-            let Some(digit) = self.peek().and_then(|c| c.to_digit(radix)) else { break };
+            let Some(digit) = self.cursor.peek().and_then(|c| c.to_digit(radix)) else { break };
             code = Some(code.unwrap_or(0u32).wrapping_mul(radix).wrapping_add(digit));
-            self.bump();
+            self.cursor.bump();
         }
         code
-    }
-
-    fn rest(&self) -> &'a str {
-        &self.text[self.byte..]
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn bump(&mut self) {
-        if let Some(c) = self.peek() {
-            self.byte += c.len_utf8();
-            self.at += 1;
-        }
-    }
-
-    fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> &'a str {
-        let start = self.byte;
-        while self.peek().is_some_and(&wanted) {
-            self.bump();
-        }
-        &self.text[start..self.byte]
     }
 }
 

@@ -1,3 +1,4 @@
+use crate::query::cursor::Cursor;
 use crate::query::fault::{Fault, quoted};
 
 /// One token of SQL text. It has a tokenizer of its own, for SQL's quotes are not those of filters: `'…'` is a text with `''` inside for
@@ -35,25 +36,22 @@ const SIGNS: &[&str] = &[
 /// Cuts text into tokens, one at a time.
 #[derive(Debug, Clone)]
 pub(super) struct Lexer<'a> {
-    text: &'a str,
-    /// Of the next character: in bytes, and in characters.
-    byte: usize,
-    at: usize,
+    cursor: Cursor<'a>,
 }
 
 impl<'a> Lexer<'a> {
     pub(super) const fn new(text: &'a str) -> Self {
-        Self { text, byte: 0, at: 0 }
+        Self { cursor: Cursor::new(text) }
     }
 
     /// The next token; [`Token::End`] again and again after the last one.
     pub(super) fn next(&mut self) -> Result<Spanned, Fault> {
         self.skip()?;
-        let (at, byte) = (self.at, self.byte);
+        let (at, byte) = (self.cursor.at, self.cursor.byte);
         let token = self.token(at)?;
         let written = match token {
             Token::End => "the end".to_string(),
-            _ => quoted(&self.text[byte..self.byte]),
+            _ => quoted(self.cursor.since(byte)),
         };
         Ok(Spanned { token, at, written })
     }
@@ -61,17 +59,17 @@ impl<'a> Lexer<'a> {
     /// Spaces and comments.
     fn skip(&mut self) -> Result<(), Fault> {
         loop {
-            self.take_while(char::is_whitespace);
-            if self.rest().starts_with("--") {
-                self.take_while(|c| c != '\n');
-            } else if self.rest().starts_with("/*") {
-                let at = self.at;
-                let Some(length) = self.rest()[2..].find("*/") else {
+            self.cursor.take_while(char::is_whitespace);
+            if self.cursor.rest().starts_with("--") {
+                self.cursor.take_while(|c| c != '\n');
+            } else if self.cursor.rest().starts_with("/*") {
+                let at = self.cursor.at;
+                let Some(length) = self.cursor.rest()[2..].find("*/") else {
                     return Err(Fault::new(at, "this comment does not end: expected `*/`"));
                 };
-                let end = self.byte + length + 4;
-                while self.byte < end {
-                    self.bump();
+                let end = self.cursor.byte + length + 4;
+                while self.cursor.byte < end {
+                    self.cursor.bump();
                 }
             } else {
                 return Ok(());
@@ -80,8 +78,9 @@ impl<'a> Lexer<'a> {
     }
 
     fn token(&mut self, at: usize) -> Result<Token, Fault> {
-        let Some(first) = self.peek() else { return Ok(Token::End) };
-        if first.is_ascii_digit() || (first == '.' && self.rest()[1..].starts_with(|c: char| c.is_ascii_digit())) {
+        let Some(first) = self.cursor.peek() else { return Ok(Token::End) };
+        if first.is_ascii_digit() || (first == '.' && self.cursor.rest()[1..].starts_with(|c: char| c.is_ascii_digit()))
+        {
             return self.number(at);
         }
         match first {
@@ -95,13 +94,13 @@ impl<'a> Lexer<'a> {
                 };
             }
             _ if first.is_alphabetic() || first == '_' => {
-                let word = self.take_while(|c| c.is_alphanumeric() || c == '_');
+                let word = self.cursor.take_while(|c| c.is_alphanumeric() || c == '_');
                 return Ok(Token::Word(word.to_string()));
             }
             _ => {}
         }
-        if let Some(sign) = SIGNS.iter().find(|sign| self.rest().starts_with(**sign)) {
-            sign.chars().for_each(|_| self.bump());
+        if let Some(sign) = SIGNS.iter().find(|sign| self.cursor.rest().starts_with(**sign)) {
+            sign.chars().for_each(|_| self.cursor.bump());
             return Ok(Token::Sign(sign));
         }
         let mut found = [0; 4];
@@ -112,23 +111,23 @@ impl<'a> Lexer<'a> {
     }
 
     fn number(&mut self, at: usize) -> Result<Token, Fault> {
-        let start = self.byte;
+        let start = self.cursor.byte;
         let mut float = false;
-        self.take_while(|c| c.is_ascii_digit());
-        if self.peek() == Some('.') {
+        self.cursor.take_while(|c| c.is_ascii_digit());
+        if self.cursor.peek() == Some('.') {
             float = true;
-            self.bump();
-            self.take_while(|c| c.is_ascii_digit());
+            self.cursor.bump();
+            self.cursor.take_while(|c| c.is_ascii_digit());
         }
-        if matches!(self.peek(), Some('e' | 'E')) {
+        if matches!(self.cursor.peek(), Some('e' | 'E')) {
             float = true;
-            self.bump();
-            if matches!(self.peek(), Some('+' | '-')) {
-                self.bump();
+            self.cursor.bump();
+            if matches!(self.cursor.peek(), Some('+' | '-')) {
+                self.cursor.bump();
             }
         }
-        self.take_while(|c| c.is_alphanumeric() || c == '_');
-        let written = &self.text[start..self.byte];
+        self.cursor.take_while(|c| c.is_alphanumeric() || c == '_');
+        let written = self.cursor.since(start);
         if float {
             return match written.parse::<f64>() {
                 Ok(float) if float.is_finite() => Ok(Token::Float(float)),
@@ -144,46 +143,23 @@ impl<'a> Lexer<'a> {
 
     /// What is between two of `quote`, which doubled stands for itself.
     fn quoted(&mut self, at: usize, quote: char) -> Result<String, Fault> {
-        self.bump();
+        self.cursor.bump();
         let mut text = String::new();
         loop {
-            match self.peek() {
+            match self.cursor.peek() {
                 None => return Err(Fault::new(at, format!("what is quoted here does not end: expected {quote}"))),
                 Some(c) => {
-                    self.bump();
+                    self.cursor.bump();
                     if c == quote {
-                        if self.peek() != Some(quote) {
+                        if self.cursor.peek() != Some(quote) {
                             return Ok(text);
                         }
-                        self.bump();
+                        self.cursor.bump();
                     }
                     text.push(c);
                 }
             }
         }
-    }
-
-    fn rest(&self) -> &'a str {
-        &self.text[self.byte..]
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn bump(&mut self) {
-        if let Some(c) = self.peek() {
-            self.byte += c.len_utf8();
-            self.at += 1;
-        }
-    }
-
-    fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> &'a str {
-        let start = self.byte;
-        while self.peek().is_some_and(&wanted) {
-            self.bump();
-        }
-        &self.text[start..self.byte]
     }
 }
 
