@@ -57,15 +57,20 @@ export class IndexedDbStorage implements ForeignStorage {
    * Opens the store `name`, creating it when it is not there. `strict`: appends are on disk when they are acknowledged, not only after
    * a sync.
    *
-   * @throws `locked` while it is open elsewhere, `unsupported` where there is no IndexedDB or it was written by a later version.
+   * @throws `locked` while it is open elsewhere, `unsupported` where there is no IndexedDB or it was written by a later version,
+   *   `corrupt` when the browser says that it found the database damaged and has removed it.
    */
   static async open(name: string, strict: boolean): Promise<IndexedDbStorage> {
     const unlock = await lock(databaseName(name));
+    let database: IDBDatabase | undefined;
     try {
-      const storage = new IndexedDbStorage(await connect(name), strict ? 'strict' : 'relaxed', unlock);
+      database = await connect(name);
+      await startNewLog(name);
+      const storage = new IndexedDbStorage(database, strict ? 'strict' : 'relaxed', unlock);
       await storage.#lookAround();
       return storage;
     } catch (error) {
+      database?.close();
       unlock();
       throw error;
     }
@@ -304,18 +309,54 @@ function factory(): IDBFactory {
 function connect(name: string): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
     const request = factory().open(databaseName(name), 1);
-    request.onupgradeneeded = () => {
+    let lost: string | undefined;
+    request.onupgradeneeded = (event: ChromiumUpgrade) => {
+      // Told once: the database is new for whoever opens it next.
+      if (event.dataLoss === 'total') lost = event.dataLossMessage;
       request.result.createObjectStore(CHUNKS);
       request.result.createObjectStore(OWNER);
     };
     request.onblocked = () => reject(new EddyError('locked', `store ${JSON.stringify(name)} is being removed elsewhere: try again`));
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      if (lost === undefined) return resolve(request.result);
+      request.result.close();
+      const what = `the browser found its storage damaged (${lost}) and has removed all that was in store ${JSON.stringify(name)}`;
+      reject(new EddyError('corrupt', `${what}: open it again to begin with an empty one`));
+    };
     request.onerror = () => {
       const { error } = request;
       // What private windows without storage answer.
       const refused = error?.name === 'InvalidStateError' || error?.name === 'SecurityError';
       reject(refused ? new EddyError('unsupported', `IndexedDB cannot be used here (private window?): ${error.message}`, { cause: error }) : failed('open', name, error));
     };
+  });
+}
+
+/** What Chromium tells besides: whether the database is new because a damaged one was removed. */
+interface ChromiumUpgrade extends IDBVersionChangeEvent {
+  dataLoss?: 'none' | 'total';
+  dataLossMessage?: string;
+}
+
+/**
+ * Has Chromium begin a new log below IndexedDB. All databases of an origin share a LevelDB; killed in the middle of a write, its log ends
+ * with half a record, and the next browser writes on behind that. The one after it takes the half record for damage, and removes every
+ * database of the origin, acknowledged writes and all (LevelDB's issue 1287). Removing a database compacts its keys, for which what is in
+ * the log goes to a table, and a new log begins. In other browsers nothing is to be done.
+ */
+async function startNewLog(name: string): Promise<void> {
+  if (!('dataLoss' in IDBVersionChangeEvent.prototype)) return;
+  const passing = `eddydb-log:${name}`;
+  await new Promise<void>((resolve, reject) => {
+    const opened = factory().open(passing, 1);
+    opened.onsuccess = () => {
+      opened.result.close();
+      const removed = factory().deleteDatabase(passing);
+      removed.onsuccess = () => resolve();
+      removed.onerror = () => reject(failed('begin a log for', name, removed.error));
+    };
+    // A full disk takes no new database, nor anything else to write; what is there can be read.
+    opened.onerror = () => (opened.error?.name === 'QuotaExceededError' ? resolve() : reject(failed('begin a log for', name, opened.error)));
   });
 }
 

@@ -1,10 +1,11 @@
 // The store in IndexedDB, for browsers and pages that lack the private file system.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import test from 'node:test';
 
-import { launch, openPage, serveFiles } from '../support/browser.mjs';
+import { firefox, launch, openPage, serveFiles } from '../support/browser.mjs';
 
 /** What a private window of some browsers does: the method is there, and refuses. */
 const withoutOpfs = `StorageManager.prototype.getDirectory = () => Promise.reject(new DOMException('refused', 'SecurityError'));\n`;
@@ -104,4 +105,58 @@ test('what cannot be opened says why', async (t) => {
   assert.equal(errors[0][0], 'unsupported');
   assert.match(errors[0][1], /VersionError/);
   assert.equal(errors[1][0], 'invalid_argument');
+});
+
+/** The log of the LevelDB in which Chromium keeps the IndexedDB of the one origin of a profile. */
+function chromiumLog(profile) {
+  const root = join(profile, 'Default', 'IndexedDB');
+  const directory = join(root, readdirSync(root).find((name) => name.endsWith('.leveldb')));
+  return join(directory, readdirSync(directory).find((name) => name.endsWith('.log')));
+}
+
+/** Runs in the page: opens the store, tells how many rows it has, and adds 20. */
+async function visit() {
+  const { eddydb, vectors } = window;
+  const db = await eddydb.open({ name: 'torn', storage: 'indexeddb' }).catch(({ kind, message }) => ({ failed: [kind, message] }));
+  if (db.failed) return db.failed;
+  const notes = await db.createCollection('notes', vectors.schema, { ifNotExists: true });
+  const found = await notes.count();
+  await notes.insert(vectors.makeRows(20, { first: found }));
+  return found;
+}
+
+// Chromium writes on behind the half record at the end of its log, and took it for damage a browser later: it removed every database of
+// the origin, and with them writes that it had acknowledged as durable.
+if (!firefox) test('a browser killed in the middle of a write to its own log loses nothing, then or later', async (t) => {
+  const url = await serveFiles(t);
+  let profile;
+  for (const expected of [0, 20, 40, 60]) {
+    const browser = await launch(t, profile);
+    profile = browser.profile;
+    const page = await openPage(t, browser.context, url);
+    assert.equal(await page.evaluate(visit), expected);
+    // Half a record, as of a write that nobody was told of.
+    await page.evaluate(() => new Promise((resolve) => (indexedDB.open(`later ${performance.now()}`).onsuccess = resolve)));
+    await browser.kill();
+    const log = chromiumLog(profile);
+    truncateSync(log, statSync(log).size - 5);
+  }
+});
+
+if (!firefox) test('a store that the browser has removed as damaged: opening says so, once', async (t) => {
+  const url = await serveFiles(t);
+  let browser = await launch(t);
+  let page = await openPage(t, browser.context, url);
+  assert.equal(await page.evaluate(visit), 0);
+  await browser.kill();
+  const log = chromiumLog(browser.profile);
+  const bytes = readFileSync(log);
+  bytes.fill(0xa5, 100, 200);
+  writeFileSync(log, bytes);
+  browser = await launch(t, browser.profile);
+  page = await openPage(t, browser.context, url);
+  const [kind, message] = await page.evaluate(visit);
+  assert.equal(kind, 'corrupt');
+  assert.match(message, /damaged .* removed all that was in store "torn"/);
+  assert.equal(await page.evaluate(visit), 0);
 });
