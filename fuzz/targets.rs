@@ -386,7 +386,7 @@ fn session(frames: &[&[u8]]) {
     };
     let options = HubOptions { gated: frames.len() % 2 == 1, ..HubOptions::default() };
     let mut hub = Hub::new(ReplicaId(1), options, 0);
-    let collection = ClientCollection { name: "notes".to_owned(), spec: Some("{}".to_owned()) };
+    let collection = ClientCollection { name: "notes".to_owned(), spec: Some("{}".to_owned()), part: None };
     let mut client = Client::new(ReplicaId(2), vec![collection], 0, 0);
     for (now, frame) in (1..).zip(frames) {
         hub.receive(HubInput::Frame(frame.to_vec()), now);
@@ -396,12 +396,13 @@ fn session(frames: &[&[u8]]) {
                     Message::decode(&frame).expect("a frame of our own");
                     continue;
                 }
-                HubAction::Open { channel, .. } => {
-                    HubInput::Opened(channel, Ok(Opened { acknowledged: Sequence(4), incarnation: 1, spec: None }))
-                }
+                HubAction::Open { channel, .. } => HubInput::Opened(
+                    channel,
+                    Ok(Opened { acknowledged: Sequence(4), incarnation: 1, spec: None, part: None }),
+                ),
                 HubAction::Read { channel, after, .. } => {
                     let lsn = Lsn(after.0.saturating_add(2));
-                    HubInput::Read(channel, Ok(Changes { changes: vec![1], lsn, newest: lsn }))
+                    HubInput::Read(channel, Ok(Changes { changes: vec![1], lsn, newest: lsn, left: None }))
                 }
                 HubAction::Apply { channel, changes: bytes, .. } => HubInput::Applied(channel, changes(&bytes)),
                 HubAction::Offer { channel, after, .. } => {
@@ -434,7 +435,7 @@ fn session(frames: &[&[u8]]) {
                 ClientAction::Refused(_) => continue,
                 ClientAction::Refresh => ClientInput::Token(Ok("a.b.c".to_owned())),
                 ClientAction::Open { channel, .. } => {
-                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), known: BTreeMap::new() };
+                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), known: BTreeMap::new(), reshape: None };
                     ClientInput::Opened(channel, Ok(start))
                 }
                 ClientAction::ReadOwn { channel, after, .. } => {
@@ -464,7 +465,7 @@ fn session(frames: &[&[u8]]) {
                 }
                 ClientAction::Store { channel, .. } => ClientInput::Stored(channel, Ok(None)),
                 ClientAction::EndSeed { channel, .. } => {
-                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), known: BTreeMap::new() };
+                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), known: BTreeMap::new(), reshape: None };
                     ClientInput::Seeded(channel, Ok(start))
                 }
                 ClientAction::Close(_) => break,

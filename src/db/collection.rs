@@ -19,7 +19,7 @@ use super::{
     Target, WriteOptions, WriteResponse,
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
-use crate::engine::{ChangeSet, CollectionSpec, CollectionState, Refused, SyncPosition, View, Watch, name};
+use crate::engine::{ChangeSet, CollectionSpec, CollectionState, KeptPart, Refused, SyncPosition, View, Watch, name};
 use crate::index::GraphStats;
 use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Row};
 use crate::query::Plan;
@@ -385,8 +385,19 @@ impl Collection {
         known: &BTreeMap<ReplicaId, Sequence>,
         bytes_max: usize,
     ) -> Result<(ChangeSet, Lsn)> {
+        self.changes_between(lsn, Lsn(u64::MAX), known, bytes_max).await
+    }
+
+    /// The same without what came after `until`.
+    pub(super) async fn changes_between(
+        &self,
+        lsn: Lsn,
+        until: Lsn,
+        known: &BTreeMap<ReplicaId, Sequence>,
+        bytes_max: usize,
+    ) -> Result<(ChangeSet, Lsn)> {
         self.inner.shared.check_open()?;
-        self.with_blocks(|state, blocks| state.changes_after(lsn, known, bytes_max, blocks)).await
+        self.with_blocks(|state, blocks| state.changes_after(lsn, until, known, bytes_max, blocks)).await
     }
 
     /// This replica's own changes after `sequence`, and the sequence that they reach.
@@ -443,6 +454,16 @@ impl Collection {
     /// Notes, durably, own changes that a hub has refused for good.
     pub async fn note_refused(&self, refused: Refused) -> Result<()> {
         self.write(Request::NoteRefused(refused), None).await.map(drop)
+    }
+
+    /// Which part of the rows of `hub` is kept here; `None` when it was never less than all of them.
+    pub fn kept_part(&self, hub: ReplicaId) -> Option<KeptPart> {
+        self.inner.state.read().expect("no panic while held").progress().parts.get(&hub).cloned()
+    }
+
+    /// Notes which part of the rows of `hub` is kept here from now on, and where its log is then.
+    pub(super) async fn set_part(&self, hub: ReplicaId, pulled: Option<Lsn>, kept: KeptPart) -> Result<()> {
+        self.write(Request::SetPart { hub, pulled, kept }, None).await.map(drop)
     }
 
     /// Own changes that hubs have refused for good and that are still here, the oldest first, at most 64: remembered over a restart, until

@@ -13,7 +13,7 @@ use super::collection::{Collection, Inner};
 use super::log::{GROUP_FRAMES_MAX, Log};
 use super::{Condition, Durability, WriteRequest, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version, sort_by};
-use crate::engine::{Answer, ChangeSet, Record, Refused, RequestId, Source, SyncPosition};
+use crate::engine::{Answer, ChangeSet, KeptPart, Record, Refused, RequestId, Source, SyncPosition, is_eviction};
 use crate::model::{Batch, Key};
 use crate::platform;
 use crate::query::Filter;
@@ -60,6 +60,12 @@ pub(super) enum Request {
     },
     /// A hub has refused own changes.
     NoteRefused(Refused),
+    /// Which part of a hub's rows is kept here from now on.
+    SetPart {
+        hub: ReplicaId,
+        pulled: Option<Lsn>,
+        kept: KeptPart,
+    },
     /// Takes a position of the log for what comes here beside it.
     Reserve {
         hub: ReplicaId,
@@ -268,6 +274,7 @@ impl Collection {
                 Request::MarkPushed { .. }
                 | Request::SetCursor { .. }
                 | Request::NoteRefused(_)
+                | Request::SetPart { .. }
                 | Request::Reserve { .. }
                 | Request::Seal => true,
             };
@@ -353,7 +360,8 @@ impl Collection {
                 }
                 let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
                 let state = self.inner.state.read().expect("no panic while held");
-                seen = changes.versions().map(|version| (version.origin, version.sequence)).collect();
+                let of_others = changes.versions().filter(|version| !is_eviction(*version));
+                seen = of_others.map(|version| (version.origin, version.sequence)).collect();
                 sort_by(&mut seen, Ord::cmp);
                 seen.dedup();
                 let changes = state.winners(changes);
@@ -382,6 +390,14 @@ impl Collection {
                 let state = self.inner.state.read().expect("no panic while held");
                 (!state.progress().refused.contains(&refused)).then_some(Record::Refused(refused))
             }
+            Request::SetPart { hub, pulled, kept } => {
+                shared
+                    .clock
+                    .lock()
+                    .expect("no panic while held")
+                    .observe(kept.heard, shared.options.environment.now_ms())?;
+                Some(Record::Part { hub, pulled, kept })
+            }
             Request::Reserve { hub } => Some(Record::Position { hub, position: self.sync_position(hub) }),
             Request::Seal => {
                 self.sync_log(log).await?;
@@ -406,9 +422,7 @@ impl Collection {
         };
         let version = match &record {
             Record::Changes { changes, .. } => changes.versions().max().unwrap_or_default(),
-            Record::Position { .. } | Record::Lost { .. } | Record::Cursor { .. } | Record::Refused(_) => {
-                Version::default()
-            }
+            _ => Version::default(),
         };
         if group.staged.is_empty() {
             self.roll_when_full(log).await?;
@@ -602,7 +616,7 @@ impl Collection {
             let mut state = self.inner.state.write().expect("no panic while held");
             let frames = group.staged.iter().filter_map(|(staged, _)| match &staged.record {
                 Record::Changes { changes, .. } => Some((staged.lsn, changes)),
-                Record::Position { .. } | Record::Lost { .. } | Record::Cursor { .. } | Record::Refused(_) => None,
+                _ => None,
             });
             let frames: Vec<_> = frames.collect();
             let mut row = if frames.is_empty() { 0 } else { state.push_rows(&frames) };
@@ -629,6 +643,10 @@ impl Collection {
                     }
                     Record::Refused(refused) => {
                         state.set_refused(lsn, refused);
+                        0
+                    }
+                    Record::Part { hub, pulled, kept } => {
+                        state.set_part(lsn, hub, pulled, kept);
                         0
                     }
                 };

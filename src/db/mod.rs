@@ -60,7 +60,7 @@ pub use stream::{
 #[cfg(all(test, native, hosted))]
 pub(crate) use sync::testing as sync_testing;
 #[cfg(hosted)]
-pub use sync::{SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource};
+pub use sync::{Near, Shape, SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource};
 
 #[cfg(test)]
 #[cfg(feature = "server")]

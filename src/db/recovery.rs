@@ -149,10 +149,13 @@ pub(super) async fn open_collection(
     let schema = spec.schema.clone();
     let mut state = CollectionState::new(spec, growing, described.progress.clone());
     let mut arrived = Lsn(0);
+    let mut segments = Vec::new();
     for segment in &described.segments {
-        state.add_flushed(read_segment(storage, entries, state.spec(), segment, false).await?);
+        segments.push(read_segment(storage, entries, state.spec(), segment, false).await?);
         arrived = arrived.max(segment.adopted.map_or(Lsn(0), |adopted| adopted.lsn));
     }
+    segments.iter().for_each(|segment| state.note_evictions(segment));
+    segments.into_iter().for_each(|segment| state.add_flushed(segment));
     let prefix = name::logs(described.id);
     let mut logs: Vec<(u64, &str)> = entries
         .iter()
@@ -183,6 +186,7 @@ pub(super) async fn open_collection(
                 Record::Lost { last } => state.set_lost(last),
                 Record::Cursor { name, lsn } => state.set_cursor(frame.lsn, &name, lsn),
                 Record::Refused(refused) => state.set_refused(frame.lsn, refused),
+                Record::Part { hub, pulled, kept } => state.set_part(frame.lsn, hub, pulled, kept),
             }
         }
         let next = state.progress().frame.next();

@@ -23,8 +23,15 @@ pub struct ChangeSet {
     pub puts: Batch,
     /// One a row of `puts`.
     pub put_versions: Vec<Version>,
-    /// Deleted keys with the version of the delete.
+    /// Deleted keys with the version of the delete. One whose origin is [nobody](is_eviction) is an eviction: the row is let go of here,
+    /// and nobody else hears of it.
     pub deletes: Vec<(Key, Version)>,
+}
+
+/// Whether a delete of that version says only that this replica does not keep the row any more: it has left the part that is kept here.
+/// The row may come back at the same version. Its origin is 0, which is nobody, and its timestamp that of the row.
+pub fn is_eviction(version: Version) -> bool {
+    version.origin == ReplicaId(0)
 }
 
 impl ChangeSet {
@@ -153,6 +160,30 @@ pub struct Refused {
     pub kind: String,
     /// Why.
     pub message: String,
+}
+
+/// Which part of a hub's rows is kept here. What the texts mean, only `db` knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct KeptPart {
+    /// The part.
+    pub part: String,
+    /// What it was before, until all that is in the new one is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reshape: Option<Reshape>,
+    /// The newest timestamp of any of the hub's changes that were looked at for this replica.
+    #[serde(default)]
+    pub heard: Timestamp,
+}
+
+/// A change from one part to another one, on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Reshape {
+    /// Rows of this part are here that are in the new one too.
+    pub old: String,
+    /// Of what the hub's log has up to here, the rest is here as well.
+    pub after: Lsn,
+    /// This far the rest is asked for: from there on the log tells of the new part.
+    pub through: Lsn,
 }
 
 /// How far a collection and one hub have got with each other. Durable with the changes it speaks of.

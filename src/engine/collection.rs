@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::feed::Place;
 use super::keys::KeyTable;
 use super::{
-    Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, Memory, Merge, Movable, Refused, RequestId, Source,
-    SyncPosition, View,
+    Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, KeptPart, Memory, Merge, Movable, Refused, RequestId,
+    Source, SyncPosition, View, is_eviction,
 };
 use crate::base::{
     Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version, sort_by_key,
@@ -41,6 +41,9 @@ pub struct Progress {
     /// Own batches that hubs have refused, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,
+    /// By hub of whose rows only a part is kept here, or was once.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<ReplicaId, KeptPart>,
     /// What clients are told that ask again for a write.
     #[serde(default, skip_serializing_if = "Answers::is_empty")]
     pub answers: Answers,
@@ -98,6 +101,8 @@ pub struct CollectionState {
     /// How many rows live.
     living: usize,
     pub(super) tombstones: HashMap<Key, (Version, Lsn)>,
+    /// Rows of these keys that came up to these positions were let go of.
+    evicted: HashMap<Key, Lsn>,
     pub(super) progress: Progress,
     /// Sealed and not yet in the manifest: what its flush will make durable.
     unflushed: BTreeMap<SegmentId, (Progress, u64)>,
@@ -128,12 +133,21 @@ impl CollectionState {
             oldest: Timestamp(u64::MAX),
             living: 0,
             tombstones: HashMap::new(),
+            evicted: HashMap::new(),
             progress,
             unflushed: BTreeMap::new(),
             stale: BTreeSet::new(),
             holds,
             retention_ms: None,
             forgotten_ms: 0,
+        }
+    }
+
+    /// Knows what was let go of, of which a segment tells that is to be added: before any is, for one may have what another tells of.
+    pub fn note_evictions(&mut self, segment: &Segment) {
+        for delete in segment.deletes.iter().filter(|delete| is_eviction(delete.version)) {
+            let evicted = self.evicted.entry(delete.key.clone()).or_default();
+            *evicted = delete.lsn.max(*evicted);
         }
     }
 
@@ -156,7 +170,9 @@ impl CollectionState {
 
     /// Takes in a segment of another replica, whose rows and deletes came here at `lsn`. What it says of the past is not told
     /// apart from when it came: times before its newest change are refused from now on.
-    pub fn adopt(&mut self, segment: Segment, lsn: Lsn) {
+    pub fn adopt(&mut self, mut segment: Segment, lsn: Lsn) {
+        // What somebody else does not keep is nobody's business.
+        segment.deletes.retain(|delete| !is_eviction(delete.version));
         let newest = segment.newest();
         self.add_flushed(segment);
         self.note_arrival(lsn);
@@ -267,7 +283,10 @@ impl CollectionState {
 
     /// The part of `changes` that is newer than what is here, with the same versions.
     pub fn winners(&self, changes: ChangeSet) -> ChangeSet {
-        let wins = |key: &Key, version: &Version| self.version_of(key).is_none_or(|here| *version > here);
+        let wins = |key: &Key, version: &Version| match is_eviction(*version) {
+            true => self.place_of(key, None).is_some(),
+            false => self.version_of(key).is_none_or(|here| *version > here),
+        };
         let rows: Vec<u32> = (0..changes.puts.len())
             .filter(|&row| wins(&changes.puts.key(row), &changes.put_versions[row]))
             .map(|row| row as u32)
@@ -359,6 +378,7 @@ impl CollectionState {
         self.progress.lsn = last;
         self.progress.seen.clear();
         self.progress.positions.clear();
+        self.progress.parts.values_mut().for_each(|kept| kept.reshape = None);
         self.progress.gone = last;
     }
 
@@ -372,6 +392,17 @@ impl CollectionState {
             kept.remove(0);
         }
         kept.push(refused);
+    }
+
+    /// Applies the frame that tells which part of a hub's rows is kept here.
+    pub fn set_part(&mut self, frame: Lsn, hub: ReplicaId, pulled: Option<Lsn>, kept: KeptPart) {
+        assert!(frame > self.progress.frame, "frame {frame} after {}", self.progress.frame);
+        self.progress.frame = frame;
+        self.progress.timestamp = self.progress.timestamp.max(kept.heard);
+        if let Some(pulled) = pulled {
+            self.progress.positions.entry(hub).or_default().pulled = pulled;
+        }
+        self.progress.parts.insert(hub, kept);
     }
 
     /// Own batches that hubs have refused and of which some change lives, the oldest first.
@@ -409,13 +440,20 @@ impl CollectionState {
 
     fn observe(&mut self, changes: &ChangeSet) {
         for version in changes.versions() {
-            self.note_seen(&[(version.origin, version.sequence)]);
+            if !is_eviction(version) {
+                self.note_seen(&[(version.origin, version.sequence)]);
+            }
             self.progress.timestamp = self.progress.timestamp.max(version.timestamp);
         }
     }
 
     /// Makes `place` the living row of `key` when its version is the greatest; tells whether it is. In `skipped` there is no other.
     fn place(&mut self, key: Key, version: Version, place: Place, skipped: Option<SegmentId>) -> bool {
+        if let Some(evicted) = self.evicted.get(&key)
+            && self.slots[&place.segment].segment.versions().lsn(place.row as usize) <= *evicted
+        {
+            return false;
+        }
         if let Some((buried, _)) = self.tombstones.get(&key) {
             if *buried >= version {
                 return false;
@@ -440,6 +478,9 @@ impl CollectionState {
 
     /// Deletes a key when the delete's version is the greatest; tells whether it is.
     fn bury(&mut self, delete: &Tombstone) -> bool {
+        if is_eviction(delete.version) {
+            return self.evict(delete);
+        }
         if self.version_of(&delete.key).is_some_and(|here| here >= delete.version) {
             return false;
         }
@@ -450,6 +491,21 @@ impl CollectionState {
             self.record_death(old, delete.lsn, delete.version.timestamp);
         }
         self.tombstones.insert(delete.key.clone(), (delete.version, delete.lsn));
+        true
+    }
+
+    /// Lets go of the row of a key that came before; tells whether there is one. Its key is as if it had never been here.
+    fn evict(&mut self, delete: &Tombstone) -> bool {
+        let evicted = self.evicted.entry(delete.key.clone()).or_default();
+        *evicted = delete.lsn.max(*evicted);
+        let Some(old) = self.place_of(&delete.key, None) else { return false };
+        let slot = self.slots.get_mut(&old.segment).expect("places name living segments");
+        if slot.segment.versions().lsn(old.row as usize) > delete.lsn {
+            return false;
+        }
+        self.living -= 1;
+        slot.live.remove(old.row as usize);
+        self.record_death(old, delete.lsn, delete.version.timestamp);
         true
     }
 
@@ -581,6 +637,10 @@ impl CollectionState {
     ///
     /// A delete that is the newest change of its key stays for good: a replica that has not heard of it may come at any time.
     pub fn is_outlived(&mut self, delete: &Tombstone) -> bool {
+        if is_eviction(delete.version) {
+            // One that came later hides all that this one does.
+            return self.evicted.get(&delete.key).is_some_and(|evicted| *evicted > delete.lsn);
+        }
         let Some(newer) = self.version_of(&delete.key).filter(|version| *version > delete.version) else {
             return false;
         };
@@ -658,17 +718,19 @@ impl CollectionState {
         past
     }
 
-    /// Changes after `lsn` without those in `known`, until `bytes_max` is exceeded, and the position that they reach; the blocks
+    /// Changes after `lsn`, up to `until`, without those in `known`, until `bytes_max` is exceeded, and the position that they reach; the blocks
     /// that it needs besides `blocks` when there are any.
     pub fn changes_after(
         &self,
         lsn: Lsn,
+        until: Lsn,
         known: &BTreeMap<ReplicaId, Sequence>,
         bytes_max: usize,
         blocks: &Blocks,
     ) -> Result<(ChangeSet, Lsn), Vec<BlockRef>> {
         let wanted = |version: Version, at: Lsn| {
-            let new = at > lsn && known.get(&version.origin).is_none_or(|known| version.sequence > *known);
+            let new =
+                at > lsn && at <= until && known.get(&version.origin).is_none_or(|known| version.sequence > *known);
             new.then_some(at.0)
         };
         let (changes, reached) =

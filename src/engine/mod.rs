@@ -22,7 +22,7 @@ mod record;
 mod spec;
 
 pub use answers::{Answer, Answers, RequestId};
-pub use changes::{ChangeSet, Refused, SyncPosition};
+pub use changes::{ChangeSet, KeptPart, Refused, Reshape, SyncPosition, is_eviction};
 pub use collection::{CollectionState, Progress, Slot};
 pub use compaction::{
     Budget, Candidate, Merge, MergePolicy, Task, Waiting, choose_budget, choose_merge, choose_task, should_seal,

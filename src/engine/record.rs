@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use super::changes::encode_rows;
-use super::{ChangeSet, Refused, RequestId, SyncPosition};
+use super::{ChangeSet, KeptPart, Refused, RequestId, Reshape, SyncPosition};
 use crate::base::codec::{Reader, Write};
-use crate::base::{Error, Lsn, ReplicaId, Result, Sequence};
+use crate::base::{Error, Lsn, ReplicaId, Result, Sequence, Timestamp};
 use crate::model::Schema;
 use crate::wal::FrameKind;
 
@@ -16,6 +16,7 @@ use crate::wal::FrameKind;
 /// | 3, lost | the number of the last lost frame (8) |
 /// | 4, cursor | how far a subscription has got (8), 2^64 - 1 when it ended; then its name |
 /// | 5, refused | after this batch (8), up to this one (8), the length of the kind of the error (4), the kind, the message |
+/// | 6, part | the hub's replica id (8), its log position, 2^64 - 1 when it stays (8), the newest timestamp heard of (8), 1 when the part changes (1), then after which position (8) and through which (8), the length of the part (4), the part, what it was before |
 #[derive(Debug, Clone)]
 pub enum Record {
     /// Rows and deletes were applied.
@@ -46,6 +47,15 @@ pub enum Record {
     },
     /// A hub has refused own changes for good.
     Refused(Refused),
+    /// Which part of a hub's rows is kept here.
+    Part {
+        /// The hub.
+        hub: ReplicaId,
+        /// Where its log is then, unless that stays.
+        pulled: Option<Lsn>,
+        /// The part.
+        kept: KeptPart,
+    },
 }
 
 /// Who sent changes.
@@ -69,6 +79,7 @@ impl Record {
             Self::Lost { .. } => FrameKind::Lost,
             Self::Cursor { .. } => FrameKind::Cursor,
             Self::Refused(_) => FrameKind::Refused,
+            Self::Part { .. } => FrameKind::Part,
         }
     }
 
@@ -104,6 +115,19 @@ impl Record {
                 out.put_bytes(kind.as_bytes());
                 out.put_bytes(message.as_bytes());
             }
+            Self::Part { hub, pulled, kept } => {
+                let nothing = Reshape::default();
+                let reshape = kept.reshape.as_ref().unwrap_or(&nothing);
+                out.put_u64(hub.0);
+                out.put_u64(pulled.map_or(u64::MAX, |lsn| lsn.0));
+                out.put_u64(kept.heard.0);
+                out.put_u8(u8::from(kept.reshape.is_some()));
+                out.put_u64(reshape.after.0);
+                out.put_u64(reshape.through.0);
+                out.put_u32(kept.part.len() as u32);
+                out.put_bytes(kept.part.as_bytes());
+                out.put_bytes(reshape.old.as_bytes());
+            }
         }
         out
     }
@@ -112,7 +136,7 @@ impl Record {
     pub fn encode_rows(&self) -> Vec<u8> {
         match self {
             Self::Changes { changes, .. } => encode_rows(&changes.puts),
-            Self::Position { .. } | Self::Lost { .. } | Self::Cursor { .. } | Self::Refused(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -152,6 +176,18 @@ impl Record {
                 let kind = rest(&mut Reader::new(reader.bytes(len)?))?;
                 Ok(Self::Refused(Refused { after, through, kind, message: rest(&mut reader)? }))
             }
+            FrameKind::Part => {
+                let hub = ReplicaId(reader.u64()?);
+                let pulled = Some(Lsn(reader.u64()?)).filter(|lsn| lsn.0 != u64::MAX);
+                let heard = Timestamp(reader.u64()?);
+                let changes = reader.u8()? != 0;
+                let (after, through) = (Lsn(reader.u64()?), Lsn(reader.u64()?));
+                let len = reader.u32()? as usize;
+                let part = rest(&mut Reader::new(reader.bytes(len)?))?;
+                let old = rest(&mut reader)?;
+                let reshape = changes.then_some(Reshape { old, after, through });
+                Ok(Self::Part { hub, pulled, kept: KeptPart { part, reshape, heard } })
+            }
         }
     }
 }
@@ -179,7 +215,7 @@ mod tests {
     }
 
     /// One of each kind; the payload of the first is packed, those of the others are not.
-    fn records() -> [Record; 7] {
+    fn records() -> [Record; 8] {
         let schema = schema();
         let version = |number: u64| Version {
             timestamp: Timestamp::new(1_700_000_000_000 + number, 3),
@@ -214,6 +250,15 @@ mod tests {
                 kind: "invalid_argument".to_owned(),
                 message: "a timestamp a day ahead".to_owned(),
             }),
+            Record::Part {
+                hub,
+                pulled: Some(Lsn(12)),
+                kept: KeptPart {
+                    part: "[{}]".to_owned(),
+                    reshape: Some(Reshape { old: "[]".to_owned(), after: Lsn(3), through: Lsn(12) }),
+                    heard: Timestamp(77),
+                },
+            },
             Record::Lost { last: Lsn(30) },
         ]
     }
@@ -231,10 +276,10 @@ mod tests {
         }
         let golden = std::fs::read(path).unwrap();
         let read = wal::replay("golden", &golden, CollectionId(7), 3, Lsn(20), None).unwrap();
-        assert_eq!((read.frames.len(), read.valid_len), (7, golden.len()));
+        assert_eq!((read.frames.len(), read.valid_len), (8, golden.len()));
         assert_eq!(
             read.frames.iter().map(|frame| golden[frame.offset + 17]).collect::<Vec<_>>(),
-            [1, 0, 0, 1, 0, 0, 0]
+            [1, 0, 0, 1, 0, 0, 0, 0]
         );
         // How a payload is packed may change; what is not packed is written as it was.
         let first = read.frames[0].end;

@@ -2,7 +2,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::keepalive::KeepAlive;
 use super::message::{
-    Capabilities, Channel, Hello, HelloCollection, Message, Pull, PullAck, Push, PushAck, StartPull, Welcome,
+    Capabilities, Channel, Hello, HelloCollection, Message, Part, Pull, PullAck, PullPart, Push, PushAck, Reshape,
+    StartPull, Welcome,
 };
 use super::seed::{Download, Seed, Want};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
@@ -35,6 +36,8 @@ pub struct ClientCollection {
     pub name: String,
     /// Its specification as JSON; `None` when it does not exist here yet.
     pub spec: Option<String>,
+    /// The part of its rows that is wanted, for the database; `None` for all.
+    pub part: Option<String>,
 }
 
 /// Where a client stands with a hub: the answer to [`ClientAction::Open`].
@@ -46,6 +49,8 @@ pub struct Start {
     pub pushed: Sequence,
     /// All changes of these origins up to these sequences are here.
     pub known: BTreeMap<ReplicaId, Sequence>,
+    /// Another part was here before.
+    pub reshape: Option<Reshape>,
 }
 
 /// Own changes: the answer to [`ClientAction::ReadOwn`].
@@ -109,6 +114,8 @@ pub enum ClientAction {
         hub: ReplicaId,
         /// The hub's specification as JSON when this side lacks the collection.
         spec: Option<String>,
+        /// The part of the rows that the hub sends, where these are not all: what is here of others goes.
+        part: Option<Part>,
     },
     /// Read this replica's own changes after `after`.
     ReadOwn {
@@ -129,6 +136,8 @@ pub enum ClientAction {
         hub: ReplicaId,
         /// Where to.
         lsn: Lsn,
+        /// What else the hub tells, where only a part of the rows is wanted.
+        part: Option<PullPart>,
     },
     /// Note that own batches up to `sequence` are at `hub`, or set aside.
     MarkPushed {
@@ -252,6 +261,7 @@ enum Stage {
     /// After the welcome: `Open` is to be asked.
     Open {
         spec: Option<String>,
+        part: Option<Part>,
     },
     /// The start frame is to be sent.
     Start(Start),
@@ -681,7 +691,8 @@ impl Client {
             state.hub = incarnated(welcome.replica, answer.incarnation);
             state.pushed = answer.acknowledged;
             state.read = answer.acknowledged;
-            state.stage = Stage::Open { spec: answer.spec.filter(|_| state.collection.spec.is_none()) };
+            let spec = answer.spec.filter(|_| state.collection.spec.is_none());
+            state.stage = Stage::Open { spec, part: answer.part };
         }
         Ok(())
     }
@@ -706,6 +717,7 @@ impl Client {
             let collections = self.channels.iter().map(|state| HelloCollection {
                 name: state.collection.name.clone(),
                 spec: state.collection.spec.clone(),
+                part: state.collection.part.clone(),
             });
             let hello =
                 Hello { replica: self.replica, capabilities: Capabilities::ALL, collections: collections.collect() };
@@ -906,10 +918,10 @@ impl State {
     fn next(&mut self, channel: Channel, now_ms: u64) -> Result<(Option<ClientAction>, Option<Refusal>)> {
         let hub = self.hub;
         match std::mem::replace(&mut self.stage, Stage::Waiting) {
-            Stage::Open { spec } => return Ok((Some(ClientAction::Open { channel, hub, spec }), None)),
-            Stage::Start(Start { pulled, known, .. }) => {
+            Stage::Open { spec, part } => return Ok((Some(ClientAction::Open { channel, hub, spec, part }), None)),
+            Stage::Start(Start { pulled, known, reshape, .. }) => {
                 self.stage = Stage::Live;
-                let start = StartPull { channel, pulled, known };
+                let start = StartPull { channel, pulled, known, reshape };
                 return Ok((Some(ClientAction::Send(Message::Start(start).encode()?)), None));
             }
             Stage::Live => self.stage = Stage::Live,
@@ -926,8 +938,8 @@ impl State {
             && let Some(pull) = self.arrived.front()
         {
             self.applying = true;
-            let (changes, lsn) = (pull.changes.clone(), pull.lsn);
-            return Ok((Some(ClientAction::Apply { channel, changes, hub, lsn }), None));
+            let (changes, lsn, part) = (pull.changes.clone(), pull.lsn, pull.part.clone());
+            return Ok((Some(ClientAction::Apply { channel, changes, hub, lsn, part }), None));
         }
         if let Some(seed) = &mut self.seed {
             let action = seed.next(channel, hub)?;

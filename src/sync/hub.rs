@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::keepalive::KeepAlive;
 use super::message::{
-    Capabilities, Channel, FETCH_WINDOW, Fault, Fetch, HelloCollection, Message, Offer, PIECE_BYTES_MAX, Piece, Pull,
-    PullAck, Push, PushAck, StartPull, TOKEN_BYTES_MAX, Welcome, WelcomeCollection,
+    Capabilities, Channel, FETCH_WINDOW, Fault, Fetch, HelloCollection, Message, Offer, PIECE_BYTES_MAX, Part, Piece,
+    Pull, PullAck, PullPart, Push, PushAck, Reshape, StartPull, TOKEN_BYTES_MAX, Welcome, WelcomeCollection,
 };
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
 
@@ -45,6 +45,8 @@ pub struct Opened {
     pub incarnation: u64,
     /// The specification as JSON, when the client has none.
     pub spec: Option<String>,
+    /// The part of the rows that the client gets, where it does not get all.
+    pub part: Option<Part>,
 }
 
 /// Changes for a client: the answer to [`HubAction::Read`].
@@ -56,6 +58,8 @@ pub struct Changes {
     pub lsn: Lsn,
     /// The newest position.
     pub newest: Lsn,
+    /// Where the client gets a part of the rows: those that have changed and are not in it.
+    pub left: Option<Vec<u8>>,
 }
 
 /// What happened at the hub.
@@ -95,6 +99,8 @@ pub enum HubAction {
         name: String,
         /// The client's specification as JSON.
         spec: Option<String>,
+        /// The part of its rows that the client wants; `None` for all.
+        part: Option<String>,
         /// Whether it may be created.
         create: bool,
         /// Which client.
@@ -110,6 +116,8 @@ pub enum HubAction {
         known: BTreeMap<ReplicaId, Sequence>,
         /// Until this is exceeded.
         bytes_max: usize,
+        /// Where only rows are wanted that were not in the old part, but are in the one that the client gets now.
+        reshape: Option<Reshape>,
     },
     /// Apply changes durably. Every change must be of origin `client` and of a sequence in `after+1..=through`.
     Apply {
@@ -223,6 +231,10 @@ struct State {
     reading: bool,
     /// Whether the client knows that nothing is left.
     told_caught_up: bool,
+    /// Whether the client gets only a part of the rows.
+    partial: bool,
+    /// What the client lacks since it gets another part, and where it goes on pulling then.
+    reshape: Option<(Reshape, Lsn)>,
     /// How far the answer to what the client asked is.
     asked: Asked,
     outgoing: Option<Pull>,
@@ -389,15 +401,16 @@ impl Hub {
             HubInput::Opened(channel, result) => {
                 let state = self.state(channel)?;
                 let answer = match result {
-                    Ok(Opened { acknowledged, incarnation, spec }) => {
+                    Ok(Opened { acknowledged, incarnation, spec, part }) => {
                         state.stage = Stage::Live;
                         state.answered = acknowledged;
-                        WelcomeCollection { acknowledged, incarnation, spec, error: None }
+                        state.partial = part.is_some();
+                        WelcomeCollection { acknowledged, incarnation, spec, part, error: None }
                     }
                     Err(error) => {
                         state.stage = Stage::Failed;
                         let error = Some(Fault::from(&error));
-                        WelcomeCollection { acknowledged: Sequence(0), incarnation: 0, spec: None, error }
+                        WelcomeCollection { acknowledged: Sequence(0), incarnation: 0, spec: None, part: None, error }
                     }
                 };
                 state.answer = Some(answer);
@@ -463,6 +476,9 @@ impl Hub {
                         hello.collections.len(),
                         self.options.collections_max
                     )));
+                }
+                if hello.replica.0 == 0 {
+                    return Err(Error::corrupt("a client with replica id 0, which is nobody"));
                 }
                 if hello.replica == self.replica {
                     return Err(Error::invalid(format!(
@@ -569,6 +585,7 @@ impl Hub {
                         channel: Channel(index as u32),
                         name: state.collection.name.clone(),
                         spec: state.collection.spec.clone(),
+                        part: state.collection.part.clone(),
                         create: self.options.create_collections,
                         client,
                     }));
@@ -615,6 +632,8 @@ impl State {
             left: true,
             reading: false,
             told_caught_up: false,
+            partial: false,
+            reshape: None,
             asked: Asked::Nothing,
             outgoing: None,
             unanswered: Vec::new(),
@@ -642,6 +661,7 @@ impl State {
             _ if self.stage != Stage::Live => true,
             Asked::Nothing => true,
             Asked::Position | Asked::Reading => false,
+            Asked::UpTo(_) if self.reshape.is_some() => false,
             Asked::UpTo(position) => self.read >= position && self.outgoing.is_none(),
         }
     }
@@ -672,11 +692,14 @@ impl State {
         if self.started && self.seeding != Seeding::Offered {
             return Err(Error::corrupt(format!("a second start frame for channel {}", start.channel.0)));
         }
-        self.seeding = if segments && !self.started { Seeding::Unasked } else { Seeding::Over };
+        // Segments hold rows of all parts.
+        let whole = start.reshape.is_none() && !self.partial;
+        self.seeding = if segments && whole && !self.started { Seeding::Unasked } else { Seeding::Over };
         self.fetches.clear();
         self.started = true;
-        self.read = start.pulled;
-        self.sent = start.pulled;
+        self.reshape = start.reshape.map(|reshape| (reshape, start.pulled));
+        self.read = self.reshape.as_ref().map_or(start.pulled, |(reshape, _)| reshape.after);
+        self.sent = self.read;
         for (origin, sequence) in start.known {
             let known = self.known.entry(origin).or_default();
             *known = (*known).max(sequence);
@@ -717,12 +740,27 @@ impl State {
     }
 
     fn take_in_changes(&mut self, channel: Channel, changes: Changes) {
-        let Changes { changes, lsn, newest } = changes;
+        let Changes { changes, lsn, newest, left } = changes;
         if self.stage == Stage::Failed {
             return;
         }
         if self.asked == Asked::Reading {
             self.asked = Asked::UpTo(newest);
+        }
+        if let Some((Reshape { through, .. }, pulled)) = self.reshape {
+            self.left = true;
+            self.read = lsn;
+            let ended = lsn >= through || lsn >= newest;
+            if ended {
+                self.reshape = None;
+                self.read = pulled;
+            }
+            let tells = !changes.is_empty() || left.as_ref().is_some_and(|left| !left.is_empty());
+            if tells || ended || lsn.0.abs_diff(self.sent.0) >= EMPTY_PULL_EVERY {
+                let part = Some(PullPart { left: left.unwrap_or_default(), reshaped: Some(ended) });
+                self.outgoing = Some(Pull { channel, lsn, caught_up: false, changes, part });
+            }
+            return;
         }
         if self.read > newest {
             // This log has gone back, to an older backup: the client's position is of a past that is no more. What the client
@@ -737,8 +775,10 @@ impl State {
             self.left = true;
         }
         let position_off = lsn.0.abs_diff(self.sent.0) >= EMPTY_PULL_EVERY;
-        if !changes.is_empty() || position_off || (caught_up && !self.told_caught_up) {
-            self.outgoing = Some(Pull { channel, lsn, caught_up, changes });
+        let tells = !changes.is_empty() || left.as_ref().is_some_and(|left| !left.is_empty());
+        if tells || position_off || (caught_up && !self.told_caught_up) {
+            let part = left.map(|left| PullPart { left, reshaped: None });
+            self.outgoing = Some(Pull { channel, lsn, caught_up, changes, part });
         }
     }
 
@@ -801,8 +841,8 @@ impl State {
             if self.asked == Asked::Position {
                 self.asked = Asked::Reading;
             }
-            let known = self.known.clone();
-            return Ok(Some(HubAction::Read { channel, after: self.read, known, bytes_max: PULL_BYTES_MAX }));
+            let (known, reshape) = (self.known.clone(), self.reshape.as_ref().map(|(reshape, _)| reshape.clone()));
+            return Ok(Some(HubAction::Read { channel, after: self.read, known, bytes_max: PULL_BYTES_MAX, reshape }));
         }
         Ok(None)
     }

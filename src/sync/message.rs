@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, message};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp, message};
 
 /// The version of the protocol that this build speaks: 1 to 127.
 pub const VERSION: u8 = 1;
@@ -81,6 +81,8 @@ pub struct HelloCollection {
     pub name: String,
     /// Its specification as JSON; `None` when the client does not have the collection yet.
     pub spec: Option<String>,
+    /// The part of its rows that the client wants, for the database; `None` for all.
+    pub part: Option<String>,
 }
 
 /// The hub's answer to a hello.
@@ -103,8 +105,21 @@ pub struct WelcomeCollection {
     pub incarnation: u64,
     /// The specification as JSON, when the client has none.
     pub spec: Option<String>,
+    /// The part of its rows that the client gets, where it does not get all.
+    pub part: Option<Part>,
     /// Why this collection is not synced on this connection.
     pub error: Option<Fault>,
+}
+
+/// The part of a collection's rows that a client gets: what it wants, of what it may read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// For the database.
+    pub part: String,
+    /// The newest position of the hub's log.
+    pub newest: Lsn,
+    /// The newest timestamp there: what the client writes from now on has a later one.
+    pub heard: Timestamp,
 }
 
 /// The client is ready for the changes of a collection.
@@ -116,6 +131,19 @@ pub struct StartPull {
     pub pulled: Lsn,
     /// The client has all changes of these origins up to these sequences: the hub need not send them.
     pub known: BTreeMap<ReplicaId, Sequence>,
+    /// Another part was here before: what the new one has more comes first.
+    pub reshape: Option<Reshape>,
+}
+
+/// What a client asks for that had another part of a collection before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reshape {
+    /// Rows of this part are at the client, where they are in the new one too; for the database.
+    pub old: String,
+    /// The others as well, as far as they are in the hub's log up to here.
+    pub after: Lsn,
+    /// They are wanted up to here; what comes after is pulled.
+    pub through: Lsn,
 }
 
 /// The client's own changes.
@@ -155,6 +183,18 @@ pub struct Pull {
     /// An encoded change set; empty when only the position moves.
     #[serde(with = "serde_bytes")]
     pub changes: Vec<u8>,
+    /// What a client that gets only a part of the rows has to know besides.
+    pub part: Option<PullPart>,
+}
+
+/// What else a pull tells a client that gets a part of the rows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PullPart {
+    /// Rows that have changed and are not in the part: for the database.
+    #[serde(with = "serde_bytes")]
+    pub left: Vec<u8>,
+    /// Whether it belongs to a [`Reshape`], and that ends with it.
+    pub reshaped: Option<bool>,
 }
 
 /// A pull is durable at the client.
@@ -492,8 +532,8 @@ mod tests {
                     replica: ReplicaId(0x001f_ffff_ffff_fffe),
                     capabilities: Capabilities::ALL,
                     collections: vec![
-                        HelloCollection { name: "notes".into(), spec: Some("{\"fields\":[]}".into()) },
-                        HelloCollection { name: "symbols".into(), spec: None },
+                        HelloCollection { name: "notes".into(), spec: Some("{\"fields\":[]}".into()), part: None },
+                        HelloCollection { name: "symbols".into(), spec: None, part: Some("[]".into()) },
                     ],
                 }),
             ),
@@ -503,17 +543,25 @@ mod tests {
                     replica: ReplicaId(7),
                     capabilities: Capabilities(u64::MAX),
                     collections: vec![
-                        WelcomeCollection { acknowledged: Sequence(41), incarnation: 3, spec: None, error: None },
+                        WelcomeCollection {
+                            acknowledged: Sequence(41),
+                            incarnation: 3,
+                            spec: None,
+                            part: Some(Part { part: "[{}]".into(), newest: Lsn(300), heard: Timestamp(7) }),
+                            error: None,
+                        },
                         WelcomeCollection {
                             acknowledged: Sequence(0),
                             incarnation: 4,
                             spec: Some("{}".into()),
+                            part: None,
                             error: None,
                         },
                         WelcomeCollection {
                             acknowledged: Sequence(0),
                             incarnation: 0,
                             spec: None,
+                            part: None,
                             error: Some(fault.clone()),
                         },
                     ],
@@ -525,6 +573,7 @@ mod tests {
                     channel: Channel(0),
                     pulled: Lsn(300),
                     known: [(ReplicaId(7), Sequence(12)), (ReplicaId(70_000), Sequence(1))].into(),
+                    reshape: Some(Reshape { old: "[]".into(), after: Lsn(0), through: Lsn(300) }),
                 }),
             ),
             (
@@ -542,7 +591,13 @@ mod tests {
             ),
             (
                 "pull",
-                Message::Pull(Pull { channel: Channel(0), lsn: Lsn(301), caught_up: true, changes: vec![9, 8, 7] }),
+                Message::Pull(Pull {
+                    channel: Channel(0),
+                    lsn: Lsn(301),
+                    caught_up: true,
+                    changes: vec![9, 8, 7],
+                    part: Some(PullPart { left: vec![1, 2], reshaped: Some(false) }),
+                }),
             ),
             ("pull-ack", Message::PullAck(PullAck { channel: Channel(0), lsn: Lsn(301) })),
             ("fault", Message::Fault(Some(Channel(2)), fault)),
@@ -586,7 +641,7 @@ mod tests {
     fn hostile_frames_are_typed_errors() {
         let claims_4_gib_of_bytes = [0x92, PUSH, 0x94, 0, 0, 1, 0xc6, 0xff, 0xff, 0xff, 0xff, 1, 2];
         let claims_4_gi_collections = [0x93, HELLO, VERSION, 0x93, 7, 0, 0xdd, 0xff, 0xff, 0xff, 0xff];
-        let claims_4_gi_origins = [0x92, START, 0x93, 0, 0, 0xdf, 0xff, 0xff, 0xff, 0xff, 1, 1];
+        let claims_4_gi_origins = [0x92, START, 0x94, 0, 0, 0xdf, 0xff, 0xff, 0xff, 0xff, 1, 1];
         for (frame, kind, message) in [
             (&[][..], ErrorKind::Corrupt, "0 bytes"),
             (&[0x92], ErrorKind::Corrupt, "1 bytes"),
@@ -693,6 +748,7 @@ mod tests {
                 channel: Channel(channel),
                 pulled: Lsn(after),
                 known: known.into_iter().map(|(origin, sequence)| (ReplicaId(origin), Sequence(sequence))).collect(),
+                reshape: None,
             });
             prop_assert_eq!(Message::decode(&start.encode().unwrap()).unwrap(), start);
         }

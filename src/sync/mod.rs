@@ -26,7 +26,7 @@ pub use client::{Client, ClientAction, ClientCollection, ClientInput, OwnChanges
 pub use hub::{Changes, Hub, HubAction, HubInput, HubOptions, Opened};
 pub use message::{
     CONTROL_BYTES_MAX, Capabilities, Channel, FETCH_WINDOW, FRAME_BYTES_MAX, Fault, Fetch, Hello, HelloCollection,
-    Message, Offer, PIECE_BYTES_MAX, Piece, Pull, PullAck, Push, PushAck, StartPull, TOKEN_BYTES_MAX, VERSION, Welcome,
-    WelcomeCollection,
+    Message, Offer, PIECE_BYTES_MAX, Part, Piece, Pull, PullAck, PullPart, Push, PushAck, Reshape, StartPull,
+    TOKEN_BYTES_MAX, VERSION, Welcome, WelcomeCollection,
 };
 pub use seed::{Download, Want};

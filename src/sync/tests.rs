@@ -118,7 +118,7 @@ impl ModelCollection {
             (lsn > after && !is_known).then_some(lsn.0)
         };
         let (changes, reached) = self.select(wanted, bytes_max);
-        Changes { changes: encode(&changes), lsn: reached.map_or(self.lsn, Lsn), newest: self.lsn }
+        Changes { changes: encode(&changes), lsn: reached.map_or(self.lsn, Lsn), newest: self.lsn, left: None }
     }
 
     fn own_changes_after(&self, own: ReplicaId, after: Sequence, bytes_max: usize) -> OwnChanges {
@@ -235,6 +235,7 @@ impl World {
         let collections = NAMES.map(|name| ClientCollection {
             name: name.to_owned(),
             spec: replica.collections.get(name).map(|collection| collection.spec.clone()),
+            part: None,
         });
         self.connections[index] = Some(Connection {
             client: Client::new(replica.id, collections.into(), 0, self.now_ms),
@@ -277,7 +278,7 @@ impl World {
         let replica = &mut self.clients[index];
         let own = replica.id;
         Some(match action {
-            ClientAction::Open { channel, hub, spec } => {
+            ClientAction::Open { channel, hub, spec, .. } => {
                 let name = connection.name(channel);
                 if let Some(spec) = spec {
                     let collection = replica.collections.entry(name.to_owned()).or_default();
@@ -286,7 +287,10 @@ impl World {
                 let collection = &replica.collections[name];
                 let pulled = collection.pulled.get(&hub).copied().unwrap_or_default();
                 let pushed = collection.pushed.get(&hub).copied().unwrap_or_default();
-                ClientInput::Opened(channel, Ok(Start { pulled, pushed, known: collection.seen.clone() }))
+                ClientInput::Opened(
+                    channel,
+                    Ok(Start { pulled, pushed, known: collection.seen.clone(), reshape: None }),
+                )
             }
             ClientAction::ReadOwn { channel, after, bytes_max } => {
                 if let Some(error) = self.fails() {
@@ -295,7 +299,7 @@ impl World {
                 let collection = &self.clients[index].collections[connection.name(channel)];
                 ClientInput::Own(channel, Ok(collection.own_changes_after(own, after, bytes_max)))
             }
-            ClientAction::Apply { channel, changes, hub, lsn } => {
+            ClientAction::Apply { channel, changes, hub, lsn, .. } => {
                 if let Some(error) = self.fails() {
                     return Some(ClientInput::Applied(channel, error));
                 }
@@ -360,7 +364,10 @@ impl World {
                 }
                 collection.pulled.insert(hub, offer.lsn);
                 let pushed = collection.pushed.get(&hub).copied().unwrap_or_default();
-                ClientInput::Seeded(channel, Ok(Start { pulled: offer.lsn, pushed, known: collection.seen.clone() }))
+                ClientInput::Seeded(
+                    channel,
+                    Ok(Start { pulled: offer.lsn, pushed, known: collection.seen.clone(), reshape: None }),
+                )
             }
             ClientAction::Send(_) | ClientAction::Refresh | ClientAction::Refused(_) | ClientAction::Close(_) => {
                 unreachable!()
@@ -370,7 +377,7 @@ impl World {
 
     fn do_at_hub(&mut self, connection: &mut Connection, action: HubAction) -> Option<HubInput> {
         Some(match action {
-            HubAction::Open { channel, name, spec, create, client } => {
+            HubAction::Open { channel, name, spec, create, client, .. } => {
                 assert!(create);
                 if let (None, Some(spec)) = (self.hub.collections.get(&name), &spec) {
                     let collection = ModelCollection { spec: spec.clone(), ..ModelCollection::default() };
@@ -384,11 +391,12 @@ impl World {
                             acknowledged: collection.seen.get(&client).copied().unwrap_or_default(),
                             incarnation: 1,
                             spec: spec.is_none().then(|| collection.spec.clone()),
+                            part: None,
                         }),
                     },
                 )
             }
-            HubAction::Read { channel, after, known, bytes_max } => {
+            HubAction::Read { channel, after, known, bytes_max, .. } => {
                 let collection = &self.hub.collections[connection.name(channel)];
                 HubInput::Read(channel, Ok(collection.changes_after(after, &known, bytes_max)))
             }
@@ -766,8 +774,11 @@ impl Hand {
     }
 
     fn hello(names: &[&str]) -> Message {
-        let collections =
-            names.iter().map(|name| HelloCollection { name: (*name).to_owned(), spec: Some("{}".to_owned()) });
+        let collections = names.iter().map(|name| HelloCollection {
+            name: (*name).to_owned(),
+            spec: Some("{}".to_owned()),
+            part: None,
+        });
         Message::Hello(Hello {
             replica: ReplicaId(10),
             capabilities: Capabilities::ALL,
@@ -779,7 +790,7 @@ impl Hand {
         let mut hand = Self::new();
         hand.frame(&Self::hello(&["notes"]));
         assert!(matches!(hand.hub.poll(START_MS), Some(HubAction::Open { .. })));
-        let opened = Opened { acknowledged: Sequence(5), incarnation: 1, spec: None };
+        let opened = Opened { acknowledged: Sequence(5), incarnation: 1, spec: None, part: None };
         hand.hub.receive(HubInput::Opened(Channel(0), Ok(opened)), START_MS);
         assert!(matches!(hand.hub.poll(START_MS), Some(HubAction::Send(_))));
         assert_eq!(hand.hub.poll(START_MS), None);
@@ -824,13 +835,15 @@ fn a_client_out_of_turn_is_told_why_the_connection_ends() {
     let same =
         Message::Hello(Hello { replica: ReplicaId(1), capabilities: Capabilities::ALL, collections: Vec::new() });
     Hand::new().frame(&same).expect_end(ErrorKind::InvalidArgument, "own replica id");
-    let pull = Message::Pull(Pull { channel: Channel(0), lsn: Lsn(1), caught_up: true, changes: Vec::new() });
+    let pull =
+        Message::Pull(Pull { channel: Channel(0), lsn: Lsn(1), caught_up: true, changes: Vec::new(), part: None });
     Hand::welcomed().frame(&pull).expect_end(ErrorKind::Corrupt, "pull frame from a client");
 }
 
 #[test]
 fn a_hub_out_of_turn_ends_the_connection() {
-    let pull = Message::Pull(Pull { channel: Channel(0), lsn: Lsn(1), caught_up: true, changes: Vec::new() });
+    let pull =
+        Message::Pull(Pull { channel: Channel(0), lsn: Lsn(1), caught_up: true, changes: Vec::new(), part: None });
     let too_many =
         Message::Welcome(Welcome { replica: ReplicaId(1), capabilities: Capabilities::ALL, collections: Vec::new() });
     let fault = Message::Fault(None, Fault { kind: "locked".into(), message: "busy".into() });
@@ -840,7 +853,7 @@ fn a_hub_out_of_turn_ends_the_connection() {
         (push(0, 0, 1), ErrorKind::Corrupt),
         (fault, ErrorKind::Locked),
     ] {
-        let collections = vec![ClientCollection { name: "notes".into(), spec: None }];
+        let collections = vec![ClientCollection { name: "notes".into(), spec: None, part: None }];
         let mut client = Client::new(ReplicaId(10), collections, 0, START_MS);
         assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
         client.receive(ClientInput::Frame(message.encode().unwrap()), START_MS);
@@ -852,7 +865,8 @@ fn a_hub_out_of_turn_ends_the_connection() {
 
 #[test]
 fn a_collection_that_does_not_agree_fails_alone() {
-    let collections = ["notes", "tags"].map(|name| ClientCollection { name: name.into(), spec: Some("{}".into()) });
+    let collections =
+        ["notes", "tags"].map(|name| ClientCollection { name: name.into(), spec: Some("{}".into()), part: None });
     let mut client = Client::new(ReplicaId(10), collections.into(), 0, START_MS);
     assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
     let fault = Fault { kind: "invalid_argument".into(), message: "field \"a\" is int64 here".into() };
@@ -860,14 +874,14 @@ fn a_collection_that_does_not_agree_fails_alone() {
         replica: ReplicaId(1),
         capabilities: Capabilities::ALL,
         collections: vec![
-            WelcomeCollection { acknowledged: Sequence(0), incarnation: 0, spec: None, error: Some(fault) },
-            WelcomeCollection { acknowledged: Sequence(0), incarnation: 2, spec: None, error: None },
+            WelcomeCollection { acknowledged: Sequence(0), incarnation: 0, spec: None, part: None, error: Some(fault) },
+            WelcomeCollection { acknowledged: Sequence(0), incarnation: 2, spec: None, part: None, error: None },
         ],
     });
     client.receive(ClientInput::Frame(welcome.encode().unwrap()), START_MS);
     let action = client.poll(START_MS);
     let hub = client.hub_of(Channel(1)).unwrap();
-    assert_eq!(action, Some(ClientAction::Open { channel: Channel(1), hub, spec: None }));
+    assert_eq!(action, Some(ClientAction::Open { channel: Channel(1), hub, spec: None, part: None }));
     let errors: Vec<(&str, &Error)> = client.errors().collect();
     assert_eq!(errors.len(), 1);
     assert_eq!((errors[0].0, errors[0].1.kind()), ("notes", ErrorKind::InvalidArgument));
@@ -898,14 +912,14 @@ fn silence_is_asked_then_given_up() {
 /// status told an error, and no time of agreement, for as long as nobody wrote.
 #[test]
 fn a_note_that_failed_is_made_later() {
-    let collections = vec![ClientCollection { name: "notes".into(), spec: Some("{}".into()) }];
+    let collections = vec![ClientCollection { name: "notes".into(), spec: Some("{}".into()), part: None }];
     let mut client = Client::new(ReplicaId(10), collections, 0, START_MS);
     assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
-    let answer = WelcomeCollection { acknowledged: Sequence(7), incarnation: 1, spec: None, error: None };
+    let answer = WelcomeCollection { acknowledged: Sequence(7), incarnation: 1, spec: None, part: None, error: None };
     let welcome = Welcome { replica: ReplicaId(1), capabilities: Capabilities::ALL, collections: vec![answer] };
     client.receive(ClientInput::Frame(Message::Welcome(welcome).encode().unwrap()), START_MS);
     assert!(matches!(client.poll(START_MS), Some(ClientAction::Open { .. })));
-    let start = Start { pulled: Lsn(0), pushed: Sequence(7), known: BTreeMap::new() };
+    let start = Start { pulled: Lsn(0), pushed: Sequence(7), known: BTreeMap::new(), reshape: None };
     client.receive(ClientInput::Opened(Channel(0), Ok(start)), START_MS);
     assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
     let hub = client.hub_of(Channel(0)).unwrap();

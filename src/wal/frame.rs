@@ -48,11 +48,13 @@ pub enum FrameKind {
     Cursor = 4,
     /// A batch that a hub has refused for good.
     Refused = 5,
+    /// Which part of a hub's rows is kept here.
+    Part = 6,
 }
 
 impl FrameKind {
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Changes, Self::Position, Self::Lost, Self::Cursor, Self::Refused]
+        [Self::Changes, Self::Position, Self::Lost, Self::Cursor, Self::Refused, Self::Part]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }

@@ -293,9 +293,14 @@ fn session(by_segments: bool) -> Vec<u8> {
         Message::Hello(Hello {
             replica: ReplicaId(2),
             capabilities: Capabilities::ALL,
-            collections: vec![HelloCollection { name: "notes".into(), spec: Some(SPEC.into()) }],
+            collections: vec![HelloCollection { name: "notes".into(), spec: Some(SPEC.into()), part: None }],
         }),
-        Message::Start(StartPull { channel, pulled: Lsn(2), known: BTreeMap::from([(ReplicaId(1), Sequence(3))]) }),
+        Message::Start(StartPull {
+            channel,
+            pulled: Lsn(2),
+            known: BTreeMap::from([(ReplicaId(1), Sequence(3))]),
+            reshape: None,
+        }),
         Message::Push(Push { channel, after: Sequence(4), through: Sequence(7), changes: changes().encode() }),
         Message::PullAck(PullAck { channel, lsn: Lsn(4) }),
         Message::Ping,
@@ -305,27 +310,39 @@ fn session(by_segments: bool) -> Vec<u8> {
         Message::Hello(Hello {
             replica: ReplicaId(2),
             capabilities: Capabilities::ALL,
-            collections: vec![HelloCollection { name: "notes".into(), spec: Some(SPEC.into()) }],
+            collections: vec![HelloCollection { name: "notes".into(), spec: Some(SPEC.into()), part: None }],
         }),
         Message::Welcome(Welcome {
             replica: ReplicaId(1),
             capabilities: Capabilities::SEGMENTS,
-            collections: vec![WelcomeCollection { acknowledged: Sequence(3), incarnation: 1, spec: None, error: None }],
+            collections: vec![WelcomeCollection {
+                acknowledged: Sequence(3),
+                incarnation: 1,
+                spec: None,
+                part: None,
+                error: None,
+            }],
         }),
-        Message::Start(StartPull { channel, pulled: Lsn(0), known: BTreeMap::new() }),
+        Message::Start(StartPull { channel, pulled: Lsn(0), known: BTreeMap::new(), reshape: None }),
         Message::Offer(Offer { channel, segments: offer() }),
         Message::Fetch(Fetch { channel, file: 0, offset: 0, len: 3 }),
         Message::Piece(Piece { channel, file: 0, offset: 0, bytes: vec![1, 2, 3] }),
-        Message::Start(StartPull { channel, pulled: Lsn(2), known: BTreeMap::new() }),
+        Message::Start(StartPull { channel, pulled: Lsn(2), known: BTreeMap::new(), reshape: None }),
     ];
     let answers = [
         Message::Welcome(Welcome {
             replica: ReplicaId(1),
             capabilities: Capabilities::ALL,
-            collections: vec![WelcomeCollection { acknowledged: Sequence(3), incarnation: 1, spec: None, error: None }],
+            collections: vec![WelcomeCollection {
+                acknowledged: Sequence(3),
+                incarnation: 1,
+                spec: None,
+                part: None,
+                error: None,
+            }],
         }),
         Message::PushAck(PushAck { channel, through: Sequence(4), error }),
-        Message::Pull(Pull { channel, lsn: Lsn(5), caught_up: true, changes: changes().encode() }),
+        Message::Pull(Pull { channel, lsn: Lsn(5), caught_up: true, changes: changes().encode(), part: None }),
     ];
     let mut bytes = vec![0];
     let alternating =

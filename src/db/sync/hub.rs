@@ -2,17 +2,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::agreement::{check_agreement, from_json, to_json};
+use super::part::{self, WHOLE};
 use super::seed::{self, Offered};
 use super::tasks::Tasks;
 use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
-use crate::db::access::{Limits, Rows, forbidden};
+use crate::db::access::{Limits, Rows};
 use crate::db::key::check_shared;
 use crate::db::{Access, Action, Admitted, Collection, Db, Gate};
 use crate::engine::ChangeSet;
 use crate::platform::socket::Connection;
 use crate::platform::{Environment, Task, sleep_ms};
-use crate::sync::{Changes, Channel, Hub, HubAction, HubInput, HubOptions, Opened};
+use crate::sync::{Changes, Channel, Hub, HubAction, HubInput, HubOptions, Opened, Part};
 
 /// A client gets this long to take in the fault that says why its connection ends.
 const FAREWELL_MS: u64 = 2_000;
@@ -93,6 +94,8 @@ impl SyncHub {
             token: None,
             access: if self.gate.is_some() { Access::of(Vec::new())? } else { Access::ALL },
             collections: Vec::new(),
+            wanted: BTreeMap::new(),
+            told: BTreeMap::new(),
             offers: BTreeMap::new(),
             tasks: Tasks::new(),
         };
@@ -123,6 +126,10 @@ struct Serving {
     access: Access,
     /// By channel, once opened; without what the client may not do.
     collections: Vec<Option<Collection>>,
+    /// By channel what part of it the client wants.
+    wanted: BTreeMap<Channel, String>,
+    /// And what it was told that it gets.
+    told: BTreeMap<Channel, String>,
     /// By channel, while the client takes them in.
     offers: BTreeMap<Channel, Arc<Offered>>,
     tasks: Tasks<Event>,
@@ -196,7 +203,9 @@ impl Serving {
                 Event::Sent(Ok(())) => sending = false,
                 Event::Sent(Err(error)) => return Err(end.unwrap_or(error)),
                 Event::Done(input, opened) => {
-                    if let (HubInput::Opened(channel, _), Some(collection)) = (&input, opened) {
+                    if let (HubInput::Opened(channel, Ok(answer)), Some(collection)) = (&input, opened) {
+                        let told = answer.part.as_ref().map_or(WHOLE, |part| part.part.as_str());
+                        self.told.insert(*channel, told.to_owned());
                         // What it may do may be something else since it was asked for.
                         let (channel, collection) = (*channel, collection.limited_to(&self.access));
                         let index = channel.0 as usize;
@@ -205,6 +214,7 @@ impl Serving {
                         self.tasks.push(watch(channel, collection, Lsn(0)));
                     }
                     self.hub.receive(input, self.environment.now_ms());
+                    self.check_parts();
                 }
                 Event::Offered(channel, offered) => {
                     let segments = offered.map(|(segments, offered)| {
@@ -255,6 +265,19 @@ impl Serving {
             *collection = collection.limited_to(&self.access);
         }
         self.hub.receive(HubInput::Admitted(admitted), now);
+        self.check_parts();
+    }
+
+    /// The part of a collection that the client gets now.
+    fn part(&self, channel: Channel) -> Result<String> {
+        part::granted(self.wanted.get(&channel).map(String::as_str), &self.collection(channel).limits.read)
+    }
+
+    /// A client that may read something else than before has to know that first: it comes again.
+    fn check_parts(&mut self) {
+        if self.told.iter().any(|(channel, told)| self.part(*channel).is_ok_and(|part| part != *told)) {
+            self.hub.close(Error::new(ErrorKind::Unavailable, "what may be read has changed: come again"));
+        }
     }
 
     fn collection(&self, channel: Channel) -> Collection {
@@ -263,25 +286,35 @@ impl Serving {
 
     fn perform(&mut self, action: HubAction) -> Task<'static, Event> {
         match action {
-            HubAction::Open { channel, name, spec, create, client } => {
+            HubAction::Open { channel, name, spec, part, create, client } => {
                 let (db, access) = (self.db.clone(), self.access.clone());
+                self.wanted.extend(part.clone().map(|part| (channel, part)));
                 Box::pin(async move {
-                    let opened = open(&db, &access, &name, spec.as_deref(), create).await;
+                    let opened = open(&db, &access, &name, spec.as_deref(), part.as_deref(), create).await;
                     let (answer, collection) = match opened {
-                        Ok((collection, spec)) => {
+                        Ok((collection, spec, part)) => {
                             let acknowledged = collection.seen().get(&client).copied().unwrap_or_default();
-                            (Ok(Opened { acknowledged, incarnation: collection.id().0, spec }), Some(collection))
+                            (Ok(Opened { acknowledged, incarnation: collection.id().0, spec, part }), Some(collection))
                         }
                         Err(error) => (Err(error), None),
                     };
                     Event::Done(HubInput::Opened(channel, answer), collection)
                 })
             }
-            HubAction::Read { channel, after, known, bytes_max } => {
-                let collection = self.collection(channel);
+            HubAction::Read { channel, after, known, bytes_max, reshape } => {
+                let (collection, environment) = (self.collection(channel), self.environment.clone());
                 self.offers.remove(&channel);
+                let (part, client) = (self.part(channel), self.hub.client().unwrap_or_default());
                 Box::pin(async move {
-                    let answer = read(&collection, after, &known, bytes_max).await;
+                    let answer = async {
+                        let part = part?;
+                        if part == WHOLE && reshape.is_none() {
+                            return read(&collection, after, &known, bytes_max).await;
+                        }
+                        let asked = part::Asked { part, reshape, client };
+                        part::read(&collection, &environment, &asked, after, &known, bytes_max).await
+                    };
+                    let answer = answer.await;
                     Event::Done(HubInput::Read(channel, answer), None)
                 })
             }
@@ -345,8 +378,9 @@ async fn open(
     access: &Access,
     name: &str,
     spec: Option<&str>,
+    part: Option<&str>,
     create: bool,
-) -> Result<(Collection, Option<String>)> {
+) -> Result<(Collection, Option<String>, Option<Part>)> {
     let theirs = spec.map(from_json).transpose()?;
     let collection = match (db.collection(name), &theirs) {
         (Ok(collection), _) => collection,
@@ -364,16 +398,25 @@ async fn open(
         }
         (Err(error), _) => return Err(error),
     };
-    let collection = collection.limited(access)?;
+    if !collection.is_whole() {
+        return Err(Error::invalid(format!("the hub keeps only a part of collection {name:?} itself")));
+    }
+    let nothing = [Action::Read, Action::Write].iter().all(|action| !access.allows(name, *action));
+    let collection = match nothing && theirs.is_some() {
+        // Whoever has rows of it is told so first, and lets go of them.
+        true => collection.limited_to(access),
+        false => collection.limited(access)?,
+    };
+    let part = part::offered(&collection, part)?;
     check_shared(name, &collection.spec().schema, db.replica_number())?;
     match theirs {
         Some(theirs) => {
             check_agreement(name, &collection.spec().schema, &theirs.schema)?;
-            Ok((collection, None))
+            Ok((collection, None, part))
         }
         None => {
             let spec = to_json(collection.spec())?;
-            Ok((collection, Some(spec)))
+            Ok((collection, Some(spec), part))
         }
     }
 }
@@ -384,21 +427,9 @@ async fn read(
     known: &std::collections::BTreeMap<ReplicaId, Sequence>,
     bytes_max: usize,
 ) -> Result<Changes> {
-    match collection.limits {
-        // Who may only write hears nothing of what is there.
-        Limits { read: Rows::None, ref write } if *write != Rows::None => {
-            let newest = collection.lsn();
-            return Ok(Changes { changes: Vec::new(), lsn: newest, newest });
-        }
-        Limits { read: Rows::All, .. } => {}
-        Limits { read: Rows::None, .. } => return Err(forbidden("no rows of this collection were granted")),
-        Limits { read: Rows::Where(_), .. } => {
-            return Err(forbidden("only some rows of this collection were granted, and it is synced as a whole"));
-        }
-    }
     let (changes, lsn) = collection.changes_after(after, known, bytes_max).await?;
     let changes = if changes.is_empty() { Vec::new() } else { changes.encode() };
-    Ok(Changes { changes, lsn, newest: collection.lsn() })
+    Ok(Changes { changes, lsn, newest: collection.lsn(), left: None })
 }
 
 async fn apply(

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod hub;
+mod part;
 mod seed;
 mod session;
 mod tasks;
@@ -12,6 +13,7 @@ mod told;
 mod watch;
 
 pub use hub::SyncHub;
+pub use part::{Near, Shape};
 pub use session::{SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource};
 pub(super) use tasks::Tasks;
 pub(super) use told::{Syncs, Told, Wake};
@@ -19,6 +21,9 @@ pub(super) use told::{Syncs, Told, Wake};
 #[cfg(test)]
 #[cfg(native)]
 mod access_tests;
+#[cfg(test)]
+#[cfg(native)]
+mod part_tests;
 #[cfg(test)]
 #[cfg(native)]
 pub(crate) mod testing;

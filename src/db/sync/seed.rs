@@ -68,6 +68,7 @@ pub(super) async fn offer(
             answers: Default::default(),
             cursors: Default::default(),
             refused: Default::default(),
+            parts: Default::default(),
             ..described.progress
         },
         ..described

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::agreement::{from_json, to_json};
 use super::hub::within;
+use super::part::{self, Shape, WHOLE};
 use super::seed::{self, Seeding};
 use super::tasks::Tasks;
 use super::told;
@@ -14,7 +15,8 @@ use crate::engine::{ChangeSet, CollectionSpec, Refused, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
 use crate::platform::{Environment, MaybeSend, MaybeSync, Task, run_to_end, sleep_ms, spawn};
 use crate::sync::{
-    Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, Download, OwnChanges, Refusal, Start,
+    Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, Download, OwnChanges, Part, PullPart,
+    Refusal, Reshape, Start,
 };
 
 /// The first wait after a failure is at most this, then twice as long each time.
@@ -33,13 +35,16 @@ const WAITING_FRAMES_MAX: usize = 1_024;
 const FAREWELL_MS: u64 = 1_000;
 
 /// What to sync, and with whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SyncOptions {
     /// The hub: `ws://host/sync` or `wss://host/sync`; `http` and `https` stand for them.
     pub url: String,
     /// Names of collections. One that only the hub has is created here (also when it was dropped here meanwhile); one that
     /// only this side has, there.
     pub collections: Vec<String>,
+    /// Of some of them, which part is kept here; of the others all rows that may be read. Another part than before moves only the
+    /// difference. Rows that are written here and are not in the part go once the hub has them.
+    pub shapes: BTreeMap<String, Shape>,
 }
 
 /// Where a session's tokens come from: asked before each connection, and when the last one ends soon.
@@ -135,7 +140,8 @@ impl Db {
     ///
     /// let db = Db::open(Arc::new(MemoryStorage::new()), Options::default()).await?;
     /// let url = "ws://localhost:7700/sync".to_owned();
-    /// let session = db.sync(SyncOptions { url, collections: vec!["notes".to_owned()] })?;
+    /// let collections = vec!["notes".to_owned()];
+    /// let session = db.sync(SyncOptions { url, collections, ..SyncOptions::default() })?;
     /// let mut listener = session.listen();
     /// while let Some(status) = listener.next().await {
     ///     println!("{}, {} pending", status.state.as_str(), status.pending);
@@ -157,7 +163,7 @@ impl Db {
     /// As of [`Db::sync`]. That the hub does not take the token is none: the session's status says `Unauthorized`.
     pub fn sync_as(&self, options: SyncOptions, tokens: Option<Arc<dyn TokenSource>>) -> Result<SyncSession> {
         let place = Arc::new(WebSocketUrl::new(&options.url)?);
-        self.sync_with(place, &options.url, options.collections, tokens)
+        self.sync_with(place, &options.url, options.collections, &options.shapes, tokens)
     }
 
     /// Syncs collections with whoever is at the other end of the connections that `place` makes.
@@ -165,7 +171,7 @@ impl Db {
     /// # Errors
     /// `InvalidArgument` for no collection, or one named twice.
     pub fn sync_over(&self, place: Arc<dyn Connect>, collections: Vec<String>) -> Result<SyncSession> {
-        self.sync_with(place, "at the other end", collections, None)
+        self.sync_with(place, "at the other end", collections, &BTreeMap::new(), None)
     }
 
     /// [`Db::sync_over`] with a hub that asks who this is.
@@ -178,7 +184,21 @@ impl Db {
         collections: Vec<String>,
         tokens: Arc<dyn TokenSource>,
     ) -> Result<SyncSession> {
-        self.sync_with(place, "at the other end", collections, Some(tokens))
+        self.sync_with(place, "at the other end", collections, &BTreeMap::new(), Some(tokens))
+    }
+
+    /// [`Db::sync_over`] of parts of collections: see [`SyncOptions::shapes`].
+    ///
+    /// # Errors
+    /// As there, and `InvalidArgument` for a shape of a collection that is not among them.
+    pub fn sync_parts_over(
+        &self,
+        place: Arc<dyn Connect>,
+        collections: Vec<String>,
+        shapes: &BTreeMap<String, Shape>,
+        tokens: Option<Arc<dyn TokenSource>>,
+    ) -> Result<SyncSession> {
+        self.sync_with(place, "at the other end", collections, shapes, tokens)
     }
 
     fn sync_with(
@@ -186,8 +206,14 @@ impl Db {
         place: Arc<dyn Connect>,
         url: &str,
         collections: Vec<String>,
+        shapes: &BTreeMap<String, Shape>,
         tokens: Option<Arc<dyn TokenSource>>,
     ) -> Result<SyncSession> {
+        if let Some(other) = shapes.keys().find(|name| !collections.contains(name)) {
+            return Err(Error::invalid(format!("a shape of collection {other:?}, which is not to be synced")));
+        }
+        let wanted = |name: &String| shapes.get(name).map(Shape::to_text).transpose();
+        let wanted = collections.iter().map(wanted).collect::<Result<_>>()?;
         let mut sorted = collections.clone();
         sort_by(&mut sorted, Ord::cmp);
         if sorted.is_empty() {
@@ -215,6 +241,8 @@ impl Db {
             backoff: Backoff::new(BACKOFF_BASE_MS, BACKOFF_MAX_MS),
             patience: 0,
             hubs: vec![None; collections.len()],
+            wanted,
+            parts: vec![WHOLE.to_owned(); collections.len()],
             names: collections,
             error: None,
             refusals: Vec::new(),
@@ -290,6 +318,10 @@ struct Driver {
     db: Db,
     environment: Environment,
     names: Vec<String>,
+    /// Of each collection the part that the application wants.
+    wanted: Vec<Option<String>>,
+    /// And the one that the hub sends on this connection.
+    parts: Vec<String>,
     place: Arc<dyn Connect>,
     tokens: Option<Arc<dyn TokenSource>>,
     shared: Arc<Shared>,
@@ -419,7 +451,7 @@ impl Driver {
     }
 
     async fn drive(&mut self, connection: Arc<dyn Connection>, token: Option<String>, version: u64) -> End {
-        let collections = match self.names.iter().map(|name| self.hello_of(name)).collect() {
+        let collections = match self.channels().map(|channel| self.hello_of(channel)).collect() {
             Ok(collections) => collections,
             Err(error) if error.kind() == ErrorKind::Closed => return End::Closed,
             Err(error) => return End::Failed(error),
@@ -540,20 +572,23 @@ impl Driver {
             Box::pin(async move { Event::Done(input.await) })
         };
         match action {
-            ClientAction::Open { channel, hub, spec } => {
+            ClientAction::Open { channel, hub, spec, part } => {
                 let (db, name) = (self.db.clone(), self.names[channel.0 as usize].clone());
-                done(Box::pin(
-                    async move { ClientInput::Opened(channel, open(&db, &name, spec.as_deref(), hub).await) },
-                ))
+                self.parts[channel.0 as usize] = part.as_ref().map_or(WHOLE, |part| &part.part).to_owned();
+                // What is begun of another part is brought to its end, whatever becomes of the connection.
+                done(Box::pin(run_to_end(async move {
+                    ClientInput::Opened(channel, open(&db, &name, spec.as_deref(), hub, part).await)
+                })))
             }
             ClientAction::ReadOwn { channel, after, bytes_max } => {
                 let collection = self.collection(channel);
                 done(Box::pin(async move { ClientInput::Own(channel, read_own(collection, after, bytes_max).await) }))
             }
-            ClientAction::Apply { channel, changes, hub, lsn } => {
+            ClientAction::Apply { channel, changes, hub, lsn, part } => {
                 let (db, collection) = (self.db.clone(), self.collection(channel));
+                let expected = self.parts[channel.0 as usize].clone();
                 done(Box::pin(async move {
-                    ClientInput::Applied(channel, apply(&db, collection, &changes, hub, lsn).await)
+                    ClientInput::Applied(channel, apply(&db, collection, &changes, hub, lsn, part, &expected).await)
                 }))
             }
             ClientAction::MarkPushed { channel, hub, sequence } => {
@@ -618,13 +653,14 @@ impl Driver {
         }
     }
 
-    fn hello_of(&self, name: &str) -> Result<ClientCollection> {
+    fn hello_of(&self, channel: Channel) -> Result<ClientCollection> {
+        let name = &self.names[channel.0 as usize];
         let spec = match self.db.collection(name) {
             Ok(collection) => Some(to_json(collection.spec())?),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        Ok(ClientCollection { name: name.to_owned(), spec })
+        Ok(ClientCollection { name: name.clone(), spec, part: self.wanted[channel.0 as usize].clone() })
     }
 
     fn channels(&self) -> impl Iterator<Item = Channel> + use<> {
@@ -733,7 +769,7 @@ fn watch(channel: Channel, collection: &Collection, lsn: Lsn) -> Task<'static, E
     Box::pin(async move { Event::Changed(channel, collection.changed_after(lsn).await) })
 }
 
-async fn open(db: &Db, name: &str, spec: Option<&str>, hub: ReplicaId) -> Result<Start> {
+async fn open(db: &Db, name: &str, spec: Option<&str>, hub: ReplicaId, part: Option<Part>) -> Result<Start> {
     let spec = spec.map(from_json).transpose()?;
     let shared = |spec: &CollectionSpec| check_shared(name, &spec.schema, db.replica_number());
     let collection = match spec {
@@ -750,13 +786,18 @@ async fn open(db: &Db, name: &str, spec: Option<&str>, hub: ReplicaId) -> Result
             created => created?,
         },
     };
+    part::prepare(&collection, hub, part.as_ref()).await?;
     Ok(start_of(&collection, hub))
 }
 
 /// Where a collection stands with a hub.
 pub(super) fn start_of(collection: &Collection, hub: ReplicaId) -> Start {
     let SyncPosition { pulled, pushed } = collection.sync_position(hub);
-    Start { pulled, pushed, known: collection.seen() }
+    let reshape = collection.kept_part(hub).and_then(|kept| kept.reshape);
+    let reshape = reshape.map(|reshape| Reshape { old: reshape.old, after: reshape.after, through: reshape.through });
+    // Of whom rows of a part were sent, not all up to the last one are here.
+    let known = if collection.has_parts() { BTreeMap::new() } else { collection.seen() };
+    Start { pulled, pushed, known, reshape }
 }
 
 async fn read_own(collection: Result<Collection>, after: Sequence, bytes_max: usize) -> Result<OwnChanges> {
@@ -765,10 +806,18 @@ async fn read_own(collection: Result<Collection>, after: Sequence, bytes_max: us
     Ok(OwnChanges { changes, through })
 }
 
-async fn apply(db: &Db, collection: Result<Collection>, bytes: &[u8], hub: ReplicaId, lsn: Lsn) -> Result<()> {
+async fn apply(
+    db: &Db,
+    collection: Result<Collection>,
+    bytes: &[u8],
+    hub: ReplicaId,
+    lsn: Lsn,
+    part: Option<PullPart>,
+    expected: &str,
+) -> Result<()> {
     let collection = collection?;
     let schema = &collection.spec().schema;
     let changes = if bytes.is_empty() { ChangeSet::empty(schema) } else { ChangeSet::decode(schema, bytes)? };
     db.admit_partitions(&collection, &changes).await?;
-    collection.apply(changes, Some((hub, lsn))).await.map(drop)
+    part::apply(&collection, changes, hub, lsn, part, expected).await
 }

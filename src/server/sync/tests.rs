@@ -36,7 +36,11 @@ impl Server {
     }
 
     fn options(&self) -> SyncOptions {
-        SyncOptions { url: format!("http://{}/sync", self.address), collections: vec!["notes".to_owned()] }
+        SyncOptions {
+            url: format!("http://{}/sync", self.address),
+            collections: vec!["notes".to_owned()],
+            ..SyncOptions::default()
+        }
     }
 
     /// Speaks HTTP by hand: the answer's head.
@@ -211,7 +215,8 @@ async fn strange_pages_and_plain_requests_are_turned_away() {
     let a = Device::new().await;
     a.db.create_collection("notes", spec()).await.unwrap();
     let url = format!("ws://{}/elsewhere", server.address);
-    let session = a.db.sync(SyncOptions { url, collections: vec!["notes".to_owned()] }).unwrap();
+    let session =
+        a.db.sync(SyncOptions { url, collections: vec!["notes".to_owned()], ..SyncOptions::default() }).unwrap();
     let status = status_where(&session, "an error", |status| status.error.is_some()).await;
     let error = status.error.unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable);

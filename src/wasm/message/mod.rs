@@ -283,6 +283,6 @@ pub(super) struct SyncMessage {
 
 impl From<SyncMessage> for SyncOptions {
     fn from(message: SyncMessage) -> Self {
-        Self { url: message.url, collections: message.collections }
+        Self { url: message.url, collections: message.collections, ..Self::default() }
     }
 }
