@@ -252,7 +252,7 @@ impl Collection {
             let conditions = keys.into_iter().zip(versions).map(|(key, version)| Condition { key, version });
             let mut all = options.conditions;
             all.extend(conditions);
-            let request = Request::Write { steps, conditions: all, request: options.request };
+            let request = Request::Write { steps, conditions: all, request: options.request, pipeline: None };
             return self.write(request, options.durability).await;
         }
         Err(Error::internal("a limited write without a limit"))

@@ -326,6 +326,7 @@ impl Import {
                 progress: Progress {
                     positions: Default::default(),
                     answers: Default::default(),
+                    pipelines: Default::default(),
                     cursors: Default::default(),
                     refused: Default::default(),
                     ..described.progress

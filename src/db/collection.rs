@@ -199,7 +199,7 @@ impl Collection {
             return self.write_limited(steps, options).await;
         }
         self.write(
-            Request::Write { steps, conditions: options.conditions, request: options.request },
+            Request::Write { steps, conditions: options.conditions, request: options.request, pipeline: None },
             options.durability,
         )
         .await

@@ -13,7 +13,9 @@ use super::collection::{Collection, Inner};
 use super::log::{GROUP_FRAMES_MAX, Log};
 use super::{Condition, Durability, WriteRequest, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version, sort_by};
-use crate::engine::{Answer, ChangeSet, KeptPart, Record, Refused, RequestId, Source, SyncPosition, is_eviction};
+use crate::engine::{
+    Answer, ChangeSet, KeptPart, PipelineWrite, Record, Refused, RequestId, Source, SyncPosition, is_eviction,
+};
 use crate::model::{Batch, Key};
 use crate::platform;
 use crate::query::Filter;
@@ -43,6 +45,7 @@ pub(super) enum Request {
         steps: Vec<Step>,
         conditions: Vec<Condition>,
         request: Option<WriteRequest>,
+        pipeline: Option<PipelineWrite>,
     },
     Apply {
         changes: ChangeSet,
@@ -318,7 +321,7 @@ impl Collection {
         let shared = &self.inner.shared;
         let mut seen = Vec::new();
         let record = match request {
-            Request::Write { steps, conditions, request } => {
+            Request::Write { steps, conditions, request, pipeline } => {
                 if !conditions.is_empty() || !matches!(steps[..], [Step::Upsert(_)]) {
                     group.note_keys();
                 }
@@ -335,13 +338,14 @@ impl Collection {
                 };
                 let steps = steps.into_iter().map(checked).collect::<Result<_>>()?;
                 let (puts, deletes) = self.fold(group, steps).await?;
-                let from = match request {
-                    Some(request) => {
+                let from = match (request, pipeline) {
+                    (None, Some(pipeline)) => Source::Pipeline(pipeline),
+                    (Some(request), _) => {
                         let before = RequestId { number: request.settled, ..request.id };
                         self.inner.state.write().expect("no panic while held").settle(before);
                         Source::Client(request.id)
                     }
-                    None => Source::Here,
+                    (None, None) => Source::Here,
                 };
                 self.stage_local(group, puts, deletes, from)
             }

@@ -81,6 +81,8 @@ pub(super) struct Inner {
     pub(super) collections: RwLock<BTreeMap<String, Collection>>,
     /// One flush, merge, creation or drop at a time.
     pub(super) maintenance: async_lock::Mutex<()>,
+    #[cfg(feature = "streams")]
+    pub(super) pipelines: super::pipeline::Pipelines,
 }
 
 /// What a collection needs of its store.
@@ -298,6 +300,8 @@ impl Db {
             shared: shared.clone(),
             collections: RwLock::new(collections),
             maintenance: async_lock::Mutex::new(()),
+            #[cfg(feature = "streams")]
+            pipelines: super::pipeline::Pipelines::open(&shared).await?,
         };
         let inner = Arc::new(inner);
         shared.db.set(Arc::downgrade(&inner)).expect("a store is opened once");

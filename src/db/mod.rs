@@ -22,6 +22,8 @@ mod log;
 mod maintenance;
 mod merge;
 mod partition;
+#[cfg(feature = "streams")]
+mod pipeline;
 mod progress;
 mod recovery;
 #[cfg(native)]
@@ -43,6 +45,11 @@ pub use collection::Collection;
 pub use consistency::{CONSISTENCY_TIMEOUT_MS, Consistency, SessionToken};
 pub use database::{Db, Options};
 pub use evaluate::{EvaluateRequest, Evaluation, EvaluationPoint, TuneRequest, Tuning};
+#[cfg(feature = "streams")]
+pub use pipeline::{
+    Checkpoint, Definition, Guarantee, LookupTime, NodeStatus, OnGone, Pipeline, PipelineFunction, PipelineOptions,
+    PipelineRows, PipelineSource, PipelineSpec, PipelineState, PipelineStatus, Recovery, SinkWrite, SourceStatus,
+};
 pub use progress::{Work, WorkListener, WorkProgress, Written};
 #[cfg(native)]
 pub use repair::{Finding, Loss, RepairReport, repair};

@@ -63,7 +63,7 @@ impl Db {
     async fn drop_rows(&self, collection: &Collection, name: &str) -> Result<()> {
         loop {
             let rows = Step::DeleteWhere(Box::new(Filter::within(None, &[name].into())));
-            let request = Request::Write { steps: vec![rows], conditions: Vec::new(), request: None };
+            let request = Request::Write { steps: vec![rows], conditions: Vec::new(), request: None, pipeline: None };
             collection.write(request, None).await?;
             // Rows that came from elsewhere in between are deleted first.
             if self.alter_partitions(collection, name.to_owned(), false).await? {

@@ -353,7 +353,9 @@ async fn sweep(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) ->
         .flat_map(|segment| &segment.files)
         .map(|file| file.name.as_str())
         .collect();
-    let swept = |entry: &&Entry| !name::is_manifest_or_copy(&entry.name) && !entry.name.starts_with(name::ASIDE);
+    // What a pipeline does not need any more it removes itself.
+    let kept = [name::MANIFESTS, name::COPIES, name::ASIDE, name::PIPELINES];
+    let swept = |entry: &&Entry| !kept.iter().any(|prefix| entry.name.starts_with(prefix));
     for entry in entries.iter().filter(swept) {
         let is_live_log = manifest.collections.iter().any(|collection| {
             entry.name.starts_with(&name::logs(collection.id))

@@ -108,7 +108,7 @@ impl Db {
     }
 
     /// The collections by name.
-    fn catalog(&self) -> Catalog {
+    pub(super) fn catalog(&self) -> Catalog {
         let table = |collection: Collection| {
             let schema = &collection.spec().schema;
             let fields = schema.fields().iter().filter_map(|field| {
@@ -201,7 +201,7 @@ impl Db {
     }
 }
 
-async fn nearest(
+pub(super) async fn nearest(
     snapshot: &Snapshot,
     field: &Option<String>,
     vector: Vec<f32>,
@@ -222,7 +222,7 @@ async fn nearest(
 }
 
 /// By what the vectors of a field are compared.
-fn metric_of(collection: &Collection, field: Option<&str>) -> Metric {
+pub(super) fn metric_of(collection: &Collection, field: Option<&str>) -> Metric {
     let spec = collection.spec();
     let mut vectors = spec.schema.fields().iter().filter(|other| other.data_type.is_vector());
     let found = vectors.find(|other| field.is_none_or(|field| other.name == field));
@@ -231,7 +231,7 @@ fn metric_of(collection: &Collection, field: Option<&str>) -> Metric {
 }
 
 /// Smaller is closer.
-fn distance_of(metric: Metric, score: f32) -> f32 {
+pub(super) fn distance_of(metric: Metric, score: f32) -> f32 {
     match metric {
         Metric::Ip => -score,
         Metric::Cosine => 1.0 - score,
@@ -239,7 +239,7 @@ fn distance_of(metric: Metric, score: f32) -> f32 {
     }
 }
 
-fn keys_of(keys: &ArrayRef) -> Vec<Option<Key>> {
+pub(super) fn keys_of(keys: &ArrayRef) -> Vec<Option<Key>> {
     let valid = |row: usize| keys.is_valid(row);
     match keys.as_primitive_opt::<Int64Type>() {
         Some(ints) => (0..keys.len()).map(|row| valid(row).then(|| Key::Int(ints.value(row)))).collect(),
@@ -250,7 +250,7 @@ fn keys_of(keys: &ArrayRef) -> Vec<Option<Key>> {
     }
 }
 
-fn vectors_of(vectors: &ArrayRef) -> Vec<Option<Vec<f32>>> {
+pub(super) fn vectors_of(vectors: &ArrayRef) -> Vec<Option<Vec<f32>>> {
     let lists = vectors.as_fixed_size_list();
     let list = |row: usize| {
         let list = lists.is_valid(row).then(|| lists.value(row))?;

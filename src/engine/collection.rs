@@ -47,6 +47,9 @@ pub struct Progress {
     /// What clients are told that ask again for a write.
     #[serde(default, skip_serializing_if = "Answers::is_empty")]
     pub answers: Answers,
+    /// By pipeline, its last write here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pipelines: BTreeMap<u64, u64>,
 }
 
 fn is_start(lsn: &Lsn) -> bool {
@@ -350,6 +353,9 @@ impl CollectionState {
                 won += 1;
             }
         }
+        if let Source::Pipeline(write) = from {
+            self.progress.pipelines.insert(write.pipeline, write.number);
+        }
         if let Source::Client(request) = from {
             let version = changes.versions().max().unwrap_or_default();
             let keys = if self.spec.schema.auto_id() { changes.puts.keys() } else { Vec::new() };
@@ -379,6 +385,7 @@ impl CollectionState {
         self.progress.seen.clear();
         self.progress.positions.clear();
         self.progress.parts.values_mut().for_each(|kept| kept.reshape = None);
+        self.progress.pipelines.clear();
         self.progress.gone = last;
     }
 

@@ -32,7 +32,7 @@ pub use history::{Death, View};
 pub use manifest::{Adopted, CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use memory::{Memory, Movable, choose_move};
 pub use options::{CollectionOptions, Growing, SealPolicy, Watch};
-pub use record::{Record, Source};
+pub use record::{PipelineWrite, Record, Source};
 pub use spec::CollectionSpec;
 
 pub use crate::base::Version;

@@ -9,6 +9,9 @@ pub const MANIFESTS: &str = "manifest/";
 /// The prefix of their copies.
 pub const COPIES: &str = "manifest-copy/";
 
+/// The prefix of everything of pipelines.
+pub const PIPELINES: &str = "pipeline/";
+
 /// The prefix of damaged files that a repair has replaced.
 pub const ASIDE: &str = "aside/";
 
@@ -80,6 +83,11 @@ pub fn incoming_from(id: CollectionId, hub: ReplicaId) -> String {
 pub fn incoming_file(id: CollectionId, hub: ReplicaId, segment: SegmentId, entry: &FileEntry) -> String {
     let base = entry.name.rsplit('/').next().unwrap_or_default();
     format!("{}{}/{base}-{:08x}", incoming_from(id, hub), segment.0, entry.checksum)
+}
+
+/// The prefix of everything of a pipeline.
+pub fn pipeline(id: u64) -> String {
+    format!("{PIPELINES}{id:016x}/")
 }
 
 /// The number at the end of a manifest's or log file's name.

@@ -11,7 +11,7 @@ use crate::wal::FrameKind;
 ///
 /// | kind | payload |
 /// |---|---|
-/// | 1, changes | 1 byte: 1 when a hub sent them, then its replica id (8) and its log position (8); 2 when a client may ask for their answer again, then its number (8) and that of its request (8); else 0 and 16 zeros; then a [`ChangeSet`] |
+/// | 1, changes | 1 byte: 1 when a hub sent them, then its replica id (8) and its log position (8); 2 when a client may ask for their answer again, then its number (8) and that of its request (8); 3 when a pipeline wrote them, then its number (8) and that of the write (8); else 0 and 16 zeros; then a [`ChangeSet`] |
 /// | 2, position | the hub's replica id (8), `pushed` (8), `pulled` (8) |
 /// | 3, lost | the number of the last lost frame (8) |
 /// | 4, cursor | how far a subscription has got (8), 2^64 - 1 when it ended; then its name |
@@ -68,6 +68,18 @@ pub enum Source {
     Hub(ReplicaId, Lsn),
     /// A client that may ask again.
     Client(RequestId),
+    /// A pipeline: this is its write of that number, and there is no later one here yet.
+    Pipeline(PipelineWrite),
+}
+
+/// Which write of which pipeline. It stands in the log beside what was written, so that what was written after a pipeline's last checkpoint is
+/// known when the pipeline goes on from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipelineWrite {
+    /// The pipeline's number.
+    pub pipeline: u64,
+    /// The number of the write, greater than those before it.
+    pub number: u64,
 }
 
 impl Record {
@@ -92,6 +104,7 @@ impl Record {
                     Source::Here => (0, 0, 0),
                     Source::Hub(hub, lsn) => (1, hub.0, lsn.0),
                     Source::Client(RequestId { client, number }) => (2, *client, *number),
+                    Source::Pipeline(PipelineWrite { pipeline, number }) => (3, *pipeline, *number),
                 };
                 out.put_u8(kind);
                 out.put_u64(sender);
@@ -154,7 +167,8 @@ impl Record {
                     0 => Source::Here,
                     1 => Source::Hub(ReplicaId(sender), Lsn(position)),
                     2 => Source::Client(RequestId { client: sender, number: position }),
-                    other => return Err(Error::corrupt(format!("at byte 0: flag {other}, expected 0, 1 or 2"))),
+                    3 => Source::Pipeline(PipelineWrite { pipeline: sender, number: position }),
+                    other => return Err(Error::corrupt(format!("at byte 0: flag {other}, expected 0 to 3"))),
                 };
                 let changes = ChangeSet::decode(schema, reader.bytes(reader.remaining())?)?;
                 Ok(Self::Changes { from, changes })
@@ -215,7 +229,7 @@ mod tests {
     }
 
     /// One of each kind; the payload of the first is packed, those of the others are not.
-    fn records() -> [Record; 8] {
+    fn records() -> [Record; 9] {
         let schema = schema();
         let version = |number: u64| Version {
             timestamp: Timestamp::new(1_700_000_000_000 + number, 3),
@@ -259,6 +273,10 @@ mod tests {
                     heard: Timestamp(77),
                 },
             },
+            Record::Changes {
+                from: Source::Pipeline(PipelineWrite { pipeline: 1 << 60, number: 4 }),
+                changes: changes(1, vec![(7.into(), version(2))]),
+            },
             Record::Lost { last: Lsn(30) },
         ]
     }
@@ -276,10 +294,10 @@ mod tests {
         }
         let golden = std::fs::read(path).unwrap();
         let read = wal::replay("golden", &golden, CollectionId(7), 3, Lsn(20), None).unwrap();
-        assert_eq!((read.frames.len(), read.valid_len), (8, golden.len()));
+        assert_eq!((read.frames.len(), read.valid_len), (9, golden.len()));
         assert_eq!(
             read.frames.iter().map(|frame| golden[frame.offset + 17]).collect::<Vec<_>>(),
-            [1, 0, 0, 1, 0, 0, 0, 0]
+            [1, 0, 0, 1, 0, 0, 0, 1, 0]
         );
         // How a payload is packed may change; what is not packed is written as it was.
         let first = read.frames[0].end;

@@ -162,6 +162,18 @@ impl Collection {
         self.sync_log(&mut *self.inner.log.lock().await).await
     }
 
+    /// Keeps what comes after `lsn`, by the name of a subscription, durably.
+    #[cfg(feature = "streams")]
+    pub(in crate::db) async fn hold_from(&self, name: &str, lsn: Lsn) -> Result<()> {
+        self.begin_subscription(name.to_owned(), lsn).await
+    }
+
+    /// The same, where a crash may take it back: then more is kept.
+    #[cfg(feature = "streams")]
+    pub(in crate::db) async fn hold_on(&self, name: &str, lsn: Lsn) -> Result<()> {
+        self.write(Request::SetCursor { name: name.to_owned(), lsn: Some(lsn) }, None).await.map(drop)
+    }
+
     /// Lets go of the history that is kept for who has fallen too far behind.
     pub(in crate::db) fn let_go_of_slow(&self) {
         let followers = self.inner.followers.lock().expect("no panic while held");

@@ -486,7 +486,7 @@ impl Live {
     }
 }
 
-pub(super) fn key_of(row: &Row, name: &str) -> Result<Key> {
+pub(in crate::db) fn key_of(row: &Row, name: &str) -> Result<Key> {
     match row.get(name) {
         Some(Value::Int(key)) => Ok(Key::Int(*key)),
         Some(Value::String(key)) => Ok(Key::from(key.as_str())),

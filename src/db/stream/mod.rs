@@ -14,6 +14,8 @@ mod token;
 
 pub use changes::ChangeStream;
 pub(super) use changes::Follower;
+#[cfg(feature = "streams")]
+pub(in crate::db) use live::key_of;
 pub use live::{Difference, LiveHit, LiveQueries, LiveRequest, LiveUpdate};
 pub use request::{Change, ChangeBatch, ChangeKind, ChangesRequest, Since};
 pub use token::ResumeToken;

@@ -61,6 +61,8 @@ pub(super) struct Aggregator {
     trigger: Trigger,
     lateness: i64,
     output: Output,
+    /// Whether rows are replaced that may have to be taken back, for the group may lose all of its own.
+    empties: bool,
     late: Option<usize>,
     keys: Vec<usize>,
     /// The fields of the bounds of an attached window.
@@ -114,6 +116,7 @@ impl Aggregator {
             trigger: spec.trigger,
             lateness: spec.lateness,
             output: spec.output,
+            empties: spec.output == Output::Accumulating && input.retracts,
             late,
             keys: spec.keys.iter().filter(|key| !attached || !is_bound(key)).map(|key| find(key)).collect(),
             bounds: [find(WINDOW_START), find(WINDOW_END)],
@@ -412,14 +415,15 @@ impl Aggregator {
             })
             .collect();
         let mut bytes = Writer::default();
-        if self.output == Output::Retracting {
+        if self.output == Output::Retracting || self.empties {
             results.iter().for_each(|result| result.cell().write(&mut bytes));
         }
         let same =
             told.as_ref().is_some_and(|told| self.output == Output::Retracting && **told == bytes.0 && group.rows > 0);
         if !same {
             if let Some(told) = &told
-                && self.output == Output::Retracting
+                && (self.output == Output::Retracting || self.empties && group.rows <= 0)
+                && !told.is_empty()
             {
                 self.take_back(&group.key, group.start, group.end, group.latest, told)?;
             }

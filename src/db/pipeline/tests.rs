@@ -1,0 +1,541 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::db::{Options, QueryRequest, Target};
+use crate::engine::CollectionSpec;
+use crate::model::{Batch, Key, Value};
+use crate::platform::{Environment, block_on};
+use crate::storage::{MemoryDisk, Storage};
+
+const SECOND: i64 = 1_000_000;
+
+pub(super) fn spec(text: &str) -> CollectionSpec {
+    serde_json::from_str(text).unwrap()
+}
+
+pub(super) fn row(json: serde_json::Value) -> Row {
+    json.as_object().unwrap().iter().map(|(name, one)| (name.clone(), Value::from(one.clone()))).collect()
+}
+
+pub(super) const CLICKS: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
+    {"name":"page","type":"varchar","maxLength":100},{"name":"at","type":"timestamp"}]}"#;
+
+pub(super) const MINUTES: &str = "
+    CREATE STREAM clicks (id BIGINT NOT NULL, page VARCHAR NOT NULL, at TIMESTAMP NOT NULL,
+        WATERMARK FOR at AS at - INTERVAL '5' SECOND);
+    CREATE MATERIALIZED VIEW minutes AS
+    SELECT page, window_end, count(*) AS clicks
+    FROM TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(at), INTERVAL '1' MINUTE))
+    GROUP BY page, window_start, window_end
+    EMIT ON WINDOW CLOSE";
+
+async fn open(disk: &MemoryDisk) -> Db {
+    open_with(disk, Options::default()).await
+}
+
+async fn open_with(disk: &MemoryDisk, options: Options) -> Db {
+    Db::open(Arc::new(disk.open().unwrap()), options).await.unwrap()
+}
+
+pub(super) async fn write(db: &Db, collection: &str, rows: Vec<serde_json::Value>) {
+    let collection = db.collection(collection).unwrap();
+    let rows = rows.into_iter().map(row).collect();
+    collection.upsert(Batch::from_rows(&collection.spec().schema, rows).unwrap()).await.unwrap();
+}
+
+fn click(id: i64, page: &str, seconds: i64) -> serde_json::Value {
+    json!({"id": id, "page": page, "at": seconds * SECOND})
+}
+
+/// The rows of a collection by key, some fields of each as text.
+pub(super) async fn told(db: &Db, collection: &str, fields: &[&str]) -> Vec<String> {
+    let rows = db.collection(collection).unwrap().query(&QueryRequest::default()).await.unwrap();
+    let shown = |row: &Row| {
+        let values: Vec<_> = fields.iter().map(|name| serde_json::to_string(&row[*name]).unwrap()).collect();
+        values.join(" ").replace('"', "")
+    };
+    rows.iter().map(shown).collect()
+}
+
+#[test]
+fn a_view_in_sql_is_kept_across_restarts() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        // What is there by its keys, not by its times: no window may close before all was read.
+        write(&db, "clicks", vec![click(1, "b", 130), click(2, "a", 10), click(3, "a", 20)]).await;
+        let pipeline = db.create_pipeline("minutes", PipelineSpec::sql(MINUTES)).await.unwrap();
+        assert!(db.create_pipeline("minutes", PipelineSpec::sql(MINUTES)).await.is_err());
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "minutes", &["page", "window_end", "clicks"]).await, ["a 60000000 2"]);
+        write(&db, "clicks", vec![click(4, "a", 128)]).await;
+        let status = pipeline.status().await;
+        assert!(status.state == PipelineState::Active && status.sources[0].behind > 0, "{status:?}");
+        drop(pipeline);
+        db.close().await.unwrap();
+
+        let db = open(&disk).await;
+        let pipeline = db.pipeline("minutes").unwrap();
+        write(&db, "clicks", vec![click(5, "a", 300), click(1, "b", 400)]).await;
+        pipeline.settle().await.unwrap();
+        // An event counts once: that its row was written again does not matter.
+        let rows = told(&db, "minutes", &["page", "window_end", "clicks"]).await;
+        assert_eq!(rows, ["a 60000000 2", "a 180000000 1", "b 180000000 1"]);
+        let text = pipeline.explain().await.unwrap();
+        assert!(text.contains("aggregate: aggregate tumbling 1 min by page"), "{text}");
+        assert!(text.contains("aggregate: ") && text.contains(" in, "), "{text}");
+        db.drop_pipeline("minutes").await.unwrap();
+        assert_eq!(pipeline.state(), PipelineState::Closed);
+        assert!(db.collection("clicks").unwrap().subscriptions().is_empty());
+        assert!(db.pipelines().is_empty() && db.pipeline("minutes").is_err());
+        assert_eq!(db.inner.shared.storage.list(name::PIPELINES).await.unwrap(), []);
+        assert_eq!(db.collection("minutes").unwrap().count(None).await.unwrap(), 3);
+    });
+}
+
+#[test]
+fn what_rows_of_a_collection_come_to_follows_their_changes() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let clicks = db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        write(&db, "clicks", (0..10).map(|id| click(id, if id % 2 == 0 { "even" } else { "odd" }, id)).collect()).await;
+        let text =
+            "CREATE MATERIALIZED VIEW pages AS SELECT page, count(*) AS clicks FROM clicks GROUP BY page EMIT CHANGES";
+        let pipeline = db.create_pipeline("pages", PipelineSpec::sql(text)).await.unwrap();
+        write(&db, "clicks", vec![click(0, "odd", 0), click(20, "new", 0)]).await;
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["even 4", "new 1", "odd 6"]);
+        clicks.delete(Target::Keys(vec![Key::Int(2), Key::Int(20)])).await.unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["even 3", "odd 6"]);
+        // Nothing came: nothing is written, and no checkpoint made.
+        let before = (db.collection("pages").unwrap().lsn(), pipeline.status().await.checkpoints);
+        pipeline.settle().await.unwrap();
+        assert_eq!((db.collection("pages").unwrap().lsn(), pipeline.status().await.checkpoints), before);
+    });
+}
+
+/// Filters, projections, rows as they are, one pipeline behind the other.
+#[test]
+fn pipelines_stand_behind_each_other_and_never_in_a_circle() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let clicks = db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        let late = "CREATE MATERIALIZED VIEW late AS SELECT id, page, at FROM clicks WHERE at >= TIMESTAMP '1970-01-01 00:01:00'";
+        db.create_pipeline("late", PipelineSpec::sql(late)).await.unwrap();
+        let named = "CREATE MATERIALIZED VIEW named AS SELECT id, page || '!' AS page FROM late";
+        db.create_pipeline("named", PipelineSpec::sql(named)).await.unwrap();
+        let circle = "INSERT INTO clicks SELECT id, page, TIMESTAMP '2024-01-01 00:00:00' AS at FROM named";
+        let error = db.create_pipeline("circle", PipelineSpec::sql(circle)).await.unwrap_err();
+        assert!(error.message().contains("would read what it writes"), "{error}");
+        write(&db, "clicks", vec![click(1, "a", 10), click(2, "b", 70), click(3, "c", 80)]).await;
+        clicks.delete(Target::Keys(vec![Key::Int(3)])).await.unwrap();
+        for name in ["late", "named"] {
+            db.pipeline(name).unwrap().settle().await.unwrap();
+        }
+        assert_eq!(told(&db, "named", &["id", "page"]).await, ["2 b!"]);
+        // What no longer is for the first is deleted behind the second.
+        write(&db, "clicks", vec![click(2, "b", 1)]).await;
+        while db.run_pipelines().await.unwrap() {}
+        for name in ["late", "named"] {
+            db.pipeline(name).unwrap().settle().await.unwrap();
+        }
+        assert_eq!(told(&db, "named", &["id", "page"]).await, [""; 0]);
+    });
+}
+
+#[test]
+fn rows_are_joined_with_collections_as_they_were() {
+    block_on(async {
+        let environment = Environment::simulated(7, 1_000_000);
+        let options = Options { environment: environment.clone(), retention_ms: 3_600_000, ..Options::default() };
+        let db = open_with(&MemoryDisk::new(), options).await;
+        let orders = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"sku","type":"varchar","maxLength":10},
+            {"name":"at","type":"timestamp"}]}"#;
+        let prices = r#"{"fields":[{"name":"sku","type":"varchar","maxLength":10,"primaryKey":true},{"name":"price","type":"int64"}]}"#;
+        db.create_collection("orders", spec(orders)).await.unwrap();
+        db.create_collection("prices", spec(prices)).await.unwrap();
+        let mut moments = vec![];
+        for price in [5, 7, 9] {
+            write(&db, "prices", vec![json!({"sku": "x", "price": price})]).await;
+            environment.advance_ms(1_000);
+            moments.push(environment.now_ms() as i64 * 1_000);
+            environment.advance_ms(1_000);
+        }
+        let text = "
+            CREATE STREAM orders (id BIGINT NOT NULL, sku VARCHAR NOT NULL, at TIMESTAMP NOT NULL, WATERMARK FOR at AS at);
+            CREATE MATERIALIZED VIEW priced AS
+            SELECT orders.id AS id, prices.price AS price FROM orders LEFT JOIN prices ON orders.sku = prices.sku";
+        let pipeline = db.create_pipeline("priced", PipelineSpec::sql(text)).await.unwrap();
+        let rows = moments.iter().enumerate().map(|(id, at)| json!({"id": id, "sku": "x", "at": at})).collect();
+        write(&db, "orders", rows).await;
+        write(
+            &db,
+            "orders",
+            vec![json!({"id": 3, "sku": "y", "at": moments[0]}), json!({"id": 4, "sku": "x", "at": 1})],
+        )
+        .await;
+        pipeline.settle().await.unwrap();
+        let rows = told(&db, "priced", &["id", "price"]).await;
+        // Nothing has been forgotten yet: then there was no price.
+        assert_eq!(rows, ["0 5", "1 7", "2 9", "3 null", "4 null"]);
+        environment.advance_ms(7_200_000);
+        db.maintain().await.unwrap();
+        // A time that is not kept any more is told as of now, and counted.
+        write(&db, "orders", vec![json!({"id": 5, "sku": "x", "at": moments[0]})]).await;
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "priced", &["id", "price"]).await[5], "5 9");
+        assert_eq!(pipeline.status().await.lookups_beyond, 1);
+    });
+}
+
+fn plan(text: serde_json::Value) -> Plan {
+    Plan::from_json(&text.to_string()).unwrap()
+}
+
+fn calling() -> Plan {
+    plan(json!({"nodes": [
+        {"name": "clicks", "operator": {"source": {"fields": [{"name": "id", "type": "int64"}, {"name": "page", "type": "varchar"}]}}},
+        {"name": "words", "inputs": ["clicks"], "operator": {"call": {"function": "split",
+            "fields": [{"name": "word", "type": "varchar"}]}}},
+        {"name": "out", "inputs": ["words"], "operator": {"sink": {"collection": "words"}}},
+        {"name": "live", "inputs": ["words"], "operator": {"sink": {}}}
+    ]}))
+}
+
+fn split(row: &Row) -> Result<Vec<Row>> {
+    let Some(Value::String(page)) = row.get("page") else { return Err(Error::invalid("no page")) };
+    if page.contains("bad") {
+        return Err(Error::invalid("a bad page"));
+    }
+    Ok(page.split(' ').map(|word| Row::from([("word".to_owned(), word.into())])).collect())
+}
+
+#[test]
+fn a_row_that_fails_is_put_aside_or_ends_the_pipeline() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        let options = PipelineOptions { dead_letters: Some("dead".into()), ..PipelineOptions::default() };
+        let kind = PipelineSpec { options, ..PipelineSpec::plan(calling()) };
+        let pipeline = db.create_pipeline("words", kind).await.unwrap();
+        let mut live = pipeline.rows("live").unwrap();
+        assert!(pipeline.rows("out").is_err());
+        write(&db, "clicks", vec![click(1, "one two", 0), click(2, "a bad one", 0), click(3, "three", 0)]).await;
+        // A function that is not there is wrong for good, until somebody mends it.
+        let error = pipeline.settle().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::NotFound && error.message().contains("\"split\""), "{error}");
+        assert_eq!(pipeline.state(), PipelineState::Failed);
+        assert!(live.ready(10).is_err());
+        db.set_function("split", split);
+        pipeline.resume().await.unwrap();
+        let mut live = pipeline.rows("live").unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "words", &["row", "word"]).await, ["0 one", "1 two", "2 three"]);
+        assert_eq!(live.ready(10).unwrap().len(), 3);
+        assert_eq!(told(&db, "dead", &["node", "reason"]).await, ["words split: a bad page"]);
+        assert_eq!(pipeline.status().await.dead, 1);
+
+        let strict = plan(json!({"nodes": [
+            {"name": "clicks", "operator": {"source": {"fields": [{"name": "page", "type": "varchar"}]}}},
+            {"name": "out", "inputs": ["clicks"], "operator": {"sink": {"collection": "short", "keys": ["page"]}}}
+        ]}));
+        let short = r#"{"fields":[{"name":"page","type":"varchar","maxLength":5,"primaryKey":true}]}"#;
+        db.create_collection("short", spec(short)).await.unwrap();
+        let pipeline = db.create_pipeline("short", PipelineSpec::plan(strict)).await.unwrap();
+        let error = pipeline.settle().await.unwrap_err();
+        assert!(error.message().contains("did not take a row") && error.message().contains("short"), "{error}");
+        db.close().await.unwrap();
+        // That it failed, and why, is known after a restart.
+        let db = open(&disk).await;
+        let status = db.pipeline("short").unwrap().status().await;
+        assert_eq!(status.state, PipelineState::Failed);
+        assert!(status.reason.unwrap().1.contains("did not take a row"));
+    });
+}
+
+#[test]
+fn a_pipeline_is_paused_and_goes_on_from_where_it_is_told() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        let text =
+            "CREATE MATERIALIZED VIEW pages AS SELECT page, count(*) AS clicks FROM clicks GROUP BY page EMIT CHANGES";
+        let pipeline = db.create_pipeline("pages", PipelineSpec::sql(text)).await.unwrap();
+        write(&db, "clicks", vec![click(1, "a", 0)]).await;
+        pipeline.settle().await.unwrap();
+        pipeline.savepoint("first").await.unwrap();
+        assert!(pipeline.savepoint("first").await.is_err() && pipeline.savepoint("No").await.is_err());
+        pipeline.pause().await.unwrap();
+        write(&db, "clicks", vec![click(2, "a", 0), click(1, "b", 0)]).await;
+        assert!(pipeline.settle().await.is_err());
+        assert!(!db.run_pipelines().await.unwrap());
+        db.close().await.unwrap();
+
+        let db = open(&disk).await;
+        let pipeline = db.pipeline("pages").unwrap();
+        assert_eq!(pipeline.state(), PipelineState::Paused);
+        pipeline.resume().await.unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["a 1", "b 1"]);
+        assert_eq!(pipeline.savepoints().await.unwrap(), ["first"]);
+        pipeline.recover(Recovery::Savepoint("first".into())).await.unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["a 1", "b 1"]);
+        assert_eq!(pipeline.recover(Recovery::Savepoint("no".into())).await.unwrap_err().kind(), ErrorKind::NotFound);
+        // A row that is not the pipeline's is gone when it begins anew, for it has made the collection.
+        write(&db, "pages", vec![json!({"page": "other", "clicks": 9})]).await;
+        pipeline.recover(Recovery::Nothing).await.unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["a 1", "b 1"]);
+        assert!(pipeline.remove_savepoint("first").await.unwrap());
+        assert!(!pipeline.remove_savepoint("first").await.unwrap());
+    });
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        let text =
+            "CREATE MATERIALIZED VIEW pages AS SELECT page, count(*) AS clicks FROM clicks GROUP BY page EMIT CHANGES";
+        let pipeline = db.create_pipeline("pages", PipelineSpec::sql(text)).await.unwrap();
+        for id in 0..6 {
+            write(&db, "clicks", vec![click(id, "a", 0), click(100, &format!("page {id}"), 0)]).await;
+            pipeline.settle().await.unwrap();
+        }
+        let id = pipeline.inner.id();
+        let numbers = checkpoint::numbers(&*db.inner.shared.storage, id).await.unwrap();
+        assert_eq!(numbers, [7, 6, 5]);
+        drop(pipeline);
+        db.close().await.unwrap();
+
+        let storage = disk.open().unwrap();
+        let path = checkpoint::checkpoint(id, 7);
+        let mut bytes = storage.read_all(&path).await.unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        storage.remove(&path).await.unwrap();
+        storage.put(&path, bytes.into()).await.unwrap();
+        storage.close().await.unwrap();
+        let db = open(&disk).await;
+        let pipeline = db.pipeline("pages").unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["a 6", "page 5 1"]);
+        let status = pipeline.status().await;
+        assert!(status.reports[0].contains("its checksum is wrong"), "{:?}", status.reports);
+        write(&db, "clicks", vec![click(50, "a", 0)]).await;
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["a 7", "page 5 1"]);
+        drop((pipeline, db));
+
+        // With none that is whole it says so, and nothing is written by guess.
+        let storage = disk.open().unwrap();
+        for entry in storage.list(&checkpoint::checkpoints(id)).await.unwrap() {
+            storage.remove(&entry.name).await.unwrap();
+            storage.put(&entry.name, b"EDPC"[..].into()).await.unwrap();
+        }
+        storage.close().await.unwrap();
+        let db = open(&disk).await;
+        let pipeline = db.pipeline("pages").unwrap();
+        assert_eq!(pipeline.settle().await.unwrap_err().kind(), ErrorKind::Corrupt);
+        pipeline.recover(Recovery::Nothing).await.unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["a 7", "page 5 1"]);
+    });
+}
+
+#[test]
+fn history_is_kept_so_far_and_no_further() {
+    block_on(async {
+        for gone in [OnGone::Fail, OnGone::Reseed] {
+            let db = open(&MemoryDisk::new()).await;
+            db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+            let text = "CREATE MATERIALIZED VIEW pages AS SELECT page, count(*) AS clicks FROM clicks GROUP BY page EMIT CHANGES";
+            let options = PipelineOptions { behind_max: 5, gone, ..PipelineOptions::default() };
+            let kind = PipelineSpec { options, ..PipelineSpec::sql(text) };
+            let pipeline = db.create_pipeline("pages", kind).await.unwrap();
+            write(&db, "clicks", vec![click(1, "a", 0), click(2, "z", 0)]).await;
+            pipeline.settle().await.unwrap();
+            pipeline.pause().await.unwrap();
+            for id in 0..20 {
+                write(&db, "clicks", vec![click(1, &format!("page {id}"), 0)]).await;
+                db.run_pipelines().await.unwrap();
+            }
+            assert!(db.collection("clicks").unwrap().subscriptions().is_empty());
+            assert!(pipeline.status().await.reports[0].contains("behind in collection"));
+            db.compact("clicks").await.unwrap();
+            write(&db, "clicks", vec![click(1, "end", 0)]).await;
+            pipeline.resume().await.unwrap();
+            match gone {
+                OnGone::Fail => {
+                    assert_eq!(pipeline.settle().await.unwrap_err().kind(), ErrorKind::Gone);
+                    assert_eq!(pipeline.state(), PipelineState::Failed);
+                    pipeline.recover(Recovery::Nothing).await.unwrap();
+                    pipeline.settle().await.unwrap();
+                }
+                OnGone::Reseed => pipeline.settle().await.unwrap(),
+            }
+            assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["end 1", "z 1"]);
+            assert_eq!(db.collection("clicks").unwrap().subscriptions().len(), 1);
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_is_made() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        let wrong = async |spec: PipelineSpec| {
+            let error = db.create_pipeline("p", spec).await.unwrap_err();
+            assert_eq!((db.pipelines().len(), db.collections().len()), (0, 1), "{error}");
+            assert_eq!(db.inner.shared.storage.list(name::PIPELINES).await.unwrap(), [], "{error}");
+            error.message().to_owned()
+        };
+        assert!(wrong(PipelineSpec::default()).await.contains("got neither"));
+        assert!(wrong(PipelineSpec::sql("CREATE MATERIALIZED VIEW v AS SELECT x FROM clicks")).await.contains("`x`"));
+        let unkeyed = wrong(PipelineSpec::sql("CREATE MATERIALIZED VIEW v AS SELECT at FROM clicks")).await;
+        assert!(unkeyed.contains("told apart"), "{unkeyed}");
+        let circle = wrong(PipelineSpec::sql("INSERT INTO clicks SELECT id, page, at FROM clicks")).await;
+        assert!(circle.contains("read what it writes"), "{circle}");
+        let source = |field: &str, kind: &str| {
+            plan(json!({"nodes": [
+                {"name": "clicks", "operator": {"source": {"fields": [{"name": field, "type": kind}]}}},
+                {"name": "out", "inputs": ["clicks"], "operator": {"sink": {"collection": "v"}}}
+            ]}))
+        };
+        assert!(wrong(PipelineSpec::plan(source("nothing", "int64"))).await.contains("no field `nothing`"));
+        assert!(wrong(PipelineSpec::plan(source("page", "int64"))).await.contains("is varchar"));
+        let options = PipelineOptions { checkpoints: 0, ..PipelineOptions::default() };
+        assert!(
+            wrong(PipelineSpec { options, ..PipelineSpec::plan(source("page", "varchar")) })
+                .await
+                .contains("checkpoints is 0")
+        );
+        assert!(PipelineSpec::from_json(r#"{"sql": "", "option": {}}"#).unwrap_err().message().contains("option"));
+    });
+}
+
+#[test]
+fn time_of_the_write_can_be_the_event_time() {
+    block_on(async {
+        let environment = Environment::simulated(3, 1_000_000);
+        let options = Options { environment: environment.clone(), ..Options::default() };
+        let db = open_with(&MemoryDisk::new(), options).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        let text = "CREATE MATERIALIZED VIEW seconds AS
+            SELECT window_end, count(*) AS clicks FROM TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(written), INTERVAL '10' SECONDS))
+            GROUP BY window_start, window_end";
+        let of = PipelineSource {
+            time: Some("written".into()),
+            commit_time: Some("written".into()),
+            ..PipelineSource::default()
+        };
+        let kind = PipelineSpec { sources: BTreeMap::from([("clicks".to_owned(), of)]), ..PipelineSpec::sql(text) };
+        let pipeline = db.create_pipeline("seconds", kind).await.unwrap();
+        for id in 0..4 {
+            write(&db, "clicks", vec![click(id, "a", 0)]).await;
+            environment.advance_ms(10_000);
+        }
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "seconds", &["clicks"]).await, ["1", "1", "1"]);
+        assert!(pipeline.spec().plan.is_some());
+    });
+}
+
+/// Windows of the clock close though nothing is written.
+#[test]
+fn processing_time_goes_by_the_clock_of_the_store() {
+    block_on(async {
+        let environment = Environment::simulated(3, 1_000_000);
+        let options = Options { environment: environment.clone(), ..Options::default() };
+        let db = open_with(&MemoryDisk::new(), options).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        let plan = plan(json!({"nodes": [
+            {"name": "clicks", "operator": {"source": {"fields": [{"name": "page", "type": "varchar"}]}}},
+            {"name": "count", "inputs": ["clicks"], "operator": {"aggregate": {"window": {"tumbling": {"size": 10_000_000}},
+                "keys": ["page"], "trigger": {"processingTime": true}, "aggregates": [{"name": "clicks", "function": "count"}]}}},
+            {"name": "out", "inputs": ["count"], "operator": {"sink": {"collection": "counts", "keys": ["page", "window_end"]}}}
+        ]}));
+        let pipeline = db.create_pipeline("counts", PipelineSpec::plan(plan)).await.unwrap();
+        write(&db, "clicks", vec![click(1, "a", 0), click(2, "a", 0)]).await;
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "counts", &["clicks"]).await, [""; 0]);
+        let due = db.pipelines_due_ms().unwrap();
+        assert!(due <= 10_000, "{due}");
+        environment.advance_ms(due + 1);
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "counts", &["clicks"]).await, ["2"]);
+    });
+}
+
+#[test]
+fn other_guarantees_end_at_the_same_rows_when_nothing_dies() {
+    block_on(async {
+        for guarantee in [Guarantee::ExactlyOnce, Guarantee::AtLeastOnce, Guarantee::AtMostOnce] {
+            let db = open(&MemoryDisk::new()).await;
+            db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+            let options = PipelineOptions { guarantee, batch_rows: 3, staged_rows: 5, ..PipelineOptions::default() };
+            let text = "INSERT INTO copies SELECT id, page FROM clicks";
+            db.create_collection(
+                "copies",
+                spec(r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"page","type":"varchar"}]}"#),
+            )
+            .await
+            .unwrap();
+            let kind = PipelineSpec { options, ..PipelineSpec::sql(text) };
+            write(&db, "clicks", (0..40).map(|id| click(id, "a", 0)).collect()).await;
+            let pipeline = db.create_pipeline("copy", kind).await.unwrap();
+            write(&db, "clicks", (30..60).map(|id| click(id, "b", 0)).collect()).await;
+            pipeline.settle().await.unwrap();
+            let rows = told(&db, "copies", &["id", "page"]).await;
+            assert_eq!((rows.len(), &*rows[0], &*rows[59]), (60, "0 a", "59 b"), "{guarantee:?}");
+        }
+    });
+}
+
+#[test]
+fn definitions_and_checkpoints_come_back_or_are_refused() {
+    let definition = Definition {
+        id: 7,
+        name: "minutes".into(),
+        spec: PipelineSpec::plan(calling()),
+        state: PipelineState::Failed,
+        reason: Some(("gone".into(), "no more".into())),
+        made: vec!["words".into()],
+    };
+    let bytes = definition.encode();
+    assert_eq!(Definition::decode(&bytes).unwrap(), definition);
+    let write = SinkWrite { node: 3, number: 9, clears: true, changes: b"changes".to_vec() };
+    let point = Checkpoint {
+        number: 5,
+        created_ms: 6,
+        sequence: 9,
+        next_rows: vec![(3, 17)],
+        writes: vec![write],
+        job: b"job".to_vec(),
+    };
+    let checkpoint = point.encode();
+    assert_eq!(Checkpoint::decode(&checkpoint).unwrap(), point);
+    for at in 0..bytes.len() {
+        assert!(Definition::decode(&bytes[..at]).is_err());
+        let mut other = bytes.clone();
+        other[at] ^= 1;
+        assert!(Definition::decode(&other).is_err());
+    }
+    for at in 0..checkpoint.len() {
+        assert!(Checkpoint::decode(&checkpoint[..at]).is_err());
+        let mut other = checkpoint.clone();
+        other[at] ^= 1;
+        assert!(Checkpoint::decode(&other).is_err());
+    }
+}
