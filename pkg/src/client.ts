@@ -33,6 +33,7 @@ export class Client {
   #ended: EddyError | undefined;
   #closing: Promise<void> | undefined;
   #opened: Waiting | undefined;
+  #spare: ArrayBuffer | undefined;
 
   private constructor(port: Port) {
     this.#port = port;
@@ -60,6 +61,14 @@ export class Client {
       client.request('network', online ? 'online' : 'offline').catch(() => {});
     });
     return client;
+  }
+
+  /** Memory for a body: what came back of an earlier one, where it is long enough. A page of memory is slow to touch for the first time. */
+  allocate(bytes: number): ArrayBuffer {
+    const spare = this.#spare;
+    if (!spare || spare.byteLength < bytes || spare.byteLength > 2 * bytes) return new ArrayBuffer(bytes);
+    this.#spare = undefined;
+    return spare;
   }
 
   /** Asks; `body` is transferred and gone afterwards. */
@@ -139,6 +148,7 @@ export class Client {
   #receive(message: EngineMessage): void {
     if ('id' in message) {
       const waiting = this.#waiting.get(message.id);
+      if ('spare' in message) this.#spare = message.spare;
       if ('error' in message) waiting?.reject(fromErrorMessage(message.error));
       else waiting?.resolve(message.body);
     } else if ('event' in message) {

@@ -64,13 +64,13 @@ function columnsOf(rows: readonly unknown[]): Column[] {
   return columns;
 }
 
-/** `message` with the columns of its rows behind it, from a multiple of four bytes on. @internal */
-export function appendColumns(message: Bytes, vectors: readonly Float32Array[]): Bytes {
+/** `message` with the columns of its rows behind it, from a multiple of four bytes on; `allocate` makes the memory, which may be longer. @internal */
+export function appendColumns(message: Bytes, vectors: readonly Float32Array[], allocate: (bytes: number) => ArrayBuffer): Bytes {
   if (vectors.length === 0) return message;
   const start = Math.ceil(message.length / 4);
   const length = vectors.reduce((sum, vector) => sum + vector.length, start);
-  const whole = new Float32Array(length);
-  const bytes = new Uint8Array(whole.buffer);
+  const whole = new Float32Array(allocate(length * 4), 0, length);
+  const bytes = new Uint8Array(whole.buffer, 0, length * 4);
   bytes.set(message);
   let at = start;
   for (const vector of vectors) {

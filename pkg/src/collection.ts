@@ -512,7 +512,7 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
     }
     const vectors: Float32Array[] = [];
     const message = encode({ ...options, operations: operations.map((operation) => toOperation(operation, vectors)) });
-    const body = appendColumns(message, vectors);
+    const body = appendColumns(message, vectors, (bytes) => this.#client.allocate(bytes));
     const response = decode(required(await this.#client.request('write', this.name, body)), true) as {
       count: number;
       timestamp: bigint | number;

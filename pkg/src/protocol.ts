@@ -112,7 +112,7 @@ export interface CloseMessage {
 export type ClientMessage = OpenMessage | RequestMessage | CloseMessage;
 
 /** @internal */
-export type ResponseMessage = { id: number; body?: Bytes | undefined } | { id: number; error: ErrorMessage };
+export type ResponseMessage = { id: number; body?: Bytes | undefined; spare?: ArrayBuffer } | { id: number; error: ErrorMessage };
 
 /** What happens without having been asked for. @internal */
 export type EngineEvent =

@@ -2,6 +2,10 @@ import type { EddyError } from './error.js';
 import { toErrorMessage } from './error.js';
 import type { ClientMessage, EngineEvent, EngineMessage, OpenMessage, Session } from './protocol.js';
 
+/** Memory that goes back to the page, which keeps one piece of it. */
+const SPARE_BYTES_MIN = 64 << 10;
+const SPARE_BYTES_MAX = 8 << 20;
+
 /** The engine's end of a client's line. @internal */
 export interface ServerPort {
   post(message: EngineMessage, transfer: ArrayBuffer[]): void;
@@ -43,7 +47,11 @@ export function serve(port: ServerPort, open: Opener): void {
         return;
       }
       const body = await session!.request(message.op, message.target, message.body);
-      port.post({ id, body }, body ? [body.buffer] : []);
+      const buffers = body ? [body.buffer] : [];
+      const spare = message.op === 'write' ? message.body?.buffer : undefined;
+      // The body of a write is read, and its memory of use to the next one.
+      if (spare && spare.byteLength >= SPARE_BYTES_MIN && spare.byteLength <= SPARE_BYTES_MAX) port.post({ id, body, spare }, [...buffers, spare]);
+      else port.post({ id, body }, buffers);
     } catch (error) {
       port.post({ id, error: toErrorMessage(error) }, []);
     }

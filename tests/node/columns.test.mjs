@@ -28,7 +28,7 @@ function rowsOf(count, from = 0) {
   const next = random(from + 1);
   return Array.from({ length: count }, (_, at) => {
     const whole = Float32Array.from([...direction(next, dim), ...direction(next, 3)]);
-    const half = Float32Array.from({ length: dim }, (_, i) => (i + at) / 4);
+    const half = Float32Array.from({ length: dim }, (_, i) => (i + (at % 100)) / 4);
     return { id: from + at, first: whole.subarray(0, dim), second: whole.subarray(dim), half, loose: Float32Array.of(at, 0.5) };
   });
 }
@@ -78,4 +78,20 @@ test('what is wrong in a column is told of its row', async (t) => {
   await wrong((batch) => (batch[1] = null), /row 1: an object expected/);
   await wrong((batch) => (batch[3].id = 1), /key 1 occurs twice/);
   assert.equal(await rows.count(), 0);
+});
+
+test('batches whose memory is used again leave nothing of each other', async (t) => {
+  const rows = await empty(t);
+  // Long enough that their memory comes back, each shorter than the one before, and a longer one in the end.
+  const sizes = [3000, 2500, 2000, 1600, 3500];
+  const batches = sizes.map((count, at) => rowsOf(count, at * 10_000));
+  for (const batch of batches) await rows.insert(batch);
+  const wrong = rowsOf(2000, 60_000);
+  wrong[1999].first[0] = Infinity;
+  const [, refused, ...more] = await Promise.allSettled([
+    rows.insert(rowsOf(2500, 70_000)), rows.insert(wrong), rows.insert(rowsOf(2200, 80_000)), rows.upsert(batches[4]),
+  ]);
+  assert.match(refused.reason.message, /row 1999, field "first"/);
+  assert.deepEqual(more.map(({ status }) => status), ['fulfilled', 'fulfilled']);
+  for (const batch of [...batches, rowsOf(2500, 70_000), rowsOf(2200, 80_000)]) await check(rows, batch);
 });
