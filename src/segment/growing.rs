@@ -343,7 +343,7 @@ impl Segment {
     pub fn make_room(&mut self, rows: usize) {
         for column in &mut self.vectors {
             let numbers = rows * column.dim;
-            column.data.reserve(numbers);
+            reserve(&mut column.data, numbers);
             for page in column.data.spare_capacity_mut()[..numbers].chunks_mut(PAGE_BYTES / size_of::<f32>()) {
                 page[0].write(0.0);
             }
@@ -361,6 +361,7 @@ impl Segment {
 
     fn push_vectors(&mut self, batch: &Batch) {
         for (column, added) in self.vectors.iter_mut().zip(batch.vectors()) {
+            reserve(&mut column.data, added.data.len());
             column.data.extend_from_slice(&added.data);
         }
     }
@@ -946,7 +947,7 @@ impl Segment {
                 *if wide(field.name()) { &mut columns } else { &mut rows } += column_bytes(array);
             }
         }
-        let vectors = self.vectors.iter().map(|column| column.data.capacity() * 4).sum();
+        let vectors = self.vectors.iter().map(|column| column.data.len() * 4).sum();
         let built = self.indexes.iter().filter_map(|index| index.built.as_ref());
         let indexes = built.map(VectorIndex::memory_bytes).sum::<usize>();
         let indexes = indexes + self.terms.iter().map(FieldTerms::memory_bytes).sum::<usize>();
@@ -958,13 +959,23 @@ impl Segment {
         let scalars = self.chunks.iter().flat_map(|(_, chunk)| chunk.schema_ref().fields().iter().zip(chunk.columns()));
         let scalars = scalars.filter(|(field, _)| names.contains(field.name())).map(|(_, array)| column_bytes(array));
         let vectors = self.vectors.iter().filter(|column| names.contains(&column.field));
-        scalars.sum::<usize>() + vectors.map(|column| column.data.capacity() * 4).sum::<usize>()
+        scalars.sum::<usize>() + vectors.map(|column| column.data.len() * 4).sum::<usize>()
     }
 
     /// All bytes held in memory.
     pub fn memory_bytes(&self) -> usize {
         self.memory().iter().sum()
     }
+}
+
+/// Makes room for so many more numbers. WebAssembly cannot move pages, only copy them, and the system hands out a page when it is first touched:
+/// there memory that is not touched yet costs less than to move what is, and a segment that fills is followed as far as it usually gets.
+fn reserve(data: &mut Vec<f32>, more: usize) {
+    let [filling, full] = [1 << 20, 64 << 20].map(|bytes| bytes / size_of::<f32>());
+    if cfg!(browser) && data.capacity() - data.len() < more && (filling..full).contains(&data.len()) {
+        data.reserve_exact(more.max((8 * data.len()).min(full) - data.len()));
+    }
+    data.reserve(more);
 }
 
 /// The vectors of a field where they are in memory: see [`Segment::source`].

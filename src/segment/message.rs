@@ -84,11 +84,6 @@ impl RowsWriter {
 }
 
 fn write_rows_behind(mut out: Vec<u8>, room: usize, schema: &[u8], batch: &Batch) -> Vec<u8> {
-    let vectors: usize = batch.vectors().iter().map(|column| column.data.len() * size_of::<f32>()).sum();
-    out.clear();
-    out.reserve(room + schema.len() + vectors + 1_024);
-    out.resize(room, 0);
-    out.put_bytes(schema);
     let mut body = Body::new(Codec::None);
     for column in batch.columns() {
         match column {
@@ -96,6 +91,11 @@ fn write_rows_behind(mut out: Vec<u8>, room: usize, schema: &[u8], batch: &Batch
             BatchColumn::Vectors(column) => body.push_vectors(column, batch.len()),
         }
     }
+    out.clear();
+    // All at once: memory that grows is copied, with what is not written yet.
+    out.reserve(room + schema.len() + body.len + 1_024 + 64 * body.parts.len());
+    out.resize(room, 0);
+    out.put_bytes(schema);
     record_batch_message(batch.len(), &body.nodes, &body.places, Codec::None, &body.parts, None, &mut out);
     out
 }
