@@ -138,6 +138,8 @@ fn slice<'a>(bytes: &'a Bytes, block: &BlockRef, start: u64) -> Result<&'a [u8]>
 /// What of the limit the cache may take at most and at least.
 const CACHE_SHARE: usize = 4;
 const CACHE_SHARE_MIN: usize = 16;
+/// What of the limit a merge may take at least.
+const MERGE_SHARE_MIN: usize = 8;
 /// Without a limit it serves until everything is in memory.
 const CACHE_BYTES: usize = 32 << 20;
 /// A file is loaded in pieces of about this size, for reads wait for each of them where there is one thread.
@@ -179,7 +181,7 @@ impl Db {
         let mut memory = Memory { cache, pool: self.inner.shared.pool.bytes(), ..Memory::default() };
         for collection in self.collections() {
             memory += collection.inner.state.read().expect("no panic while held").memory();
-            memory += self.memory_of_merge(&collection);
+            memory += self.memory_of_merge(&collection).0;
             memory.cache += collection.inner.results.bytes();
         }
         memory
@@ -198,24 +200,53 @@ impl Db {
     /// # Errors
     /// As of [`Shared::fetch`]. A damaged file is told once, and then left to those who read from it.
     pub(super) async fn balance(&self) -> Result<bool> {
+        let Some((collection, choice)) = self.choose_move() else {
+            self.inner.shared.loading.lock().expect("no panic while held").stop();
+            return Ok(false);
+        };
+        if choice.loaded {
+            return Ok(collection.inner.state.write().expect("no panic while held").move_file(&choice, None));
+        }
+        self.load_some(&collection, &choice).await
+    }
+
+    /// Has a file that does not fit beside what a merge will hold left to storage; false when there is none, or somebody reads it.
+    pub(super) fn make_room(&self) -> bool {
+        let limited = self.inner.shared.options.memory_limit_bytes.is_some();
+        let choice = limited.then(|| self.choose_move()).flatten();
+        choice.filter(|(_, file)| file.loaded).is_some_and(|(collection, file)| {
+            collection.inner.state.write().expect("no panic while held").move_file(&file, None)
+        })
+    }
+
+    /// What a merge may hold: what is over when no file that can be read again is in memory, but an eighth of the limit at least, for it
+    /// is what makes the store smaller.
+    pub(super) fn free_memory(&self) -> usize {
+        let Some(limit) = self.inner.shared.options.memory_limit_bytes else { return usize::MAX };
+        let fixed = self.held(&self.collections()).0;
+        limit.saturating_sub(fixed + limit / CACHE_SHARE_MIN).max(limit / MERGE_SHARE_MIN)
+    }
+
+    /// What stays in memory whatever is moved, and the files that can be, each with the number of its collection.
+    fn held(&self, collections: &[Collection]) -> (usize, Vec<(usize, Movable)>) {
+        let loading = self.inner.shared.loading.lock().expect("no panic while held");
+        let (mut fixed, mut files) = (0, Vec::new());
+        for (at, collection) in collections.iter().enumerate() {
+            let state = collection.inner.state.read().expect("no panic while held");
+            let (merging, planned) = self.memory_of_merge(collection);
+            fixed += state.memory().total() + merging.total() + planned;
+            let movable = state.movables().into_iter();
+            let movable = movable.filter(|file| !loading.damaged.contains(&(file.segment, file.kind.clone())));
+            files.extend(movable.map(|file| (at, file)));
+        }
+        let moved: usize = files.iter().filter(|(_, file)| file.loaded).map(|(_, file)| file.bytes).sum();
+        (fixed.saturating_sub(moved), files)
+    }
+
+    fn choose_move(&self) -> Option<(Collection, Movable)> {
         let shared = &self.inner.shared;
         let collections = self.collections();
-        let mut files = Vec::new();
-        let mut memory = Memory::default();
-        {
-            let loading = shared.loading.lock().expect("no panic while held");
-            for (at, collection) in collections.iter().enumerate() {
-                let state = collection.inner.state.read().expect("no panic while held");
-                memory += state.memory();
-                memory += self.memory_of_merge(collection);
-                let movable = state.movables().into_iter();
-                let movable = movable.filter(|file| !loading.damaged.contains(&(file.segment, file.kind.clone())));
-                files.extend(movable.map(|file| (at, file)));
-            }
-        }
-        // What stays in memory whatever is moved.
-        let moved: usize = files.iter().filter(|(_, file)| file.loaded).map(|(_, file)| file.bytes).sum();
-        let fixed = memory.total().saturating_sub(moved);
+        let (fixed, files) = self.held(&collections);
         let limit = shared.options.memory_limit_bytes;
         let cache = cache_share(limit, fixed);
         shared.set_cache_capacity(cache);
@@ -223,16 +254,9 @@ impl Db {
         let (budget, spare) =
             limit.map_or((usize::MAX / 2, 0), |limit| (limit.saturating_sub(fixed + cache), limit / 4));
         let all: Vec<Movable> = files.iter().map(|(_, file)| file.clone()).collect();
-        let Some(choice) = choose_move(budget, spare, &all) else {
-            shared.loading.lock().expect("no panic while held").stop();
-            return Ok(false);
-        };
+        let choice = choose_move(budget, spare, &all)?;
         let at = all.iter().position(|file| *file == choice).expect("one of them was chosen");
-        let collection = &collections[files[at].0];
-        if choice.loaded {
-            return Ok(collection.inner.state.write().expect("no panic while held").move_file(&choice, None));
-        }
-        self.load_some(collection, &choice).await
+        Some((collections[files[at].0].clone(), choice))
     }
 
     /// Reads some blocks of a file, and moves it into memory when all are there.

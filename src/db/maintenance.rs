@@ -238,7 +238,7 @@ impl Db {
         progress: Progress,
         log_start: u64,
     ) -> Result<()> {
-        let described = self.written(&segment, writer)?;
+        let described = Self::written(&segment, writer)?;
         collection.count_written(Work::Flush, &described);
         let rows = segment.len();
         drop(segment);
@@ -270,7 +270,8 @@ impl Db {
     }
 
     /// Flushes a collection, then merges its segments until there is no dead row that nobody may read and nothing small: what
-    /// background work leaves alone because it is not worth it. A segment that does not fit into half of the memory limit stays.
+    /// background work leaves alone because it is not worth it. Under a memory limit, of what stays in memory of all rows (codes and
+    /// graphs, narrow columns) only so much is merged at a time as there is room for beside them.
     pub async fn compact(&self, collection: &str) -> Result<()> {
         self.flush(collection).await?;
         let collection = self.collection(collection)?;

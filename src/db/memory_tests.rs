@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::base::{ErrorKind, Lsn};
-use crate::engine::CollectionSpec;
+use crate::engine::{CollectionSpec, Memory};
 use crate::model::{Batch, Key, Row, Value};
 use crate::platform::block_on;
 use crate::storage::{FaultStorage, MemoryDisk, Operation, Storage};
@@ -497,5 +497,90 @@ fn a_store_that_was_just_opened_keeps_to_its_limit() {
         let db = open(disk.open().unwrap(), Some(limit)).await;
         let (held, cache) = (db.memory(), db.inner.shared.cache_capacity());
         assert!(held.total() + cache <= limit, "{held:?} and {cache} of cache, of at most {limit}");
+    });
+}
+
+/// What a query that compares every vector, and reads texts, answers.
+async fn exact_answers(notes: &Collection) -> Vec<String> {
+    let mut answers = Vec::new();
+    for (seed, filter) in [None, Some("kind == 'b'"), Some("text like '1%' and extra < 3000")].into_iter().enumerate() {
+        let response = notes.search(&search(seed as u64 + 50_000, filter, true)).await.unwrap();
+        let hits = response.hits.iter().map(|hit| format!("{:?} {:.4} {:?}", hit.key, hit.score, hit.row));
+        answers.push(format!("{:?}", hits.collect::<Vec<_>>()));
+        answers.push(notes.count(filter).await.unwrap().to_string());
+    }
+    let keys: Vec<Key> = [2_999, 5, 1_500, 10_000].map(Key::Int).into();
+    let fields = ["text", "facts", "codes", "embedding"].map(str::to_owned);
+    answers.push(format!("{:?}", notes.get(&keys, Some(&fields)).await.unwrap()));
+    answers
+}
+
+/// Only what fitted into half of the limit was merged: a store larger than its limit was never made smaller, and each search looked into ever
+/// more segments. Columns and vectors go from file to file now, and graphs are built from what was written.
+#[test]
+fn a_collection_three_times_the_limit_is_merged_within_it() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let merge_policy = MergePolicy { small_count: usize::MAX, ..MergePolicy::default() };
+        let options = Options { merge_policy, ..Options::default() };
+        let db = Db::open(Arc::new(disk.open().unwrap()), options).await.unwrap();
+        let notes = db.create_collection("notes", serde_json::from_str(SPEC).unwrap()).await.unwrap();
+        for start in [0, 1_000, 2_000, 500] {
+            let long = |id| {
+                let mut row = row(id);
+                let words: Vec<String> = random(id as u64 + 11).take(300).map(|word| format!("{word:x}")).collect();
+                row.insert("text".to_owned(), Value::String(format!("{id} {}", words.join(" "))));
+                row
+            };
+            let rows = (start..start + 1_100).map(long).collect();
+            notes.upsert(Batch::from_rows(&notes.spec().schema, rows).unwrap()).await.unwrap();
+            db.flush("notes").await.unwrap();
+            settle(&db).await;
+        }
+        notes.delete(Target::Filter("id % 50 == 3".to_owned())).await.unwrap();
+        db.flush("notes").await.unwrap();
+        settle(&db).await;
+        let (expected, whole) = (exact_answers(&notes).await, db.memory());
+        drop(notes);
+        db.close().await.unwrap();
+
+        let limit = whole.total() / 3;
+        let db = open(disk.open().unwrap(), Some(limit)).await;
+        let notes = db.collection("notes").unwrap();
+        assert!(notes.stats().await.unwrap().states.flushed >= 4);
+        let (mut steps, mut most) = (0, Memory::default());
+        db.begin_compaction(&notes);
+        while db.is_compacting(&notes) {
+            db.maintain().await.unwrap();
+            let held = db.memory();
+            if held.total() > most.total() {
+                most = held;
+            }
+            steps += 1;
+            if steps % 64 == 0 {
+                assert_eq!(exact_answers(&notes).await, expected, "after {steps} steps");
+            }
+            assert!(steps < 20_000, "it does not end");
+        }
+        assert!(most.total() <= limit, "{most:?} of at most {limit}; {whole:?} without a limit");
+        assert!(
+            most.columns + most.vectors <= (whole.columns + whole.vectors) / 8,
+            "{most:?}; {whole:?} without a limit"
+        );
+        let stats = notes.stats().await.unwrap();
+        assert_eq!((stats.states.flushed, stats.rows_dead, stats.rows_unindexed), (1, 0, 0), "{stats:?}");
+        assert_eq!((stats.graphs.rows, stats.graphs.unreachable), (stats.rows, 0), "{stats:?}");
+        settle(&db).await;
+        assert!(db.memory().total() <= limit, "{:?} of at most {limit}", db.memory());
+        assert_eq!(exact_answers(&notes).await, expected);
+        let response = notes.search(&search(1_234, None, false)).await.unwrap();
+        assert_eq!((response.hits[0].key.clone(), response.segments_by_index), (Key::Int(1_234), 1));
+        drop(notes);
+        db.close().await.unwrap();
+        let db = open(disk.open().unwrap(), None).await;
+        let notes = db.collection("notes").unwrap();
+        settle(&db).await;
+        assert_eq!(exact_answers(&notes).await, expected);
+        assert_eq!(notes.search(&search(1_234, None, false)).await.unwrap().hits[0].key, Key::Int(1_234));
     });
 }

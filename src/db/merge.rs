@@ -1,12 +1,15 @@
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use arrow_array::RecordBatch;
 
 use super::maintenance::TOLD_ROWS;
 use super::progress::Work;
 use super::writer::SegmentWriter;
 use super::{Collection, Db};
 use crate::base::Result;
-use crate::engine::{Budget, Memory, Merge, MergePolicy, SegmentManifest, choose_merge};
+use crate::engine::{Budget, CollectionState, Memory, Merge, MergePolicy, SegmentManifest, choose_merge};
 
 /// A merge that has begun.
 pub(super) struct Merging {
@@ -20,9 +23,14 @@ pub(super) struct Merging {
 impl Db {
     /// One step of merging flushed segments; false when all is well.
     pub(super) async fn merge_some(&self, collection: &Collection, budget: Budget) -> Result<bool> {
+        // A merge takes its memory from what can be read again.
+        if self.make_room() {
+            return Ok(true);
+        }
+        let free = self.free_memory();
         let mut merging = collection.inner.merge.lock().await;
         let Some(Merging { merge, writer, old }) = &mut *merging else {
-            *merging = self.begin_merge(collection);
+            *merging = self.begin_merge(collection, free);
             let state = collection.inner.state.read().expect("no panic while held");
             return Ok(merging.is_some() || state.look_some(budget.rows_moved));
         };
@@ -48,6 +56,24 @@ impl Db {
         if merge.carry_deletes(&mut collection.inner.state.write().expect("no panic while held"), budget.rows_moved) {
             return Ok(true);
         }
+        if merge.leaves_columns() && !writer.as_ref().is_some_and(SegmentWriter::has_columns) {
+            let mut taken = match writer.take() {
+                Some(writer) => writer,
+                None => self.begin_writing(collection, merge).await?,
+            };
+            if let Some((column, rows)) = taken.wants(&merge.segment) {
+                let Some(rows) = self.column_rows(collection, merge, &column, rows).await? else {
+                    *merging = None;
+                    return self.remove_files(taken).await;
+                };
+                taken.give(rows);
+            }
+            if !self.write_some(collection, &merge.segment, &mut taken, budget.bytes).await? {
+                Self::place_columns(&merge.segment, &taken)?;
+            }
+            *writer = Some(taken);
+            return Ok(true);
+        }
         let limit = self.inner.shared.options.memory_limit_bytes;
         if let Some(base) = merge.next_graft() {
             let base =
@@ -58,7 +84,14 @@ impl Db {
             }
             return Ok(true);
         }
-        let indexed = merge.index_some(budget.rows_indexed, limit);
+        let mut indexed = merge.index_some(budget.rows_indexed, limit);
+        while indexed < budget.rows_indexed {
+            match merge.index_left(limit) {
+                Ok(false) => break,
+                Ok(true) => indexed += 1,
+                Err(needs) => self.inner.shared.fetch(needs, merge.blocks_mut(), false).await?,
+            }
+        }
         if indexed > 0 {
             let done = merge.rows_indexed();
             if done % TOLD_ROWS < indexed {
@@ -68,11 +101,7 @@ impl Db {
         }
         let mut taken = match writer.take() {
             Some(writer) => writer,
-            None => {
-                // What was left out lost to changes that may be only buffered: a crash must not take both.
-                collection.sync_log(&mut *collection.inner.log.lock().await).await?;
-                self.segment_writer(collection, &merge.segment)
-            }
+            None => self.begin_writing(collection, merge).await?,
         };
         let described = if merge.is_nothing() {
             None
@@ -81,7 +110,7 @@ impl Db {
             return Ok(true);
         } else {
             // Had that failed, writing would begin anew.
-            let described = self.written(&merge.segment, taken)?;
+            let described = Self::written(&merge.segment, taken)?;
             collection.count_written(Work::Compaction, &described);
             merge.settle();
             Some(described)
@@ -91,18 +120,59 @@ impl Db {
         Ok(true)
     }
 
-    fn begin_merge(&self, collection: &Collection) -> Option<Merging> {
-        let bytes_max = self.inner.shared.options.memory_limit_bytes.map_or(usize::MAX, |limit| limit / 2);
+    async fn begin_writing(&self, collection: &Collection, merge: &Merge) -> Result<SegmentWriter> {
+        // What was left out lost to changes that may be only buffered: a crash must not take both.
+        collection.sync_log(&mut *collection.inner.log.lock().await).await?;
+        Ok(self.segment_writer(collection, &merge.segment))
+    }
+
+    /// Some rows of a column that the new segment leaves in storage, out of the blocks of its inputs, one of which is read at a time;
+    /// `None` when one of them is there no more.
+    async fn column_rows(
+        &self,
+        collection: &Collection,
+        merge: &mut Merge,
+        column: &str,
+        rows: Range<usize>,
+    ) -> Result<Option<RecordBatch>> {
+        let (mut pieces, mut next) = (Vec::new(), rows.start);
+        while next < rows.end {
+            let input = merge.source(next);
+            let slot = |state: &CollectionState| state.slot(input).map(|slot| slot.segment.clone());
+            let input = slot(&collection.inner.state.read().expect("no panic while held"));
+            let Some(input) = input else { return Ok(None) };
+            match merge.column_piece(&input, column, next..rows.end) {
+                Ok(piece) => {
+                    next += piece.num_rows();
+                    pieces.push(piece);
+                }
+                Err(needs) => self.inner.shared.fetch(needs, merge.blocks_mut(), false).await?,
+            }
+        }
+        let block = merge.segment.join(column, &pieces);
+        merge.note_column(column, rows.start, &block);
+        Ok(Some(block))
+    }
+
+    async fn remove_files(&self, writer: SegmentWriter) -> Result<bool> {
+        for file in writer.into_files() {
+            self.inner.shared.storage.remove(&file.name).await?;
+        }
+        Ok(true)
+    }
+
+    fn begin_merge(&self, collection: &Collection, bytes_max: usize) -> Option<Merging> {
+        let limit = self.inner.shared.options.memory_limit_bytes;
         let whole = collection.inner.compact.load(Ordering::Relaxed);
         let state = collection.inner.state.read().expect("no panic while held");
         let policy = if whole { &MergePolicy::WHOLE } else { &self.inner.shared.options.merge_policy };
-        let inputs = choose_merge(&state.flushed_segments(), bytes_max, policy);
+        let inputs = choose_merge(&state.flushed_segments(limit), bytes_max, policy);
         let slots: Vec<_> = inputs.iter().filter_map(|id| state.slot(*id)).collect();
         if slots.is_empty() {
             collection.inner.compact.store(false, Ordering::Relaxed);
             return None;
         }
-        let merge = Merge::new(self.inner.shared.next_segment(), slots, state.spec());
+        let merge = Merge::new(self.inner.shared.next_segment(), slots, state.spec(), limit);
         drop(state);
         self.tell(collection, Work::Compaction, 0, merge.rows);
         Some(Merging { merge, writer: None, old: None })
@@ -146,14 +216,22 @@ impl Db {
         self.inner.shared.remove_discarded(false).await
     }
 
-    /// What a merge holds that is no part of the collection yet.
-    pub(super) fn memory_of_merge(&self, collection: &Collection) -> Memory {
+    /// What a merge holds that is no part of the collection yet, and how much more it will hold, about.
+    pub(super) fn memory_of_merge(&self, collection: &Collection) -> (Memory, usize) {
         // Only a step that is under way has it locked; then it is left out for a moment.
         let merging = collection.inner.merge.try_lock();
         let merging = merging.as_deref().and_then(Option::as_ref).filter(|merging| merging.old.is_none());
-        merging.map_or_else(Memory::default, |merging| {
-            let [rows, columns, vectors, indexes] = merging.merge.segment.memory();
-            Memory { rows, columns, vectors, indexes, ..Memory::default() }
+        merging.map_or_else(Default::default, |Merging { merge, writer, .. }| {
+            let [rows, columns, vectors, indexes] = merge.segment.memory();
+            let written = writer.as_ref().map_or(0, SegmentWriter::memory_bytes);
+            let memory = Memory {
+                rows: rows + merge.memory_bytes(),
+                columns: columns + written,
+                vectors,
+                indexes,
+                ..Memory::default()
+            };
+            (memory, merge.bytes().saturating_sub(memory.total()))
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Collection, Db, Durability, MergePolicy, Options, QueryRequest, SearchRequest, Target, WriteOptions};
-use crate::base::{Random, ReplicaId, Sequence, Timestamp, Version};
+use crate::base::{ErrorKind, Random, ReplicaId, Sequence, Timestamp, Version};
 use crate::engine::{ChangeSet, CollectionSpec};
 use crate::model::{Batch, Key, Row, Value};
 use crate::platform::{Environment, block_on};
@@ -226,7 +226,7 @@ fn upkeep_makes_a_graph_anew_that_has_come_apart() {
         db.flush("notes").await.unwrap();
         while db.maintain().await.unwrap() {}
         let segments = |notes: &Collection| -> Vec<_> {
-            notes.inner.state.read().unwrap().flushed_segments().iter().map(|segment| segment.id).collect()
+            notes.inner.state.read().unwrap().flushed_segments(None).iter().map(|segment| segment.id).collect()
         };
         let before = segments(&notes);
         {
@@ -291,5 +291,61 @@ fn rows_are_indexed_beside_very_many_segments_that_nobody_merges() {
         while db.maintain().await.unwrap() {}
         let stats = notes.stats().await.unwrap();
         assert_eq!((stats.states.flushed, stats.rows_unindexed), (20, 0));
+    });
+}
+
+/// Under a memory limit columns go from file to file, and the new graph is built from what was written. A crash at any call of the storage
+/// leaves the segments of before or the new one, and a call that fails is made up for.
+#[test]
+fn a_merge_under_a_memory_limit_survives_a_crash_at_every_call() {
+    block_on(async {
+        let kind = r#"{"HNSW":{"m":4,"ef_construction":8}}"#;
+        let options = || Options { memory_limit_bytes: Some(600_000), checkpoint_bytes: 4 << 20, ..Options::default() };
+        let mut calls = 0;
+        for call in 0.. {
+            // Reads of neighbouring blocks are alike.
+            if call > 40 && call % 5 != 0 {
+                continue;
+            }
+            let storage = FaultStorage::new(call);
+            let db = open(&storage, options()).await;
+            let notes = db.create_collection("notes", spec(kind)).await.unwrap();
+            let mut expected = State::new();
+            for (from, until) in [(0, 1_050), (900, 1_400)] {
+                let rows: State = (from..until).map(|id| (id, format!("{id} {}", "x".repeat(200)))).collect();
+                notes.upsert(batch(&notes, &rows)).await.unwrap();
+                expected.extend(rows);
+                db.flush("notes").await.unwrap();
+            }
+            while db.maintain().await.unwrap() {}
+            db.begin_compaction(&notes);
+            let crashes = call % 2 == 0;
+            let before = storage.operations();
+            if crashes {
+                storage.crash_after(call / 2);
+            } else {
+                storage.fail_at(call / 2, ErrorKind::Io);
+            }
+            let mut failed = false;
+            while db.is_compacting(&notes) && !storage.crashed() {
+                failed |= db.maintain().await.is_err();
+            }
+            let reached = failed || storage.crashed();
+            calls = calls.max(storage.operations() - before);
+            drop((notes, db));
+            let db = open(&storage.reopen(), options()).await;
+            let notes = db.collection("notes").unwrap();
+            assert_eq!(now(&notes).await, expected, "call {call}");
+            db.compact("notes").await.unwrap();
+            assert_eq!(now(&notes).await, expected, "call {call}");
+            let stats = notes.stats().await.unwrap();
+            assert_eq!((stats.states.flushed, stats.rows_unindexed, stats.graphs.rows), (1, 0, 1_400), "call {call}");
+            let request = SearchRequest { vector: Value::Vector(vec![1_234.0, 1.0]), limit: 1, ..Default::default() };
+            assert_eq!(notes.search(&request).await.unwrap().hits[0].key, Key::Int(1_234), "call {call}");
+            if !reached {
+                break;
+            }
+        }
+        assert!(calls > 20, "{calls} calls: the merge does not go by blocks");
     });
 }

@@ -1,3 +1,6 @@
+use std::ops::Range;
+
+use arrow_array::RecordBatch;
 use bytes::Bytes;
 
 use super::recovery::file_entry;
@@ -27,6 +30,26 @@ impl SegmentWriter {
         Self { encoder, generation, open: None, files: Vec::new(), layout: None }
     }
 
+    /// The rows of a column that are to be handed over next, where the segment leaves columns in storage.
+    pub(super) fn wants(&mut self, segment: &Segment) -> Option<(String, Range<usize>)> {
+        self.encoder.wants(segment)
+    }
+
+    /// Hands them over.
+    pub(super) fn give(&mut self, rows: RecordBatch) {
+        self.encoder.give(rows);
+    }
+
+    /// Whether all columns are written, and perhaps indexes.
+    pub(super) fn has_columns(&self) -> bool {
+        self.layout.is_some()
+    }
+
+    /// What it holds in memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.encoder.encoded()
+    }
+
     /// Its files, with the one that is not whole yet.
     pub(super) fn into_files(self) -> Vec<FileEntry> {
         self.files.into_iter().map(|(_, entry)| entry).chain(self.open).collect()
@@ -45,7 +68,8 @@ impl Db {
         SegmentWriter::new(Encoder::of_indexes(), generation)
     }
 
-    /// Encodes and writes the next `bytes_max` bytes or some more; tells whether that was not all.
+    /// Encodes and writes the next `bytes_max` bytes or some more, or until the writer wants rows; tells whether that was not all. Where rows
+    /// were handed over it says so once, too, when all columns are written.
     ///
     /// # Errors
     /// What the storage says. What is there of the segment is of no use then.
@@ -59,7 +83,7 @@ impl Db {
         // A small store writes small pieces too.
         let piece_bytes = PIECE_BYTES.min(self.inner.shared.options.checkpoint_bytes / 64) as usize;
         let mut encoded = 0;
-        while encoded < bytes_max {
+        while encoded < bytes_max && writer.wants(segment).is_none() {
             let before = writer.encoder.encoded();
             let Some(step) = writer.encoder.step(segment) else { return Ok(false) };
             let piece = match step {
@@ -123,12 +147,18 @@ impl Db {
         Ok(())
     }
 
-    /// The segment as a manifest names it, when all is written; and the segment knows where its columns lie.
-    pub(super) fn written(&self, segment: &Segment, writer: SegmentWriter) -> Result<SegmentManifest> {
+    /// Has the segment know where its columns lie, when they are written.
+    pub(super) fn place_columns(segment: &Segment, writer: &SegmentWriter) -> Result<()> {
         let layout = writer.files.iter().find(|(kind, _)| *kind == FileKind::Layout);
         let (name, bytes) = layout.zip(writer.layout.as_ref()).expect("every segment has a layout");
         let names = map_of(writer.files.iter().map(|(kind, entry)| (kind.clone(), entry.name.clone())));
         segment.store(segment::layout(segment.schema(), &name.1.name, bytes, &names)?);
+        Ok(())
+    }
+
+    /// The segment as a manifest names it, when all is written; and the segment knows where its columns lie.
+    pub(super) fn written(segment: &Segment, writer: SegmentWriter) -> Result<SegmentManifest> {
+        Self::place_columns(segment, &writer)?;
         Ok(SegmentManifest { id: segment.id(), rows: segment.len() as u64, files: writer.into_files(), adopted: None })
     }
 }

@@ -74,6 +74,12 @@ impl Slot {
         Self { live, segment: Arc::new(segment), deaths: Vec::new(), keys: KeyTable::growing() }
     }
 
+    /// What a merge that leaves those columns in storage holds of it in memory, about: it knows besides where each row was.
+    pub(super) fn merged_bytes(&self, left: &[String]) -> usize {
+        let live = self.live.count() + self.deaths.len();
+        live * (self.segment.merged_row_bytes(left) + size_of::<(SegmentId, u32)>())
+    }
+
     /// The living row of a key.
     pub(super) fn living(&self, key: &Key) -> Option<u32> {
         self.keys.find(&self.segment, &self.live, key, hash_key(key))
@@ -949,14 +955,16 @@ impl CollectionState {
         self.slots.get(&id).map(|slot| slot.segment.clone())
     }
 
-    /// The segments that a manifest names.
-    pub fn flushed_segments(&self) -> Vec<Candidate> {
+    /// The segments that a manifest names, and what a merge under that limit holds of them.
+    pub fn flushed_segments(&self, memory_limit_bytes: Option<usize>) -> Vec<Candidate> {
         let flushed = self.slots.iter().filter(|(id, _)| **id != self.growing && !self.unflushed.contains_key(id));
         let candidate = |(id, slot): (&SegmentId, &Slot)| {
             let live = slot.live.count() + slot.deaths.len();
             let deletes = slot.segment.deletes.len();
             let unreachable = slot.segment.unreachable_known();
-            let bytes = live * slot.segment.row_bytes();
+            // Without a limit it does not matter.
+            let left = memory_limit_bytes.map(|limit| slot.segment.leavable(live, Some(limit)));
+            let bytes = left.map_or(0, |left| slot.merged_bytes(&left));
             Candidate { id: *id, rows: slot.segment.len(), live, deletes, bytes, unreachable }
         };
         flushed.map(candidate).collect()

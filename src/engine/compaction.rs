@@ -1,5 +1,8 @@
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
+
+use arrow_array::RecordBatch;
 
 use super::{CollectionSpec, CollectionState, Growing, SealPolicy, Slot};
 use crate::base::{RowMask, SegmentId, sort_by_key};
@@ -12,6 +15,8 @@ pub(super) const SEAL_ROWS: usize = 131_072;
 pub(super) const SEAL_LOG_BYTES: u64 = 64 << 20;
 /// Rows that are gathered at once, however small they are.
 const GATHERED_ROWS_MAX: usize = 1_024;
+/// Blocks of inputs that are read for them at once.
+const NEEDED_BLOCKS_MAX: usize = 16;
 
 /// Whether the growing segment should be sealed.
 pub fn should_seal(policy: &SealPolicy, growing: &Growing) -> bool {
@@ -57,7 +62,7 @@ pub struct Candidate {
     pub live: usize,
     /// Its deletes.
     pub deletes: usize,
-    /// What the living rows take when they are gathered, about.
+    /// What a merge holds of the living rows in memory, about.
     pub bytes: usize,
     /// Nodes of its graphs to which no way leads, as far as somebody has looked.
     pub unreachable: usize,
@@ -90,12 +95,15 @@ pub fn choose_merge(segments: &[Candidate], bytes_max: usize, policy: &MergePoli
     let most = wasteful.max_by(|a, b| a.dead_share().total_cmp(&b.dead_share()));
     let (mut rows, mut bytes) = (0, 0);
     let fits = |segment: &&Candidate| {
-        rows += segment.live;
-        bytes += segment.bytes;
-        rows <= SEAL_ROWS && bytes <= bytes_max
+        let fits = rows + segment.live <= SEAL_ROWS && bytes + segment.bytes <= bytes_max;
+        if fits {
+            rows += segment.live;
+            bytes += segment.bytes;
+        }
+        fits
     };
     let small = segments.iter().filter(|segment| segment.size() < policy.small_rows);
-    let small: Vec<SegmentId> = small.take_while(fits).map(|segment| segment.id).collect();
+    let small: Vec<SegmentId> = small.filter(fits).map(|segment| segment.id).collect();
     match most {
         // One among small ones that are merged anyway is written once then.
         Some(most) if small.len() < small_count || !small.contains(&most.id) => return vec![most.id],
@@ -198,6 +206,10 @@ pub fn choose_task(waiting: &Waiting) -> Task {
 /// It goes on in steps, each bounded: rows are gathered until there are no more, indexed, and written; then they take the place of
 /// those that they are copies of, a few at a time. Nothing of that but the last looks at the state of the collection, for a flushed
 /// segment never changes. What dies meanwhile is dead when it is its turn to take a place.
+///
+/// With a memory limit, wide columns and vectors are left out when rows are gathered. They go from the files of the inputs into those of
+/// the new segment by the block, and what is built of vectors reads them from there, once, in the order of rows. So of all rows are in
+/// memory only what stays there when the merge has come to its end, and of the others a block of each side.
 #[derive(Debug)]
 pub struct Merge {
     /// The segments that it replaces.
@@ -218,6 +230,10 @@ pub struct Merge {
     grafts: Option<Vec<(usize, Graft)>>,
     /// Blocks that the next rows may be in too.
     blocks: Blocks,
+    /// Columns that are left in storage.
+    left: Vec<String>,
+    /// What it will hold in memory, about.
+    bytes: usize,
     /// How many rows have taken their place.
     pub(super) placed: usize,
 }
@@ -225,7 +241,7 @@ pub struct Merge {
 impl Merge {
     /// A merge of the rows of `slots` that live, and of the dead ones that readers of the past may ask for, into segment `id`. Deletes
     /// move along as long as they have to win over older writes, here or in another replica: see [`CollectionState::is_outlived`].
-    pub fn new(id: SegmentId, mut slots: Vec<&Slot>, spec: &CollectionSpec) -> Self {
+    pub fn new(id: SegmentId, mut slots: Vec<&Slot>, spec: &CollectionSpec, memory_limit_bytes: Option<usize>) -> Self {
         sort_by_key(&mut slots, |slot| slot.segment.id());
         let segment = Segment::new(id, &spec.schema, &spec.indexes);
         let with_graph = slots.iter().filter(|slot| slot.segment.has_graph());
@@ -244,6 +260,13 @@ impl Merge {
             deletes.push_back((slot.segment.id(), 0));
         }
         let inputs = slots.iter().map(|slot| slot.segment.id()).collect();
+        let mut left = Vec::new();
+        if rows > 0 && memory_limit_bytes.is_some() {
+            left = slots.iter().flat_map(|slot| slot.segment.leavable(rows, memory_limit_bytes)).collect();
+            left.sort_unstable();
+            left.dedup();
+        }
+        let bytes = slots.iter().map(|slot| slot.merged_bytes(&left)).sum();
         let segment = Arc::new(segment);
         Self {
             inputs,
@@ -255,6 +278,8 @@ impl Merge {
             base,
             grafts: None,
             blocks: Blocks::default(),
+            left,
+            bytes,
             placed: 0,
         }
     }
@@ -279,28 +304,93 @@ impl Merge {
         let Some((id, rows, from)) = self.rest.front() else { return Ok(()) };
         let id = *id;
         let count = (bytes_max / input.row_bytes()).clamp(1, GATHERED_ROWS_MAX);
-        let picked: Vec<u32> = rows.iter_from(*from).take(count).map(|row| row as u32).collect();
-        let Some(&last) = picked.last() else { return Ok(()) };
-        let needs = input.needs(&picked, &|_| true, &self.blocks);
+        let mut picked: Vec<u32> = rows.iter_from(*from).take(count).map(|row| row as u32).collect();
+        let wanted = |column: &str| !self.left.iter().any(|left| left == column);
+        let mut needs = input.needs(&picked, &wanted, &self.blocks);
+        // A few living rows of each block would bring all blocks at once.
+        while needs.len() > NEEDED_BLOCKS_MAX && picked.len() > 1 {
+            picked.truncate(picked.len() / 2);
+            needs = input.needs(&picked, &wanted, &self.blocks);
+        }
         if !needs.is_empty() {
             return Err(needs);
         }
+        let Some(&last) = picked.last() else { return Ok(()) };
         let mut versions = Versions::default();
         for &row in &picked {
             versions.push(input.versions().version(row as usize), input.versions().lsn(row as usize));
         }
-        let gathered = input.pick(&picked, &|_| true, &self.blocks);
+        let gathered = input.pick(&picked, &wanted, &self.blocks).without(&self.left);
         self.segment_mut().append(&gathered, &versions);
         self.sources.extend(picked.iter().map(|&row| (id, row)));
         self.rest[0].2 = last as usize + 1;
+        self.keep_blocks(input, last);
+        Ok(())
+    }
+
+    /// Gives up all blocks but those that `row` is in.
+    fn keep_blocks(&mut self, input: &Segment, row: u32) {
         let blocks = std::mem::take(&mut self.blocks);
         for group in input.stored().iter().filter(|group| group.is_movable()) {
-            let index = group.block_of(last);
+            let index = group.block_of(row);
             if let Some(rows) = blocks.get(group, index) {
                 self.blocks.insert(&BlockRef { group: group.clone(), index }, rows.clone());
             }
         }
-        Ok(())
+    }
+
+    /// Whether columns are left in storage: they are to be written before the rows are indexed.
+    pub fn leaves_columns(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// What it holds in memory, about, when all is gathered and indexed.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What it holds in memory beside its segment.
+    pub fn memory_bytes(&self) -> usize {
+        self.blocks.memory_bytes() + self.sources.capacity() * size_of::<(SegmentId, u32)>()
+    }
+
+    /// The input that `row` of the new segment is from.
+    pub fn source(&self, row: usize) -> SegmentId {
+        self.sources[row].0
+    }
+
+    /// A column that was left in storage of some rows of the new segment, from `rows.start` on, as many as are in one block of `input`, which
+    /// [`Self::source`] named; or that block, when it is not there.
+    pub fn column_piece(
+        &mut self,
+        input: &Segment,
+        column: &str,
+        rows: Range<usize>,
+    ) -> Result<RecordBatch, Vec<BlockRef>> {
+        let from = &self.sources[rows];
+        let around = input.block_around(column, from[0].1).unwrap_or(0..u32::MAX);
+        let here = from.iter().take_while(|(id, row)| *id == input.id() && around.contains(row));
+        let picked: Vec<u32> = here.map(|(_, row)| *row).collect();
+        let needs = input.needs(&picked, &|name| name == column, &self.blocks);
+        if !needs.is_empty() {
+            self.blocks = Blocks::default();
+            return Err(needs);
+        }
+        Ok(input.column_of(column, &picked, &self.blocks))
+    }
+
+    /// Tells what is made of a column when its rows come, from row `start` on.
+    pub fn note_column(&mut self, column: &str, start: usize, rows: &RecordBatch) {
+        self.segment_mut().add_terms_of(column, start, rows.column(0));
+    }
+
+    /// Adds a row to an index of vectors that are in the files of the new segment by now; false when there is none. Or the block that it needs.
+    pub fn index_left(&mut self, memory_limit_bytes: Option<usize>) -> Result<bool, Vec<BlockRef>> {
+        let segment = Arc::get_mut(&mut self.segment).expect("nobody else has it yet");
+        segment.index_left(&self.blocks, memory_limit_bytes).map_err(|block| {
+            self.blocks = Blocks::default();
+            vec![block]
+        })
     }
 
     /// Looks at some deletes of the inputs, and takes along those that `state` has to keep; tells whether there are more.

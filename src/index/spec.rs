@@ -154,6 +154,15 @@ impl IndexKind {
         matches!(self, Self::SparseInverted | Self::Inverted | Self::Bitmap | Self::StlSort | Self::Trie)
     }
 
+    /// Whether it takes one row after the other and looks at no other: all of it can be built while its vectors are read once.
+    pub const fn goes_row_by_row(&self) -> bool {
+        matches!(
+            self,
+            Self::Hnsw { codes: GraphCodes::Sq8 | GraphCodes::RaBitQ, .. }
+                | Self::DiskAnn { codes: GraphCodes::Sq8 | GraphCodes::RaBitQ, .. }
+        )
+    }
+
     /// Whether vectors stay in storage once the index holds their rows.
     pub fn leaves_vectors(&self) -> bool {
         matches!(self, Self::DiskAnn { .. })

@@ -145,6 +145,20 @@ impl Batch {
         Self { schema, scalars, vectors }
     }
 
+    /// Without the columns that `left` names: vectors have no data then.
+    pub(crate) fn without(mut self, left: &[String]) -> Self {
+        for column in left {
+            if let Ok(index) = self.scalars.schema_ref().index_of(column) {
+                self.scalars.remove_column(index);
+            }
+            self.vectors
+                .iter_mut()
+                .filter(|vectors| vectors.field == *column)
+                .for_each(|vectors| vectors.data = Vec::new());
+        }
+        self
+    }
+
     /// The columns: narrow ones, and vectors.
     pub(crate) fn into_parts(self) -> (RecordBatch, Vec<VectorColumn>) {
         (self.scalars, self.vectors)

@@ -3,14 +3,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int8Array, Int16Array, RecordBatch, StringArray};
-use arrow_buffer::ScalarBuffer;
+use arrow_array::{Array, ArrayRef, Int8Array, Int16Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field};
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use super::arrow::{FileWriter, batch_of, column_bytes};
-use super::files::{encode_tombstones, vector_field};
+use super::arrow::{FileWriter, batch_bytes, batch_of, column_bytes};
+use super::files::{encode_tombstones, vector_batch};
 use super::layout::{self, Encoding, Group};
 use super::statistics::Statistics;
 use super::{FileKind, KeyFilter, Segment, SegmentFile};
@@ -28,6 +27,8 @@ const TERMS_STEP_BYTES: usize = 64 << 10;
 const BLOCK_ROWS_MAX: usize = 8_192;
 /// A text, JSON or array column of more bytes a row than this has a file of its own.
 const NARROW_BYTES: usize = 64;
+/// Rows of the first block of a column that is not in memory: nobody knows yet how long they are.
+const GIVEN_ROWS: usize = 64;
 
 /// What a dictionary has at most: so many values, and one for so many rows.
 const DICTIONARY_VALUES_MAX: usize = 1_024;
@@ -43,6 +44,8 @@ struct Part {
     rows: usize,
     /// How many of them make a block.
     step: usize,
+    /// Whether its only column is not in memory: blocks of it are handed over.
+    is_left: bool,
 }
 
 /// The file that is being made.
@@ -57,8 +60,8 @@ struct Open {
     statistics: Vec<Vec<Statistics>>,
 }
 
-/// Makes the files of a segment whose columns are all in memory, a block at a time: compressing all of a large one takes seconds.
-/// The segment must stay as it is until the end.
+/// Makes the files of a segment, a block at a time: compressing all of a large one takes seconds. The segment must stay as it is until
+/// the end. Wide columns and vectors that it does not have in memory are handed over by the block, see [`Encoder::wants`].
 #[derive(Debug)]
 pub struct Encoder {
     parts: VecDeque<Part>,
@@ -77,6 +80,10 @@ pub struct Encoder {
     codec: Codec,
     keys: Option<(u32, KeyFilter)>,
     has_layout: bool,
+    /// The next block of a column that is not in memory.
+    given: Option<RecordBatch>,
+    /// Whether it stops once, after the layout: indexes of columns that are not in memory are made from what was written.
+    pauses: bool,
 }
 
 /// The values of a column of text that has few, and the number of each.
@@ -155,12 +162,8 @@ fn block_rows(rows: usize, bytes: usize, block_bytes: usize) -> usize {
 }
 
 fn vector_block(column: &VectorColumn, range: Range<usize>) -> RecordBatch {
-    let field = vector_field(column);
-    let DataType::FixedSizeList(item, _) = field.data_type().clone() else { unreachable!("vectors are lists") };
-    let values = column.data[range.start * column.dim..range.end * column.dim].to_vec();
-    let values = Arc::new(Float32Array::new(ScalarBuffer::from(values), None));
-    let array = FixedSizeListArray::new(item, column.dim as i32, values, None);
-    batch_of([(field, Arc::new(array) as ArrayRef)], range.len())
+    let data = column.data[range.start * column.dim..range.end * column.dim].to_vec();
+    vector_batch(VectorColumn { field: column.field.clone(), dim: column.dim, data })
 }
 
 impl Encoder {
@@ -172,29 +175,49 @@ impl Encoder {
         let (mut narrow, mut narrow_bytes) = (Vec::new(), 0);
         let mut parts = VecDeque::new();
         for (name, bytes) in segment.scalar_bytes() {
-            if !asked.contains(&Some(name.as_str())) && bytes > NARROW_BYTES * rows {
+            if !segment.has(&name) {
+                let kind = FileKind::Column(name.clone());
+                parts.push_back(Part { kind, columns: vec![name], codec, rows, step: GIVEN_ROWS, is_left: true });
+            } else if !asked.contains(&Some(name.as_str())) && bytes > NARROW_BYTES * rows {
                 let step = block_rows(rows, bytes, COLUMN_BLOCK_BYTES);
-                parts.push_back(Part { kind: FileKind::Column(name.clone()), columns: vec![name], codec, rows, step });
+                let kind = FileKind::Column(name.clone());
+                parts.push_back(Part { kind, columns: vec![name], codec, rows, step, is_left: false });
             } else {
                 narrow.push(name);
                 narrow_bytes += bytes;
             }
         }
         let step = block_rows(rows, narrow_bytes, COLUMN_BLOCK_BYTES);
-        parts.push_front(Part { kind: FileKind::Rows, columns: narrow, codec, rows, step });
+        parts.push_front(Part { kind: FileKind::Rows, columns: narrow, codec, rows, step, is_left: false });
         // Floats hardly shrink (14 % by zstd, nothing by lz4), and uncompressed a block costs no more than reading it.
         parts.extend(segment.vector_columns().iter().map(|column| Part {
             kind: FileKind::Vector(column.field.clone()),
             columns: vec![column.field.clone()],
             codec: Codec::None,
             rows,
-            step: block_rows(rows, column.data.len() * 4, VECTOR_BLOCK_BYTES),
+            step: block_rows(rows, rows * column.dim * 4, VECTOR_BLOCK_BYTES),
+            is_left: !segment.has(&column.field),
         }));
-        let rows = segment.deletes.len();
+        let pauses = parts.iter().any(|part| part.is_left);
+        let (rows, columns, step) = (segment.deletes.len(), Vec::new(), BLOCK_ROWS_MAX);
         if rows > 0 {
-            parts.push_back(Part { kind: FileKind::Deletes, columns: Vec::new(), codec, rows, step: BLOCK_ROWS_MAX });
+            parts.push_back(Part { kind: FileKind::Deletes, columns, codec, rows, step, is_left: false });
         }
-        Self { parts, codec, has_layout: false, only_unsaved: false, ..Self::of_indexes() }
+        Self { parts, codec, has_layout: false, only_unsaved: false, pauses, ..Self::of_indexes() }
+    }
+
+    /// The column and the rows of it that the next step needs from elsewhere, for they are not in memory: [`Self::give`] takes them.
+    pub fn wants(&mut self, segment: &Segment) -> Option<(String, Range<usize>)> {
+        if self.open.is_none() && self.parts.front().is_some_and(|part| part.is_left) {
+            self.open = self.parts.pop_front().map(|part| Open::new(part, segment));
+        }
+        let Open { part, next, .. } = self.open.as_ref().filter(|open| open.part.is_left && self.given.is_none())?;
+        Some((part.columns[0].clone(), *next..part.rows.min(next + part.step)))
+    }
+
+    /// Takes the rows that [`Self::wants`] asked for, of that one column.
+    pub fn give(&mut self, block: RecordBatch) {
+        self.given = Some(block);
     }
 
     /// The bytes that were made of what was not given yet.
@@ -212,7 +235,9 @@ impl Encoder {
         self.bytes.is_empty()
     }
 
-    /// Makes one more block of `segment`; the end of a file when that was the last of it, `None` when there are no more files.
+    /// Makes one more block of `segment`; the end of a file when that was the last of it, `None` when there are no more files; and once
+    /// when all columns are written, where some were handed over: then the segment can be told where they lie. Panics when it
+    /// [`Self::wants`] a block.
     pub fn step(&mut self, segment: &Segment) -> Option<Option<Piece>> {
         let open = match &mut self.open {
             Some(open) => open,
@@ -227,6 +252,7 @@ impl Encoder {
                     self.bytes = layout::encode(&self.groups, segment.versions(), self.codec, *keys, filter);
                     return Some(Some(self.take(FileKind::Layout, true)));
                 }
+                None if std::mem::take(&mut self.pauses) => return None,
                 None if self.terms < segment.all_terms().len() => {
                     let index = &segment.all_terms()[self.terms];
                     // One that lacks rows is written when it has them.
@@ -246,6 +272,13 @@ impl Encoder {
         };
         let range = open.next..open.part.rows.min(open.next + open.part.step);
         let block = match &open.part.kind {
+            _ if open.part.is_left => {
+                let block = self.given.take().expect("it has been asked what it wants");
+                if let FileKind::Column(_) = open.part.kind {
+                    open.part.step = block_rows(block.num_rows(), batch_bytes(&block), COLUMN_BLOCK_BYTES);
+                }
+                block
+            }
             FileKind::Vector(field) => {
                 let column = segment.vector_columns().iter().find(|column| column.field == *field);
                 vector_block(column.expect("the segment has not changed"), range.clone())
@@ -338,6 +371,8 @@ impl Encoder {
             codec: Codec::None,
             keys: None,
             has_layout: true,
+            given: None,
+            pauses: false,
         }
     }
 }

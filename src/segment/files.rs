@@ -56,6 +56,15 @@ pub(super) fn vector_field(column: &VectorColumn) -> Field {
     Field::new(&column.field, DataType::FixedSizeList(item, column.dim as i32), false)
 }
 
+/// Vectors as a column of a file.
+pub(super) fn vector_batch(column: VectorColumn) -> RecordBatch {
+    let (field, rows) = (vector_field(&column), column.data.len() / column.dim);
+    let DataType::FixedSizeList(item, _) = field.data_type().clone() else { unreachable!("vectors are lists") };
+    let values = Arc::new(Float32Array::new(column.data.into(), None));
+    let array: ArrayRef = Arc::new(FixedSizeListArray::new(item, column.dim as i32, values, None));
+    batch_of([(field, array)], rows)
+}
+
 /// The layout in the bytes of `name`, whose files have the names in `names`.
 ///
 /// # Errors

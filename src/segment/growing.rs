@@ -6,7 +6,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 
 use super::arrow::{batch_bytes, column_bytes};
-use super::files::floats;
+use super::files::{floats, vector_batch, vector_field};
 use super::layout::key_range;
 use super::terms::{self, FieldTerms};
 use super::{BlockRef, Blocks, FileKind, Group, KeyFilter, KeyRef, Known, Layout, Versions, hash_int, hash_text};
@@ -25,6 +25,9 @@ use crate::model::{
 const INDEXED_ROWS_MIN: usize = 1_000;
 /// Runs of so many rows are long enough for filters.
 const CHUNK_ROWS_MAX: usize = 8_192;
+
+/// What a row of a graph takes beside its code, about, with `m` 16.
+const GRAPH_ROW_BYTES: usize = 200;
 
 /// No system has smaller pages.
 const PAGE_BYTES: usize = 4_096;
@@ -372,7 +375,8 @@ impl Segment {
         }
         let mut start = self.len() - joined.num_rows();
         for index in self.terms.iter_mut().filter(|index| index.rows() == start) {
-            index.push(joined.column_by_name(index.column()).expect("a batch has all columns"));
+            // Of a column that a merge leaves in storage they are made when it is written.
+            joined.column_by_name(index.column()).into_iter().for_each(|column| index.push(column));
         }
         while joined.num_rows() < chunk_rows_max
             && let Some((before, chunk)) = self.chunks.pop_if(|(_, chunk)| chunk.num_rows() <= 2 * joined.num_rows())
@@ -381,6 +385,12 @@ impl Segment {
             start = before;
         }
         self.chunks.push((start, joined));
+    }
+
+    /// Has the indexes of terms of a column that is not in memory take its values in some rows, from row `start` on, unless they have.
+    pub(crate) fn add_terms_of(&mut self, column: &str, start: usize, values: &ArrayRef) {
+        let behind = self.terms.iter_mut().filter(|index| index.column() == column && index.rows() == start);
+        behind.for_each(|index| index.push(values));
     }
 
     /// The narrow columns as runs of rows: the first row's number, and the columns as in [`Batch::scalars`].
@@ -710,7 +720,7 @@ impl Segment {
         (self.pick(rows, &|_| true, blocks), versions)
     }
 
-    /// Those scalar columns of some rows, all in memory.
+    /// Those scalar columns, which are in memory, of some rows.
     pub(super) fn block(&self, columns: &[String], rows: Range<usize>) -> RecordBatch {
         let mut parts = Vec::new();
         for (start, chunk) in &self.chunks {
@@ -721,7 +731,8 @@ impl Segment {
             }
         }
         let all = Batch::empty(&self.schema).scalars().schema();
-        let joined = gather::concat(&all, &parts.iter().collect::<Vec<_>>());
+        let here = parts.first().map_or_else(|| all.clone(), |part| part.schema());
+        let joined = gather::concat(&here, &parts.iter().collect::<Vec<_>>());
         let column = |name: &String| {
             let field = all.field_with_name(name).expect("a column of the schema").clone();
             (field, joined.column_by_name(name).expect("all columns are in memory").clone())
@@ -729,14 +740,93 @@ impl Segment {
         super::batch_of(columns.iter().map(column), rows.len())
     }
 
+    /// One column of `rows`, which ascend. Panics as [`Self::pick`] does.
+    pub(crate) fn column_of(&self, column: &str, rows: &[u32], blocks: &Blocks) -> RecordBatch {
+        if let Some(vectors) = self.vectors.iter().find(|vectors| vectors.field == column) {
+            let mut data = Vec::with_capacity(rows.len() * vectors.dim);
+            if self.has_vectors(vectors) {
+                rows.iter().for_each(|&row| {
+                    data.extend_from_slice(&vectors.data[row as usize * vectors.dim..][..vectors.dim])
+                });
+            } else {
+                self.gather_vectors(vectors, rows, blocks, &mut data);
+            }
+            return vector_batch(VectorColumn { field: column.to_owned(), dim: vectors.dim, data });
+        }
+        if !self.has(column) {
+            return self.gather_cold(column, rows, blocks);
+        }
+        let chunks: Vec<RecordBatch> = self.chunks.iter().filter_map(|(_, chunk)| only(chunk, column)).collect();
+        let pick = |&row: &u32| {
+            let at = self.chunks.partition_point(|(start, _)| *start <= row as usize) - 1;
+            (at as u32, row - self.chunks[at].0 as u32)
+        };
+        let picks: Vec<(u32, u32)> = rows.iter().map(pick).collect();
+        gather::gather(chunks[0].schema(), &chunks.iter().collect::<Vec<_>>(), &picks)
+    }
+
+    /// Pieces of one column, of [`Self::column_of`] of several segments, as one block of it.
+    pub(crate) fn join(&self, column: &str, pieces: &[RecordBatch]) -> RecordBatch {
+        let vectors = self.vectors.iter().find(|vectors| vectors.field == column).map(vector_field);
+        let all = Batch::empty(&self.schema).scalars().schema();
+        let field = vectors.or_else(|| all.field_with_name(column).ok().cloned()).expect("a column of the schema");
+        // One piece is taken as it is, by the name that it has in its file.
+        let joined = gather::concat(&pieces[0].schema(), &pieces.iter().collect::<Vec<_>>());
+        super::batch_of([(field, joined.column(0).clone())], joined.num_rows())
+    }
+
+    /// The block in storage that `row` of that column is in, and the rows that it has; `None` where the column is in memory.
+    pub(crate) fn block_around(&self, column: &str, row: u32) -> Option<Range<u32>> {
+        if self.has(column) {
+            return None;
+        }
+        let group = self.group_of(column);
+        let start = group.start(group.block_of(row));
+        Some(start..start + group.blocks[group.block_of(row)].rows)
+    }
+
+    /// Whether a merge of so many rows can leave that column in storage: what is built of it takes one row after the other.
+    pub(crate) fn can_leave(&self, column: &str, rows: usize, memory_limit_bytes: Option<usize>) -> bool {
+        let field = self.schema.field(column);
+        self.index(column).zip(field).is_none_or(|(index, field)| {
+            let kind = index.spec.kind;
+            !kind.is_built() || kind.chosen(field, rows, memory_limit_bytes).goes_row_by_row()
+        })
+    }
+
+    /// The columns in storage that a merge of so many rows can leave there.
+    pub(crate) fn leavable(&self, rows: usize, memory_limit_bytes: Option<usize>) -> Vec<String> {
+        let movable = self.stored().iter().filter(|group| group.is_movable()).flat_map(|group| &group.columns);
+        movable.filter(|column| self.can_leave(column, rows, memory_limit_bytes)).cloned().collect()
+    }
+
+    /// What a merge holds in memory of each row, about, when it leaves those columns in storage.
+    pub(crate) fn merged_row_bytes(&self, left: &[String]) -> usize {
+        let is_held = |column: &str| !left.iter().any(|name| name == column);
+        let scalars = self.scalar_bytes().into_iter().filter(|(name, _)| is_held(name)).map(|(_, bytes)| bytes);
+        let cold = |group: &&Arc<Group>| matches!(&group.kind, FileKind::Column(column) if is_held(column) && !self.has(column));
+        let cold = self.stored().iter().filter(cold).map(|group| group.memory_bytes());
+        let vectors = self.vectors.iter().filter(|column| is_held(&column.field)).map(|column| column.dim * 4);
+        let of_index = |index: &FieldIndex| {
+            let built = index.built.as_ref().map_or(0, |built| built.memory_bytes() / built.len().max(1));
+            let dim = self.schema.field(&index.field).and_then(|field| field.data_type.dim()).unwrap_or(0) as usize;
+            // What a graph takes while it grows: an eighth more than the codes, and its lists of neighbours.
+            built.max(if index.spec.kind.is_built() { dim * 9 / 8 + GRAPH_ROW_BYTES } else { 0 })
+        };
+        let rows = self.len().max(1);
+        let terms = self.terms.iter().map(FieldTerms::memory_bytes).sum::<usize>();
+        let all = scalars.sum::<usize>() + cold.sum::<usize>() + terms + self.versions.memory_bytes();
+        all / rows + vectors.sum::<usize>() + self.indexes.iter().map(of_index).sum::<usize>()
+    }
+
     /// The scalar columns, and what they take in memory.
     pub(super) fn scalar_bytes(&self) -> Vec<(String, usize)> {
         let all = Batch::empty(&self.schema).scalars().schema();
-        let of_column = |(index, field): (usize, &Arc<arrow_schema::Field>)| {
-            let bytes = self.chunks.iter().map(|(_, chunk)| column_bytes(chunk.column(index))).sum();
-            (field.name().clone(), bytes)
+        let of_column = |field: &Arc<arrow_schema::Field>| {
+            let columns = self.chunks.iter().filter_map(|(_, chunk)| chunk.column_by_name(field.name()));
+            (field.name().clone(), columns.map(|column| column_bytes(column)).sum())
         };
-        all.fields().iter().enumerate().map(of_column).collect()
+        all.fields().iter().map(of_column).collect()
     }
 
     /// The hashes of the primary keys of all rows.
@@ -936,6 +1026,41 @@ impl Segment {
         rows_max
     }
 
+    /// Adds a row to an index whose vectors are in storage only and that takes one after the other; false when there is none, and the
+    /// block that it needs besides `blocks` when there is one.
+    pub(crate) fn index_left(&mut self, blocks: &Blocks, memory_limit_bytes: Option<usize>) -> Result<bool, BlockRef> {
+        let (len, is_closed) = (self.len(), self.is_closed());
+        for at in 0..self.indexes.len() {
+            let index = &self.indexes[at];
+            if len < INDEXED_ROWS_MIN || !index.lags(len, is_closed) || self.has(&index.field) {
+                continue;
+            }
+            if !self.can_leave(&index.field, len, memory_limit_bytes) {
+                continue;
+            }
+            let Some(field) = self.schema.field(&index.field) else { continue };
+            let row = index.built.as_ref().map_or(0, VectorIndex::len) as u32;
+            let is_it = |group: &&Arc<Group>| group.is_movable() && group.has(&index.field);
+            let Some(group) = self.stored().iter().find(is_it) else { continue };
+            let block = BlockRef { index: group.block_of(row), group: group.clone() };
+            let Some(rows) = blocks.get(group, block.index) else { return Err(block) };
+            let column = rows.column_by_name(&index.field);
+            let run = column.and_then(|column| Run::new(group.start(block.index) as usize, column));
+            let source = Source::Columns(vec![run.expect("blocks are checked when they are read")]);
+            let kind = index.spec.kind.chosen(field, len, memory_limit_bytes);
+            let (spec, dim) = (IndexSpec { kind, ..index.spec }, field.data_type.dim().unwrap_or(0) as usize);
+            let Some(mut built) = self.indexes[at].built.take().or_else(|| VectorIndex::new(&spec, dim)) else {
+                continue;
+            };
+            built.begin(&source);
+            let step = built.look_up(&source);
+            built.apply(step);
+            self.indexes[at].built = Some(built);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
     /// The bytes held in memory: rows with their versions, wide columns, vectors, indexes.
     pub fn memory(&self) -> [usize; 4] {
         let wide = |name: &str| {
@@ -976,6 +1101,11 @@ fn reserve(data: &mut Vec<f32>, more: usize) {
         data.reserve_exact(more.max((8 * data.len()).min(full) - data.len()));
     }
     data.reserve(more);
+}
+
+/// That column alone.
+fn only(batch: &RecordBatch, column: &str) -> Option<RecordBatch> {
+    batch.project(&[batch.schema_ref().index_of(column).ok()?]).ok()
 }
 
 /// The vectors of a field where they are in memory: see [`Segment::source`].

@@ -4,7 +4,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use hashbrown::HashMap;
 
-use super::arrow::{Block, BlockReader, batch_of};
+use super::arrow::{Block, BlockReader, batch_bytes, batch_of};
 use super::statistics::{Range, Statistics};
 use super::{FileKind, KeyFilter, Versions};
 use crate::base::codec::{Reader, Write};
@@ -272,6 +272,11 @@ impl Blocks {
     /// The rows of that block.
     pub fn get(&self, group: &Group, index: usize) -> Option<&Arc<RecordBatch>> {
         self.0.get(&(group.name.clone(), index))
+    }
+
+    /// What they take.
+    pub fn memory_bytes(&self) -> usize {
+        self.0.values().map(|rows| batch_bytes(rows)).sum()
     }
 
     /// Adds the rows of a block.

@@ -98,6 +98,8 @@ fn key_of(key: &Key) -> i64 {
 
 struct World {
     storage: FaultStorage,
+    /// With one, merges leave columns and vectors in storage.
+    memory_limit_bytes: Option<usize>,
     environment: Environment,
     random: Random,
     oracles: Vec<Oracle>,
@@ -131,6 +133,7 @@ impl Unanswered {
 pub async fn run(seed: u64, fault: Option<Fault>) {
     let mut world = World {
         storage: FaultStorage::new(seed),
+        memory_limit_bytes: seed.is_multiple_of(2).then_some(100_000),
         environment: Environment::simulated(seed, 1_700_000_000_000),
         random: Random::new(seed ^ 0x51_3ed),
         oracles: vec![Oracle::new(); WRITERS as usize],
@@ -163,7 +166,8 @@ pub async fn run(seed: u64, fault: Option<Fault>) {
 impl World {
     /// Small limits, so that little data goes all ways.
     fn options(&self) -> Options {
-        Options { checkpoint_bytes: 20_000, environment: self.environment.clone(), ..Options::default() }
+        let (memory_limit_bytes, environment) = (self.memory_limit_bytes, self.environment.clone());
+        Options { checkpoint_bytes: 20_000, memory_limit_bytes, environment, ..Options::default() }
     }
 
     /// What will go wrong in the next life; nothing in the last.
