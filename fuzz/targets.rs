@@ -20,7 +20,7 @@ use eddydb::segment::{self, FileKind, StoredFile};
 use eddydb::server::import::{Format, Plan, rehearse};
 use eddydb::sync::{
     Changes, Client, ClientAction, ClientCollection, ClientInput, Hub, HubAction, HubInput, HubOptions, Message,
-    Opened, OwnChanges, Start, Want,
+    Opened, OwnChanges, Relay, Start, Want,
 };
 use eddydb::wal;
 
@@ -402,7 +402,8 @@ fn session(frames: &[&[u8]]) {
                 ),
                 HubAction::Read { channel, after, .. } => {
                     let lsn = Lsn(after.0.saturating_add(2));
-                    HubInput::Read(channel, Ok(Changes { changes: vec![1], lsn, newest: lsn, left: None }))
+                    let seen = BTreeMap::from([(ReplicaId(3), Sequence(now))]);
+                    HubInput::Read(channel, Ok(Changes { changes: vec![1], lsn, newest: lsn, seen, left: None }))
                 }
                 HubAction::Apply { channel, changes: bytes, .. } => HubInput::Applied(channel, changes(&bytes)),
                 HubAction::Offer { channel, after, .. } => {
@@ -442,6 +443,12 @@ fn session(frames: &[&[u8]]) {
                     let through = Sequence(after.0.saturating_add(1).min(6));
                     let changes = if through > after { vec![1] } else { Vec::new() };
                     ClientInput::Own(channel, Ok(OwnChanges { changes, through }))
+                }
+                ClientAction::ReadRelay { channel, there, .. } => {
+                    let origin = ReplicaId(3);
+                    let after = there.get(&origin).copied().unwrap_or_default();
+                    let relay = Relay { origin, after, through: Sequence(6), changes: vec![1] };
+                    ClientInput::Relay(channel, Ok((after < Sequence(6)).then_some(relay)))
                 }
                 ClientAction::Apply { channel, changes: bytes, .. } => {
                     let applied = if bytes.is_empty() { Ok(()) } else { changes(&bytes) };

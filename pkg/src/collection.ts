@@ -2,9 +2,22 @@ import type { Client } from './client.js';
 import { appendColumns, type Bytes, decode, decodeRows, decodeSearch, describe, encode, encodeRows, fromSchemaMessage, toQuery, toText } from './codec.js';
 import { type CollectionOptions, type CollectionStats, required } from './database.js';
 import { EddyError } from './error.js';
-import type { AnySchema, Field, FieldIndex, IndexTarget, InputRow, Key, KeyInput, OrderBy, OutputField, OutputRow, QueryInput, ScalarName, Schema, TextField, VectorField, WithField } from './schema.js';
+import type { AnySchema, Field, FieldIndex, IndexTarget, InputRow, Key, KeyInput, OrderBy, OutputField, OutputRow, QueryInput, Row, ScalarName, Schema, TextField, VectorField, WithField } from './schema.js';
 import { type LiveOf, LiveQuery, type LiveRequest } from './stream-live.js';
 import { ChangeStream, type ChangesOf, type ChangesOptions } from './stream-changes.js';
+
+/** A change that lost against one of another replica, where the writer of neither had seen the other's. */
+export interface Conflict<K = unknown, R = unknown> {
+  key: K;
+  /** The row as it was written, vectors included; null when it was deleted. */
+  row: R | null;
+  /** When that was and by whom, as `$version` tells it. */
+  version: string;
+  /** The version of what is there instead. */
+  winner: string;
+  /** When the two met here, in milliseconds since 1970. */
+  at: number;
+}
 
 /** What was written. */
 export interface WriteResponse<K = unknown> {
@@ -703,6 +716,21 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
   async tune(request: TuneRequest<S> = {}): Promise<Tuning> {
     const { recall = 0.95, store = false, ...rest } = request;
     return decode(required(await this.#client.request('tune', this.name, encode({ ...rest, recall, store })))) as Tuning;
+  }
+
+  /**
+   * Changes that lost against those of other replicas, where the writer of neither had seen the other's, the oldest first: of this replica's own, those
+   * that were overtaken before the hub had them. They are kept for 30 days, and 16 MiB of them.
+   */
+  async conflicts(): Promise<Conflict<Key<S, B>, Row<S, B>>[]> {
+    const bytes = required(await this.#client.request('conflicts', this.name, encode({ bigint: this.#bigint })));
+    return decodeRows(bytes, this.#bigint).map(({ $key, $deleted, $version, $winner, $at, ...row }) => ({
+      key: (this.#bigint && typeof $key === 'number' ? BigInt($key) : $key) as Key<S, B>,
+      row: $deleted ? null : (row as Row<S, B>),
+      version: $version as string,
+      winner: $winner as string,
+      at: Number($at),
+    }));
   }
 
   /** What it holds. */

@@ -259,6 +259,8 @@ export class Engine {
         await this.#collection(target!).setOptions(body!);
         this.#wake();
         return undefined;
+      case 'conflicts':
+        return this.#collection(target!).conflicts((decode(body!) as { bigint: boolean }).bigint);
       case 'partitions':
         return encode(this.#collection(target!).partitions());
       case 'createPartition':

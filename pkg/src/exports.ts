@@ -1,5 +1,5 @@
 export type {
-  BoostRanker, ChangeEvent, Collection, Conditions, ConsistencyOptions, DecayRanker, DeleteTarget, EvaluateRequest, Evaluation, EvaluationPoint, ExplainOptions,
+  BoostRanker, ChangeEvent, Collection, Conditions, Conflict, ConsistencyOptions, DecayRanker, DeleteTarget, EvaluateRequest, Evaluation, EvaluationPoint, ExplainOptions,
   FilterOptions, FilterParam, FilterParams, Hit, HybridRequest, IteratorOptions, Operation, OutputOptions, Plan, QueryIteratorRequest, QueryRequest,
   Ranker, Rerank, SearchBatchRequest, SearchBatchResponse, SearchCounts, SearchIteratorRequest, SearchOptions, SearchRequest, SearchResponse,
   Snapshot, TextSearchRequest, TimeOptions, TuneRequest, Tuning, WriteOptions, WriteResponse,

@@ -31,6 +31,7 @@ export type Op =
   | 'evaluate'
   | 'tune'
   | 'partitions'
+  | 'conflicts'
   | 'createPartition'
   | 'dropPartition'
   | 'write'
@@ -72,7 +73,7 @@ export type Op =
  */
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
   'flush', 'compact', 'loadDataset', 'setTtl', 'createIndex', 'setOptions', 'evaluate', 'tune',
-  'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncToken', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'conflicts', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncToken', 'syncPause', 'syncResume', 'syncStop', 'network',
 ]);
 
 /** The first message of a client. @internal */

@@ -22,6 +22,7 @@ export interface WasmCollection {
   evaluate(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   tune(request: Uint8Array, recall: number, store: boolean): Promise<Uint8Array<ArrayBuffer>>;
   partitions(): string[];
+  conflicts(bigint: boolean): Promise<Uint8Array<ArrayBuffer>>;
   createPartition(partition: string): Promise<void>;
   dropPartition(partition: string): Promise<void>;
   describe(): Uint8Array<ArrayBuffer>;

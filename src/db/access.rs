@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::commit::{Request, Step};
 use super::{Collection, Condition, WriteOptions, WriteResponse};
-use crate::base::{Error, ErrorKind, Result, Version};
-use crate::engine::ChangeSet;
+use crate::base::{Error, ErrorKind, ReplicaId, Result, Sequence, Version};
+use crate::engine::{ChangeSet, Met};
 use crate::model::{Batch, Key, Schema};
 use crate::platform::{MaybeSend, MaybeSync, Task};
 use crate::query::{Filter, Parameters};
@@ -258,17 +258,23 @@ impl Collection {
         Err(Error::internal("a limited write without a limit"))
     }
 
-    /// Applies changes from elsewhere that this handle may write. Those that lose against what is here change nothing, and are let pass.
+    /// Applies changes from elsewhere that this handle may write. Those that lose against what is here change nothing, and are let pass. With
+    /// them all is here of these origins up to these sequences.
     ///
     /// # Errors
     /// `Forbidden`, with the key; and as [`Collection::apply`].
-    pub(super) async fn apply_limited(&self, changes: ChangeSet) -> Result<()> {
+    pub(super) async fn apply_limited(
+        &self,
+        changes: ChangeSet,
+        met: Option<Met>,
+        seen: Vec<(ReplicaId, Sequence)>,
+    ) -> Result<()> {
         loop {
             let conditions = self.check_changes(&changes).await?;
             if conditions.is_empty() {
-                return self.apply(changes, None).await.map(drop);
+                return self.apply_if(changes, met, seen, conditions).await.map(drop);
             }
-            match self.apply_if(changes.clone(), None, conditions).await {
+            match self.apply_if(changes.clone(), met.clone(), seen.clone(), conditions).await {
                 // Somebody else has written one of the rows since it was looked at.
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 done => return done.map(drop),

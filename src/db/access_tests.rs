@@ -172,12 +172,12 @@ async fn a_row_given_to_somebody_else_while_a_change_is_on_its_way_stays_his() {
     assert_eq!(conditions.len(), 1);
     // A write in between, though it is older than what is on its way.
     put(&notes, [(3, "his")]).await;
-    let refused = limited.apply_if(change.clone(), None, conditions).await;
+    let refused = limited.apply_if(change.clone(), None, Vec::new(), conditions).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
     let title = async || notes.get(&[Key::Int(3)], None).await.unwrap()[0]["title"].clone();
     assert_eq!(title().await, "his".into());
     // Looked at again it may be: the row is still one that she may write.
-    limited.apply_limited(change).await.unwrap();
+    limited.apply_limited(change, None, Vec::new()).await.unwrap();
     assert_eq!(title().await, "hers".into());
 }
 

@@ -19,7 +19,9 @@ use super::{
     Target, WriteOptions, WriteResponse,
 };
 use crate::base::{CollectionId, Error, Lsn, ReplicaId, Result, Sequence};
-use crate::engine::{ChangeSet, CollectionSpec, CollectionState, KeptPart, Refused, SyncPosition, View, Watch, name};
+use crate::engine::{
+    ChangeSet, CollectionSpec, CollectionState, KeptPart, Met, Refused, SyncPosition, View, Watch, name,
+};
 use crate::index::GraphStats;
 use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Row};
 use crate::query::Plan;
@@ -56,6 +58,8 @@ pub(super) struct Inner {
     /// Counts the connections that have brought segments from elsewhere; only the last one stores what comes.
     #[cfg(hosted)]
     pub(super) seeding: async_lock::Mutex<u64>,
+    #[cfg(hosted)]
+    pub(super) conflicts: async_lock::Mutex<super::conflicts::Kept>,
     /// Counts steps of background work.
     pub(super) turn: AtomicU64,
     /// Whether its segments are to be merged as far as they can be.
@@ -98,6 +102,8 @@ impl Collection {
             merge: async_lock::Mutex::new(None),
             #[cfg(hosted)]
             seeding: async_lock::Mutex::new(0),
+            #[cfg(hosted)]
+            conflicts: Default::default(),
             turn: AtomicU64::new(0),
             compact: AtomicBool::new(false),
             written: Default::default(),
@@ -400,11 +406,60 @@ impl Collection {
         self.with_blocks(|state, blocks| state.changes_after(lsn, until, known, bytes_max, blocks)).await
     }
 
+    /// The same, with the newest position at that moment, and up to where all is here of the origins of the changes, or of `all`.
+    #[cfg(hosted)]
+    pub(super) async fn changes_and_seen_after(
+        &self,
+        lsn: Lsn,
+        known: &BTreeMap<ReplicaId, Sequence>,
+        bytes_max: usize,
+        all: bool,
+    ) -> Result<(ChangeSet, Lsn, Lsn, BTreeMap<ReplicaId, Sequence>)> {
+        self.inner.shared.check_open()?;
+        self.with_blocks(|state, blocks| {
+            let (changes, reached) = state.changes_after(lsn, Lsn(u64::MAX), known, bytes_max, blocks)?;
+            let seen = if all {
+                state.progress().seen.clone()
+            } else {
+                changes.versions().map(|version| (version.origin, state.seen(version.origin))).collect()
+            };
+            Ok((changes, reached, state.progress().lsn, seen))
+        })
+        .await
+    }
+
     /// This replica's own changes after `sequence`, and the sequence that they reach.
     pub async fn own_changes_after(&self, sequence: Sequence, bytes_max: usize) -> Result<(ChangeSet, Sequence)> {
         self.inner.shared.check_open()?;
         let replica = self.inner.shared.replica;
         self.with_blocks(|state, blocks| state.origin_changes_after(replica, sequence, bytes_max, blocks)).await
+    }
+
+    /// The same of some other replica of which more is here than `there`, where a hub stands that this store is a client of: changes that
+    /// were pushed here. `None` when there is none, and where no hub serves this store.
+    #[cfg(hosted)]
+    pub(super) async fn relayed_changes_after(
+        &self,
+        there: &BTreeMap<ReplicaId, Sequence>,
+        bytes_max: usize,
+    ) -> Result<Option<(ReplicaId, Sequence, ChangeSet, Sequence)>> {
+        self.inner.shared.check_open()?;
+        let shared = &self.inner.shared;
+        // Of what is kept in part, nothing is pushed here.
+        if !shared.syncs.is_hub.load(Ordering::Relaxed) || self.has_parts() {
+            return Ok(None);
+        }
+        let lacking = {
+            let state = self.inner.state.read().expect("no panic while held");
+            let after = |origin: &ReplicaId| there.get(origin).copied().unwrap_or_default();
+            let mut seen = state.progress().seen.iter();
+            seen.find(|(origin, sequence)| **origin != shared.replica && **sequence > after(origin))
+                .map(|(origin, _)| (*origin, after(origin)))
+        };
+        let Some((origin, after)) = lacking else { return Ok(None) };
+        let (changes, through) =
+            self.with_blocks(|state, blocks| state.origin_changes_after(origin, after, bytes_max, blocks)).await?;
+        Ok(Some((origin, after, changes, through)))
     }
 
     /// How many rows this replica has written or deleted after `sequence`.
@@ -420,19 +475,32 @@ impl Collection {
     /// # Errors
     /// `InvalidArgument` for a timestamp more than a day ahead of this replica's clock: nothing is applied then.
     pub async fn apply(&self, changes: ChangeSet, from: Option<(ReplicaId, Lsn)>) -> Result<usize> {
-        self.apply_if(changes, from, Vec::new()).await
+        self.submit_changes(changes, from, Vec::new(), None, Vec::new()).await
     }
 
-    /// The same, where the conditions hold.
+    /// The same of what a client has pushed, where the conditions hold.
     pub(super) async fn apply_if(
         &self,
         changes: ChangeSet,
+        met: Option<Met>,
+        seen: Vec<(ReplicaId, Sequence)>,
+        conditions: Vec<Condition>,
+    ) -> Result<usize> {
+        self.submit_changes(changes, None, seen, met, conditions).await
+    }
+
+    /// What came from wherever: with the position of the hub that sent it, what is whole with it, what its sender had, and on what conditions.
+    pub(super) async fn submit_changes(
+        &self,
+        changes: ChangeSet,
         from: Option<(ReplicaId, Lsn)>,
+        seen: Vec<(ReplicaId, Sequence)>,
+        met: Option<Met>,
         conditions: Vec<Condition>,
     ) -> Result<usize> {
         let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
         changes.deletes.iter().try_for_each(|(key, _)| self.check_key(key))?;
-        Ok(self.write(Request::Apply { changes, from, conditions }, None).await?.count)
+        Ok(self.write(Request::Apply { changes, from, seen, met, conditions }, None).await?.count)
     }
 
     /// How far this collection and `hub` have got.

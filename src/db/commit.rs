@@ -14,7 +14,7 @@ use super::log::{GROUP_FRAMES_MAX, Log};
 use super::{Condition, Durability, WriteRequest, WriteResponse};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Version, sort_by};
 use crate::engine::{
-    Answer, ChangeSet, KeptPart, PipelineWrite, Record, Refused, RequestId, Source, SyncPosition, is_eviction,
+    Answer, ChangeSet, KeptPart, Met, PipelineWrite, Record, Refused, RequestId, Source, SyncPosition, is_eviction,
 };
 use crate::model::{Batch, Key};
 use crate::platform;
@@ -50,6 +50,10 @@ pub(super) enum Request {
     Apply {
         changes: ChangeSet,
         from: Option<(ReplicaId, Lsn)>,
+        /// What those say is whole with them who sent them. What does not come from a hub comes in order.
+        seen: Vec<(ReplicaId, Sequence)>,
+        /// What those have who sent them, when what loses by them is to be kept.
+        met: Option<Met>,
         conditions: Vec<Condition>,
     },
     MarkPushed {
@@ -284,6 +288,16 @@ impl Collection {
             if alone || group.frames.len() >= GROUP_BYTES_MAX || group.staged.len() >= GROUP_FRAMES_MAX {
                 self.commit_group(log, std::mem::take(group)).await;
             }
+            // What it meets is looked for among what was applied.
+            if let Request::Apply { changes, met: Some(_), .. } = &request
+                && !group.staged.is_empty()
+            {
+                group.note_keys();
+                let deleted = changes.deletes.iter().map(|(key, _)| key.clone());
+                if changes.puts.keys().into_iter().chain(deleted).any(|key| group.keys.contains_key(&key)) {
+                    self.commit_group(log, std::mem::take(group)).await;
+                }
+            }
             if let Request::Write { request: Some(request), .. } = &request
                 && let Some(answer) = self.answer_again(request)
             {
@@ -349,7 +363,7 @@ impl Collection {
                 };
                 self.stage_local(group, puts, deletes, from)
             }
-            Request::Apply { changes, from, conditions } => {
+            Request::Apply { changes, from, seen: told, met, conditions } => {
                 if !conditions.is_empty() {
                     group.note_keys();
                     self.check_conditions(group, &conditions)?;
@@ -363,9 +377,18 @@ impl Collection {
                     *clock = probe;
                 }
                 let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
+                #[cfg(hosted)]
+                if let Some(met) = &met {
+                    self.keep_conflicts(&changes, met).await?;
+                }
+                #[cfg(not(hosted))]
+                drop(met);
                 let state = self.inner.state.read().expect("no panic while held");
-                let of_others = changes.versions().filter(|version| !is_eviction(*version));
-                seen = of_others.map(|version| (version.origin, version.sequence)).collect();
+                seen = told;
+                if from.is_none() {
+                    let of_others = changes.versions().filter(|version| !is_eviction(*version));
+                    seen.extend(of_others.map(|version| (version.origin, version.sequence)));
+                }
                 sort_by(&mut seen, Ord::cmp);
                 seen.dedup();
                 let changes = state.winners(changes);

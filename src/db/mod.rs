@@ -13,6 +13,8 @@ mod archive;
 mod blocks;
 mod collection;
 mod commit;
+#[cfg(hosted)]
+mod conflicts;
 mod consistency;
 mod database;
 mod dataset;
@@ -42,6 +44,8 @@ pub use crate::engine::{Memory, MergePolicy};
 pub use access::{Access, Action, Admitted, Gate, Grant};
 pub use archive::{ArchiveImport, ArchivePieces, StoreSnapshot};
 pub use collection::Collection;
+#[cfg(hosted)]
+pub use conflicts::Conflict;
 pub use consistency::{CONSISTENCY_TIMEOUT_MS, Consistency, SessionToken};
 pub use database::{Db, Options};
 pub use evaluate::{EvaluateRequest, Evaluation, EvaluationPoint, TuneRequest, Tuning};

@@ -364,7 +364,10 @@ async fn sweep(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) ->
         // The files of a segment that is on its way from elsewhere: it goes on where it ended.
         let comes =
             manifest.collections.iter().any(|collection| entry.name.starts_with(&name::incoming(collection.id)));
-        if !is_live_log && !comes && !named.contains(entry.name.as_str()) {
+        // What lost is looked at when somebody asks.
+        let is_kept =
+            manifest.collections.iter().any(|collection| entry.name.starts_with(&name::conflicts(collection.id)));
+        if !is_live_log && !comes && !is_kept && !named.contains(entry.name.as_str()) {
             tracing::debug!(file = entry.name, "removed a file that no manifest names");
             storage.remove(&entry.name).await?;
         }

@@ -267,7 +267,7 @@ impl CollectionState {
 
     /// Where the living row of `key` is, in any segment but `skipped`. New segments come first: most keys that are asked for were
     /// written lately.
-    fn place_of(&self, key: &Key, skipped: Option<SegmentId>) -> Option<Place> {
+    pub(super) fn place_of(&self, key: &Key, skipped: Option<SegmentId>) -> Option<Place> {
         let hash = hash_key(key);
         let slots = self.slots.iter().rev().filter(|(id, _)| Some(**id) != skipped);
         let mut places = slots.filter_map(|(id, slot)| {
@@ -345,7 +345,9 @@ impl CollectionState {
         if let Source::Hub(hub, pulled) = from {
             self.progress.positions.entry(hub).or_default().pulled = pulled;
         }
-        self.observe(changes);
+        // In the log of a hub, changes of an origin may come before others that it wrote earlier: so long as the hub itself takes in
+        // segments, say. It tells by itself what is whole.
+        self.observe(changes, !matches!(from, Source::Hub(..)));
         let mut won = 0;
         for (row, version) in changes.put_versions.iter().enumerate() {
             let place = Place { segment: self.growing, row: (first + row) as u32 };
@@ -451,9 +453,9 @@ impl CollectionState {
         }
     }
 
-    fn observe(&mut self, changes: &ChangeSet) {
+    fn observe(&mut self, changes: &ChangeSet, in_order: bool) {
         for version in changes.versions() {
-            if !is_eviction(version) {
+            if in_order && !is_eviction(version) {
                 self.note_seen(&[(version.origin, version.sequence)]);
             }
             self.progress.timestamp = self.progress.timestamp.max(version.timestamp);
@@ -751,7 +753,8 @@ impl CollectionState {
         Ok((changes, reached.map_or(self.progress.lsn, Lsn)))
     }
 
-    /// Changes of `origin` after `sequence`, until `bytes_max` is exceeded, and the sequence that they reach; or blocks, as above.
+    /// Changes of `origin` after `sequence`, until `bytes_max` is exceeded, and the sequence that they reach; or blocks, as above. Only
+    /// those up to the sequence up to which all are here: of later ones some may be on their way.
     pub fn origin_changes_after(
         &self,
         origin: ReplicaId,
@@ -759,12 +762,13 @@ impl CollectionState {
         bytes_max: usize,
         blocks: &Blocks,
     ) -> Result<(ChangeSet, Sequence), Vec<BlockRef>> {
-        let wanted = |version: Version, _| {
-            (version.origin == origin && version.sequence > sequence).then_some(version.sequence.0)
+        let newest = self.seen(origin);
+        let wanted = |Version { origin: of, sequence: at, .. }: Version, _| {
+            (of == origin && at > sequence && at <= newest).then_some(at.0)
         };
         let (changes, reached) =
             self.select(|segment| segment.versions().sequence_max(origin) > sequence, wanted, bytes_max, blocks)?;
-        Ok((changes, reached.map_or_else(|| self.seen(origin), Sequence)))
+        Ok((changes, reached.map_or(newest, Sequence)))
     }
 
     /// How many living rows and deletes `origin` wrote after `sequence`.

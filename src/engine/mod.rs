@@ -11,6 +11,7 @@ pub mod archive;
 mod changes;
 mod collection;
 mod compaction;
+mod conflict;
 mod feed;
 mod history;
 mod keys;
@@ -27,6 +28,7 @@ pub use collection::{CollectionState, Progress, Slot};
 pub use compaction::{
     Budget, Candidate, Merge, MergePolicy, Task, Waiting, choose_budget, choose_merge, choose_task, should_seal,
 };
+pub use conflict::{Meeting, Met};
 pub use feed::{Fed, Place};
 pub use history::{Death, View};
 pub use manifest::{Adopted, CollectionManifest, FileEntry, Manifest, SegmentManifest};

@@ -69,6 +69,16 @@ pub fn segment_file(id: CollectionId, segment: SegmentId, file: &str) -> String 
     format!("{}segment/{:010}/{file}", collection(id), segment.0)
 }
 
+/// The prefix of what is kept of a collection's conflicts.
+pub fn conflicts(id: CollectionId) -> String {
+    format!("{}conflicts-", collection(id))
+}
+
+/// File `number` of them.
+pub fn conflicts_file(id: CollectionId, number: u64) -> String {
+    format!("{}{number:010}", conflicts(id))
+}
+
 /// The prefix of the segments of a collection that come from elsewhere, whole or not yet.
 pub fn incoming(id: CollectionId) -> String {
     format!("{}incoming/", collection(id))

@@ -62,6 +62,19 @@ pub struct OwnChanges {
     pub through: Sequence,
 }
 
+/// Changes that others have pushed here and the hub lacks: the answer to [`ClientAction::ReadRelay`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    /// Who wrote them.
+    pub origin: ReplicaId,
+    /// They follow on this sequence,
+    pub after: Sequence,
+    /// and reach this one.
+    pub through: Sequence,
+    /// An encoded change set; empty when none of them lives.
+    pub changes: Vec<u8>,
+}
+
 /// Own changes that the hub refused for good. They stay here; the hub and other replicas do not get them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -86,6 +99,8 @@ pub enum ClientInput {
     Opened(Channel, Result<Start>),
     /// [`ClientAction::ReadOwn`] is done.
     Own(Channel, Result<OwnChanges>),
+    /// [`ClientAction::ReadRelay`] is done; `None` when the hub lacks nothing.
+    Relay(Channel, Result<Option<Relay>>),
     /// [`ClientAction::Apply`] is done, durably.
     Applied(Channel, Result<()>),
     /// [`ClientAction::MarkPushed`] is done.
@@ -126,6 +141,16 @@ pub enum ClientAction {
         /// Until this is exceeded; with 1, one batch.
         bytes_max: usize,
     },
+    /// Where this store is a hub itself: read changes of an origin that has more here than at the hub, which has all up to the sequences
+    /// in `there`. Only what this side has claimed to have whole counts.
+    ReadRelay {
+        /// Which collection.
+        channel: Channel,
+        /// What the hub has of whom; of others nothing.
+        there: BTreeMap<ReplicaId, Sequence>,
+        /// Until this is exceeded; with 1, one batch.
+        bytes_max: usize,
+    },
     /// Apply changes durably and move the pull position in the same step.
     Apply {
         /// Which collection.
@@ -138,6 +163,12 @@ pub enum ClientAction {
         lsn: Lsn,
         /// What else the hub tells, where only a part of the rows is wanted.
         part: Option<PullPart>,
+        /// With them, all changes of these origins up to these sequences are here. Of no other origin may that be concluded from the
+        /// changes: the hub may have got them out of order.
+        seen: BTreeMap<ReplicaId, Sequence>,
+        /// What the hub had before, of this side's own changes and of others': what is here beyond that, the writers of these changes had
+        /// not seen.
+        there: BTreeMap<ReplicaId, Sequence>,
     },
     /// Note that own batches up to `sequence` are at `hub`, or set aside.
     MarkPushed {
@@ -234,6 +265,7 @@ struct State {
     /// A refused push reached this: one batch at a time up to here, to find the one that is refused.
     narrow: Sequence,
     push_retry: Retry,
+    relaying: Relaying,
     marked: Sequence,
     marking: bool,
     mark_retry: Retry,
@@ -254,6 +286,24 @@ struct State {
     reached: u64,
 }
 
+/// What others have pushed to this store, on its way to the hub.
+#[derive(Debug, Default)]
+struct Relaying {
+    /// The hub does not take it from this store.
+    forbidden: bool,
+    /// What the hub has of others, once it has told that.
+    there: BTreeMap<ReplicaId, Sequence>,
+    told: bool,
+    /// What was read of whom beyond that and not pushed: nothing of it lives, or it was refused.
+    passed: BTreeMap<ReplicaId, Sequence>,
+    /// Whether there may be something that it lacks.
+    left: bool,
+    /// A refused push of this origin reached this: one batch at a time up to here.
+    narrow: Option<(ReplicaId, Sequence)>,
+    /// Why the last batch was refused that was left out.
+    refused: Option<Error>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
     /// Before the welcome, or before its answer to `Open`.
@@ -271,6 +321,8 @@ enum Stage {
 
 #[derive(Debug)]
 struct Outgoing {
+    /// Who wrote it, and what it follows on, when it was somebody else.
+    relayed: Option<(ReplicaId, Sequence)>,
     through: Sequence,
     changes: Vec<u8>,
     /// Whether it is one batch, as far as we know.
@@ -477,7 +529,21 @@ impl Client {
                 self.take_in_message(Message::decode(&frame)?, now_ms)
             }
             ClientInput::Changed(channel) => {
-                self.state(channel)?.own_left = true;
+                let state = self.state(channel)?;
+                state.own_left = true;
+                state.relaying.left = true;
+                Ok(())
+            }
+            ClientInput::Relay(channel, result) => {
+                let state = self.state(channel)?;
+                state.reading = false;
+                match result {
+                    Ok(relay) => state.take_in_relay(relay),
+                    Err(error) => {
+                        state.relaying.left = true;
+                        state.push_retry.failed(error, now_ms);
+                    }
+                }
                 Ok(())
             }
             ClientInput::Opened(channel, result) => {
@@ -510,6 +576,7 @@ impl Client {
                         let pull = state.arrived.pop_front().expect("a pull stays until it is applied");
                         state.ack_due = Some(pull.lsn);
                         state.caught_up = pull.caught_up;
+                        state.relaying.learn(pull.seen, pull.caught_up);
                         state.came();
                         state.recovering &= !pull.caught_up;
                     }
@@ -729,7 +796,7 @@ impl Client {
         }
         if self.hub.is_some() {
             for (index, state) in self.channels.iter_mut().enumerate() {
-                let (action, refusal) = state.next(Channel(index as u32), now_ms)?;
+                let (action, refusal) = state.next(Channel(index as u32), self.replica, now_ms)?;
                 self.refusals.extend(refusal);
                 if action.is_some() {
                     return Ok(action);
@@ -753,6 +820,22 @@ impl Client {
     }
 }
 
+impl Relaying {
+    /// Takes what the hub has told that it has. When it told that for the first time, it said all.
+    fn learn(&mut self, seen: BTreeMap<ReplicaId, Sequence>, caught_up: bool) {
+        for (origin, sequence) in seen {
+            let there = self.there.entry(origin).or_default();
+            *there = if self.told { sequence.max(*there) } else { sequence };
+        }
+        self.left |= caught_up && !self.told;
+        self.told |= caught_up;
+    }
+
+    fn is_due(&self) -> bool {
+        !self.forbidden && self.told && self.left
+    }
+}
+
 impl State {
     fn new(collection: ClientCollection) -> Self {
         Self {
@@ -767,6 +850,7 @@ impl State {
             outgoing: None,
             narrow: Sequence(0),
             push_retry: Retry::default(),
+            relaying: Relaying::default(),
             marked: Sequence(0),
             marking: false,
             mark_retry: Retry::default(),
@@ -814,17 +898,21 @@ impl State {
                     && self.arrived.is_empty()
                     && self.seed.is_none()
                     && !self.own_left
+                    && !self.relaying.is_due()
                     && !self.reading
                     && self.outgoing.is_none()
-                    && self.error().is_none()
+                    && self.passing().is_none()
             }
             _ => false,
         }
     }
 
     fn error(&self) -> Option<&Error> {
-        let passing = [&self.push_retry.error, &self.pull_retry.error, &self.mark_retry.error];
-        self.failure.as_ref().or_else(|| passing.into_iter().flatten().next())
+        self.failure.as_ref().or_else(|| self.passing()).or(self.relaying.refused.as_ref())
+    }
+
+    fn passing(&self) -> Option<&Error> {
+        [&self.push_retry.error, &self.pull_retry.error, &self.mark_retry.error].into_iter().flatten().next()
     }
 
     /// When something that failed is due again.
@@ -834,7 +922,7 @@ impl State {
         }
         let push_waits = match &self.outgoing {
             Some(outgoing) => !outgoing.sent,
-            None => self.own_left && !self.reading,
+            None => (self.own_left || self.relaying.is_due()) && !self.reading,
         };
         let pull_waits = !self.applying && !self.arrived.is_empty();
         let mark_waits = !self.marking && self.read > self.marked;
@@ -876,7 +964,26 @@ impl State {
         }
         self.own_left = true;
         let narrow = self.read < self.narrow;
-        self.outgoing = Some(Outgoing { through: own.through, changes: own.changes, narrow, sent: false });
+        self.outgoing =
+            Some(Outgoing { relayed: None, through: own.through, changes: own.changes, narrow, sent: false });
+    }
+
+    fn take_in_relay(&mut self, relay: Option<Relay>) {
+        let Some(Relay { origin, after, through, changes }) = relay else { return };
+        if self.stage == Stage::Failed {
+            return;
+        }
+        self.relaying.left = true;
+        if changes.is_empty() {
+            // What lies between was overwritten by others.
+            self.relaying.passed.insert(origin, through);
+            return;
+        }
+        // It follows on what the hub has, for the hub.
+        let sent_after = self.relaying.there.get(&origin).copied().unwrap_or_default();
+        self.relaying.narrow = self.relaying.narrow.filter(|&(of, up_to)| of != origin || after < up_to);
+        let narrow = self.relaying.narrow.is_some_and(|(of, _)| of == origin);
+        self.outgoing = Some(Outgoing { relayed: Some((origin, sent_after)), through, changes, narrow, sent: false });
     }
 
     fn take_in_ack(&mut self, ack: PushAck, now_ms: u64) -> Result<Option<Refusal>> {
@@ -889,6 +996,10 @@ impl State {
         match ack.error.map(Error::from) {
             None => {
                 self.push_retry = Retry::default();
+                if let Some((origin, _)) = outgoing.relayed {
+                    self.relaying.there.insert(origin, outgoing.through);
+                    return Ok(None);
+                }
                 self.pushed = outgoing.through;
                 self.read = outgoing.through;
                 Ok(None)
@@ -904,6 +1015,19 @@ impl State {
 
     /// A refused push must not hold up what comes after it: the one batch that is refused is found and set aside.
     fn refused(&mut self, outgoing: Outgoing, error: Error) -> Option<Refusal> {
+        if let Some((origin, _)) = outgoing.relayed {
+            self.relaying.left = true;
+            if error.kind() == ErrorKind::Forbidden {
+                // Whatever it is.
+                self.relaying.forbidden = true;
+            } else if !outgoing.narrow {
+                self.relaying.narrow = Some((origin, outgoing.through));
+                return None;
+            }
+            self.relaying.passed.insert(origin, outgoing.through);
+            self.relaying.refused = Some(error.context(format_args!("relaying what replica {origin} wrote")));
+            return None;
+        }
         self.own_left = true;
         if !outgoing.narrow {
             self.narrow = outgoing.through;
@@ -915,12 +1039,20 @@ impl State {
         Some(refusal)
     }
 
-    fn next(&mut self, channel: Channel, now_ms: u64) -> Result<(Option<ClientAction>, Option<Refusal>)> {
+    fn next(
+        &mut self,
+        channel: Channel,
+        replica: ReplicaId,
+        now_ms: u64,
+    ) -> Result<(Option<ClientAction>, Option<Refusal>)> {
         let hub = self.hub;
         match std::mem::replace(&mut self.stage, Stage::Waiting) {
             Stage::Open { spec, part } => return Ok((Some(ClientAction::Open { channel, hub, spec, part }), None)),
             Stage::Start(Start { pulled, known, reshape, .. }) => {
                 self.stage = Stage::Live;
+                self.relaying.there.clone_from(&known);
+                self.relaying.told = false;
+                self.relaying.passed.clear();
                 let start = StartPull { channel, pulled, known, reshape };
                 return Ok((Some(ClientAction::Send(Message::Start(start).encode()?)), None));
             }
@@ -938,8 +1070,10 @@ impl State {
             && let Some(pull) = self.arrived.front()
         {
             self.applying = true;
-            let (changes, lsn, part) = (pull.changes.clone(), pull.lsn, pull.part.clone());
-            return Ok((Some(ClientAction::Apply { channel, changes, hub, lsn, part }), None));
+            let (changes, lsn, seen, part) = (pull.changes.clone(), pull.lsn, pull.seen.clone(), pull.part.clone());
+            let mut there = self.relaying.there.clone();
+            there.insert(replica, self.pushed);
+            return Ok((Some(ClientAction::Apply { channel, changes, hub, lsn, seen, there, part }), None));
         }
         if let Some(seed) = &mut self.seed {
             let action = seed.next(channel, hub)?;
@@ -956,19 +1090,21 @@ impl State {
             return Ok((None, None));
         }
         if let Some(outgoing) = &mut self.outgoing {
-            if outgoing.sent {
+            // What was written after changes had come goes behind the answer to these: the hub tells by it who had seen what.
+            if outgoing.sent || self.applying {
                 return Ok((None, None));
             }
             outgoing.sent = true;
             // The bytes are kept: a hub that fails for a passing reason gets them again.
-            let push =
-                Push { channel, after: self.pushed, through: outgoing.through, changes: outgoing.changes.clone() };
+            let (origin, after) = outgoing.relayed.unwrap_or((replica, self.pushed));
+            let (through, changes) = (outgoing.through, outgoing.changes.clone());
+            let push = Push { channel, origin, after, through, changes };
             return match Message::Push(push).encode() {
                 Ok(frame) => Ok((Some(ClientAction::Send(frame)), None)),
                 Err(error) => {
                     let outgoing = self.outgoing.take().expect("it was just looked at");
                     match self.refused(outgoing, error) {
-                        None => self.next(channel, now_ms),
+                        None => self.next(channel, replica, now_ms),
                         refusal => Ok((None, refusal)),
                     }
                 }
@@ -979,6 +1115,17 @@ impl State {
             self.reading = true;
             let bytes_max = if self.read < self.narrow { ONE_BATCH } else { PUSH_BYTES_MAX };
             return Ok((Some(ClientAction::ReadOwn { channel, after: self.read, bytes_max }), None));
+        }
+        if self.relaying.is_due() && !self.reading {
+            self.relaying.left = false;
+            self.reading = true;
+            let bytes_max = if self.relaying.narrow.is_some() { ONE_BATCH } else { PUSH_BYTES_MAX };
+            let mut there = self.relaying.there.clone();
+            for (origin, sequence) in &self.relaying.passed {
+                let there = there.entry(*origin).or_default();
+                *there = (*there).max(*sequence);
+            }
+            return Ok((Some(ClientAction::ReadRelay { channel, there, bytes_max }), None));
         }
         Ok((None, None))
     }

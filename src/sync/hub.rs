@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::keepalive::KeepAlive;
 use super::message::{
@@ -60,6 +61,8 @@ pub struct Changes {
     pub newest: Lsn,
     /// Where the client gets a part of the rows: those that have changed and are not in it.
     pub left: Option<Vec<u8>>,
+    /// When nothing is left: of all origins, or of those of the changes, up to which sequence all of their changes are here.
+    pub seen: BTreeMap<ReplicaId, Sequence>,
 }
 
 /// What happened at the hub.
@@ -118,19 +121,28 @@ pub enum HubAction {
         bytes_max: usize,
         /// Where only rows are wanted that were not in the old part, but are in the one that the client gets now.
         reshape: Option<Reshape>,
+        /// Whether to tell what is here of all origins, instead of those of the changes only.
+        all_seen: bool,
     },
-    /// Apply changes durably. Every change must be of origin `client` and of a sequence in `after+1..=through`.
+    /// Apply changes durably. Every change must be of `origin` and of a sequence in `after+1..=through`, and all that it wrote up to
+    /// `after` be here. What is not the client's own may need a right of its own.
     Apply {
         /// Which collection.
         channel: Channel,
         /// An encoded change set.
         changes: Vec<u8>,
-        /// Whose changes they are.
+        /// Who sent them.
         client: ReplicaId,
+        /// Whose changes they are.
+        origin: ReplicaId,
         /// After this sequence,
         after: Sequence,
         /// up to this one.
         through: Sequence,
+        /// How far the client has answered for the log here,
+        pulled: Lsn,
+        /// and what it had when it began, whatever that position.
+        known: Arc<BTreeMap<ReplicaId, Sequence>>,
     },
     /// Find out whether segments hold most of what the client lacks. What is offered stays readable until the next `Read` of the
     /// collection, or the end of the connection.
@@ -222,6 +234,9 @@ struct State {
 
     started: bool,
     known: BTreeMap<ReplicaId, Sequence>,
+    /// What it said when it started, and how far it has answered since.
+    known_first: Arc<BTreeMap<ReplicaId, Sequence>>,
+    pulled: Lsn,
     /// Changes up to here were read for the client,
     read: Lsn,
     /// and it was told of this position.
@@ -235,6 +250,8 @@ struct State {
     partial: bool,
     /// What the client lacks since it gets another part, and where it goes on pulling then.
     reshape: Option<(Reshape, Lsn)>,
+    /// Whether it was told of all origins what is here of them, and of those of the changes since.
+    told_seen: bool,
     /// How far the answer to what the client asked is.
     asked: Asked,
     outgoing: Option<Pull>,
@@ -265,6 +282,8 @@ enum Seeding {
 #[derive(Debug)]
 struct Applying {
     through: Sequence,
+    /// Whether they are the client's own.
+    own: bool,
     bytes: usize,
 }
 
@@ -427,8 +446,10 @@ impl Hub {
             }
             HubInput::Applied(channel, result) => {
                 let state = self.state(channel)?;
-                let Applying { through, .. } = state.applying.take().expect("an apply is under way");
-                state.answered = state.answered.max(through);
+                let Applying { through, own, .. } = state.applying.take().expect("an apply is under way");
+                if own {
+                    state.answered = state.answered.max(through);
+                }
                 let error = result.as_ref().err().map(Fault::from);
                 state.ack_due = Some(PushAck { channel, through, error });
                 Ok(())
@@ -627,6 +648,8 @@ impl State {
             ack_due: None,
             started: false,
             known: BTreeMap::new(),
+            known_first: Arc::default(),
+            pulled: Lsn(0),
             read: Lsn(0),
             sent: Lsn(0),
             left: true,
@@ -634,6 +657,7 @@ impl State {
             told_caught_up: false,
             partial: false,
             reshape: None,
+            told_seen: false,
             asked: Asked::Nothing,
             outgoing: None,
             unanswered: Vec::new(),
@@ -700,6 +724,8 @@ impl State {
         self.reshape = start.reshape.map(|reshape| (reshape, start.pulled));
         self.read = self.reshape.as_ref().map_or(start.pulled, |(reshape, _)| reshape.after);
         self.sent = self.read;
+        self.pulled = start.pulled;
+        self.known_first = Arc::new(start.known.clone());
         for (origin, sequence) in start.known {
             let known = self.known.entry(origin).or_default();
             *known = (*known).max(sequence);
@@ -714,7 +740,8 @@ impl State {
         if self.arrived.is_some() || self.applying.is_some() {
             return Err(Error::corrupt(format!("a push through {} before the last one was answered", push.through)));
         }
-        if push.after > self.answered || push.through <= push.after || push.changes.is_empty() {
+        let follows = push.origin != client || push.after <= self.answered;
+        if !follows || push.through <= push.after || push.changes.is_empty() {
             return Err(Error::corrupt(format!(
                 "a push of {} bytes after {} through {}; changes that follow on at most {} expected",
                 push.changes.len(),
@@ -724,7 +751,7 @@ impl State {
             )));
         }
         // What came from the client need not go back to it.
-        let known = self.known.entry(client).or_default();
+        let known = self.known.entry(push.origin).or_default();
         *known = (*known).max(push.through);
         self.arrived = Some(push);
         Ok(())
@@ -736,11 +763,12 @@ impl State {
             return Err(Error::corrupt(format!("an answer to a pull up to {} that was not sent", ack.lsn)));
         };
         self.unanswered.drain(..=position);
+        self.pulled = ack.lsn;
         Ok(())
     }
 
     fn take_in_changes(&mut self, channel: Channel, changes: Changes) {
-        let Changes { changes, lsn, newest, left } = changes;
+        let Changes { changes, lsn, newest, mut seen, left } = changes;
         if self.stage == Stage::Failed {
             return;
         }
@@ -758,7 +786,7 @@ impl State {
             let tells = !changes.is_empty() || left.as_ref().is_some_and(|left| !left.is_empty());
             if tells || ended || lsn.0.abs_diff(self.sent.0) >= EMPTY_PULL_EVERY {
                 let part = Some(PullPart { left: left.unwrap_or_default(), reshaped: Some(ended) });
-                self.outgoing = Some(Pull { channel, lsn, caught_up: false, changes, part });
+                self.outgoing = Some(Pull { channel, lsn, caught_up: false, seen: BTreeMap::new(), changes, part });
             }
             return;
         }
@@ -771,14 +799,29 @@ impl State {
         }
         let caught_up = lsn >= newest;
         self.read = lsn;
-        if !caught_up {
+        if caught_up {
+            if !self.told_seen {
+                // What the client has, and this side lacks, it is to hear of too.
+                for origin in self.known.keys() {
+                    seen.entry(*origin).or_default();
+                }
+            }
+            seen.retain(|origin, sequence| self.known.get(origin) != Some(sequence));
+            for (origin, sequence) in &seen {
+                let known = self.known.entry(*origin).or_default();
+                *known = (*known).max(*sequence);
+            }
+        } else {
+            // Of what comes now nothing is told before the end, so then of all.
             self.left = true;
+            seen.clear();
         }
+        let untold = !std::mem::replace(&mut self.told_seen, caught_up) && !seen.is_empty();
         let position_off = lsn.0.abs_diff(self.sent.0) >= EMPTY_PULL_EVERY;
-        let tells = !changes.is_empty() || left.as_ref().is_some_and(|left| !left.is_empty());
+        let tells = !changes.is_empty() || untold || left.as_ref().is_some_and(|left| !left.is_empty());
         if tells || position_off || (caught_up && !self.told_caught_up) {
             let part = left.map(|left| PullPart { left, reshaped: None });
-            self.outgoing = Some(Pull { channel, lsn, caught_up, changes, part });
+            self.outgoing = Some(Pull { channel, lsn, caught_up, seen, changes, part });
         }
     }
 
@@ -797,10 +840,11 @@ impl State {
         }
         // Not beside a read: one that was asked for before the push came would send it back.
         if !self.reading
-            && let Some(Push { after, through, changes, .. }) = self.arrived.take()
+            && let Some(Push { origin, after, through, changes, .. }) = self.arrived.take()
         {
-            self.applying = Some(Applying { through, bytes: changes.len() });
-            return Ok(Some(HubAction::Apply { channel, changes, client, after, through }));
+            self.applying = Some(Applying { through, own: origin == client, bytes: changes.len() });
+            let (pulled, known) = (self.pulled, self.known_first.clone());
+            return Ok(Some(HubAction::Apply { channel, changes, client, origin, after, through, pulled, known }));
         }
         if let Some(pull) = self.outgoing.take() {
             let (lsn, caught_up) = (pull.lsn, pull.caught_up);
@@ -842,7 +886,9 @@ impl State {
                 self.asked = Asked::Reading;
             }
             let (known, reshape) = (self.known.clone(), self.reshape.as_ref().map(|(reshape, _)| reshape.clone()));
-            return Ok(Some(HubAction::Read { channel, after: self.read, known, bytes_max: PULL_BYTES_MAX, reshape }));
+            let (after, all_seen) = (self.read, !self.told_seen);
+            let bytes_max = PULL_BYTES_MAX;
+            return Ok(Some(HubAction::Read { channel, after, known, bytes_max, all_seen, reshape }));
         }
         Ok(None)
     }

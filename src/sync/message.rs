@@ -146,11 +146,13 @@ pub struct Reshape {
     pub through: Lsn,
 }
 
-/// The client's own changes.
+/// Changes of one origin: the client's own, or those that another has pushed to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push {
     /// Which collection.
     pub channel: Channel,
+    /// Who wrote them.
+    pub origin: ReplicaId,
     /// The changes follow on this sequence.
     pub after: Sequence,
     /// They reach this one.
@@ -180,6 +182,9 @@ pub struct Pull {
     pub lsn: Lsn,
     /// Whether that was the end of the hub's log.
     pub caught_up: bool,
+    /// The hub has all changes of these origins up to these sequences, and a client with these changes has them too. What is less than
+    /// the client has told that it has, the hub lacks.
+    pub seen: BTreeMap<ReplicaId, Sequence>,
     /// An encoded change set; empty when only the position moves.
     #[serde(with = "serde_bytes")]
     pub changes: Vec<u8>,
@@ -580,6 +585,7 @@ mod tests {
                 "push",
                 Message::Push(Push {
                     channel: Channel(1),
+                    origin: ReplicaId(70_000),
                     after: Sequence(41),
                     through: Sequence(44),
                     changes: vec![0, 1, 2, 0xff],
@@ -595,6 +601,7 @@ mod tests {
                     channel: Channel(0),
                     lsn: Lsn(301),
                     caught_up: true,
+                    seen: [(ReplicaId(7), Sequence(12)), (ReplicaId(70_000), Sequence(0))].into(),
                     changes: vec![9, 8, 7],
                     part: Some(PullPart { left: vec![1, 2], reshaped: Some(false) }),
                 }),
@@ -639,7 +646,7 @@ mod tests {
 
     #[test]
     fn hostile_frames_are_typed_errors() {
-        let claims_4_gib_of_bytes = [0x92, PUSH, 0x94, 0, 0, 1, 0xc6, 0xff, 0xff, 0xff, 0xff, 1, 2];
+        let claims_4_gib_of_bytes = [0x92, PUSH, 0x95, 0, 0, 0, 1, 0xc6, 0xff, 0xff, 0xff, 0xff, 1, 2];
         let claims_4_gi_collections = [0x93, HELLO, VERSION, 0x93, 7, 0, 0xdd, 0xff, 0xff, 0xff, 0xff];
         let claims_4_gi_origins = [0x92, START, 0x94, 0, 0, 0xdf, 0xff, 0xff, 0xff, 0xff, 1, 1];
         for (frame, kind, message) in [
@@ -681,6 +688,7 @@ mod tests {
     fn frames_over_the_limit_are_refused_both_ways() {
         let long = Message::Push(Push {
             channel: Channel(0),
+            origin: ReplicaId(1),
             after: Sequence(0),
             through: Sequence(1),
             changes: vec![0; FRAME_BYTES_MAX],
@@ -741,7 +749,11 @@ mod tests {
         #[test]
         fn any_message_survives(channel: u32, after: u64, through: u64, changes: Vec<u8>, known: BTreeMap<u64, u64>) {
             let push = Message::Push(Push {
-                channel: Channel(channel), after: Sequence(after), through: Sequence(through), changes,
+                channel: Channel(channel),
+                origin: ReplicaId(after),
+                after: Sequence(after),
+                through: Sequence(through),
+                changes,
             });
             prop_assert_eq!(Message::decode(&push.encode().unwrap()).unwrap(), push);
             let start = Message::Start(StartPull {

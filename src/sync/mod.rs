@@ -22,7 +22,7 @@ mod seed;
 mod tests;
 
 pub use backoff::Backoff;
-pub use client::{Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Start};
+pub use client::{Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Relay, Start};
 pub use hub::{Changes, Hub, HubAction, HubInput, HubOptions, Opened};
 pub use message::{
     CONTROL_BYTES_MAX, Capabilities, Channel, FETCH_WINDOW, FRAME_BYTES_MAX, Fault, Fetch, Hello, HelloCollection,

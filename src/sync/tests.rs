@@ -57,11 +57,15 @@ struct ModelOffer {
 
 impl ModelCollection {
     fn apply(&mut self, changes: &[Change]) {
-        for &change in changes {
-            let seen = self.seen.entry(ReplicaId(change.stamp.1)).or_default();
-            *seen = (*seen).max(Sequence(change.stamp.2));
-        }
+        self.note(changes.iter().map(|change| (ReplicaId(change.stamp.1), Sequence(change.stamp.2))));
         self.adopt(changes);
+    }
+
+    fn note(&mut self, batches: impl IntoIterator<Item = (ReplicaId, Sequence)>) {
+        for (origin, sequence) in batches {
+            let seen = self.seen.entry(origin).or_default();
+            *seen = (*seen).max(sequence);
+        }
     }
 
     /// Flushes what is here, in segments of some changes each.
@@ -118,7 +122,8 @@ impl ModelCollection {
             (lsn > after && !is_known).then_some(lsn.0)
         };
         let (changes, reached) = self.select(wanted, bytes_max);
-        Changes { changes: encode(&changes), lsn: reached.map_or(self.lsn, Lsn), newest: self.lsn, left: None }
+        let (lsn, newest, seen) = (reached.map_or(self.lsn, Lsn), self.lsn, self.seen.clone());
+        Changes { changes: encode(&changes), lsn, newest, seen, left: None }
     }
 
     fn own_changes_after(&self, own: ReplicaId, after: Sequence, bytes_max: usize) -> OwnChanges {
@@ -299,14 +304,20 @@ impl World {
                 let collection = &self.clients[index].collections[connection.name(channel)];
                 ClientInput::Own(channel, Ok(collection.own_changes_after(own, after, bytes_max)))
             }
-            ClientAction::Apply { channel, changes, hub, lsn, .. } => {
+            ClientAction::ReadRelay { channel, .. } => ClientInput::Relay(channel, Ok(None)),
+            ClientAction::Apply { channel, changes, hub, lsn, seen, .. } => {
                 if let Some(error) = self.fails() {
                     return Some(ClientInput::Applied(channel, error));
                 }
                 let replica = &mut self.clients[index];
                 let changes = decode(&changes);
-                replica.apply(connection.name(channel), &changes);
-                replica.collections.get_mut(connection.name(channel)).unwrap().pulled.insert(hub, lsn);
+                for change in &changes {
+                    replica.clock.observe(Timestamp(change.stamp.0), change.stamp.0 >> 18).unwrap();
+                }
+                let collection = replica.collections.get_mut(connection.name(channel)).unwrap();
+                collection.adopt(&changes);
+                collection.note(seen);
+                collection.pulled.insert(hub, lsn);
                 self.changed_at_client(index, channel);
                 ClientInput::Applied(channel, Ok(()))
             }
@@ -400,7 +411,7 @@ impl World {
                 let collection = &self.hub.collections[connection.name(channel)];
                 HubInput::Read(channel, Ok(collection.changes_after(after, &known, bytes_max)))
             }
-            HubAction::Apply { channel, changes, client, after, through } => {
+            HubAction::Apply { channel, changes, client, after, through, .. } => {
                 if let Some(error) = self.fails() {
                     return Some(HubInput::Applied(channel, error));
                 }
@@ -810,7 +821,7 @@ impl Hand {
 
 fn push(channel: u32, after: u64, through: u64) -> Message {
     let (after, through) = (Sequence(after), Sequence(through));
-    Message::Push(Push { channel: Channel(channel), after, through, changes: vec![1] })
+    Message::Push(Push { channel: Channel(channel), origin: ReplicaId(10), after, through, changes: vec![1] })
 }
 
 #[test]
@@ -835,15 +846,27 @@ fn a_client_out_of_turn_is_told_why_the_connection_ends() {
     let same =
         Message::Hello(Hello { replica: ReplicaId(1), capabilities: Capabilities::ALL, collections: Vec::new() });
     Hand::new().frame(&same).expect_end(ErrorKind::InvalidArgument, "own replica id");
-    let pull =
-        Message::Pull(Pull { channel: Channel(0), lsn: Lsn(1), caught_up: true, changes: Vec::new(), part: None });
+    let pull = Message::Pull(Pull {
+        channel: Channel(0),
+        lsn: Lsn(1),
+        caught_up: true,
+        seen: BTreeMap::new(),
+        changes: Vec::new(),
+        part: None,
+    });
     Hand::welcomed().frame(&pull).expect_end(ErrorKind::Corrupt, "pull frame from a client");
 }
 
 #[test]
 fn a_hub_out_of_turn_ends_the_connection() {
-    let pull =
-        Message::Pull(Pull { channel: Channel(0), lsn: Lsn(1), caught_up: true, changes: Vec::new(), part: None });
+    let pull = Message::Pull(Pull {
+        channel: Channel(0),
+        lsn: Lsn(1),
+        caught_up: true,
+        seen: BTreeMap::new(),
+        changes: Vec::new(),
+        part: None,
+    });
     let too_many =
         Message::Welcome(Welcome { replica: ReplicaId(1), capabilities: Capabilities::ALL, collections: Vec::new() });
     let fault = Message::Fault(None, Fault { kind: "locked".into(), message: "busy".into() });

@@ -14,6 +14,7 @@ use super::message::{
 use crate::base::{Error, ErrorKind, Lsn, Timestamp};
 use crate::db::{CONSISTENCY_TIMEOUT_MS, Consistency, Db, Snapshot, TuneRequest, WriteRequest};
 use crate::engine::RequestId;
+use crate::model::{Key, Row, Value};
 
 #[wasm_bindgen]
 extern "C" {
@@ -113,6 +114,26 @@ impl Collection {
     /// The names of its partitions.
     pub fn partitions(&self) -> Vec<String> {
         self.collection.partitions()
+    }
+
+    /// What has lost against changes of other replicas: rows with their key, versions and time beside their fields.
+    pub async fn conflicts(&self, bigint: bool) -> Thrown<Vec<u8>> {
+        let told = self.collection.conflicts().await.or_throw()?.into_iter().map(|conflict| {
+            let is_deleted = conflict.row.is_none();
+            let mut row = conflict.row.unwrap_or_default();
+            let key = match conflict.key {
+                Key::Int(key) => Value::Int(key),
+                Key::String(key) => Value::String(key.to_string()),
+            };
+            row.insert("$key".to_owned(), key);
+            row.insert("$deleted".to_owned(), Value::Bool(is_deleted));
+            row.insert("$version".to_owned(), Value::String(conflict.version.to_string()));
+            row.insert("$winner".to_owned(), Value::String(conflict.winner.to_string()));
+            row.insert("$at".to_owned(), Value::Double(conflict.at_ms as f64));
+            row
+        });
+        let rows: Vec<Row> = told.collect();
+        RowsMessage::new(&self.collection.spec().schema, &rows, bigint).and_then(|rows| rows.encode()).or_throw()
     }
 
     /// Creates a partition.

@@ -301,7 +301,13 @@ fn session(by_segments: bool) -> Vec<u8> {
             known: BTreeMap::from([(ReplicaId(1), Sequence(3))]),
             reshape: None,
         }),
-        Message::Push(Push { channel, after: Sequence(4), through: Sequence(7), changes: changes().encode() }),
+        Message::Push(Push {
+            channel,
+            origin: ReplicaId(2),
+            after: Sequence(4),
+            through: Sequence(7),
+            changes: changes().encode(),
+        }),
         Message::PullAck(PullAck { channel, lsn: Lsn(4) }),
         Message::Ping,
         Message::Ask,
@@ -342,7 +348,14 @@ fn session(by_segments: bool) -> Vec<u8> {
             }],
         }),
         Message::PushAck(PushAck { channel, through: Sequence(4), error }),
-        Message::Pull(Pull { channel, lsn: Lsn(5), caught_up: true, changes: changes().encode(), part: None }),
+        Message::Pull(Pull {
+            channel,
+            lsn: Lsn(5),
+            caught_up: true,
+            seen: BTreeMap::from([(ReplicaId(3), Sequence(2))]),
+            changes: changes().encode(),
+            part: None,
+        }),
     ];
     let mut bytes = vec![0];
     let alternating =

@@ -97,3 +97,41 @@ test('a first sync brings segments with their indexes, is searched, and then goe
   while ((await titleOf(of, 5)) !== 'by the new one' || (await titleOf(notes, 6)) !== 'by the first') await new Promise((resolve) => setTimeout(resolve, 10));
   assert.equal(await notes.count(), 3_000);
 });
+
+test('what lost without having been seen is told by the replica that wrote it', async (t) => {
+  const server = await Server.start();
+  t.after(() => server.remove());
+  const fields = { id: { type: 'int64', primaryKey: true }, title: { type: 'varchar', maxLength: 40 }, embedding: { type: 'float_vector', dim: 2 } };
+  const [one, other] = await Promise.all(['one', 'other'].map((name) => open({ name, storage: 'memory' })));
+  t.after(() => Promise.all([one.close(), other.close()]));
+  const row = (id, title) => ({ id, title, embedding: new Float32Array([id, 0.5]) });
+  const notes = await one.createCollection('notes', { fields });
+  await notes.insert([row(1, 'first'), row(2, 'first')]);
+  const done = (status) => status.state === 'live' && status.pending === 0 && status.lastSyncedAt !== undefined;
+  const atOne = one.sync({ url: server.sync, collections: ['notes'] });
+  await statusOf(atOne, done);
+  const atOther = other.sync({ url: server.sync, collections: ['notes'] });
+  await statusOf(atOther, done);
+  const there = await other.collection('notes');
+  assert.equal(await there.count(), 2);
+  assert.deepEqual(await there.conflicts(), []);
+
+  await atOne.pause();
+  await notes.upsert([row(1, 'edited offline')]);
+  await notes.delete({ keys: [2] });
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  const { version } = await there.upsert([row(1, 'edited later'), row(2, 'edited later')]);
+  await statusOf(atOther, done);
+  const winner = async () => (await notes.get([1]))[0].title;
+  await atOne.resume();
+  while ((await winner()) !== 'edited later') await new Promise((resolve) => setTimeout(resolve, 10));
+  const conflicts = await notes.conflicts();
+  conflicts.sort((a, b) => a.key - b.key);
+  assert.deepEqual(conflicts.map(({ key, row }) => [key, row]), [[1, row(1, 'edited offline')], [2, null]]);
+  for (const { winner, at } of conflicts) {
+    assert.equal(winner, version);
+    assert.ok(Math.abs(at - Date.now()) < 60_000);
+  }
+  const { conflicts: atServer } = await server.get('/api/collections/notes/conflicts');
+  assert.ok(Array.isArray(atServer));
+});

@@ -190,6 +190,8 @@ expectType<string>()(placed!.$partition);
 await notes.search({ vector: [], partitions: ['blue'] });
 await notes.delete({ keys: [1] }, { partition: 'blue' });
 expectType<string[]>()(await notes.partitions());
+const [lost] = await notes.conflicts();
+expectType<string | undefined>()(lost?.winner);
 // @ts-expect-error one partition is written into
 await notes.upsert([], { partitions: ['blue'] });
 await db.createCollection('tenants', { fields: { id: { type: 'int64', primaryKey: true }, tenant: { type: 'varchar', partitionKey: true } }, numPartitions: 64 });

@@ -7,10 +7,10 @@ use super::seed::{self, Offered};
 use super::tasks::Tasks;
 use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
-use crate::db::access::{Limits, Rows};
+use crate::db::access::{Limits, Rows, forbidden};
 use crate::db::key::check_shared;
 use crate::db::{Access, Action, Admitted, Collection, Db, Gate};
-use crate::engine::ChangeSet;
+use crate::engine::{ChangeSet, Met};
 use crate::platform::socket::Connection;
 use crate::platform::{Environment, Task, sleep_ms};
 use crate::sync::{Changes, Channel, Hub, HubAction, HubInput, HubOptions, Opened, Part};
@@ -54,6 +54,8 @@ enum Event {
 impl SyncHub {
     /// A hub over `db`.
     pub fn new(db: Db, options: HubOptions) -> Self {
+        // Where it is a client too, it passes on what is pushed here.
+        db.inner.shared.syncs.is_hub.store(true, std::sync::atomic::Ordering::Relaxed);
         Self { db, options, gate: None, stopping: Arc::new(Watch::new(false)), connections: Arc::new(Watch::new(0)) }
     }
 
@@ -301,7 +303,7 @@ impl Serving {
                     Event::Done(HubInput::Opened(channel, answer), collection)
                 })
             }
-            HubAction::Read { channel, after, known, bytes_max, reshape } => {
+            HubAction::Read { channel, after, known, bytes_max, all_seen, reshape } => {
                 let (collection, environment) = (self.collection(channel), self.environment.clone());
                 self.offers.remove(&channel);
                 let (part, client) = (self.part(channel), self.hub.client().unwrap_or_default());
@@ -309,7 +311,7 @@ impl Serving {
                     let answer = async {
                         let part = part?;
                         if part == WHOLE && reshape.is_none() {
-                            return read(&collection, after, &known, bytes_max).await;
+                            return read(&collection, after, &known, bytes_max, all_seen).await;
                         }
                         let asked = part::Asked { part, reshape, client };
                         part::read(&collection, &environment, &asked, after, &known, bytes_max).await
@@ -318,10 +320,17 @@ impl Serving {
                     Event::Done(HubInput::Read(channel, answer), None)
                 })
             }
-            HubAction::Apply { channel, changes, client, after, through } => {
+            HubAction::Apply { channel, changes, client, origin, after, through, pulled, known } => {
                 let (db, collection) = (self.db.clone(), self.collection(channel));
+                let relays = origin == client || self.access.allows(collection.name(), Action::Admin);
                 Box::pin(async move {
-                    let answer = apply(&db, &collection, &changes, client, after, through).await;
+                    let answer = if relays {
+                        let met = Met::Pushed { pulled, known };
+                        apply(&db, &collection, &changes, origin, (after, through), met).await
+                    } else {
+                        let name = collection.name();
+                        Err(forbidden(format!("collection {name:?}: to relay what others wrote, \"admin\" is needed")))
+                    };
                     Event::Done(HubInput::Applied(channel, answer), None)
                 })
             }
@@ -426,26 +435,33 @@ async fn read(
     after: Lsn,
     known: &std::collections::BTreeMap<ReplicaId, Sequence>,
     bytes_max: usize,
+    all_seen: bool,
 ) -> Result<Changes> {
-    let (changes, lsn) = collection.changes_after(after, known, bytes_max).await?;
+    let (changes, lsn, newest, seen) = collection.changes_and_seen_after(after, known, bytes_max, all_seen).await?;
     let changes = if changes.is_empty() { Vec::new() } else { changes.encode() };
-    Ok(Changes { changes, lsn, newest: collection.lsn(), left: None })
+    Ok(Changes { changes, lsn, newest, seen, left: None })
 }
 
 async fn apply(
     db: &Db,
     collection: &Collection,
     bytes: &[u8],
-    client: ReplicaId,
-    after: Sequence,
-    through: Sequence,
+    origin: ReplicaId,
+    (after, through): (Sequence, Sequence),
+    met: Met,
 ) -> Result<()> {
+    let seen = collection.seen().get(&origin).copied().unwrap_or_default();
+    if after > seen {
+        // What lies between would count as known, and never come.
+        let message = format!("changes of replica {origin} after {after}; up to {seen} they are here");
+        return Err(Error::new(ErrorKind::Conflict, message));
+    }
     let changes = ChangeSet::decode(&collection.spec().schema, bytes)?;
     for version in changes.versions() {
-        // A client speaks for itself only: what it could say in another's name would hide that one's own changes.
-        if version.origin != client || version.sequence <= after || version.sequence > through {
+        // Who speaks for one must not say anything in the name of another: it would hide that one's own changes.
+        if version.origin != origin || version.sequence <= after || version.sequence > through {
             return Err(Error::invalid(format!(
-                "a change of replica {} with sequence {}; replica {client}, {after} < sequence <= {through} expected",
+                "a change of replica {} with sequence {}; replica {origin}, {after} < sequence <= {through} expected",
                 version.origin, version.sequence
             )));
         }
@@ -457,5 +473,6 @@ async fn apply(
     // Before anything is made for them.
     collection.check_changes(&changes).await?;
     db.admit_partitions(collection, &changes).await?;
-    collection.apply_limited(changes).await
+    // Of what lies between, nothing lives: it is not to be asked for again.
+    collection.apply_limited(changes, Some(met), vec![(origin, through)]).await
 }

@@ -14,7 +14,7 @@ use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, Sequence, T
 use crate::db::access::{Limits, Rows, forbidden};
 use crate::db::{Collection, Condition};
 use crate::distance::Metric;
-use crate::engine::{ChangeSet, KeptPart, is_eviction};
+use crate::engine::{ChangeSet, KeptPart, Met, is_eviction};
 use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Schema};
 use crate::platform::Environment;
 use crate::query::{Filter, Parameters};
@@ -388,11 +388,15 @@ pub(super) async fn read(
     if new.nothing && old.is_none() {
         // Who may only write hears nothing of what is there.
         let newest = collection.lsn();
-        return Ok(Changes { changes: Vec::new(), lsn: newest, newest, left: Some(Vec::new()) });
+        let (changes, seen) = (Vec::new(), known.clone());
+        return Ok(Changes { changes, lsn: newest, newest, seen, left: Some(Vec::new()) });
     }
     // A row that left the part must be told of whoever wrote it.
     let (changes, lsn) = collection.changes_between(after, until, &BTreeMap::new(), bytes_max).await?;
     let newest = collection.lsn();
+    // What the client has otherwise it goes on having; nothing of it is asked back.
+    let mut seen = known.clone();
+    seen.extend(collection.seen_of(&changes));
     let inside = new.inside(&changes.puts);
     let had = old.as_ref().map(|old| old.inside(&changes.puts));
     let secret = [environment.random_u64(), environment.random_u64()];
@@ -422,6 +426,7 @@ pub(super) async fn read(
         changes: if puts.is_empty() { Vec::new() } else { puts.encode() },
         lsn,
         newest,
+        seen,
         left: Some(if tells { left.encode() } else { Vec::new() }),
     })
 }
@@ -450,7 +455,7 @@ pub(super) async fn prepare(collection: &Collection, hub: ReplicaId, part: Optio
                 if new == NOTHING {
                     // Nothing of this hub is here that would have to go.
                     None
-                } else if collection.seen().is_empty() {
+                } else if collection.lsn() == Lsn(0) {
                     position = Some(part.newest);
                     reshape(NOTHING.to_owned(), part.newest)
                 } else {
@@ -508,7 +513,7 @@ async fn sweep(collection: &Collection, part: &str) -> Result<()> {
 async fn evict(
     collection: &Collection,
     mut changes: ChangeSet,
-    from: Option<(ReplicaId, Lsn)>,
+    from: Option<From>,
     found: Vec<(Key, Version, Timestamp)>,
 ) -> Result<()> {
     let mut conditions = Vec::with_capacity(found.len());
@@ -519,18 +524,34 @@ async fn evict(
         conditions.push(Condition { key: key.clone(), version: Some(version) });
         changes.deletes.push((key, eviction));
     }
-    collection.apply_if(changes, from, conditions).await.map(drop)
+    let (from, seen, met) = match from {
+        Some((from, seen, met)) => (Some(from), seen, Some(met)),
+        None => (None, Vec::new(), None),
+    };
+    collection.submit_changes(changes, from, seen, met, conditions).await.map(drop)
+}
+
+/// The position that comes with changes, what is whole with them, and what the hub had.
+type From = ((ReplicaId, Lsn), Vec<(ReplicaId, Sequence)>, Met);
+
+/// What a hub has sent.
+pub(super) struct Pulled {
+    pub(super) hub: ReplicaId,
+    pub(super) lsn: Lsn,
+    pub(super) seen: BTreeMap<ReplicaId, Sequence>,
+    pub(super) there: BTreeMap<ReplicaId, Sequence>,
+    pub(super) part: Option<PullPart>,
 }
 
 /// Applies what a hub has sent to a collection of which `expected` is kept here.
 pub(super) async fn apply(
     collection: &Collection,
     mut changes: ChangeSet,
-    hub: ReplicaId,
-    lsn: Lsn,
-    part: Option<PullPart>,
+    Pulled { hub, lsn, seen, there, part }: Pulled,
     expected: &str,
 ) -> Result<()> {
+    let seen: Vec<(ReplicaId, Sequence)> = seen.into_iter().collect();
+    let met = collection.met_above(there);
     // A hub can let a client let go of rows only by telling their hash.
     changes.deletes.retain(|(_, version)| !is_eviction(*version));
     let kept = collection.kept_part(hub);
@@ -539,7 +560,7 @@ pub(super) async fn apply(
         return Err(Error::new(ErrorKind::Conflict, message));
     }
     let (Some(PullPart { left, reshaped }), Some(mut kept)) = (part, kept) else {
-        return collection.apply(changes, Some((hub, lsn))).await.map(drop);
+        return collection.submit_changes(changes, Some((hub, lsn)), seen, Some(met), Vec::new()).await.map(drop);
     };
     let left = if left.is_empty() { None } else { Some(Left::decode(&left)?) };
     if let Some(left) = &left
@@ -549,10 +570,12 @@ pub(super) async fn apply(
         kept.heard = left.heard;
         collection.set_part(hub, None, kept.clone()).await?;
     }
-    let from = if reshaped.is_some() { None } else { Some((hub, lsn)) };
+    // What comes with another part is older than the position, which stays.
+    let position = if reshaped.is_some() { collection.sync_position(hub).pulled } else { lsn };
+    let from = ((hub, position), seen, met);
     loop {
         let found = left.as_ref().map_or_else(Vec::new, |left| collection.left_here(left));
-        match evict(collection, changes.clone(), from, found).await {
+        match evict(collection, changes.clone(), Some(from.clone()), found).await {
             // Somebody has written one of the rows meanwhile: perhaps it stays.
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             done => {
@@ -598,6 +621,17 @@ impl Collection {
         found
     }
 
+    /// Up to which sequence all is here of the origins of these changes.
+    fn seen_of(&self, changes: &ChangeSet) -> BTreeMap<ReplicaId, Sequence> {
+        let state = self.inner.state.read().expect("no panic while held");
+        changes.versions().map(|version| (version.origin, state.seen(version.origin))).collect()
+    }
+
+    fn met_above(&self, there: BTreeMap<ReplicaId, Sequence>) -> Met {
+        let is_hub = self.inner.shared.syncs.is_hub.load(std::sync::atomic::Ordering::Relaxed);
+        Met::Pulled { there, replica: self.replica(), is_hub }
+    }
+
     fn replica(&self) -> ReplicaId {
         self.inner.shared.replica
     }
@@ -607,7 +641,7 @@ impl Collection {
     }
 
     /// Whether less than all rows of some hub is, or was, kept here.
-    pub(super) fn has_parts(&self) -> bool {
+    pub(in crate::db) fn has_parts(&self) -> bool {
         !self.inner.state.read().expect("no panic while held").progress().parts.is_empty()
     }
 

@@ -15,8 +15,8 @@ use crate::engine::{ChangeSet, CollectionSpec, Refused, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
 use crate::platform::{Environment, MaybeSend, MaybeSync, Task, run_to_end, sleep_ms, spawn};
 use crate::sync::{
-    Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, Download, OwnChanges, Part, PullPart,
-    Refusal, Reshape, Start,
+    Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, Download, OwnChanges, Part, Refusal, Relay,
+    Reshape, Start,
 };
 
 /// The first wait after a failure is at most this, then twice as long each time.
@@ -584,11 +584,18 @@ impl Driver {
                 let collection = self.collection(channel);
                 done(Box::pin(async move { ClientInput::Own(channel, read_own(collection, after, bytes_max).await) }))
             }
-            ClientAction::Apply { channel, changes, hub, lsn, part } => {
+            ClientAction::ReadRelay { channel, there, bytes_max } => {
+                let collection = self.collection(channel);
+                done(Box::pin(
+                    async move { ClientInput::Relay(channel, read_relay(collection, &there, bytes_max).await) },
+                ))
+            }
+            ClientAction::Apply { channel, changes, hub, lsn, seen, there, part } => {
                 let (db, collection) = (self.db.clone(), self.collection(channel));
                 let expected = self.parts[channel.0 as usize].clone();
                 done(Box::pin(async move {
-                    ClientInput::Applied(channel, apply(&db, collection, &changes, hub, lsn, part, &expected).await)
+                    let pulled = part::Pulled { hub, lsn, seen, there, part };
+                    ClientInput::Applied(channel, apply(&db, collection, &changes, pulled, &expected).await)
                 }))
             }
             ClientAction::MarkPushed { channel, hub, sequence } => {
@@ -806,18 +813,28 @@ async fn read_own(collection: Result<Collection>, after: Sequence, bytes_max: us
     Ok(OwnChanges { changes, through })
 }
 
+async fn read_relay(
+    collection: Result<Collection>,
+    there: &BTreeMap<ReplicaId, Sequence>,
+    bytes_max: usize,
+) -> Result<Option<Relay>> {
+    let relayed = collection?.relayed_changes_after(there, bytes_max).await?;
+    Ok(relayed.map(|(origin, after, changes, through)| {
+        let changes = if changes.is_empty() { Vec::new() } else { changes.encode() };
+        Relay { origin, after, through, changes }
+    }))
+}
+
 async fn apply(
     db: &Db,
     collection: Result<Collection>,
     bytes: &[u8],
-    hub: ReplicaId,
-    lsn: Lsn,
-    part: Option<PullPart>,
+    pulled: part::Pulled,
     expected: &str,
 ) -> Result<()> {
     let collection = collection?;
     let schema = &collection.spec().schema;
     let changes = if bytes.is_empty() { ChangeSet::empty(schema) } else { ChangeSet::decode(schema, bytes)? };
     db.admit_partitions(&collection, &changes).await?;
-    part::apply(&collection, changes, hub, lsn, part, expected).await
+    part::apply(&collection, changes, pulled, expected).await
 }

@@ -652,6 +652,194 @@ async fn a_download_goes_on_after_a_call_that_failed() {
     }
 }
 
+/// A hub took in segments of its own hub, and had the newest of them first. A client of it got their rows, so it told after a cut that it
+/// had all batches of their writer up to the newest one; the older segments came, and their rows were never sent to it.
+#[tokio::test]
+async fn a_hub_that_is_downloading_keeps_nothing_from_its_clients() {
+    let (far, there) = grown_hub().await;
+    let nothing = BTreeMap::new();
+    let offered = seed::offer(&far.db, &far.notes(), crate::base::Lsn(0), &nothing, 1).await.unwrap();
+    let (offer, files) = offered.expect("most rows are in segments");
+    let (edge, a) = (Device::new().await, Device::new().await);
+    edge.db.create_collection("notes", spec()).await.unwrap();
+    let notes = edge.notes();
+    let (mut coming, wants) = seed::plan(&edge.db, &notes, far.db.replica_id(), &offer).await.unwrap();
+    let mut store = async |wants: &[crate::sync::Want]| {
+        for want in wants.iter().rev() {
+            let bytes = files.read(want.file, want.offset, want.len as u32).await.unwrap();
+            assert_eq!(coming.store(&edge.db, &notes, want.file, want.offset, bytes).await.unwrap(), None);
+        }
+    };
+    // The last half of the files, which are those of the later segments.
+    let (earlier, later) = wants.split_at(wants.len() / 2);
+    store(later).await;
+    let here = edge.notes().count(None).await.unwrap();
+    assert!(here > 0 && here < there, "{here} of {there}");
+    let wire = Wire::to(&edge);
+    let row_by_row = HubOptions { seeded_rows_min: usize::MAX, ..HubOptions::default() };
+    wire.plug(Some(SyncHub::new(edge.db.clone(), row_by_row)));
+    let at_a = sync(&a, &wire);
+    converged(&edge.db, &[&a.db], here).await;
+    at_a.pause();
+    status_where(&at_a, "paused", |status| status.state == SyncState::Offline).await;
+    store(earlier).await;
+    coming.end(&edge.db, &notes).await.unwrap();
+    let there = edge.notes().count(None).await.unwrap();
+    assert!(there > here);
+    at_a.resume();
+    converged(&edge.db, &[&a.db], there).await;
+    // By now it is known what is whole.
+    let seen = async {
+        while a.notes().seen() != edge.notes().seen() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap();
+}
+
+/// What was pushed to a hub that is a client of another one stayed there: nobody above heard of it.
+#[tokio::test]
+async fn a_hub_passes_on_to_its_own_hub_what_is_pushed_to_it() {
+    let (far, mut edge, a, b) = (Device::new().await, Device::new().await, Device::new().await, Device::new().await);
+    for device in [&far, &a] {
+        device.db.create_collection("notes", spec()).await.unwrap();
+    }
+    put(&a.notes(), [(1, "before all"), (2, "of a")]).await;
+    let above = Wire::to(&far);
+    let mut at_edge = sync(&edge, &above);
+    status_where(&at_edge, "live", |status| status.state == SyncState::Live && status.last_synced_ms.is_some()).await;
+    let below = Wire::to(&edge);
+    let (at_a, _at_b) = (sync(&a, &below), sync(&b, &above));
+    converged(&far.db, &[&edge.db, &a.db, &b.db], 2).await;
+    // Both ways, while it lasts.
+    put(&b.notes(), [(3, "of b")]).await;
+    put(&a.notes(), [(4, "of a too"), (2, "again")]).await;
+    put(&edge.notes(), [(5, "of the edge")]).await;
+    delete(&a.notes(), &[1]).await;
+    converged(&far.db, &[&edge.db, &a.db, &b.db], 4).await;
+    // While the edge is cut off from above, and over its crash.
+    at_edge.stop();
+    for id in 10..40 {
+        put(&a.notes(), [(id, "alone")]).await;
+    }
+    delete(&a.notes(), &[3]).await;
+    converged(&edge.db, &[&a.db], 33).await;
+    below.plug(None);
+    edge = edge.crash().await;
+    below.plug(Some(SyncHub::new(edge.db.clone(), HubOptions::default())));
+    at_edge = sync(&edge, &above);
+    converged(&far.db, &[&edge.db, &b.db], 33).await;
+    at_a.resume();
+    converged(&far.db, &[&edge.db, &a.db, &b.db], 33).await;
+    assert_eq!(at_edge.status().refusals, []);
+    // And none of it comes twice: what the far hub has of each replica the edge knows.
+    let seen = async {
+        while edge.notes().seen() != far.notes().seen() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap();
+}
+
+/// Of two edits of one row, made by replicas that did not know of each other, one was lost without a trace.
+#[tokio::test]
+async fn what_loses_unseen_is_kept_where_the_two_meet() {
+    let (hub, mut a, b) = (Device::new().await, Device::new().await, Device::new().await);
+    let wire = Wire::to(&hub);
+    a.db.create_collection("notes", spec()).await.unwrap();
+    put(&a.notes(), (1..=6).map(|id| (id, "first"))).await;
+    let (at_a, at_b) = (sync(&a, &wire), sync(&b, &wire));
+    converged(&hub.db, &[&a.db], 6).await;
+    at_b.pause();
+    at_b.resume();
+    converged(&hub.db, &[&a.db, &b.db], 6).await;
+    // One after the other, each having seen what was there: no conflict, whoever wrote.
+    put(&b.notes(), [(1, "by b"), (2, "by b")]).await;
+    converged(&hub.db, &[&a.db, &b.db], 6).await;
+    put(&a.notes(), [(1, "by a, who has seen it")]).await;
+    delete(&a.notes(), &[2]).await;
+    converged(&hub.db, &[&a.db, &b.db], 5).await;
+    put(&hub.notes(), [(2, "by the hub, who has seen it")]).await;
+    converged(&hub.db, &[&a.db, &b.db], 6).await;
+    for device in [&hub, &a, &b] {
+        assert_eq!(device.notes().conflicts().await.unwrap(), []);
+    }
+    // Apart: a is earlier everywhere but with row 5.
+    let later = async || {
+        let written = now_ms();
+        while now_ms() == written {
+            tokio::task::yield_now().await;
+        }
+    };
+    let away = async |session: &SyncSession| {
+        session.pause();
+        status_where(session, "away", |status| status.state == SyncState::Offline).await;
+    };
+    away(&at_a).await;
+    away(&at_b).await;
+    put(&b.notes(), [(5, "earlier, by b")]).await;
+    later().await;
+    put(&a.notes(), [(3, "lost, by a"), (4, "deleted by b"), (5, "later, by a")]).await;
+    delete(&a.notes(), &[6]).await;
+    later().await;
+    put(&b.notes(), [(3, "later, by b"), (6, "later than the delete")]).await;
+    delete(&b.notes(), &[4]).await;
+    let lost_at_a = a.notes().seen()[&a.db.replica_id()];
+    at_b.resume();
+    status_where(&at_b, "pushed", |status| status.pending == 0 && status.state == SyncState::Live).await;
+    at_a.resume();
+    converged(&hub.db, &[&a.db, &b.db], 5).await;
+    // The hub had b's changes, so a found what it lost when they came, and the hub what b lost when a's came.
+    let told = async |device: &Device| {
+        let conflicts = device.notes().conflicts().await.unwrap();
+        let title = |row: &Option<crate::model::Row>| row.as_ref().map(|row| format!("{:?}", row["title"]));
+        conflicts.iter().map(|lost| (lost.key.to_string(), title(&lost.row), lost.version.origin)).collect::<Vec<_>>()
+    };
+    let wait = async {
+        loop {
+            let mut all = told(&a).await;
+            all.extend(told(&hub).await);
+            all.sort();
+            all.dedup();
+            if all.len() >= 4 {
+                return all;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let all = tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    let (by_a, by_b) = (a.db.replica_id(), b.db.replica_id());
+    let text = |text: &str| Some(format!("{:?}", crate::model::Value::from(text)));
+    let expected = [
+        ("3".to_owned(), text("lost, by a"), by_a),
+        ("4".to_owned(), text("deleted by b"), by_a),
+        ("5".to_owned(), text("earlier, by b"), by_b),
+        ("6".to_owned(), None, by_a),
+    ];
+    assert_eq!(all, expected);
+    for lost in a.notes().conflicts().await.unwrap() {
+        assert!(lost.version < lost.winner && lost.version.origin != lost.winner.origin, "{lost:?}");
+        assert!(lost.version.origin != by_a || lost.version.sequence <= lost_at_a);
+    }
+    // They are kept over a crash, each once, also when everything comes again.
+    let before = told(&a).await;
+    at_a.stop();
+    a = a.crash().await;
+    assert_eq!(told(&a).await, before);
+    let _at_a = sync(&a, &wire);
+    put(&a.notes(), [(9, "after")]).await;
+    converged(&hub.db, &[&a.db, &b.db], 6).await;
+    assert_eq!(told(&a).await, before);
+    // And go with their collection.
+    let count = async |device: &Device| {
+        let files = crate::storage::Storage::list(&device.storage, "").await.unwrap();
+        files.iter().filter(|entry| entry.name.contains("/conflicts-")).count()
+    };
+    assert!(count(&a).await + count(&hub).await > 0);
+    a.db.drop_collection("notes").await.unwrap();
+    assert_eq!(count(&a).await, 0);
+}
+
 /// An index that this side has chosen differently is built here, and the rows come all the same.
 #[tokio::test]
 async fn segments_come_without_the_indexes_that_are_others_here() {

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::watch::Watch;
@@ -20,6 +20,8 @@ pub(in crate::db) enum Wake {
 pub(in crate::db) struct Syncs {
     sessions: Mutex<Vec<(Vec<String>, Weak<Session>)>>,
     last: AtomicU64,
+    /// Whether a hub serves the store, or has.
+    pub(in crate::db) is_hub: AtomicBool,
 }
 
 impl Syncs {

@@ -18,7 +18,7 @@ use super::cursors::Source;
 use super::reply::Failure;
 use crate::base::{Error, Result, Timestamp};
 use crate::db::{
-    ArchivePieces, Bm25Options, CONSISTENCY_TIMEOUT_MS, Collection, CollectionStats, Condition, Consistency,
+    ArchivePieces, Bm25Options, CONSISTENCY_TIMEOUT_MS, Collection, CollectionStats, Condition, Conflict, Consistency,
     Durability, EvaluateRequest, Highlight, Hit, HybridRequest, Operation, QueryRequest, SearchRequest, SearchResponse,
     Snapshot, SqlRequest, SqlResponse, Target, TuneRequest, WriteOptions, WriteResponse,
 };
@@ -50,6 +50,7 @@ pub(super) fn router() -> Router<Arc<App>> {
             "/api/collections/{name}/partitions/{partition}",
             axum::routing::put(create_partition).delete(drop_partition),
         )
+        .route("/api/collections/{name}/conflicts", get(conflicts))
         .route("/api/collections/{name}/search", post(search))
         .route("/api/collections/{name}/evaluate", post(evaluate))
         .route("/api/collections/{name}/tune", post(tune))
@@ -203,6 +204,15 @@ async fn partitions(caller: Caller, Path(name): Path<String>) -> Answer {
     let stats = caller.read(&name)?.stats().await?;
     let partitions = stats.partitions.iter().map(|(name, rows)| json!({"name": name, "rows": rows}));
     Ok(Json(json!({ "partitions": partitions.collect::<Vec<_>>() })))
+}
+
+async fn conflicts(caller: Caller, Path(name): Path<String>) -> Answer {
+    let told =
+        caller.read(&name)?.conflicts().await?.into_iter().map(|Conflict { key, row, version, winner, at_ms }| {
+            let (version, winner) = (version.to_string(), winner.to_string());
+            json!({"key": key, "row": row, "version": version, "winner": winner, "at": at_ms})
+        });
+    Ok(Json(json!({ "conflicts": told.collect::<Vec<_>>() })))
 }
 
 async fn create_partition(caller: Caller, Path((name, partition)): Path<(String, String)>) -> Answer {

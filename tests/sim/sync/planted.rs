@@ -190,10 +190,9 @@ impl Spoiled {
             Some(Fault::HalfBatch) if changes.puts.len() > 1 => {
                 let first = keep(ChangeSet { deletes: Vec::new(), ..changes.clone() }, &[0]);
                 self.note(&changes);
-                let half = Pull { caught_up: false, changes: first.encode(), lsn: Lsn(pull.lsn.0 - 1), ..pull.clone() };
                 // The hub would not know what the answer to it means, so it is swallowed with that to the whole.
                 let notes = self.db.collection("notes").unwrap();
-                let _ = notes.apply(self.changes(&half.changes).unwrap(), None).await;
+                let _ = notes.apply(first, None).await;
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 return vec![Message::Pull(pull)];
             }
