@@ -7,6 +7,7 @@ use super::blocks::{Cache, Loading, cache_share};
 use super::log::Log;
 use super::progress::{Discarded, WorkListener};
 use super::search::{Masks, Pool};
+use super::writer::put_fresh;
 use super::{Collection, Durability};
 use crate::base::compress::Codec;
 use crate::base::{CollectionId, Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
@@ -66,6 +67,18 @@ impl Default for Options {
             grace_ms: 0,
         }
     }
+}
+
+/// Writes the outline of manifest `version`, then removes those before it.
+pub(super) async fn write_outline(storage: &dyn Storage, outline: &Manifest, version: u64) -> Result<()> {
+    let path = name::outline(version);
+    put_fresh(storage, &path, &outline.encode().into()).await?;
+    for entry in storage.list(name::OUTLINES).await? {
+        if entry.name != path {
+            storage.remove(&entry.name).await?;
+        }
+    }
+    Ok(())
 }
 
 /// An open store. Cheap to clone; all clones are one store.
@@ -258,6 +271,12 @@ impl Shared {
         if let Err(error) = copy.and(self.storage.remove(&name::copy(old.version)).await) {
             // The store is as good without it, and the next open makes it anew.
             tracing::warn!("no copy of manifest {} was made: {error}", current.version);
+        }
+        let outline = current.outline();
+        if outline != old.outline()
+            && let Err(error) = write_outline(&*self.storage, &outline, current.version).await
+        {
+            tracing::warn!("no outline of manifest {} was made: {error}", current.version);
         }
         Ok(())
     }

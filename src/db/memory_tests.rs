@@ -219,7 +219,9 @@ fn what_an_opening_leaves_in_storage_comes_in_pieces() {
         while db.maintain().await.unwrap() {
             steps += 1;
             let held = db.memory();
-            assert!(held.columns + held.vectors + held.cache <= whole.columns + whole.vectors, "{held:?} of {whole:?}");
+            // A block's bits take whole bytes.
+            let most = whole.columns + whole.vectors + 1_024;
+            assert!(held.columns + held.vectors + held.cache <= most, "{held:?} of {whole:?}");
         }
         assert!(steps > 2, "{steps} steps");
         let settled = db.memory();

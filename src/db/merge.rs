@@ -27,10 +27,9 @@ impl Db {
         if self.make_room() {
             return Ok(true);
         }
-        let free = self.free_memory();
         let mut merging = collection.inner.merge.lock().await;
         let Some(Merging { merge, writer, old }) = &mut *merging else {
-            *merging = self.begin_merge(collection, free);
+            *merging = self.begin_merge(collection, self.free_memory());
             let state = collection.inner.state.read().expect("no panic while held");
             return Ok(merging.is_some() || state.look_some(budget.rows_moved));
         };

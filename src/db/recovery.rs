@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::database::Shared;
+use super::database::{Shared, write_outline};
 use super::log::Log;
 use super::{Collection, Options};
 use crate::base::codec::checksum;
@@ -38,6 +38,7 @@ pub(super) async fn open(
     }
     sweep(&*storage, &manifest, &entries).await?;
     refresh_copy(&*storage, &manifest, &entries).await?;
+    refresh_outline(&*storage, &manifest, &entries).await?;
     let shared = Manifest { next_segment, ..manifest.clone() };
     let shared = Arc::new(Shared::new(storage, options, shared, HybridClock::starting_after(clock)));
     let collections = states.into_iter().map(|(described, opened)| {
@@ -343,6 +344,22 @@ async fn refresh_copy(storage: &dyn Storage, manifest: &Manifest, entries: &[Ent
     }
 }
 
+/// Makes the outline of the manifest that a crash or damage has taken.
+async fn refresh_outline(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) -> Result<()> {
+    let outline = manifest.outline();
+    let bytes = outline.encode();
+    let mut there = entries.iter().filter(|entry| entry.name.starts_with(name::OUTLINES));
+    if let (Some(only), None) = (there.next(), there.next())
+        && storage.read_all(&only.name).await.is_ok_and(|found| found == bytes)
+    {
+        return Ok(());
+    }
+    match write_outline(storage, &outline, manifest.version).await {
+        Err(error) if error.kind() == ErrorKind::StorageFull => Ok(()),
+        written => written,
+    }
+}
+
 /// Removes files that the manifest does not name: segments whose flush did not end, logs that are wholly in segments,
 /// collections that were dropped.
 async fn sweep(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) -> Result<()> {
@@ -354,7 +371,7 @@ async fn sweep(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) ->
         .map(|file| file.name.as_str())
         .collect();
     // What a pipeline does not need any more it removes itself.
-    let kept = [name::MANIFESTS, name::COPIES, name::ASIDE, name::PIPELINES];
+    let kept = [name::MANIFESTS, name::COPIES, name::OUTLINES, name::ASIDE, name::PIPELINES];
     let swept = |entry: &&Entry| !kept.iter().any(|prefix| entry.name.starts_with(prefix));
     for entry in entries.iter().filter(swept) {
         let is_live_log = manifest.collections.iter().any(|collection| {

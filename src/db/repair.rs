@@ -1,9 +1,10 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::recovery::{read_checked, read_segment};
-use crate::base::{CollectionId, Error, ErrorKind, Lsn, Result};
-use crate::engine::{CollectionManifest, Manifest, Record, SegmentManifest, name};
+use super::recovery::{file_entry, read_checked, read_segment};
+use crate::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, Result, SegmentId, Timestamp};
+use crate::engine::{Adopted, CollectionManifest, CollectionSpec, Manifest, Progress, Record, SegmentManifest, name};
+use crate::segment::{self, FileKind, Segment};
 use crate::storage::{Entry, Storage};
 use crate::wal::{self, Frame, FrameKind};
 
@@ -66,6 +67,12 @@ pub enum Loss {
         /// The last lost one; `None` when nobody knows how many there were.
         last: Option<Lsn>,
     },
+    /// What only the manifest tells: it was made anew from an outline, the segments and the logs. The past, how far subscriptions and sync
+    /// have got, what hubs have refused and answers that clients may ask for again are forgotten; of what was dropped in the last
+    /// moment something may be back.
+    Manifest,
+    /// Nobody knows: files that no collection accounts for. They may be what a crash or a drop has left.
+    Unknown,
     /// Everything since an older manifest.
     Newer {
         /// Its version.
@@ -88,6 +95,11 @@ impl fmt::Display for Loss {
             Self::Frames { collection, first, last: None } => {
                 write!(f, "writes from {first} on of {collection:?} are lost, if any was acknowledged")
             }
+            Self::Manifest => f.write_str(
+                "made anew from segments and logs: the past, places of subscriptions, progress of sync, refused batches and answers that \
+                 clients may ask for again are forgotten",
+            ),
+            Self::Unknown => f.write_str("perhaps left over by a crash or a drop; what was in it is lost if not"),
             Self::Newer { manifest } => write!(f, "what was flushed since manifest {manifest} is lost"),
         }
     }
@@ -102,16 +114,21 @@ impl fmt::Display for Loss {
 /// rows that only they deleted are deleted again. Damaged files stay under `aside/`. A crash in between leaves the store as it was
 /// or repaired.
 ///
+/// When no manifest and no copy of one can be read, one is made from the store's outline, which tells its collections, from all segments
+/// that are whole, and from all logs. A segment that was replaced already, and not yet removed, changes nothing by coming back: for every key
+/// the newest version counts. Graphs and other indexes are built anew.
+///
 /// # Errors
-/// `Corrupt` when no manifest and no copy of one can be read, `Unsupported` for files of a later version, and what the storage says
+/// `Corrupt` when no manifest, no copy and no outline of one can be read, `Unsupported` for files of a later version, and what the storage says
 /// of its own failures.
 pub async fn repair(storage: &dyn Storage, write: bool) -> Result<RepairReport> {
     let entries = storage.list("").await?;
     let mut repair = Repair { storage, entries, report: RepairReport::default(), damaged: BTreeSet::new() };
     let Some((mut manifest, mut changed)) = repair.manifest().await? else { return Ok(repair.report) };
+    let rebuilt = manifest.version == 0;
     let mut logs = Vec::new();
     for collection in &mut manifest.collections {
-        let lost = repair.segments(collection, &mut changed).await?;
+        let lost = repair.segments(collection, &mut changed).await? || rebuilt;
         let files = repair.log_files(collection);
         let damaged = repair.log(collection, &files, None).await?;
         if lost || damaged {
@@ -126,7 +143,8 @@ pub async fn repair(storage: &dyn Storage, write: bool) -> Result<RepairReport> 
         }
     }
     if changed {
-        let number = |entry: &Entry| name::number(&entry.name).filter(|_| name::is_manifest_or_copy(&entry.name));
+        let is_numbered = |name: &str| name::is_manifest_or_copy(name) || name.starts_with(name::OUTLINES);
+        let number = |entry: &Entry| name::number(&entry.name).filter(|_| is_numbered(&entry.name));
         manifest.fence += 1;
         manifest.version = repair.entries.iter().filter_map(number).max().unwrap_or_default().max(manifest.version) + 1;
     }
@@ -170,7 +188,8 @@ impl Repair<'_> {
         self.entries.iter().find(|entry| entry.name == file).map_or(0, |entry| entry.len)
     }
 
-    /// The newest manifest that can be read, and whether it must be written again; `None` for an empty store.
+    /// The newest manifest that can be read, and whether it must be written again; one of version 0 when it was made anew. `None` for an
+    /// empty store.
     async fn manifest(&mut self) -> Result<Option<(Manifest, bool)>> {
         let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
         let mut best: Option<(Manifest, bool)> = None;
@@ -191,6 +210,16 @@ impl Repair<'_> {
         let Some((best, from_copy)) = best else {
             if names.is_empty() {
                 return Ok(None);
+            }
+            if let Some(outline) = self.outline(&names).await? {
+                let missing = (name::manifest(0), "no manifest is there".to_owned());
+                let lost = unreadable.iter().map(|(file, what)| (file.to_string(), what.clone()));
+                let lost: Vec<_> = if unreadable.is_empty() { vec![missing] } else { lost.collect() };
+                for (file, what) in lost {
+                    let len = self.len(&file);
+                    self.find(&file, 0, len, what, Loss::Manifest);
+                }
+                return Ok(Some((self.rebuilt(outline).await?, true)));
             }
             let why = unreadable.first().map_or_else(String::new, |(file, what)| format!(" ({file}: {what})"));
             return Err(Error::corrupt(format!(
@@ -214,10 +243,199 @@ impl Repair<'_> {
             let len = self.len(file);
             self.find(file, 0, len, what, loss);
         }
+        for file in names.iter().filter(|file| file.starts_with(name::OUTLINES)) {
+            if let Err(what) = damage(self.storage.read_all(file).await.and_then(|bytes| read_outline(&bytes)))? {
+                changed = true;
+                let len = self.len(file);
+                self.find(file, 0, len, what, Loss::Nothing);
+            }
+        }
         if from_copy && !names.iter().any(|file| file.starts_with(name::MANIFESTS)) {
             self.find(&name::manifest(best.version), 0, 0, "it is missing".to_owned(), Loss::Nothing);
         }
         Ok(Some((best, changed)))
+    }
+
+    /// The newest outline that can be read.
+    async fn outline(&mut self, names: &[String]) -> Result<Option<Manifest>> {
+        for file in names.iter().rev().filter(|file| file.starts_with(name::OUTLINES)) {
+            match damage(self.storage.read_all(file).await.and_then(|bytes| read_outline(&bytes)))? {
+                Ok(outline) => return Ok(Some(outline)),
+                Err(what) => {
+                    let len = self.len(file);
+                    self.find(file, 0, len, what, Loss::Nothing);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A manifest of what is there.
+    async fn rebuilt(&mut self, mut manifest: Manifest) -> Result<Manifest> {
+        // Ids are the store's, not a collection's.
+        let id_of = |entry: &Entry| entry.name.split_once("/segment/")?.1.split('/').next()?.parse::<u64>().ok();
+        let mut used = self.entries.iter().filter_map(id_of).max().unwrap_or_default();
+        for collection in &mut manifest.collections {
+            self.rebuild(collection, &mut used).await?;
+            manifest.clock = manifest.clock.max(collection.progress.timestamp);
+            let spans = collection.segments.iter().map(|segment| segment.id.0).chain(self.log_files(collection));
+            // Numbers tell owners: none after the greatest of them has written anything.
+            manifest.fence = spans.map(name::owner_of).fold(manifest.fence, u64::max);
+        }
+        manifest.next_segment = SegmentId(used + 1);
+        let of_collection = |name: &str| {
+            let id = name.strip_prefix('c')?.split_once('/')?.0.parse().ok()?;
+            Some(CollectionId(id))
+        };
+        let mut unknown = Vec::new();
+        for entry in &self.entries {
+            let Some(id) = of_collection(&entry.name) else { continue };
+            manifest.next_collection = manifest.next_collection.max(CollectionId(id.0 + 1));
+            if manifest.collections.iter().all(|collection| collection.id != id) {
+                unknown.push(entry.name.clone());
+            }
+        }
+        for file in unknown {
+            self.find(&file, 0, 0, "of a collection that the outline does not have".to_owned(), Loss::Unknown);
+        }
+        Ok(manifest)
+    }
+
+    /// Finds the segments of a collection, and where its log begins; `used` is the greatest id of a segment.
+    async fn rebuild(&mut self, collection: &mut CollectionManifest, used: &mut u64) -> Result<()> {
+        let spec = collection.spec.clone().completed()?;
+        let (own, incoming) = (name::segments(collection.id), name::incoming(collection.id));
+        let mut directories: BTreeMap<(bool, String), Vec<String>> = BTreeMap::new();
+        for entry in &self.entries {
+            let comes = entry.name.starts_with(&incoming);
+            let rest = entry.name.strip_prefix(if comes { &incoming } else { &own });
+            if let Some((directory, _)) = rest.and_then(|rest| rest.split_once('/')) {
+                directories.entry((comes, directory.to_owned())).or_default().push(entry.name.clone());
+            }
+        }
+        let (mut newest, mut lsn) = (Timestamp::default(), Lsn(0));
+        let mut found = Vec::new();
+        // Those that were written here come first.
+        for ((comes, directory), files) in directories {
+            let adopted = directory.split_once('-').and_then(|(hub, segment)| {
+                let hub = ReplicaId(u64::from_str_radix(hub, 16).ok()?);
+                Some(Adopted { hub, segment: SegmentId(segment.parse().ok()?), lsn: lsn.next() })
+            });
+            let id = if comes { Some(*used + 1).filter(|_| adopted.is_some()) } else { directory.parse().ok() };
+            let described = match id {
+                Some(id) => self.rebuild_segment(&spec, SegmentId(id), adopted, &files).await?,
+                None => Err("it has no number".to_owned()),
+            };
+            match described {
+                Ok((described, segment)) => {
+                    *used = (*used).max(described.id.0);
+                    newest = newest.max(segment.newest());
+                    let deletes = segment.deletes.iter().map(|delete| delete.lsn);
+                    lsn = deletes.fold(lsn.max(segment.versions().lsn_max()), Lsn::max);
+                    found.push(described);
+                }
+                // What is on its way goes on where it ended.
+                Err(_) if comes => {}
+                Err(what) => {
+                    self.damaged.extend(files.iter().cloned());
+                    let what = format!("its segment is not whole: {what}");
+                    self.find(&files[0], 0, 0, what, Loss::Unknown);
+                }
+            }
+        }
+        collection.segments = found;
+        let files = self.log_files(collection);
+        let mut first = None;
+        for &number in &files {
+            let path = name::log(collection.id, number);
+            let Ok(bytes) = damage(self.storage.read_all(&path).await)? else { continue };
+            let salvage = wal::salvage(&bytes, collection.id, number, Lsn(0), None);
+            first = salvage.map_err(|error| error.context(&path))?.frames.first().map(|frame| frame.lsn);
+            if first.is_some() {
+                break;
+            }
+        }
+        collection.log_start = files.first().copied().unwrap_or_default();
+        let frame = first.map_or(lsn, |first| Lsn(first.0.saturating_sub(1)));
+        collection.progress =
+            Progress { frame, lsn, timestamp: newest, history: newest, gone: lsn, ..Progress::default() };
+        Ok(())
+    }
+
+    /// The segment in `files`, without its indexes, when it is whole; else what is wrong.
+    async fn rebuild_segment(
+        &mut self,
+        spec: &CollectionSpec,
+        id: SegmentId,
+        adopted: Option<Adopted>,
+        files: &[String],
+    ) -> Result<Result<(SegmentManifest, Segment), String>> {
+        let mut described = SegmentManifest { id, rows: 0, files: Vec::new(), adopted };
+        let base = |file: &str| file.rsplit('/').next().unwrap_or_default().to_owned();
+        let is = |file: &String, wanted: &str| {
+            let base = base(file);
+            base == wanted || adopted.is_some() && base.rsplit_once('-').is_some_and(|(base, _)| base == wanted)
+        };
+        let of_kind = |wanted: &str| files.iter().find(|file| is(file, wanted)).cloned();
+        let Some(layout) = of_kind("layout") else { return Ok(Err("its layout is missing".to_owned())) };
+        let bytes = match damage(self.storage.read_all(&layout).await)? {
+            Ok(bytes) => bytes,
+            Err(what) => return Ok(Err(what)),
+        };
+        let kinds = match damage(segment::kinds(&bytes))? {
+            Ok(kinds) => kinds,
+            Err(what) => return Ok(Err(format!("{layout}: {what}"))),
+        };
+        described.files.push(file_entry(&FileKind::Layout, layout, &bytes));
+        let fields = spec.schema.fields();
+        for kind in kinds {
+            let name = match &kind {
+                FileKind::Rows => of_kind("rows"),
+                FileKind::Deletes => of_kind("deletes"),
+                FileKind::Vector(field) => {
+                    let at = spec.schema.vectors().position(|(vector, _)| vector.name == *field).unwrap_or_default();
+                    of_kind(&format!("vector-{at}"))
+                }
+                FileKind::Column(field) => match fields.iter().position(|known| known.name == *field) {
+                    Some(at) => of_kind(&format!("column-{at}")),
+                    // The dynamic field came after all others that there were.
+                    None => (0..=fields.len()).rev().find_map(|at| of_kind(&format!("column-{at}"))),
+                },
+                _ => None,
+            };
+            let read = match &name {
+                Some(name) => damage(self.storage.read_all(name).await)?,
+                None => Err("it is missing".to_owned()),
+            };
+            match (read, name) {
+                (Ok(bytes), Some(name)) => described.files.push(file_entry(&kind, name, &bytes)),
+                (Err(what), name) => {
+                    let what = format!("{kind:?}: {what}");
+                    if kind != FileKind::Deletes {
+                        return Ok(Err(what));
+                    }
+                    self.find(&name.unwrap_or_else(|| files[0].clone()), 0, 0, what, Loss::Unknown);
+                }
+                (Ok(_), None) => unreachable!("what has no name was not read"),
+            }
+        }
+        let segment = match damage(read_segment(self.storage, &[], spec, &described, true).await)? {
+            Ok(segment) => segment,
+            Err(what) => return Ok(Err(what)),
+        };
+        // No manifest tells checksums of the files, but the layout has those of all their blocks.
+        for group in segment.stored() {
+            let Ok(bytes) = damage(self.storage.read_all(&group.name).await)? else { continue };
+            for (index, block) in group.blocks.iter().enumerate() {
+                let start = usize::try_from(block.offset).unwrap_or(usize::MAX);
+                let bytes = bytes.get(start..start.saturating_add(block.len as usize)).unwrap_or_default();
+                if let Err(what) = damage(group.read(index, bytes))? {
+                    return Ok(Err(what));
+                }
+            }
+        }
+        described.rows = segment.len() as u64;
+        Ok(Ok((described, segment)))
     }
 
     /// Leaves out of `collection` what is damaged of its segments; tells whether something is lost.
@@ -337,7 +555,9 @@ impl Repair<'_> {
             if let Some(to) = to {
                 if last {
                     // After everything else: replayed last, it makes the store ask its hubs for what is lost.
-                    wal::encode_frame(&mut out, next, 0, FrameKind::Lost, &next.0.to_le_bytes(), &wal::Body::empty());
+                    // Nor is a number used again that a segment has.
+                    let end = next.max(collection.progress.lsn);
+                    wal::encode_frame(&mut out, next, 0, FrameKind::Lost, &end.0.to_le_bytes(), &wal::Body::empty());
                 }
                 let path = name::log(collection.id, to + index as u64);
                 self.storage.append(&path, out.into()).await?;
@@ -400,6 +620,11 @@ impl Repair<'_> {
         }
         Ok(())
     }
+}
+
+/// An outline is written as a manifest is.
+fn read_outline(bytes: &[u8]) -> Result<Manifest> {
+    Manifest::decode(bytes)?.ok_or_else(|| Error::corrupt("it is cut short"))
 }
 
 /// Writes down the last lost frame where it was not known yet.

@@ -280,8 +280,9 @@ fn damaged_files_are_named_and_nothing_panics() {
             .await
     });
     let whole = whole.unwrap();
-    // A damaged copy of the manifest is made anew without a word.
-    for entry in entries.into_iter().filter(|entry| !entry.name.starts_with("manifest-copy/")) {
+    // A damaged copy of the manifest is made anew without a word, and so is its outline.
+    let unread = |name: &str| name.starts_with("manifest-copy/") || name.starts_with("outline/");
+    for entry in entries.into_iter().filter(|entry| !unread(&entry.name)) {
         for at in [0, 8, 12, entry.len / 3, entry.len / 2] {
             let storage = FaultStorage::new(0);
             built(&storage);
@@ -710,11 +711,129 @@ fn what_a_repair_left_out_comes_back_from_a_replica() {
     });
 }
 
+fn is_manifest(name: &str) -> bool {
+    name.starts_with("manifest/") || name.starts_with("manifest-copy/")
+}
+
+/// Opens what a repair without a manifest has left; its rows are `expected`, and the report says what cannot be known.
+async fn check_rebuilt(storage: &FaultStorage, expected: &BTreeMap<i64, String>, what: &str) -> RepairReport {
+    let before = objects(storage).await;
+    let planned = repair(storage, false).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(objects(storage).await, before, "{what}: a dry run changes nothing");
+    let report = repair(storage, true).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(report, RepairReport { written: true, ..planned }, "{what}");
+    assert!(report.findings.iter().any(|finding| finding.loss == Loss::Manifest), "{what}: {report:?}");
+    assert_eq!(repaired(storage).await, *expected, "{what}: {report:?}");
+    report
+}
+
+/// What collections there are, and of which fields, stood in the manifest alone: damage of it and of its copy took everything.
+#[test]
+fn without_a_manifest_one_is_made_from_segments_and_logs() {
+    block_on(async {
+        let (mut whole, all) = sample().await;
+        let storage = storage_of(&whole).await;
+        let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+        db.create_alias("diary", "notes").await.unwrap();
+        db.create_collection("dropped", spec()).await.unwrap();
+        db.create_collection("empty", spec()).await.unwrap();
+        db.drop_collection("dropped").await.unwrap();
+        let replica = db.replica_id();
+        drop(db);
+        whole = objects(&storage).await;
+        type Damage = fn(&mut Vec<u8>);
+        let damages: [(&str, Damage); 5] = [
+            ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
+            ("emptied", Vec::clear),
+            ("zeroed", |bytes| bytes.fill(0)),
+            ("flipped at its start", |bytes| bytes[3] ^= 1),
+            ("flipped in its midst", |bytes| bytes[200] ^= 1),
+        ];
+        for (what, damage) in damages {
+            let storage = storage_of(&whole).await;
+            whole.keys().filter(|name| is_manifest(name)).for_each(|name| assert!(storage.tamper(name, damage)));
+            check_rebuilt(&storage, &all, what).await;
+        }
+        let storage = storage_of(&whole).await;
+        for name in whole.keys().filter(|name| is_manifest(name)) {
+            Storage::remove(&storage, name).await.unwrap();
+        }
+        check_rebuilt(&storage, &all, "removed").await;
+        let db = Db::open(Arc::new(storage.reopen()), Options::default()).await.unwrap();
+        assert_eq!(db.replica_id(), replica, "its own changes are still its own");
+        assert_eq!(db.aliases(), [("diary".to_owned(), "notes".to_owned())]);
+        assert_eq!(db.collections().iter().map(Collection::name).collect::<Vec<_>>(), ["empty", "notes"]);
+        let notes = db.collection("notes").unwrap();
+        // Numbers go on, and so do writes, merges and searches by an index that was built anew.
+        notes.insert(rows(&notes, [row(9_000, "after")])).await.unwrap();
+        db.compact("notes").await.unwrap();
+        assert_eq!((notes.count(None).await.unwrap(), notes.stats().await.unwrap().rows_unindexed), (all.len() + 1, 0));
+        assert!(db.create_collection("dropped", spec()).await.is_ok());
+    });
+}
+
+/// What a merge or a flush has replaced, and nobody has removed yet, is taken for part of the store then: for every key the newest counts, so
+/// that deleted rows stay deleted and replaced ones replaced.
+#[test]
+fn what_was_replaced_does_not_come_back_without_a_manifest() {
+    block_on(async {
+        let (before, _) = sample().await;
+        let storage = storage_of(&before).await;
+        let db = Db::open(Arc::new(storage.clone()), Options::default()).await.unwrap();
+        let notes = db.collection("notes").unwrap();
+        notes.delete(Target::Keys((0..500).map(Key::Int).collect())).await.unwrap();
+        notes.upsert(rows(&notes, (600..700).map(|id| row(id, "again")))).await.unwrap();
+        db.compact("notes").await.unwrap();
+        notes.upsert(rows(&notes, [row(1, "back")])).await.unwrap();
+        let all = names(&notes.query(&QueryRequest::default()).await.unwrap()).into_iter().collect();
+        drop((notes, db));
+        let after = objects(&storage).await;
+        let old = |name: &String| !is_manifest(name) && !name.starts_with("outline/") && !after.contains_key(name);
+        assert!(before.keys().filter(|name| old(name)).count() > 6);
+        let without = |objects: &Objects| -> Objects {
+            objects
+                .iter()
+                .filter(|(name, _)| !is_manifest(name))
+                .map(|(name, bytes)| (name.clone(), bytes.clone()))
+                .collect()
+        };
+        let (mut both, segments) = (without(&after), without(&before));
+        check_rebuilt(&storage_of(&both).await, &all, "as it is").await;
+        both.extend(
+            segments
+                .iter()
+                .filter(|(name, _)| old(name) && name.contains("/segment/"))
+                .map(|(name, bytes)| (name.clone(), bytes.clone())),
+        );
+        check_rebuilt(&storage_of(&both).await, &all, "with the segments that were merged").await;
+        both.extend(segments.into_iter().filter(|(name, _)| old(name)));
+        check_rebuilt(&storage_of(&both).await, &all, "with the log as well").await;
+        // One that a flush had not finished, or that is damaged, is left out, and kept aside.
+        let rows = both.keys().find(|name| name.contains("/segment/") && name.ends_with("/rows")).unwrap().clone();
+        let layout = rows.replace("/rows", "/layout");
+        let storage = storage_of(&both).await;
+        Storage::remove(&storage, &layout).await.unwrap();
+        let report = check_rebuilt(&storage, &all, "with a part of a segment").await;
+        assert!(report.set_aside.iter().any(|(file, _)| *file == rows), "{report:?}");
+        let file = after.keys().find(|name| name.contains("/segment/") && name.ends_with("/layout")).unwrap();
+        for at in [0, 9, 20, after[file].len() / 2, after[file].len() - 3] {
+            let storage = storage_of(&without(&after)).await;
+            storage.tamper(file, |bytes| bytes[at] ^= 1);
+            let report = repair(&storage, true).await;
+            let Ok(report) = report else {
+                assert_eq!(at, 9, "{report:?}");
+                continue;
+            };
+            assert!(report.set_aside.iter().any(|(aside, _)| aside == file), "byte {at}: {report:?}");
+        }
+    });
+}
+
 #[test]
 fn without_any_manifest_a_repair_says_so_and_an_empty_store_is_whole() {
     block_on(async {
         let (mut whole, _) = sample().await;
-        whole.retain(|name, _| !name.starts_with("manifest/") && !name.starts_with("manifest-copy/"));
+        whole.retain(|name, _| !is_manifest(name) && !name.starts_with("outline/"));
         let error = repair(&storage_of(&whole).await, true).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.message().contains("no manifest and no copy of one"), "{error}");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::compaction::SEAL_ROWS;
 use super::feed::Place;
 use super::keys::KeyTable;
 use super::{
@@ -967,7 +968,8 @@ impl CollectionState {
             let deletes = slot.segment.deletes.len();
             let unreachable = slot.segment.unreachable_known();
             // Without a limit it does not matter.
-            let left = memory_limit_bytes.map(|limit| slot.segment.leavable(live, Some(limit)));
+            // What AUTOINDEX will be is not known yet: as many rows as a merge has at most may need inverted lists.
+            let left = memory_limit_bytes.map(|limit| slot.segment.leavable(SEAL_ROWS, Some(limit)));
             let bytes = left.map_or(0, |left| slot.merged_bytes(&left));
             Candidate { id: *id, rows: slot.segment.len(), live, deletes, bytes, unreachable }
         };

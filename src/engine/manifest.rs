@@ -121,6 +121,27 @@ impl Manifest {
         }
     }
 
+    /// What of it segments and logs do not tell: the replica, and which collections there are, of what, under which names. With that a
+    /// repair makes a manifest when none can be read. It has no version and no segments.
+    pub fn outline(&self) -> Self {
+        let of_collection = |collection: &CollectionManifest| CollectionManifest {
+            id: collection.id,
+            name: collection.name.clone(),
+            spec: collection.spec.clone(),
+            progress: Progress::default(),
+            log_start: 0,
+            segments: Vec::new(),
+            partitions: collection.partitions.clone(),
+        };
+        Self {
+            replica_number: self.replica_number,
+            next_collection: self.next_collection,
+            collections: self.collections.iter().map(of_collection).collect(),
+            aliases: self.aliases.clone(),
+            ..Self::new(self.replica)
+        }
+    }
+
     /// All files that it names, in its order.
     pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
         self.collections.iter().flat_map(|collection| &collection.segments).flat_map(|segment| &segment.files)

@@ -12,6 +12,9 @@ pub const COPIES: &str = "manifest-copy/";
 /// The prefix of everything of pipelines.
 pub const PIPELINES: &str = "pipeline/";
 
+/// The prefix of what tells the collections when no manifest can be read.
+pub const OUTLINES: &str = "outline/";
+
 /// The prefix of damaged files that a repair has replaced.
 pub const ASIDE: &str = "aside/";
 
@@ -34,9 +37,19 @@ pub fn begins_owner(number: u64) -> bool {
     number.is_multiple_of(NUMBERS_PER_OWNER)
 }
 
+/// The least fencing number that an owner may have had who used this number.
+pub fn owner_of(number: u64) -> u64 {
+    number / NUMBERS_PER_OWNER
+}
+
 /// A copy of manifest `version`, which only a repair reads.
 pub fn copy(version: u64) -> String {
     format!("{COPIES}{version:010}")
+}
+
+/// The outline of manifest `version`: [`Manifest::outline`](super::Manifest::outline).
+pub fn outline(version: u64) -> String {
+    format!("{OUTLINES}{version:010}")
 }
 
 /// Whether `name` is that of a manifest or of a copy of one.
@@ -64,9 +77,14 @@ pub fn log(id: CollectionId, number: u64) -> String {
     format!("{}{number:010}", logs(id))
 }
 
+/// The prefix of the segments of a collection that were written here.
+pub fn segments(id: CollectionId) -> String {
+    format!("{}segment/", collection(id))
+}
+
 /// File `file` of a segment.
 pub fn segment_file(id: CollectionId, segment: SegmentId, file: &str) -> String {
-    format!("{}segment/{:010}/{file}", collection(id), segment.0)
+    format!("{}{:010}/{file}", segments(id), segment.0)
 }
 
 /// The prefix of what is kept of a collection's conflicts.

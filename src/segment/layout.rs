@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::arrow::{Block, BlockReader, batch_bytes, batch_of};
 use super::statistics::{Range, Statistics};
 use super::{FileKind, KeyFilter, Versions};
-use crate::base::codec::{Reader, Write};
+use crate::base::codec::{Reader, Write, checksum};
 use crate::base::compress::Codec;
 use crate::base::{Error, ErrorKind, Result};
 use crate::model::column::number_bytes;
@@ -334,6 +334,8 @@ pub(super) fn encode(groups: &[Group], versions: &Versions, codec: Codec, keys: 
     versions.encode(codec, &mut out);
     out.put_u32(keys);
     filter.encode(&mut out);
+    let sum = checksum(&out);
+    out.put_u32(sum);
     out
 }
 
@@ -358,6 +360,15 @@ pub fn describe(bytes: &[u8]) -> Result<Layout> {
     decode(bytes)
 }
 
+/// Which files a layout in `bytes` describes.
+///
+/// # Errors
+/// As of [`decode`].
+#[cfg(native)]
+pub(crate) fn kinds(bytes: &[u8]) -> Result<Vec<FileKind>> {
+    Ok(decode(bytes)?.groups.into_iter().map(|group| group.kind).collect())
+}
+
 /// The layout in `bytes`.
 pub(super) fn decode(bytes: &[u8]) -> Result<Layout> {
     let mut reader = Reader::new(bytes);
@@ -369,6 +380,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Layout> {
         let what = format!("layout version {version}; this build reads version {VERSION}");
         return Err(Error::new(ErrorKind::Unsupported, what));
     }
+    let whole = bytes.len().saturating_sub(4);
+    if checksum(&bytes[..whole]).to_le_bytes() != bytes[whole..] {
+        return Err(Error::corrupt(format!("at byte {whole}: the checksum does not fit the layout")));
+    }
+    let mut reader = Reader::new(&bytes[..whole]);
+    reader.bytes(10)?;
     let count = reader.u16()?;
     let mut groups = Vec::new();
     for _ in 0..count {

@@ -28,6 +28,8 @@ pub use growing::{FieldIndex, Segment, Tombstone};
 pub use keys::{KeyFilter, KeyRef, hash_int, hash_key, hash_text};
 #[cfg(feature = "server")]
 pub use layout::describe;
+#[cfg(native)]
+pub(crate) use layout::kinds;
 pub use layout::{BlockRef, Blocks, Encoding, Group, Layout};
 pub use message::{RowsWriter, write_rows};
 pub use statistics::{Known, Range, Statistics};

@@ -62,6 +62,20 @@ fn a_damaged_store_is_reported_repaired_and_opens_again() {
 }
 
 #[test]
+fn a_store_whose_manifest_and_copy_are_damaged_keeps_its_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = store(directory.path());
+    let data = directory.path().join("data");
+    flip(&named(&files, "manifest~"));
+    flip(&named(&files, "manifest-copy~"));
+    let (code, out, err) = run(&data, &["repair"]);
+    assert!(code == 1 && out.contains("made anew from segments and logs"), "{out}\n{err}");
+    assert!(run_well(&data, &["repair", "--write"]).contains("Repaired."));
+    assert_eq!(collection_info(&data, "notes")["rows"], 6);
+    assert!(run_well(&data, &["repair"]).contains("Nothing is damaged."));
+}
+
+#[test]
 fn a_directory_that_is_not_there_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let (code, _, err) = run(&directory.path().join("none"), &["repair"]);

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use eddydb::base::{Error, ErrorKind, Random, Version};
 use eddydb::db::{
     Collection, Condition, Db, Operation as Write, Options, QueryRequest, SearchRequest, Target, WriteOptions,
-    WriteRequest,
+    WriteRequest, repair,
 };
+use eddydb::distance::Metric;
 use eddydb::engine::{CollectionSpec, Manifest, RequestId};
+use eddydb::index::{IndexKind, IndexSpec};
 use eddydb::model::{Batch, Key, Row, Schema, Value};
 use eddydb::platform::Environment;
 use eddydb::storage::{FaultStorage, MemoryStorage, Operation, Storage};
@@ -89,6 +91,18 @@ async fn check_words(collection: &Collection, writer: i64, rows: &Rows, when: &s
     Ok(())
 }
 
+/// Filters that an index of the keys answers, where there is one, tell the same rows as the rows themselves.
+async fn check_index(collection: &Collection, writer: i64, rows: &Rows, when: &str) -> Result<(), Error> {
+    for (filter, expected) in [
+        ("id >= 18", rows.range(18..).count()),
+        ("id in [0, 1, 2, 33, 34, 35]", rows.keys().filter(|key| !(3..33).contains(*key)).count()),
+    ] {
+        let found = collection.count(Some(&format!("{filter} and id % {WRITERS} == {writer}"))).await?;
+        assert_eq!(found, expected, "{when}: rows of writer {writer} with {filter}");
+    }
+    Ok(())
+}
+
 fn key_of(key: &Key) -> i64 {
     match key {
         Key::Int(key) => *key,
@@ -107,6 +121,8 @@ struct World {
     unanswered: Vec<Option<Unanswered>>,
     /// Whether the collection's creation was acknowledged.
     created: bool,
+    /// Whether the keys have an index: what may be, for a call that failed may have been done.
+    indexed: BTreeSet<bool>,
     /// Numbers every version of every row, so that no two are alike.
     version: u64,
 }
@@ -139,6 +155,7 @@ pub async fn run(seed: u64, fault: Option<Fault>) {
         oracles: vec![Oracle::new(); WRITERS as usize],
         unanswered: vec![None; WRITERS as usize],
         created: false,
+        indexed: BTreeSet::from([false]),
         version: 0,
     };
     for life in 0..LIVES {
@@ -208,10 +225,15 @@ impl World {
             }
         };
         self.created = true;
+        let indexed = has_index(&collection);
+        assert!(self.indexed.contains(&indexed), "an acknowledged index is gone, or a dropped one back: {indexed}");
+        self.indexed = BTreeSet::from([indexed]);
         for (writer, oracle) in self.oracles.iter_mut().enumerate() {
             let Ok(found) = read(&collection, writer as i64).await else { return };
             oracle.check(&found, "after opening");
-            if check_words(&collection, writer as i64, &found, "after opening").await.is_err() {
+            if check_words(&collection, writer as i64, &found, "after opening").await.is_err()
+                || check_index(&collection, writer as i64, &found, "after opening").await.is_err()
+            {
                 return;
             }
             oracle.settle(found);
@@ -242,8 +264,8 @@ impl World {
             version: version + writer as u64 * 3_000,
         });
         let writers: Vec<_> = writers.map(|writer| writer.work(steps)).collect();
-        let housekeeper =
-            keep_house(db, &collection, Random::new(*seeds.last().expect("one more than writers")), steps);
+        let random = Random::new(*seeds.last().expect("one more than writers"));
+        let housekeeper = keep_house(db, &collection, &mut self.indexed, random, steps);
         futures_util::join!(join_all(writers), housekeeper);
         for (writer, oracle) in self.oracles.iter().enumerate() {
             if let Ok(found) = read(&collection, writer as i64).await {
@@ -312,6 +334,8 @@ impl World {
             oracle.check(&found, "after all work is done");
             let checked = check_words(collection, writer as i64, &found, "after all work is done").await;
             checked.expect("nothing fails any more");
+            let checked = check_index(collection, writer as i64, &found, "after all work is done").await;
+            checked.expect("nothing fails any more");
             all.extend(found);
         }
         assert_eq!(collection.count(None).await.expect("nothing fails any more"), all.len());
@@ -353,6 +377,7 @@ impl World {
         let known = |name: &String| {
             expected.contains(name)
                 || name == "fence"
+                || name.starts_with("outline/")
                 || logs.iter().any(|(prefix, start)| {
                     name.strip_prefix(prefix)
                         .is_some_and(|number| number.parse::<u64>().is_ok_and(|number| number >= *start))
@@ -363,6 +388,30 @@ impl World {
         storage.close().await.expect("it closes");
     }
 
+    /// The manifest and its copy are gone on a copy of the disk: a repair makes one of what else is there, whatever a crash has left of flushes,
+    /// merges and logs, and no row is missing or back.
+    async fn lose_manifests(&self, objects: &[(String, bytes::Bytes)]) {
+        let disk = MemoryStorage::new();
+        for (name, bytes) in objects.iter().filter(|(name, _)| !name.starts_with("manifest")) {
+            disk.put(name, bytes.clone()).await.expect("memory takes it");
+        }
+        let is_whole = |bytes: &[u8]| Manifest::decode(bytes).is_ok_and(|outline| outline.is_some());
+        if !objects.iter().any(|(name, bytes)| name.starts_with("outline/") && is_whole(bytes)) {
+            // The first one was cut short by a crash, or by a disk that is full: nothing can be told.
+            return;
+        }
+        repair(&disk, true).await.expect("it is made anew");
+        let db = Db::open(Arc::new(disk), self.options()).await.expect("it opens");
+        let Ok(collection) = db.collection("notes") else {
+            // Its outline may lack when the call that made it failed, or the put of the outline did.
+            return;
+        };
+        for (writer, oracle) in self.oracles.iter().enumerate() {
+            let found = read(&collection, writer as i64).await.expect("all is whole");
+            oracle.check(&found, "without a manifest");
+        }
+    }
+
     /// A byte goes wrong on a copy of the disk: the store refuses to open, or to read what it is in, and says where, or does not need it.
     async fn flip(&mut self, fault: Option<Fault>) {
         if fault.is_some() || !self.random.one_in(3) {
@@ -371,6 +420,9 @@ impl World {
         let mut objects = Vec::new();
         for entry in self.storage.list("").await.expect("nothing fails between lives") {
             objects.push((entry.name.clone(), self.storage.read_all(&entry.name).await.expect("it is there")));
+        }
+        if self.random.one_in(3) {
+            return self.lose_manifests(&objects).await;
         }
         // Damage at the very end of a log cannot be told from what a crash left there; nor can that of a manifest while another is
         // still there, which is before the newer one is acknowledged.
@@ -587,12 +639,18 @@ impl Writer<'_> {
     async fn look(&mut self) -> Result<(), Error> {
         let found = read(self.collection, self.writer).await?;
         self.oracle.check(&found, "while writing");
-        check_words(self.collection, self.writer, &found, "while writing").await
+        check_words(self.collection, self.writer, &found, "while writing").await?;
+        check_index(self.collection, self.writer, &found, "while writing").await
     }
 }
 
-/// Indexes, flushes and merges beside the writers, and holds snapshots, which show to the end what they showed first.
-async fn keep_house(db: &Db, collection: &Collection, mut random: Random, steps: u64) {
+fn has_index(collection: &Collection) -> bool {
+    collection.spec().indexes.contains_key("id")
+}
+
+/// Indexes, flushes and merges beside the writers, gives the keys an index and takes it away, and holds snapshots, which show to the end what
+/// they showed first.
+async fn keep_house(db: &Db, collection: &Collection, indexed: &mut BTreeSet<bool>, mut random: Random, steps: u64) {
     let request = QueryRequest { output_fields: Some(vec!["*".to_owned()]), ..Default::default() };
     let mut held = Vec::new();
     for _ in 0..steps * 4 {
@@ -603,6 +661,19 @@ async fn keep_house(db: &Db, collection: &Collection, mut random: Random, steps:
         }
         if random.one_in(12) && !held.is_empty() {
             held.swap_remove(random.below(held.len() as u64) as usize);
+        }
+        if random.one_in(16) {
+            let wanted = !has_index(collection);
+            let kind = if random.one_in(2) { IndexKind::Inverted } else { IndexKind::StlSort };
+            let index = IndexSpec { metric: Metric::Cosine, kind };
+            let done = match wanted {
+                true => db.create_index("notes", "id", index).await,
+                false => db.drop_index("notes", "id").await,
+            };
+            if done.is_ok() {
+                indexed.clear();
+            }
+            indexed.insert(wanted);
         }
         let done = if random.one_in(6) { db.flush("notes").await } else { db.maintain().await.map(drop) };
         if done.is_err() && random.one_in(3) {

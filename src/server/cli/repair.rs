@@ -11,7 +11,7 @@ use crate::storage::FileStorage;
 /// Say what is damaged in a store, and with --write save what is whole
 ///
 /// Works on a store that does not open. Damaged writes in the log are left out, and so are segments whose rows are damaged;
-/// everything else is kept. Damaged files stay in the directory under names that start with `aside~`. A store that syncs gets
+/// everything else is kept. A manifest that cannot be read, nor its copy, is made anew from segments and logs. Damaged files stay in the directory under names that start with `aside~`. A store that syncs gets
 /// what it lost from its server again.
 #[derive(Args)]
 #[command(after_help = "\
