@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use eddydb::base::codec::{checksum, checksum_append};
 use eddydb::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, SegmentId, Sequence, message};
+use eddydb::db::{Checkpoint, Definition};
 use eddydb::engine::{ChangeSet, CollectionManifest, CollectionSpec, Manifest, Record, archive};
 use eddydb::index::terms::{Bm25, Matching, Payload, Source, Terms, TextMatch, Weighted, top};
 use eddydb::index::{SearchParams, VectorIndex};
@@ -18,6 +19,7 @@ use eddydb::model::{Batch, Row, Schema, Value};
 use eddydb::query::Filter;
 use eddydb::segment::{self, FileKind, StoredFile};
 use eddydb::server::import::{Format, Plan, rehearse};
+use eddydb::stream::Job;
 use eddydb::sync::{
     Changes, Client, ClientAction, ClientCollection, ClientInput, Hub, HubAction, HubInput, HubOptions, Message,
     Opened, OwnChanges, Relay, Start, Want,
@@ -38,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("manifest", manifest),
     ("npy", npy),
     ("parquet", |bytes| import(bytes, Format::Parquet, "parquet")),
+    ("pipeline", pipeline),
     ("segment", read_segment),
     ("sync", sync),
     ("terms", read_terms),
@@ -50,6 +53,50 @@ fn understood(error: &Error) {
         "{:?}: {error}",
         error.kind()
     );
+}
+
+/// What is stored of a pipeline: its definition, a checkpoint, and in it the state of a job and writes for sinks.
+fn pipeline(bytes: &[u8]) {
+    let mended = |bytes: &[u8]| {
+        let body = &bytes[..bytes.len().saturating_sub(4)];
+        [body, &checksum(body).to_le_bytes()].concat()
+    };
+    for bytes in [bytes.to_vec(), mended(bytes)] {
+        match Definition::decode(&bytes) {
+            Ok(definition) => {
+                assert_eq!(Definition::decode(&definition.encode()).as_ref(), Ok(&definition));
+                if let Some(plan) = &definition.spec.plan {
+                    drop(plan.check());
+                }
+            }
+            Err(error) => understood(&error),
+        }
+        match Checkpoint::decode(&bytes) {
+            Ok(checkpoint) => {
+                assert_eq!(checkpoint.encode(), bytes);
+                for write in &checkpoint.writes {
+                    if let Err(error) = ChangeSet::decode(&spec().schema, &write.changes) {
+                        understood(&error);
+                    }
+                }
+                for job in [checkpoint.job.clone(), mended(&checkpoint.job)] {
+                    if let Err(error) = Job::restore(job_plan(), eddydb::stream::Options::default(), &job) {
+                        understood(&error);
+                    }
+                }
+            }
+            Err(error) => understood(&error),
+        }
+    }
+}
+
+/// The plan whose checkpoint the corpus begins with.
+fn job_plan() -> eddydb::stream::Plan {
+    let text = r#"{"nodes":[{"name":"clicks","operator":{"source":{"fields":[{"name":"page","type":"varchar"},{"name":"at","type":"timestamp"}],
+        "time":"at","watermark":{"delay":5000000}}}},{"name":"minutes","inputs":["clicks"],"operator":{"aggregate":{
+        "window":{"tumbling":{"size":60000000}},"keys":["page"],"aggregates":[{"name":"clicks","function":"count"}]}}},
+        {"name":"out","inputs":["minutes"],"operator":{"sink":{"collection":"minutes","keys":["page","window_end"]}}}]}"#;
+    eddydb::stream::Plan::from_json(text).expect("a plan")
 }
 
 fn spec() -> &'static CollectionSpec {

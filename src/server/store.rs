@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -81,7 +82,7 @@ pub(super) async fn open_with(place: &Place, create: bool, options: Options) -> 
 
 /// Does the background work of `db` until `stop` says so: at once while there is some, then after each write.
 pub(super) async fn maintain(db: Db, mut stop: watch::Receiver<bool>) {
-    let mut positions = std::collections::BTreeMap::<String, Lsn>::new();
+    let mut positions = BTreeMap::new();
     while !*stop.borrow() {
         match step(&db).await {
             Ok(true) => {
@@ -92,25 +93,57 @@ pub(super) async fn maintain(db: Db, mut stop: watch::Receiver<bool>) {
             Err(error) if error.kind() == ErrorKind::Closed => return,
             Err(error) => tracing::warn!(kind = error.kind().as_str(), "background work failed: {error}"),
         }
-        // Positions are taken before the next step, so that a write during it is not missed.
-        let collections = db.collections();
-        let changes = collections.iter().map(|collection| {
-            let lsn = positions.get(collection.name()).copied().unwrap_or_default();
-            Box::pin(async move { (collection.name().to_owned(), collection.changed_after(lsn).await) })
-        });
-        let changes: Vec<_> = changes.collect();
-        tokio::select! {
-            (name, lsn) = async { if changes.is_empty() { std::future::pending().await } else { select_all(changes).await.0 } } => {
-                match lsn {
-                    Ok(lsn) => { positions.insert(name, lsn); }
-                    // Dropped, or the store closes: the next step will tell.
-                    Err(_) => platform::sleep_ms(LOOK_AGAIN_MS).await,
-                }
-            }
-            () = platform::sleep_ms(LOOK_AGAIN_MS) => {}
-            _ = stop.changed() => return,
+        if !wait(&db, &mut positions, LOOK_AGAIN_MS, &mut stop).await {
+            return;
         }
     }
+}
+
+/// Runs the pipelines of `db` until `stop` says so: after each write, and when one is due.
+pub(super) async fn run_pipelines(db: Db, mut stop: watch::Receiver<bool>) {
+    let mut positions = BTreeMap::new();
+    while !*stop.borrow() {
+        let stepped = {
+            let db = db.clone();
+            off_worker(async move { db.run_pipelines().await }).await.and_then(|stepped| stepped)
+        };
+        match stepped {
+            Ok(true) => {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Ok(false) => {}
+            Err(error) if error.kind() == ErrorKind::Closed => return,
+            Err(error) => tracing::warn!(kind = error.kind().as_str(), "running pipelines failed: {error}"),
+        }
+        let due = db.pipelines_due_ms().unwrap_or(LOOK_AGAIN_MS).clamp(1, LOOK_AGAIN_MS);
+        if !wait(&db, &mut positions, due, &mut stop).await {
+            return;
+        }
+    }
+}
+
+/// Waits for a write, at most so long; false when it is to stop. Positions are taken before the next step, so that a write during it is not
+/// missed.
+async fn wait(db: &Db, positions: &mut BTreeMap<String, Lsn>, ms: u64, stop: &mut watch::Receiver<bool>) -> bool {
+    let collections = db.collections();
+    let changes = collections.iter().map(|collection| {
+        let lsn = positions.get(collection.name()).copied().unwrap_or_default();
+        Box::pin(async move { (collection.name().to_owned(), collection.changed_after(lsn).await) })
+    });
+    let changes: Vec<_> = changes.collect();
+    tokio::select! {
+        (name, lsn) = async { if changes.is_empty() { std::future::pending().await } else { select_all(changes).await.0 } } => {
+            match lsn {
+                Ok(lsn) => { positions.insert(name, lsn); }
+                // Dropped, or the store closes: the next step will tell.
+                Err(_) => platform::sleep_ms(LOOK_AGAIN_MS).await,
+            }
+        }
+        () = platform::sleep_ms(ms) => {}
+        _ = stop.changed() => return false,
+    }
+    true
 }
 
 /// One step of the background work, off the threads that answer requests.

@@ -22,7 +22,7 @@ function cargo(name, args, env = process.env) {
 
 /** The program of that name that measures natively. All are built together, for one has to link as much as the other. */
 export const nativeProgram = (name = 'search_native') =>
-  cargo(name, ['--release', '--features', 'hnsw-static', '--example', 'search_native', '--example', 'store_native']).executable;
+  cargo(name, ['--release', '--features', 'hnsw-static', '--example', 'search_native', '--example', 'store_native', '--example', 'streams_native']).executable;
 
 /** The command that measures a variant of the WebAssembly in Chromium, for the set's file. */
 export function wasmCommand(name, variant) {

@@ -71,7 +71,7 @@ macro_rules! replays {
     };
 }
 
-replays! { archive arrow csv filter jsonl log manifest npy parquet segment sync terms }
+replays! { archive arrow csv filter jsonl log manifest npy parquet pipeline segment sync terms }
 
 #[test]
 fn what_is_kept_is_small() {
@@ -112,6 +112,8 @@ fn seeds() -> Seeds {
     add("archive", "whole", archive);
 
     add("log", "golden", golden("log-v1.bin"));
+    add("pipeline", "definition", golden("pipeline-v1.bin"));
+    add("pipeline", "checkpoint", golden("pipeline-checkpoint-v1.bin"));
     add("terms", "text", golden("terms-v1-text.bin"));
     add("terms", "weights", golden("terms-v1-weights.bin"));
     add("log", "frames", log());

@@ -13,12 +13,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch, StringArray};
-use eddydb::db::{Db, Operation, Options, QueryRequest, SearchRequest, Target, WriteOptions, WriteRequest};
+use eddydb::db::{
+    Checkpoint, Db, Definition, Operation, Options, PipelineSource, PipelineSpec, PipelineState, QueryRequest,
+    SearchRequest, SinkWrite, Target, WriteOptions, WriteRequest,
+};
 use eddydb::engine::{CollectionSpec, Manifest, RequestId};
 use eddydb::model::{Batch, Row, Value};
 use eddydb::platform::{Environment, block_on};
 use eddydb::server::backup::{Source, backup, restore};
 use eddydb::storage::{FileStorage, MemoryStorage, Storage};
+use eddydb::stream::{self, Job, Plan};
 
 const SPEC: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
     {"name":"title","type":"varchar","maxLength":200,"nullable":true},
@@ -37,6 +41,50 @@ const SPEC: &str = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},
 
 fn path(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "golden", name].iter().collect()
+}
+
+/// What is stored of a pipeline.
+#[test]
+fn pipelines_of_version_1_are_read() {
+    let plan = r#"{"nodes":[{"name":"clicks","operator":{"source":{"fields":[{"name":"page","type":"varchar"},{"name":"at","type":"timestamp"}],
+        "time":"at","watermark":{"delay":5000000}}}},{"name":"minutes","inputs":["clicks"],"operator":{"aggregate":{
+        "window":{"tumbling":{"size":60000000}},"keys":["page"],"aggregates":[{"name":"clicks","function":"count"}]}}},
+        {"name":"out","inputs":["minutes"],"operator":{"sink":{"collection":"minutes","keys":["page","window_end"]}}}]}"#;
+    let plan = Plan::from_json(plan).unwrap();
+    let mut job = Job::new(plan.clone(), stream::Options::default()).unwrap();
+    let relation = job.relation("clicks").unwrap().clone();
+    let click = |at: i64| Row::from([("page".to_owned(), "home".into()), ("at".to_owned(), Value::Int(at))]);
+    job.push("clicks", 0, b"17", &relation.batch(&[click(1_000_000), click(2_000_000)]).0, None, 0).unwrap();
+    let source = PipelineSource { since: Some("now".into()), ..PipelineSource::default() };
+    let spec = PipelineSpec { sources: [("clicks".to_owned(), source)].into(), ..PipelineSpec::plan(plan.clone()) };
+    let definition = Definition {
+        id: 77,
+        name: "minutes".into(),
+        spec,
+        state: PipelineState::Paused,
+        reason: None,
+        made: vec!["minutes".into()],
+    };
+    let checkpoint = Checkpoint {
+        number: 12,
+        created_ms: 1_700_000_000_000,
+        sequence: 30,
+        next_rows: vec![(2, 9)],
+        writes: vec![SinkWrite { node: 2, number: 30, clears: false, changes: b"changes".to_vec() }],
+        job: job.checkpoint(12).unwrap(),
+    };
+    for (name, bytes) in [("pipeline-v1.bin", definition.encode()), ("pipeline-checkpoint-v1.bin", checkpoint.encode())]
+    {
+        if writes() {
+            std::fs::write(path(name), &bytes).unwrap();
+        }
+        assert_eq!(std::fs::read(path(name)).unwrap(), bytes, "{name}");
+    }
+    assert_eq!(Definition::decode(&std::fs::read(path("pipeline-v1.bin")).unwrap()).unwrap(), definition);
+    let read = Checkpoint::decode(&std::fs::read(path("pipeline-checkpoint-v1.bin")).unwrap()).unwrap();
+    assert_eq!(read, checkpoint);
+    let (job, number) = Job::restore(plan, stream::Options::default(), &read.job).unwrap();
+    assert_eq!((number, job.position("clicks", 0).unwrap()), (12, Some(&b"17"[..])));
 }
 
 fn writes() -> bool {

@@ -15,6 +15,7 @@ mod changes;
 mod console;
 mod crash;
 mod guard;
+mod pipelines;
 mod stop;
 mod types;
 mod upkeep;

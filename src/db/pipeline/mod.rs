@@ -416,6 +416,9 @@ impl Db {
             if db.inner.pipelines.by_name.lock().expect("no panic while held").contains_key(&name) {
                 return Err(Error::new(ErrorKind::AlreadyExists, format!("pipeline {name:?} exists already")));
             }
+            if spec.is_explain() {
+                return Err(Error::invalid("`EXPLAIN` shows a pipeline, and makes none: ask `explain_pipeline`"));
+            }
             let spec = db.completed(spec)?;
             let shared = &db.inner.shared;
             // 53 bits, so that JavaScript can hold it.
@@ -511,8 +514,15 @@ impl Db {
     /// # Errors
     /// As of [`Db::create_pipeline`].
     pub fn explain_pipeline(&self, spec: PipelineSpec) -> Result<String> {
-        let spec = self.completed(spec)?;
-        spec.plan.as_ref().map_or_else(|| Err(Error::internal("no plan")), Plan::explain)
+        self.plan_pipeline(spec)?.explain()
+    }
+
+    /// The plan that a pipeline would have.
+    ///
+    /// # Errors
+    /// As of [`Db::create_pipeline`].
+    pub fn plan_pipeline(&self, spec: PipelineSpec) -> Result<Plan> {
+        self.completed(spec)?.plan.ok_or_else(|| Error::internal("no plan"))
     }
 
     /// The specification with its plan.
@@ -863,11 +873,7 @@ impl Pipeline {
                     found.number = latest;
                     found.writes.clear();
                     let mut restored = Run::restore(&db, &definition, found, &[]).await.map_err(whole)?;
-                    for reading in &restored.readings {
-                        let state = reading.collection.inner.state.read().expect("no panic while held");
-                        state.check_feed(reading.position.lsn)?;
-                    }
-                    restored.commit(&db, &this.inner).await.map_err(whole)?;
+                    restored.settle_here(&db, &this.inner).await.map_err(whole)?;
                     *run = Some(restored);
                 }
                 Recovery::Nothing => {

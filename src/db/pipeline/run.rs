@@ -189,7 +189,34 @@ impl Run {
             }
         }
         run.commit(db, pipeline).await?;
+        run.forget_before(db, definition.id).await?;
         Ok(run)
+    }
+
+    /// Removes the checkpoints before the last one, from which it is not to go on any more.
+    async fn forget_before(&mut self, db: &Db, id: u64) -> Result<(), Fault> {
+        let storage = &*db.inner.shared.storage;
+        for number in checkpoint::numbers(storage, id).await? {
+            if number < self.number {
+                storage.remove(&checkpoint::checkpoint(id, number)).await?;
+            }
+        }
+        self.kept.retain(|(number, _)| *number == self.number);
+        Ok(())
+    }
+
+    /// Goes on from where it has been put back to: keeps the past from there, and makes that its latest checkpoint.
+    pub async fn settle_here(&mut self, db: &Db, pipeline: &Inner) -> Result<(), Fault> {
+        let id = pipeline.id();
+        for at in 0..self.readings.len() {
+            let reading = &self.readings[at];
+            let (collection, lsn) = (reading.collection.clone(), reading.position.lsn);
+            collection.inner.state.read().expect("no panic while held").check_feed(lsn)?;
+            let node = self.job.plan().nodes.iter().position(|node| node.name == reading.node);
+            collection.hold_from(&subscription(id, node.unwrap_or_default()), lsn).await?;
+        }
+        self.commit(db, pipeline).await?;
+        self.forget_before(db, id).await
     }
 
     /// From a checkpoint. `numbers` are those that are kept, the latest first.

@@ -44,6 +44,12 @@ impl PipelineSpec {
         Self { sql: Some(text.into()), ..Self::default() }
     }
 
+    /// Whether it is SQL whose last statement is only to be shown, by `EXPLAIN`.
+    pub fn is_explain(&self) -> bool {
+        let last = self.sql.iter().flat_map(|text| text.split(';')).map(str::trim_start).rfind(|part| !part.is_empty());
+        last.and_then(|part| part.get(..7)).is_some_and(|word| word.eq_ignore_ascii_case("explain"))
+    }
+
     /// The specification in a JSON text.
     ///
     /// # Errors

@@ -294,6 +294,8 @@ fn a_pipeline_is_paused_and_goes_on_from_where_it_is_told() {
         pipeline.recover(Recovery::Nothing).await.unwrap();
         pipeline.settle().await.unwrap();
         assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["a 1", "b 1"]);
+        let numbers = checkpoint::numbers(&*db.inner.shared.storage, pipeline.inner.id()).await.unwrap();
+        assert!(numbers.len() <= 3, "{numbers:?}");
         assert!(pipeline.remove_savepoint("first").await.unwrap());
         assert!(!pipeline.remove_savepoint("first").await.unwrap());
     });

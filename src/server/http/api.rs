@@ -30,7 +30,7 @@ use crate::query::{Parameters, Plan, Ranker, Rerank};
 use crate::server::{backup, store, words};
 
 type Answer = Result<Json<JsonValue>, Failure>;
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
@@ -927,7 +927,7 @@ async fn compute<T: Send + 'static>(app: &App, task: impl Future<Output = Result
     store::off_worker(task).await?
 }
 
-fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     let bytes = body.map_err(|rejection| {
         Failure(rejection.status(), Error::invalid(format!("the request's body: {}", rejection.body_text())))
     })?;

@@ -12,6 +12,7 @@ mod console;
 mod cursors;
 mod guard;
 mod live;
+mod pipelines;
 mod reply;
 mod stop;
 mod upkeep;
@@ -91,6 +92,7 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
     let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let background = tokio::spawn(store::maintain(db.clone(), stop.receiver()));
+    let pipelines = tokio::spawn(store::run_pipelines(db.clone(), stop.receiver()));
     let gate = settings.gate.clone().map(|gate| -> Arc<dyn Gate> { gate });
     if let Some(tokens) = &settings.gate {
         tokens.follow();
@@ -127,7 +129,8 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
     if tokio::time::timeout(STOP_TIMEOUT, stop.wait_for_guards()).await.is_err() {
         tracing::warn!("some sockets did not close within {} s and are cut", STOP_TIMEOUT.as_secs());
     }
-    background.await.map_err(|error| Error::internal(format!("the background work did not end: {error}")))
+    let ended = background.await.and(pipelines.await);
+    ended.map_err(|error| Error::internal(format!("the background work did not end: {error}")))
 }
 
 fn computing_max() -> usize {
@@ -149,6 +152,7 @@ fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr)
         .merge(upkeep::router())
         .merge(changes::router())
         .merge(live::router())
+        .merge(pipelines::router())
         .merge(sync::router(hub, allowed_to_sync(&settings.allow_origins)))
         .fallback_service(console::service(settings.console.as_deref()))
         .layer(axum::middleware::from_fn_with_state(gate, caller::let_in))

@@ -3,6 +3,8 @@
 mod aggregates;
 mod ast;
 mod lower;
+#[cfg(test)]
+mod nexmark;
 mod parser;
 mod print;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::ast::*;
+pub(super) use super::nexmark::NEXMARK;
 use super::parser::parse;
 use crate::base::{Error, ErrorKind};
 
@@ -23,90 +24,6 @@ fn wrong(text: &str) -> (usize, String) {
     let message = error.message().split(", at position").next().unwrap().to_string();
     (error.position().unwrap(), message)
 }
-
-/// The queries q0 to q8, q11 and q12 of Nexmark as they are written for Flink: <https://github.com/nexmark/nexmark>.
-pub(super) const NEXMARK: &[(&str, &str)] = &[
-    ("q0", "SELECT auction, bidder, price, `dateTime`, extra FROM bid;"),
-    (
-        "q1",
-        "SELECT auction, bidder, 0.908 * price as price, -- convert dollar to euro
-            `dateTime`, extra FROM bid;",
-    ),
-    ("q2", "SELECT auction, price FROM bid WHERE MOD(auction, 123) = 0;"),
-    (
-        "q3",
-        "SELECT P.name, P.city, P.state, A.id FROM auction AS A INNER JOIN person AS P on A.seller = P.id
-         WHERE A.category = 10 and (P.state = 'OR' OR P.state = 'ID' OR P.state = 'CA');",
-    ),
-    (
-        "q4",
-        "SELECT Q.category, AVG(Q.final) FROM (
-            SELECT MAX(B.price) AS final, A.category FROM auction A, bid B
-            WHERE A.id = B.auction AND B.`dateTime` BETWEEN A.`dateTime` AND A.expires
-            GROUP BY A.id, A.category
-        ) Q GROUP BY Q.category;",
-    ),
-    (
-        "q5",
-        "SELECT AuctionBids.auction, AuctionBids.num FROM (
-           SELECT auction, count(*) AS num, window_start AS starttime, window_end AS endtime
-             FROM TABLE(HOP(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '2' SECOND, INTERVAL '10' SECOND))
-             GROUP BY auction, window_start, window_end
-         ) AS AuctionBids
-         JOIN (
-           SELECT max(CountBids.num) AS maxn, CountBids.starttime, CountBids.endtime
-           FROM (
-             SELECT count(*) AS num, window_start AS starttime, window_end AS endtime
-             FROM TABLE(HOP(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '2' SECOND, INTERVAL '10' SECOND))
-             GROUP BY auction, window_start, window_end
-           ) AS CountBids
-           GROUP BY CountBids.starttime, CountBids.endtime
-         ) AS MaxBids
-         ON AuctionBids.starttime = MaxBids.starttime AND AuctionBids.endtime = MaxBids.endtime AND AuctionBids.num >= MaxBids.maxn;",
-    ),
-    (
-        "q7",
-        "SELECT B.auction, B.price, B.bidder, B.`dateTime`, B.extra
-        from bid B
-        JOIN (
-          SELECT MAX(price) AS maxprice, window_end as `dateTime`
-          FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND))
-          GROUP BY window_start, window_end
-        ) B1
-        ON B.price = B1.maxprice
-        WHERE B.`dateTime` BETWEEN B1.`dateTime`  - INTERVAL '10' SECOND AND B1.`dateTime`;",
-    ),
-    (
-        "q8",
-        "SELECT P.id, P.name, P.starttime FROM (
-          SELECT id, name, window_start AS starttime, window_end AS endtime
-          FROM TABLE(TUMBLE(TABLE person, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND))
-          GROUP BY id, name, window_start, window_end
-        ) P
-        JOIN (
-          SELECT seller, window_start AS starttime, window_end AS endtime
-          FROM TABLE(TUMBLE(TABLE auction, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND))
-          GROUP BY seller, window_start, window_end
-        ) A
-        ON P.id = A.seller AND P.starttime = A.starttime AND P.endtime = A.endtime;",
-    ),
-    (
-        "q11",
-        "SELECT B.bidder, count(*) as bid_count,
-            SESSION_START(B.`dateTime`, INTERVAL '10' SECOND) as starttime,
-            SESSION_END(B.`dateTime`, INTERVAL '10' SECOND) as endtime
-        FROM bid B
-        GROUP BY B.bidder, SESSION(B.`dateTime`, INTERVAL '10' SECOND);",
-    ),
-    (
-        "q12",
-        "CREATE VIEW B AS SELECT *, PROCTIME() as p_time FROM bid;
-        INSERT INTO nexmark_q12
-        SELECT bidder, count(*) as bid_count, window_start AS starttime, window_end AS endtime
-        FROM TABLE(TUMBLE(TABLE B, DESCRIPTOR(p_time), INTERVAL '10' SECOND))
-        GROUP BY bidder, window_start, window_end;",
-    ),
-];
 
 #[test]
 fn nexmark_is_read() {
