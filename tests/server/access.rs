@@ -119,6 +119,8 @@ fn tokens_say_what_requests_may_do() {
         ("PUT", "/api/collections/notes/ttl", &ttl),
         ("PUT", "/api/collections/notes/partitions/x", &json!({})),
         ("GET", "/api/collections/notes/subscriptions", &json!({})),
+        // Lost rows are of anybody.
+        ("GET", "/api/collections/notes/conflicts", &json!({})),
         ("GET", "/api/collections/notes/stats", &json!({})),
     ] {
         assert_eq!(ask(&server, &ann, method, path, body).status, 403, "{method} {path}");

@@ -450,7 +450,7 @@ async fn apply(
     (after, through): (Sequence, Sequence),
     met: Met,
 ) -> Result<()> {
-    let seen = collection.seen().get(&origin).copied().unwrap_or_default();
+    let seen = collection.inner.state.read().expect("no panic while held").seen(origin);
     if after > seen {
         // What lies between would count as known, and never come.
         let message = format!("changes of replica {origin} after {after}; up to {seen} they are here");

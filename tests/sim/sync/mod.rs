@@ -31,6 +31,8 @@ use oracle::{Content, Group};
 use planted::Fault;
 
 const GROUPS: u64 = 8;
+/// Groups of even number are in the first, the others in the second: what is wrong with one must not hold up the other.
+pub const COLLECTIONS: [&str; 2] = ["notes", "tags"];
 /// Keys of a group: all of them are in every write of it.
 const GROUP_KEYS: i64 = 3;
 const START_MS: u64 = 1_700_000_000_000;
@@ -200,7 +202,8 @@ impl World {
             10..=11 => {
                 if let Some(at) = self.any_living() {
                     event(|| format!("flush {at}"));
-                    let _ = self.db(at).flush("notes").await;
+                    let name = *self.random.pick(&COLLECTIONS);
+                    let _ = self.db(at).flush(name).await;
                 }
             }
             12..=13 => {
@@ -295,8 +298,8 @@ impl World {
     /// A write somewhere, if it can be; the version that it got, `None` when there was nothing to be done.
     fn write(&mut self) -> Option<impl Future<Output = (usize, Content, Result<Option<Version>, Error>)> + use<>> {
         let at = self.any_living()?;
-        let notes = self.db(at).collection("notes").ok()?;
         let group = self.random.below(GROUPS);
+        let notes = self.db(at).collection(COLLECTIONS[group as usize % 2]).ok()?;
         self.written += 1;
         let deletes = self.random.one_in(4);
         let content = (!deletes).then(|| {
@@ -346,8 +349,10 @@ impl World {
         };
         let db = Db::open(Planted::new(node.storage.clone(), disk_fault), options).await;
         let db = db.unwrap_or_else(|error| panic!("store {at} does not open: {error}"));
-        if at == 0 && db.collection("notes").is_err() {
-            db.create_collection("notes", self.spec.clone()).await.expect("nothing fails yet");
+        for name in COLLECTIONS {
+            if at == 0 && db.collection(name).is_err() {
+                db.create_collection(name, self.spec.clone()).await.expect("nothing fails yet");
+            }
         }
         let hub = SyncHub::new(db.clone(), self.options);
         {
@@ -357,7 +362,8 @@ impl World {
         }
         let node = &mut self.nodes[at];
         let session = |hub: &usize| {
-            db.sync_over(self.network.route(at, *hub, &db), vec!["notes".to_owned()]).expect("one collection, once")
+            let names = COLLECTIONS.map(str::to_owned).to_vec();
+            db.sync_over(self.network.route(at, *hub, &db), names).expect("two collections, each once")
         };
         let sessions = node.hubs.iter().map(session).collect();
         node.life = Some(Life { db, sessions });
@@ -443,13 +449,17 @@ impl World {
         }
     }
 
-    /// What a store holds, by group; `None` before it has the collection. Panics when a batch is there in part.
+    /// What a store holds, by group; `None` before it has the collections. Panics when a batch is there in part.
     async fn rows(&self, at: usize) -> Result<Option<Rows>, Error> {
-        let Ok(notes) = self.db(at).collection("notes") else { return Ok(None) };
         let fields = ["id", "text", "$version"].map(str::to_owned).to_vec();
         let request = QueryRequest { output_fields: Some(fields), ..Default::default() };
         let mut groups: BTreeMap<i64, Vec<(Version, String)>> = BTreeMap::new();
-        for row in notes.query(&request).await? {
+        let mut rows = Vec::new();
+        for name in COLLECTIONS {
+            let Ok(collection) = self.db(at).collection(name) else { return Ok(None) };
+            rows.extend(collection.query(&request).await?);
+        }
+        for row in rows {
             let (Value::Int(id), Value::String(text), Value::String(version)) =
                 (&row["id"], &row["text"], &row["$version"])
             else {

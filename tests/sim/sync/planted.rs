@@ -9,8 +9,9 @@ use eddydb::engine::{ChangeSet, CollectionManifest};
 use eddydb::model::Value;
 use eddydb::platform::Task;
 use eddydb::platform::socket::Connection;
-use eddydb::sync::{Message, Pull, Push};
+use eddydb::sync::{Channel, Message, Pull, Push};
 
+use super::COLLECTIONS;
 use super::network::Network;
 
 /// The promise that is broken.
@@ -42,9 +43,11 @@ pub enum Fault {
     WithoutOrigin,
     /// Pieces of files are wrong.
     WrongPieces,
+    /// A hub tells with each pull that the client has all that the hub has.
+    SeenAhead,
 }
 
-pub const FAULTS: [Fault; 13] = [
+pub const FAULTS: [Fault; 14] = [
     Fault::SkippedSync,
     Fault::PositionAhead,
     Fault::LostPull,
@@ -58,6 +61,7 @@ pub const FAULTS: [Fault; 13] = [
     Fault::KnownAhead,
     Fault::WithoutOrigin,
     Fault::WrongPieces,
+    Fault::SeenAhead,
 ];
 
 /// The client's end of a connection, with that fault, and an eye on what comes.
@@ -73,10 +77,10 @@ pub struct Spoiled {
 #[derive(Default)]
 struct State {
     queued: VecDeque<Vec<u8>>,
-    /// What the client said that it has.
-    known: BTreeMap<ReplicaId, Sequence>,
-    /// By number in the offer that the client sees, that in the offer of the hub.
-    files: Vec<u32>,
+    /// By channel, what the client said that it has.
+    known: BTreeMap<Channel, BTreeMap<ReplicaId, Sequence>>,
+    /// By channel and number in the offer that the client sees, that in the offer of the hub.
+    files: BTreeMap<Channel, Vec<u32>>,
 }
 
 impl Spoiled {
@@ -97,11 +101,11 @@ impl Spoiled {
         let fault = self.fault;
         match message {
             Message::Start(start) => {
-                self.state.lock().unwrap().known = start.known.clone();
+                self.state.lock().unwrap().known.insert(start.channel, start.known.clone());
                 match fault {
                     Some(Fault::IgnoredKnown) => start.known.clear(),
                     Some(Fault::KnownAhead) => {
-                        if let Ok(notes) = self.hub.collection("notes") {
+                        if let Ok(notes) = self.hub.collection(name(start.channel)) {
                             start.known.extend(notes.seen());
                         }
                     }
@@ -120,7 +124,7 @@ impl Spoiled {
                 }
             }
             Message::Fetch(fetch) if fault == Some(Fault::SeedWithoutDeletes) => {
-                fetch.file = self.state.lock().unwrap().files[fetch.file as usize];
+                fetch.file = self.state.lock().unwrap().files[&fetch.channel][fetch.file as usize];
             }
             _ => {}
         }
@@ -130,11 +134,13 @@ impl Spoiled {
         match (self.fault, message) {
             (fault, Message::Pull(pull)) => self.spoil_pull(fault, pull).await,
             (Some(Fault::ForgottenOutbox), Message::Welcome(mut welcome)) => {
-                if let Ok(notes) = self.db.collection("notes") {
-                    let own = notes.seen().get(&self.db.replica_id()).copied().unwrap_or_default();
-                    // Only one that has met this hub forgets.
-                    if !notes.sync_positions().is_empty() {
-                        welcome.collections[0].acknowledged = own;
+                for (name, answer) in COLLECTIONS.iter().zip(&mut welcome.collections) {
+                    if let Ok(collection) = self.db.collection(name)
+                        // Only one that has met this hub forgets.
+                        && !collection.sync_positions().is_empty()
+                    {
+                        let own = collection.seen().get(&self.db.replica_id()).copied().unwrap_or_default();
+                        answer.acknowledged = own;
                     }
                 }
                 vec![Message::Welcome(welcome)]
@@ -154,17 +160,17 @@ impl Spoiled {
                     });
                 }
                 offer.segments = rmp_serde::to_vec_named(&manifest).unwrap();
-                self.state.lock().unwrap().files = files;
+                self.state.lock().unwrap().files.insert(offer.channel, files);
                 vec![Message::Offer(offer)]
             }
             (Some(Fault::SeedWithoutDeletes), Message::Piece(mut piece)) => {
-                let files = self.state.lock().unwrap().files.clone();
+                let files = self.state.lock().unwrap().files[&piece.channel].clone();
                 piece.file = files.iter().position(|file| *file == piece.file).unwrap() as u32;
                 vec![Message::Piece(piece)]
             }
             (Some(Fault::SeedAhead), Message::Offer(mut offer)) => {
                 let mut manifest: CollectionManifest = rmp_serde::from_slice(&offer.segments).unwrap();
-                let notes = self.hub.collection("notes").unwrap();
+                let notes = self.hub.collection(name(offer.channel)).unwrap();
                 if let Ok((_, newest)) = notes.changes_after(Lsn(u64::MAX), &BTreeMap::new(), 1).await {
                     manifest.progress.lsn = newest;
                 }
@@ -186,18 +192,19 @@ impl Spoiled {
         match fault {
             Some(Fault::PositionAhead) if self.strikes(3) => pull.changes = Vec::new(),
             Some(Fault::LostPull) if self.strikes(3) => return Vec::new(),
+            Some(Fault::SeenAhead) => pull.seen = self.hub.collection(name(pull.channel)).unwrap().seen(),
             Some(Fault::LostDeletes) => pull.changes = ChangeSet { deletes: Vec::new(), ..changes.clone() }.encode(),
             Some(Fault::HalfBatch) if changes.puts.len() > 1 => {
                 let first = keep(ChangeSet { deletes: Vec::new(), ..changes.clone() }, &[0]);
-                self.note(&changes);
+                self.note(pull.channel, &changes);
                 // The hub would not know what the answer to it means, so it is swallowed with that to the whole.
-                let notes = self.db.collection("notes").unwrap();
+                let notes = self.db.collection(name(pull.channel)).unwrap();
                 let _ = notes.apply(first, None).await;
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 return vec![Message::Pull(pull)];
             }
             Some(Fault::WithoutOrigin) => {
-                let notes = self.db.collection("notes").unwrap();
+                let notes = self.db.collection(name(pull.channel)).unwrap();
                 let keys = changes.puts.keys();
                 let found = notes.get(&keys, Some(&["$version".to_owned(), "id".to_owned()])).await.unwrap_or_default();
                 let tie = |key: &eddydb::model::Key, version: &Version| {
@@ -218,13 +225,13 @@ impl Spoiled {
             }
             _ => {}
         }
-        self.note(&changes);
+        self.note(pull.channel, &changes);
         vec![Message::Pull(pull)]
     }
 
     /// No change comes that the client has told that it has.
-    fn note(&self, changes: &ChangeSet) {
-        let known = self.state.lock().unwrap().known.clone();
+    fn note(&self, channel: Channel, changes: &ChangeSet) {
+        let known = self.state.lock().unwrap().known.get(&channel).cloned().unwrap_or_default();
         let echo = changes
             .versions()
             .find(|version| known.get(&version.origin).is_some_and(|known| version.sequence <= *known));
@@ -232,6 +239,11 @@ impl Spoiled {
             self.network.inner().wrong.push(format!("{version} was sent to who had told that it has it: {known:?}"));
         }
     }
+}
+
+/// The collection of a channel.
+fn name(channel: Channel) -> &'static str {
+    COLLECTIONS[channel.0 as usize]
 }
 
 /// Those rows, and all deletes.
