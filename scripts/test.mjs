@@ -11,9 +11,10 @@ import { firefox as findFirefox, setup, toBuild, wasmEnv } from './setup.mjs';
 
 /**
  * What the WebAssembly that a page downloads takes at most, compressed, in bytes: 700,000 until it searched text and had eleven kinds of
- * index, 800,000 until it told changes, kept answers current and synced by tokens.
+ * index, 800,000 until it told changes, kept answers current and synced by tokens, 830,000 until replicas kept parts of collections, and what
+ * had lost against others.
  */
-const WASM_BYTES_MAX = 830_000;
+const WASM_BYTES_MAX = 860_000;
 
 const wasmArguments = ['--target', 'wasm32-unknown-unknown', '--no-default-features', '--features', 'wasm'];
 
