@@ -14,6 +14,8 @@ use crate::model::column::number_bytes;
 
 const MAGIC: &[u8; 8] = b"EDDYSEG\n";
 const VERSION: u16 = 1;
+/// Where begins what the checksum is of.
+const BODY: usize = 14;
 
 /// How a column is written.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -299,6 +301,8 @@ fn text(reader: &mut Reader<'_>) -> Result<String> {
 pub(super) fn encode(groups: &[Group], versions: &Versions, codec: Codec, keys: u32, filter: &KeyFilter) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.put_u16(VERSION);
+    // Not at the end: a file that ends with its own CRC has the same one as all that do.
+    out.put_u32(0);
     out.put_u16(groups.len() as u16);
     for group in groups {
         let (kind, field) = match &group.kind {
@@ -334,8 +338,8 @@ pub(super) fn encode(groups: &[Group], versions: &Versions, codec: Codec, keys: 
     versions.encode(codec, &mut out);
     out.put_u32(keys);
     filter.encode(&mut out);
-    let sum = checksum(&out);
-    out.put_u32(sum);
+    let sum = checksum(&out[BODY..]);
+    out[BODY - 4..BODY].copy_from_slice(&sum.to_le_bytes());
     out
 }
 
@@ -380,12 +384,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Layout> {
         let what = format!("layout version {version}; this build reads version {VERSION}");
         return Err(Error::new(ErrorKind::Unsupported, what));
     }
-    let whole = bytes.len().saturating_sub(4);
-    if checksum(&bytes[..whole]).to_le_bytes() != bytes[whole..] {
-        return Err(Error::corrupt(format!("at byte {whole}: the checksum does not fit the layout")));
+    if reader.u32()? != checksum(&bytes[BODY..]) {
+        return Err(Error::corrupt(format!("at byte {}: the checksum does not fit the layout", BODY - 4)));
     }
-    let mut reader = Reader::new(&bytes[..whole]);
-    reader.bytes(10)?;
     let count = reader.u16()?;
     let mut groups = Vec::new();
     for _ in 0..count {
