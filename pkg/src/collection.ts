@@ -326,6 +326,12 @@ export interface SearchCounts {
   segmentsByIndex: number;
   /** Segments answered by a scan. */
   segmentsByScan: number;
+  /**
+   * Where only a part of the server's rows is kept here (see {@link SyncShape}): whether it is proved that the server, asked the same, would find
+   * no nearer row among those that fit the part's partitions and filter, and that you may read. It can be `true` with `exact: true`, for
+   * one vector, by L2 or COSINE.
+   */
+  covered?: boolean;
   /** Milliseconds in the engine, without the way there and back. */
   ms: number;
 }

@@ -1,5 +1,6 @@
 import type { Client } from './client.js';
-import { encode } from './codec.js';
+import { describe, encode } from './codec.js';
+import type { FilterParams } from './collection.js';
 import { EddyError, type ErrorKind } from './error.js';
 import type { SyncStatusMessage } from './protocol.js';
 
@@ -7,14 +8,43 @@ import type { SyncStatusMessage } from './protocol.js';
 export interface SyncOptions {
   /** The server's address: `wss://host/sync`. */
   url: string;
-  /** The collections, by name. */
-  collections: readonly string[];
+  /** The collections, by name; with a shape, of which a part is kept here, and `true` for all rows that you may read. */
+  collections: readonly string[] | { readonly [name: string]: SyncShape | true };
   /**
    * Who you are, where the server asks: a JSON Web Token, or a function that gets one. The function is called before each connection, and
    * when the last token ends soon; the connection and what waits to be sent stay meanwhile. One that fails is called again later. Of tabs
    * that share a sync, the first one that answers counts.
    */
   token?: string | (() => string | Promise<string>);
+}
+
+/**
+ * A part of a collection: rows that are in one of the partitions, for which the filter is true, and that lie near; what is left out admits all.
+ *
+ * Only rows of the part come, and one that leaves it goes, here and not at the server. What is written here outside of it is sent, and goes
+ * once the server has it. With another shape than before only the difference moves. All syncs of a collection ask for the same part.
+ */
+export interface SyncShape {
+  /** Names of partitions. */
+  partitions?: readonly string[];
+  /** An expression, such as `owner == {me}`. */
+  filter?: string;
+  /** What `{name}` stands for in it. */
+  filterParams?: FilterParams;
+  /** A neighbourhood of vectors. */
+  near?: SyncNear;
+}
+
+/** The rows whose vector is at most `radius` from one of the centers. Searches then say whether their answer is `covered`. */
+export interface SyncNear {
+  /** A field of type `float_vector`. */
+  field: string;
+  /** By what the distance goes. The inner product is none. */
+  metric: 'L2' | 'COSINE';
+  /** Of the field's dimension. */
+  centers: readonly (readonly number[] | Float32Array)[];
+  /** For L2 the Euclidean distance, not its square; for COSINE 1 minus the cosine, 0 to 2. */
+  radius: number;
 }
 
 /** How a sync stands. */
@@ -54,21 +84,27 @@ export class SyncSession {
     if (typeof url !== 'string' || !/^wss?:\/\//.test(url)) {
       throw new EddyError('invalid_argument', `url: an address that starts with ws:// or wss:// expected, got ${JSON.stringify(url)}`);
     }
-    if (!Array.isArray(collections) || collections.length === 0 || collections.some((name) => typeof name !== 'string')) {
+    const list = Array.isArray(collections);
+    const named = list ? collections : collections !== null && typeof collections === 'object' ? Object.keys(collections) : [];
+    if (named.length === 0 || named.some((name) => typeof name !== 'string')) {
       throw new EddyError('invalid_argument', 'collections: the names of one or more collections expected');
+    }
+    const shapes: Record<string, string> = {};
+    for (const [name, shape] of list ? [] : Object.entries(collections as { [name: string]: SyncShape | true })) {
+      if (shape !== true) shapes[name] = toShape(name, shape);
     }
     if (!['undefined', 'string', 'function'].includes(typeof token)) {
       throw new EddyError('invalid_argument', `token: text, or a function that gets it, expected, got ${typeof token}`);
     }
     this.#client = client;
-    const names = [...new Set(collections as string[])].sort();
-    this.#key = JSON.stringify([url, ...names]);
+    const names = [...new Set(named as string[])].sort();
+    this.#key = JSON.stringify([url, ...names.flatMap((name) => (name in shapes ? [name, shapes[name]] : [name]))]);
     this.#forget = client.onEvent((event) => {
       if (this.#stopped) return;
       if (event.event === 'sync' && event.session === this.#key) this.#show(event.status);
       else if (event.event === 'syncToken' && event.session === this.#key) void this.#giveToken(event.ask, token);
     });
-    client.retain('syncStart', this.#key, encode({ url, collections: names, tokens: token !== undefined })).catch((error: EddyError) => {
+    client.retain('syncStart', this.#key, encode({ url, collections: names, shapes, tokens: token !== undefined })).catch((error: EddyError) => {
       this.#show({ state: 'stopped', pending: this.#status.pending, error: { kind: error.kind, message: error.message } });
       this.#end().catch(() => {});
     });
@@ -125,4 +161,17 @@ export class SyncSession {
     this.#status = status;
     for (const listener of this.#listeners) listener(status);
   }
+}
+
+/** A shape as the engine reads it. */
+function toShape(name: string, shape: SyncShape): string {
+  if (shape === null || typeof shape !== 'object') {
+    throw new EddyError('invalid_argument', `collections: of ${JSON.stringify(name)} a shape or true expected, got ${describe(shape)}`);
+  }
+  return JSON.stringify(shape, (key, value: unknown) => {
+    if (value instanceof Float32Array) return Array.from(value);
+    if (typeof value !== 'bigint') return value;
+    if (!Number.isSafeInteger(Number(value))) throw new EddyError('invalid_argument', `${key}: ${value} in a shape; at most 2^53 - 1 expected`);
+    return Number(value);
+  });
 }

@@ -60,6 +60,9 @@ pub(super) struct Inner {
     pub(super) seeding: async_lock::Mutex<u64>,
     #[cfg(hosted)]
     pub(super) conflicts: async_lock::Mutex<super::conflicts::Kept>,
+    /// Held while what a hub has sent is applied, and while another part of its rows is begun.
+    #[cfg(hosted)]
+    pub(super) reshaping: async_lock::Mutex<()>,
     /// Counts steps of background work.
     pub(super) turn: AtomicU64,
     /// Whether its segments are to be merged as far as they can be.
@@ -104,6 +107,8 @@ impl Collection {
             seeding: async_lock::Mutex::new(0),
             #[cfg(hosted)]
             conflicts: Default::default(),
+            #[cfg(hosted)]
+            reshaping: async_lock::Mutex::new(()),
             turn: AtomicU64::new(0),
             compact: AtomicBool::new(false),
             written: Default::default(),
@@ -280,9 +285,22 @@ impl Collection {
         self.count_call();
         let read = async { self.read_nearest(request, &self.view(View::NOW)).await.map(Told::Hits) };
         match self.answered(|| Asked::Search(Box::new(request.clone())), read).await? {
-            Told::Hits(response) => Ok(response),
+            Told::Hits(response) => Ok(self.told_covered(request, response)),
             Told::Rows(_) => unreachable!("a search is answered by hits"),
         }
+    }
+
+    /// A response with what is known of rows that are not here.
+    fn told_covered(&self, request: &SearchRequest, mut response: SearchResponse) -> SearchResponse {
+        #[cfg(hosted)]
+        {
+            response.covered = self.covered(request, &response.hits);
+        }
+        #[cfg(not(hosted))]
+        {
+            let _ = (request, &mut response);
+        }
+        response
     }
 
     /// The hits of several searches, ranked together.

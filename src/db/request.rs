@@ -307,6 +307,10 @@ pub struct SearchResponse {
     pub segments_by_index: usize,
     /// Segments answered by a scan.
     pub segments_by_scan: usize,
+    /// Where only a part of the rows of a hub is kept here: whether it is proved that the hub, asked the same, would find no nearer row among
+    /// those that fit the part's partitions, filter and rights. It is for an [exact](SearchRequest::exact) search of one vector by `L2` or
+    /// `COSINE`, when the ball around the query in which all hits lie is within one of the balls of the part's neighbourhood.
+    pub covered: Option<bool>,
 }
 
 impl SearchResponse {

@@ -214,7 +214,8 @@ impl Database {
     ) -> Thrown<SyncSession> {
         let options = message::decode::<SyncMessage>("the request", &request).or_throw()?;
         let tokens = tokens.map(|tokens| -> Arc<dyn TokenSource> { Arc::new(Tokens(tokens)) });
-        Ok(SyncSession::new(self.db.sync_as(options.into(), tokens).or_throw()?, listener))
+        let options = options.into_options().or_throw()?;
+        Ok(SyncSession::new(self.db.sync_as(options, tokens).or_throw()?, listener))
     }
 
     /// Loads a dataset: an Arrow IPC file that describes its own collection.

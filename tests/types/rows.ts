@@ -220,6 +220,16 @@ await notes.search({ vector: [], at: new Date() });
 const stop: () => void = notes.onChange(({ lsn, collection }) => void (lsn satisfies number, collection satisfies string));
 stop();
 const sync = db.sync({ url: 'wss://example.com/sync', collections: ['notes'] });
+db.sync({
+  url: 'wss://example.com/sync',
+  collections: {
+    notes: { partitions: ['work'], filter: 'year > {year}', filterParams: { year: 2020 } },
+    near: { near: { field: 'embedding', metric: 'COSINE', centers: [[1, 0], new Float32Array(2)], radius: 0.3 } },
+    others: true,
+  },
+});
+// @ts-expect-error: the inner product is no distance.
+db.sync({ url: 'wss://example.com/sync', collections: { notes: { near: { field: 'embedding', metric: 'IP', centers: [[1]], radius: 1 } } } });
 sync.onStatus(({ state, pending, lastSyncedAt, error }) => {
   state satisfies 'offline' | 'connecting' | 'live' | 'stopped';
   pending satisfies number;

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::codec::{Reader, Write};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, Sequence, Timestamp, Version};
 use crate::db::access::{Limits, Rows, forbidden};
-use crate::db::{Collection, Condition};
+use crate::db::{Collection, Condition, Hit, SearchRequest};
 use crate::distance::Metric;
 use crate::engine::{ChangeSet, KeptPart, Met, is_eviction};
-use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Schema};
+use crate::model::{Batch, DEFAULT_PARTITION, DataType, Key, Schema, Value};
 use crate::platform::Environment;
 use crate::query::{Filter, Parameters};
 use crate::sync::{Changes, Part, PullPart, Reshape};
@@ -31,7 +31,8 @@ const SWEEP_BYTES: usize = 1 << 20;
 
 /// A part of a collection: the rows that are in one of the partitions, for which the filter is true, and which lie near. What is left out
 /// admits all.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Shape {
     /// Names of partitions; none of them for all.
     pub partitions: Vec<String>,
@@ -79,6 +80,14 @@ fn text_of(clauses: &[Clause]) -> Result<String> {
 }
 
 impl Shape {
+    /// A shape as JSON says it: an object with `partitions`, `filter`, `filterParams` and `near`, each of which may be left out.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the place of what is wrong.
+    pub fn from_json(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| Error::invalid(format!("a shape: {error}")))
+    }
+
     /// As a hub is told.
     pub(super) fn to_text(&self) -> Result<String> {
         let clause = Clause {
@@ -393,10 +402,11 @@ pub(super) async fn read(
     }
     // A row that left the part must be told of whoever wrote it.
     let (changes, lsn) = collection.changes_between(after, until, &BTreeMap::new(), bytes_max).await?;
-    let newest = collection.lsn();
     // What the client has otherwise it goes on having; nothing of it is asked back.
     let mut seen = known.clone();
     seen.extend(collection.seen_of(&changes));
+    // After that: what comes between is not sent yet, and shows that the client has not caught up.
+    let newest = collection.lsn();
     let inside = new.inside(&changes.puts);
     let had = old.as_ref().map(|old| old.inside(&changes.puts));
     let secret = [environment.random_u64(), environment.random_u64()];
@@ -407,7 +417,8 @@ pub(super) async fn read(
         let is_own = version.origin == asked.client;
         let wanted = match &had {
             Some(had) => !had.contains(row),
-            None => known.get(&version.origin).is_none_or(|known| version.sequence > *known),
+            // Only what it has sent itself it has for sure.
+            None => !is_own || known.get(&version.origin).is_none_or(|known| version.sequence > *known),
         };
         if inside.contains(row) {
             rows.extend(wanted.then_some(row as u32));
@@ -436,6 +447,8 @@ pub(super) async fn read(
 /// Gets a collection ready for what `hub` sends from now on, a part of its rows or all: notes it, and lets go of what is not in it.
 pub(super) async fn prepare(collection: &Collection, hub: ReplicaId, part: Option<&Part>) -> Result<()> {
     let new = part.map_or(WHOLE, |part| part.part.as_str());
+    // What an earlier session has begun to apply comes to its end first.
+    let _one = collection.inner.reshaping.lock().await;
     let kept = collection.kept_part(hub);
     if new == WHOLE && kept.is_none() {
         return Ok(());
@@ -554,6 +567,7 @@ pub(super) async fn apply(
     let met = collection.met_above(there);
     // A hub can let a client let go of rows only by telling their hash.
     changes.deletes.retain(|(_, version)| !is_eviction(*version));
+    let _one = collection.inner.reshaping.lock().await;
     let kept = collection.kept_part(hub);
     if kept.as_ref().map_or(WHOLE, |kept| kept.part.as_str()) != expected {
         let message = "another session syncs another part of this collection with the same hub";
@@ -643,6 +657,50 @@ impl Collection {
     /// Whether less than all rows of some hub is, or was, kept here.
     pub(in crate::db) fn has_parts(&self) -> bool {
         !self.inner.state.read().expect("no panic while held").progress().parts.is_empty()
+    }
+
+    /// Whether no row that is not here can be nearer than these hits: see [`SearchResponse::covered`].
+    pub(in crate::db) fn covered(&self, request: &SearchRequest, hits: &[Hit]) -> Option<bool> {
+        if !self.has_parts() {
+            return None;
+        }
+        let kept: Vec<KeptPart> = {
+            let state = self.inner.state.read().expect("no panic while held");
+            state.progress().parts.values().cloned().collect()
+        };
+        let proved = || {
+            let mut proved = request.exact && request.group_by.is_none() && request.rankers.is_empty();
+            for KeptPart { part, reshape, .. } in &kept {
+                proved &= reshape.is_none();
+                for near in parse(part).ok()?.into_iter().filter_map(|clause| clause.near) {
+                    proved &= self.lies_within(request, hits, &near)?;
+                }
+            }
+            Some(proved)
+        };
+        Some(proved().unwrap_or(false))
+    }
+
+    /// Whether everything as near to the query as these hits is within one of the balls.
+    fn lies_within(&self, request: &SearchRequest, hits: &[Hit], near: &Near) -> Option<bool> {
+        let schema = &self.spec().schema;
+        let balls = Balls::new(near, schema).ok()?;
+        let field = match &request.field {
+            Some(field) => field,
+            None => &schema.vectors().next()?.0.name,
+        };
+        let (Value::Vector(query), true) = (&request.vector, *field == near.field) else { return None };
+        if self.spec().indexes.get(field)?.metric != near.metric || query.len() != balls.centers[0].len() {
+            return None;
+        }
+        // The last hit, or, where all that may be asked for was found, the bound beyond which nothing was.
+        let last = hits.last().filter(|_| hits.len() >= request.limit).map(|hit| hit.score);
+        let bound = f64::from(last.or(request.radius)?);
+        // Scores are sums in 32 bits, one for each number.
+        let slack = query.len() as f64 / f64::from(1u32 << 22);
+        let bound = if balls.cosine { chord(1.0 - bound + slack) } else { (bound * (1.0 + slack)).sqrt() };
+        let query = wide(query, balls.cosine)?;
+        Some(balls.centers.iter().any(|center| (apart(center, &query) + bound) * (1.0 + 1e-9) <= balls.radius))
     }
 
     /// Whether all rows of each hub are here, or on their way.

@@ -593,10 +593,11 @@ impl Driver {
             ClientAction::Apply { channel, changes, hub, lsn, seen, there, part } => {
                 let (db, collection) = (self.db.clone(), self.collection(channel));
                 let expected = self.parts[channel.0 as usize].clone();
-                done(Box::pin(async move {
+                // To its end: another session may have another part in mind.
+                done(Box::pin(run_to_end(async move {
                     let pulled = part::Pulled { hub, lsn, seen, there, part };
                     ClientInput::Applied(channel, apply(&db, collection, &changes, pulled, &expected).await)
-                }))
+                })))
             }
             ClientAction::MarkPushed { channel, hub, sequence } => {
                 let collection = self.collection(channel);

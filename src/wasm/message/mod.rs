@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result, map_of, message};
-use crate::db::{CollectionStats, Durability, Memory, Options, PoolStats, SyncOptions, SyncStatus, WriteResponse};
+use crate::db::{
+    CollectionStats, Durability, Memory, Options, PoolStats, Shape, SyncOptions, SyncStatus, WriteResponse,
+};
 use crate::model::Key;
 
 /// The message in `bytes`; `what` names it in the error.
@@ -279,10 +281,15 @@ impl From<&SyncStatus> for SyncStatusMessage {
 pub(super) struct SyncMessage {
     url: String,
     collections: Vec<String>,
+    /// By name, as JSON.
+    #[serde(default)]
+    shapes: BTreeMap<String, String>,
 }
 
-impl From<SyncMessage> for SyncOptions {
-    fn from(message: SyncMessage) -> Self {
-        Self { url: message.url, collections: message.collections, ..Self::default() }
+impl SyncMessage {
+    pub(super) fn into_options(self) -> Result<SyncOptions> {
+        let shape = |(name, text): (String, String)| Ok((name, Shape::from_json(&text)?));
+        let shapes = self.shapes.into_iter().map(shape).collect::<Result<_>>()?;
+        Ok(SyncOptions { url: self.url, collections: self.collections, shapes })
     }
 }

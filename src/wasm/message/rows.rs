@@ -161,7 +161,8 @@ impl<'a> SearchResponseMessage<'a> {
 
 impl Serialize for SearchResponseMessage<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let entries = 9 + usize::from(!self.response.results.is_empty());
+        let covered = self.response.covered;
+        let entries = 9 + usize::from(!self.response.results.is_empty()) + usize::from(covered.is_some());
         let mut map = serializer.serialize_map(Some(entries))?;
         serialize_field_names(&mut map, self.schema, self.bigint)?;
         map.serialize_entry("hits", &self.response.hits.iter().map(HitOut).collect::<Vec<_>>())?;
@@ -172,6 +173,9 @@ impl Serialize for SearchResponseMessage<'_> {
         map.serialize_entry("rowsScanned", &(self.response.rows_scanned as f64))?;
         map.serialize_entry("segmentsByIndex", &(self.response.segments_by_index as f64))?;
         map.serialize_entry("segmentsByScan", &(self.response.segments_by_scan as f64))?;
+        if let Some(covered) = covered {
+            map.serialize_entry("covered", &covered)?;
+        }
         map.serialize_entry("ms", &self.ms)?;
         map.end()
     }
