@@ -920,12 +920,14 @@ impl State {
         if self.stage != Stage::Live {
             return None;
         }
+        // What waits for something else is not due by the clock: a moment that has passed would come again at once, and again.
         let push_waits = match &self.outgoing {
-            Some(outgoing) => !outgoing.sent,
+            Some(outgoing) => !outgoing.sent && !self.applying,
             None => (self.own_left || self.relaying.is_due()) && !self.reading,
         };
+        let push_waits = push_waits && !self.recovering;
         let pull_waits = !self.applying && !self.arrived.is_empty();
-        let mark_waits = !self.marking && self.read > self.marked;
+        let mark_waits = !self.marking && !self.recovering && self.read > self.marked;
         [(push_waits, &self.push_retry), (pull_waits, &self.pull_retry), (mark_waits, &self.mark_retry)]
             .into_iter()
             .filter(|(waits, retry)| *waits && retry.attempt > 0)

@@ -519,7 +519,16 @@ impl World {
                         connection.client_asked.push(action);
                         true
                     }
-                    None => false,
+                    None => {
+                        // A push that was to be tried again and had to wait for changes that were applied was due all the while: whoever
+                        // sleeps until the deadline took all of a processor until they were, and a simulated clock never moved.
+                        let deadline_ms = connection.client.deadline_ms();
+                        assert!(
+                            connection.over.is_some() || deadline_ms > now_ms,
+                            "due at {deadline_ms} again, at {now_ms}"
+                        );
+                        false
+                    }
                 },
                 1 => match connection.hub.poll(now_ms) {
                     Some(HubAction::Send(frame)) => {

@@ -157,6 +157,14 @@ impl FaultStorage {
         self
     }
 
+    /// Nothing that was planned comes any more, but that a full disk stays full.
+    pub fn end_plans(&self) -> &Self {
+        let mut disk = self.disk();
+        disk.plan = Plan { bytes_left: disk.plan.bytes_left, ..Plan::default() };
+        drop(disk);
+        self
+    }
+
     /// The disk has room for this many more bytes; `None` for any number. It stays full over [`Self::reopen`]; what
     /// `remove` and `truncate` free counts.
     pub fn set_room(&self, bytes: Option<u64>) -> &Self {
