@@ -582,7 +582,7 @@ mod tests {
             old.insert("$partition".to_owned(), "a".into());
             let puts = notes.to_batch(vec![old]).unwrap();
             let timestamp = crate::base::Timestamp::new(Options::default().environment.now_ms() - 3_600_000, 0);
-            let version = crate::base::Version { timestamp, ..Default::default() };
+            let version = crate::base::Version { timestamp, origin: crate::base::ReplicaId(7), ..Default::default() };
             notes.apply(ChangeSet { puts, put_versions: vec![version], deletes: vec![] }, None).await.unwrap();
             write(&notes, &[2], Some("a")).await.unwrap();
             assert_eq!(notes.stats().await.unwrap().partitions["a"], 2);
