@@ -6,6 +6,7 @@
 
 mod network;
 mod oracle;
+mod parts;
 pub mod planted;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use futures_util::future::join_all;
 use crate::planted::{Fault as DiskFault, Planted};
 use network::{Network, Place};
 use oracle::{Content, Group};
+use parts::{ALL, Rights};
 use planted::Fault;
 
 const GROUPS: u64 = 8;
@@ -50,6 +52,7 @@ struct World {
     groups: Vec<Group>,
     written: u64,
     fat: bool,
+    rights: Arc<Rights>,
     options: HubOptions,
     fault: Option<Fault>,
     spec: CollectionSpec,
@@ -63,6 +66,8 @@ struct Node {
     skew_ms: Arc<AtomicI64>,
     /// The hubs that it syncs with.
     hubs: Vec<usize>,
+    /// Whether it keeps a part only: what it asks for.
+    part: Option<u8>,
     life: Option<Life>,
     /// Whether a crash was planned in this life.
     sick: bool,
@@ -101,7 +106,7 @@ impl World {
         // Clocks that tell seconds only have many writes at one time.
         let coarse_ms = if random.one_in(3) { 20_000 } else { 1 };
         let begun = tokio::time::Instant::now();
-        let nodes = (0..count)
+        let mut nodes: Vec<Node> = (0..count)
             .map(|at| {
                 let skew_ms =
                     Arc::new(AtomicI64::new(if coarse_ms > 1 { 0 } else { random.below(240_000) as i64 - 120_000 }));
@@ -122,6 +127,7 @@ impl World {
                     environment: Environment::following(seed.wrapping_mul(17).wrapping_add(at as u64), clock),
                     skew_ms,
                     hubs,
+                    part: None,
                     life: None,
                     sick: false,
                     hurt: false,
@@ -129,12 +135,23 @@ impl World {
             })
             .collect();
         let small_count = 2 + random.below(3) as usize;
+        let rights = Rights::new();
+        // Who is no hub, and has one, may keep a part.
+        for at in 1..count {
+            if nodes[at].hubs == [0] && !nodes.iter().any(|node| node.hubs.contains(&at)) && random.one_in(2) {
+                nodes[at].part = Some(1 + random.below(u64::from(ALL)) as u8);
+                if random.one_in(2) {
+                    rights.allow(at, 1 + random.below(u64::from(ALL)) as u8);
+                }
+            }
+        }
         Self {
             network: Network::new(random.next_u64(), count, fault),
             nodes,
             groups: vec![Group::default(); GROUPS as usize],
             written: 0,
             fat: random.one_in(10),
+            rights,
             options: HubOptions { seeded_rows_min: *random.pick(&[3, 9, 1_000]), ..HubOptions::default() },
             fault,
             spec: spec(&mut random),
@@ -168,9 +185,12 @@ impl World {
         self.kill(at);
         self.start(at).await;
         let found = self.rows(at).await.unwrap().unwrap_or_default();
+        let rows = self.part_of(at, &rows);
         assert!(hurt || found == rows, "store {at} after a crash: found {found:?}, expected {rows:?}");
-        for (at, group) in self.groups.iter().enumerate() {
-            group.check(found.get(&(at as i64)), &format!("after a crash, group {at}"));
+        if self.nodes[at].part.is_none() {
+            for (at, group) in self.groups.iter().enumerate() {
+                group.check(found.get(&(at as i64)), &format!("after a crash, group {at}"));
+            }
         }
         self.look();
     }
@@ -184,7 +204,7 @@ impl World {
     }
 
     async fn step(&mut self) {
-        match self.random.below(24) {
+        match self.random.below(27) {
             0..=9 => {
                 let count = 1 + self.random.below(3);
                 let mut writes = Vec::new();
@@ -260,6 +280,26 @@ impl World {
                     let _ = self.rows(at).await;
                 }
             }
+            23..=24 => {
+                if let Some(at) = self.any_living()
+                    && self.nodes[at].part.is_some()
+                {
+                    let part = 1 + self.random.below(u64::from(ALL)) as u8;
+                    event(|| format!("{at} wants part {part:03b}"));
+                    self.nodes[at].part = Some(part);
+                    self.nodes[at].life.iter().flat_map(|life| &life.sessions).for_each(SyncSession::stop);
+                    let session = self.session(at, 0);
+                    self.nodes[at].life.as_mut().expect("it lives").sessions = vec![session];
+                }
+            }
+            25 => {
+                let at = self.any();
+                if self.nodes[at].part.is_some() {
+                    let part = self.random.below(u64::from(ALL) + 1) as u8;
+                    event(|| format!("{at} may read {part:03b}"));
+                    self.rights.allow(at, part);
+                }
+            }
             _ => {
                 if let Some(at) = self.any_living()
                     && !self.nodes[at].life.as_ref().unwrap().sessions.is_empty()
@@ -303,7 +343,8 @@ impl World {
         self.written += 1;
         let deletes = self.random.one_in(4);
         let content = (!deletes).then(|| {
-            let mut text = format!("write {} at {at}", self.written);
+            let word = *self.random.pick(&parts::WORDS);
+            let mut text = format!("{word}: write {} at {at}", self.written);
             if self.fat {
                 while text.len() < 60_000 {
                     text.push_str(&format!("{:016x}", self.random.next_u64()));
@@ -354,20 +395,34 @@ impl World {
                 db.create_collection(name, self.spec.clone()).await.expect("nothing fails yet");
             }
         }
-        let hub = SyncHub::new(db.clone(), self.options);
+        let hub = SyncHub::with_gate(db.clone(), self.options, self.rights.clone());
         {
             let mut inner = self.network.inner();
             let life = inner.places[at].life;
             inner.places[at] = Place { life, hub: Some((hub, db.clone())) };
         }
-        let node = &mut self.nodes[at];
-        let session = |hub: &usize| {
-            let names = COLLECTIONS.map(str::to_owned).to_vec();
-            db.sync_over(self.network.route(at, *hub, &db), names).expect("two collections, each once")
-        };
-        let sessions = node.hubs.iter().map(session).collect();
-        node.life = Some(Life { db, sessions });
+        self.nodes[at].life = Some(Life { db, sessions: Vec::new() });
+        let hubs = self.nodes[at].hubs.clone();
+        let sessions = hubs.into_iter().map(|hub| self.session(at, hub)).collect();
+        self.nodes[at].life.as_mut().expect("it lives").sessions = sessions;
         event(|| format!("{at} runs"));
+    }
+
+    fn session(&self, at: usize, hub: usize) -> SyncSession {
+        let (db, names) = (self.db(at), COLLECTIONS.map(str::to_owned).to_vec());
+        let part = self.nodes[at].part;
+        let route = self.network.route(at, hub, &db, part.unwrap_or(ALL), self.rights.clone());
+        let session = match part {
+            Some(part) => db.sync_parts_over(route, names, &parts::shapes(part), Some(Arc::new(at.to_string()))),
+            None => db.sync_over(route, names),
+        };
+        session.expect("two collections, each once")
+    }
+
+    /// Those of the rows that a store keeps.
+    fn part_of(&self, at: usize, rows: &Rows) -> Rows {
+        let part = self.nodes[at].part.map_or(ALL, |part| part & self.rights.of(at));
+        rows.iter().filter(|(_, (_, text))| parts::admits(part, text)).map(|(at, row)| (*at, row.clone())).collect()
     }
 
     /// Ends a process at once.
@@ -388,9 +443,13 @@ impl World {
         }
         event(|| "from here on nothing fails".to_owned());
         for at in 0..self.nodes.len() {
+            if self.rights.of(at) == 0 {
+                self.rights.allow(at, 1 + at as u8 % ALL);
+            }
             if self.nodes[at].sick || self.nodes[at].storage.crashed() {
                 self.kill(at);
             }
+            self.nodes[at].storage.end_plans();
             match &self.nodes[at].life {
                 None => self.start(at).await,
                 Some(life) => life.sessions.iter().for_each(SyncSession::resume),
@@ -416,7 +475,9 @@ impl World {
             };
             self.reopen_broken().await;
             let at_rest = self.nodes.iter().all(|node| node.life.as_ref().unwrap().sessions.iter().all(live));
-            if at_rest && all.iter().all(|rows| rows.is_some() && *rows == all[0]) {
+            let whole = all[0].clone().unwrap_or_default();
+            let is_right = |(at, rows): (usize, &Option<Rows>)| *rows == Some(self.part_of(at, &whole));
+            if at_rest && all.iter().enumerate().all(is_right) {
                 return all.swap_remove(0).unwrap_or_default();
             }
             if begun.elapsed() > Duration::from_secs(REST_S) {
@@ -426,7 +487,8 @@ impl World {
                     sessions.iter().map(SyncSession::status).collect::<Vec<_>>()
                 });
                 let statuses: Vec<_> = sessions.collect();
-                panic!("no rest after {REST_S} s.\nhubs {hubs:?}\nrows {}\n{statuses:?}", brief(&all));
+                let parts: Vec<_> = self.nodes.iter().map(|node| node.part).collect();
+                panic!("no rest after {REST_S} s.\nhubs {hubs:?}\nparts {parts:?}\nrows {}\n{statuses:?}", brief(&all));
             }
         }
     }

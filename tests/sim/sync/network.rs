@@ -11,6 +11,7 @@ use eddydb::platform::socket::{Connect, Connection};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::parts::Rights;
 use super::planted::{Fault, Spoiled};
 
 /// Messages on the way in one direction before a sender waits.
@@ -83,9 +84,9 @@ impl Network {
     }
 
     /// How `client` reaches `hub` in the life that it has now.
-    pub fn route(&self, client: usize, hub: usize, db: &Db) -> Arc<dyn Connect> {
+    pub fn route(&self, client: usize, hub: usize, db: &Db, part: u8, rights: Arc<Rights>) -> Arc<dyn Connect> {
         let life = self.inner().places[client].life;
-        Arc::new(Route { network: self.clone(), client, hub, life, db: db.clone() })
+        Arc::new(Route { network: self.clone(), client, hub, life, db: db.clone(), part, rights })
     }
 
     /// Breaks a connection, if there is one; each end hears of it or not.
@@ -167,6 +168,9 @@ struct Route {
     hub: usize,
     life: u64,
     db: Db,
+    /// What the client asks for, and what it may read.
+    part: u8,
+    rights: Arc<Rights>,
 }
 
 impl Connect for Route {
@@ -200,8 +204,14 @@ impl Connect for Route {
             });
             let fault = inner.fault;
             drop(inner);
-            let spoiled: Arc<dyn Connection> =
-                Arc::new(Spoiled::new(end(0), self.db.clone(), hub_db, self.network.clone(), fault));
+            let spoiled: Arc<dyn Connection> = Arc::new(Spoiled::new(
+                end(0),
+                self.db.clone(),
+                hub_db,
+                self.network.clone(),
+                fault,
+                (self.part, self.client, self.rights.clone()),
+            ));
             Ok(spoiled)
         })
     }

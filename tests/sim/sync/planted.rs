@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use eddydb::base::{Lsn, ReplicaId, Result, Sequence, Version};
-use eddydb::db::Db;
+use eddydb::db::{Db, QueryRequest, Target};
 use eddydb::engine::{ChangeSet, CollectionManifest};
-use eddydb::model::Value;
+use eddydb::model::{Key, Value};
 use eddydb::platform::Task;
 use eddydb::platform::socket::Connection;
 use eddydb::sync::{Channel, Message, Pull, Push};
 
 use super::COLLECTIONS;
 use super::network::Network;
+use super::parts::{self, ALL, Rights};
 
 /// The promise that is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +46,19 @@ pub enum Fault {
     WrongPieces,
     /// A hub tells with each pull that the client has all that the hub has.
     SeenAhead,
+    /// A client is not told of rows that leave its part.
+    ForgottenEviction,
+    /// A client that gets another part takes that for what it had before.
+    ForgottenPart,
+    /// Or takes what it lacks of it for here.
+    ReshapeAhead,
+    /// A client deletes rows that leave its part, and the deletes travel.
+    EvictionUpward,
+    /// A client asks for all rows.
+    WiderPart,
 }
 
-pub const FAULTS: [Fault; 14] = [
+pub const FAULTS: [Fault; 19] = [
     Fault::SkippedSync,
     Fault::PositionAhead,
     Fault::LostPull,
@@ -62,6 +73,11 @@ pub const FAULTS: [Fault; 14] = [
     Fault::WithoutOrigin,
     Fault::WrongPieces,
     Fault::SeenAhead,
+    Fault::ForgottenEviction,
+    Fault::ForgottenPart,
+    Fault::ReshapeAhead,
+    Fault::EvictionUpward,
+    Fault::WiderPart,
 ];
 
 /// The client's end of a connection, with that fault, and an eye on what comes.
@@ -71,6 +87,8 @@ pub struct Spoiled {
     hub: Db,
     network: Network,
     fault: Option<Fault>,
+    /// What the client asks for, who it is, and what it may read.
+    part: (u8, usize, Arc<Rights>),
     state: Mutex<State>,
 }
 
@@ -81,11 +99,21 @@ struct State {
     known: BTreeMap<Channel, BTreeMap<ReplicaId, Sequence>>,
     /// By channel and number in the offer that the client sees, that in the offer of the hub.
     files: BTreeMap<Channel, Vec<u32>>,
+    /// How often its rights had changed when the connection began.
+    changes: usize,
 }
 
 impl Spoiled {
-    pub fn new(connection: Arc<dyn Connection>, db: Db, hub: Db, network: Network, fault: Option<Fault>) -> Self {
-        Self { connection, db, hub, network, fault, state: Mutex::default() }
+    pub fn new(
+        connection: Arc<dyn Connection>,
+        db: Db,
+        hub: Db,
+        network: Network,
+        fault: Option<Fault>,
+        part: (u8, usize, Arc<Rights>),
+    ) -> Self {
+        let changes = part.2.changes(part.1);
+        Self { connection, db, hub, network, fault, part, state: Mutex::new(State { changes, ..State::default() }) }
     }
 
     fn strikes(&self, one_in: u64) -> bool {
@@ -111,6 +139,14 @@ impl Spoiled {
                     }
                     _ => {}
                 }
+                match (fault, &mut start.reshape) {
+                    (Some(Fault::ForgottenPart), Some(reshape)) => reshape.old = "[]".to_owned(),
+                    (Some(Fault::ReshapeAhead), Some(reshape)) => reshape.after = reshape.through,
+                    _ => {}
+                }
+            }
+            Message::Hello(hello) if fault == Some(Fault::WiderPart) => {
+                hello.collections.iter_mut().for_each(|collection| collection.part = None);
             }
             Message::Push(Push { changes: bytes, .. }) => {
                 if let Some(changes) = self.changes(bytes) {
@@ -188,7 +224,17 @@ impl Spoiled {
     }
 
     async fn spoil_pull(&self, fault: Option<Fault>, mut pull: Pull) -> Vec<Message> {
+        if let Some(part) = &mut pull.part
+            && !part.left.is_empty()
+        {
+            match fault {
+                Some(Fault::ForgottenEviction) => part.left.clear(),
+                Some(Fault::EvictionUpward) => self.delete_outside(pull.channel).await,
+                _ => {}
+            }
+        }
         let Some(changes) = self.changes(&pull.changes) else { return vec![Message::Pull(pull)] };
+        self.look_at(&changes);
         match fault {
             Some(Fault::PositionAhead) if self.strikes(3) => pull.changes = Vec::new(),
             Some(Fault::LostPull) if self.strikes(3) => return Vec::new(),
@@ -225,8 +271,39 @@ impl Spoiled {
             }
             _ => {}
         }
-        self.note(pull.channel, &changes);
+        // What another part has more comes whoever wrote it.
+        if pull.part.as_ref().is_none_or(|part| part.reshaped.is_none()) {
+            self.note(pull.channel, &changes);
+        }
         vec![Message::Pull(pull)]
+    }
+
+    /// Deletes rows of which the hub has that they are out of the part.
+    async fn delete_outside(&self, channel: Channel) {
+        let notes = self.db.collection(name(channel)).unwrap();
+        let part = self.part.0 & self.part.2.of(self.part.1);
+        let rows = notes.query(&QueryRequest::default()).await.unwrap_or_default();
+        let keys = rows.iter().filter_map(|row| match (&row["id"], &row["text"]) {
+            (Value::Int(id), Value::String(text)) if !parts::admits(part, text) => Some(Key::Int(*id)),
+            _ => None,
+        });
+        let _ = notes.delete(Target::Keys(keys.collect())).await;
+    }
+
+    /// Only rows come that the client wants, and might read when they were sent.
+    fn look_at(&self, changes: &ChangeSet) {
+        let (part, at, rights) = &self.part;
+        let since = self.state.lock().unwrap().changes;
+        let allowed = part & rights.since(*at, since).iter().fold(0, |all, one| all | one);
+        if allowed == ALL {
+            return;
+        }
+        for row in 0..changes.puts.len() {
+            let row = changes.puts.row(row, None);
+            if !matches!(&row["text"], Value::String(text) if parts::admits(allowed, text)) {
+                self.network.inner().wrong.push(format!("{at} may have {allowed:03b}, and got {row:?}"));
+            }
+        }
     }
 
     /// No change comes that the client has told that it has.
