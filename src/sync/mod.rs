@@ -17,6 +17,7 @@ mod client;
 mod hub;
 mod keepalive;
 mod message;
+mod reconcile;
 mod seed;
 #[cfg(test)]
 mod tests;
@@ -29,4 +30,5 @@ pub use message::{
     Message, Offer, PIECE_BYTES_MAX, Part, Piece, Pull, PullAck, PullPart, Push, PushAck, Reshape, StartPull,
     TOKEN_BYTES_MAX, VERSION, Welcome, WelcomeCollection,
 };
+pub use reconcile::{Comparison, Item, Items, RANGES_BYTES, decode_items, encode_items};
 pub use seed::{Download, Want};
