@@ -15,6 +15,8 @@ import { firefox as findFirefox, setup, toBuild, wasmEnv } from './setup.mjs';
  * had lost against others.
  */
 const WASM_BYTES_MAX = 860_000;
+/** The same of the build with pipelines, which a page downloads only when it opens a database with streams. */
+const WASM_FULL_BYTES_MAX = 1_100_000;
 
 const wasmArguments = ['--target', 'wasm32-unknown-unknown', '--no-default-features', '--features', 'wasm'];
 
@@ -83,9 +85,10 @@ async function build() {
   for (const wasm of readdirSync(dist).filter((name) => name.endsWith('.wasm'))) {
     const bytes = brotli(readFileSync(join(dist, wasm)));
     const beside = scripts.reduce((total, name) => total + brotli(readFileSync(join(dist, name))), 0);
-    const words = `${wasm}: ${bytes} bytes of brotli, at most ${WASM_BYTES_MAX}; ${scripts.join(' and ')}: ${beside}`;
+    const bytesMax = wasm === 'eddydb_full.wasm' ? WASM_FULL_BYTES_MAX : WASM_BYTES_MAX;
+    const words = `${wasm}: ${bytes} bytes of brotli, at most ${bytesMax}; ${scripts.join(' and ')}: ${beside}`;
     console.log(`  ${words}`);
-    const fits = bytes <= WASM_BYTES_MAX;
+    const fits = bytes <= bytesMax;
     results.push({ passed: Number(fits), failed: Number(!fits), output: `a page downloads too much: ${words}\n` });
   }
   if (results.length === 1) results.push({ passed: 0, failed: 1, output: 'pkg/dist has no .wasm\n' });

@@ -1,7 +1,7 @@
-// Builds the WebAssembly of the npm package into pkg/dist, three times: `eddydb_relaxed` for engines with the relaxed SIMD
-// instructions, `eddydb_simd` for those with simd128 alone, and `eddydb_plain` for those without. Does nothing when
-// what it was built from is unchanged. Run: node scripts/wasm.mjs [--dev]; with --dev, one quick build without SIMD and optimizer stands
-// for all three.
+// Builds the WebAssembly of the npm package into pkg/dist, four times: `eddydb_relaxed` for engines with the relaxed SIMD
+// instructions, `eddydb_simd` for those with simd128 alone, `eddydb_plain` for those without, and `eddydb_full`, with simd128 and what the
+// three leave out for their size: pipelines. Does nothing when what it was built from is unchanged. Run: node scripts/wasm.mjs [--dev]; with
+// --dev, one quick build with all cargo features, without SIMD and optimizer, stands for all four.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -15,10 +15,15 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const dist = join(root, 'pkg', 'dist');
 const target = 'wasm32-unknown-unknown';
 
+/** Cargo's features of what pages download, and of the build that has all. */
+const core = 'wasm';
+const full = 'wasm,streams';
+
 const variants = [
-  { name: 'eddydb_relaxed', features: ['+simd128', '+relaxed-simd'], optimizer: ['--enable-simd', '--enable-relaxed-simd'] },
-  { name: 'eddydb_simd', features: ['+simd128'], optimizer: ['--enable-simd'] },
-  { name: 'eddydb_plain', features: [], optimizer: [] },
+  { name: 'eddydb_relaxed', cargo: core, features: ['+simd128', '+relaxed-simd'], optimizer: ['--enable-simd', '--enable-relaxed-simd'] },
+  { name: 'eddydb_simd', cargo: core, features: ['+simd128'], optimizer: ['--enable-simd'] },
+  { name: 'eddydb_plain', cargo: core, features: [], optimizer: [] },
+  { name: 'eddydb_full', cargo: full, features: ['+simd128'], optimizer: ['--enable-simd'] },
 ];
 
 /** What every engine since 2021 has; Rust's own default for the target as well, named so that it stays so. */
@@ -106,7 +111,7 @@ function copyGlue(glue, from, name) {
 async function buildDev(wasmBindgen) {
   const compiler = process.env.EDDY_WASM_RUSTC;
   const env = { ...process.env, ...(compiler && { RUSTC: compiler, RUSTFLAGS: process.env.EDDY_WASM_RUSTFLAGS }) };
-  await run(process.env.CARGO ?? 'cargo', ['build', '--lib', '--target', target, '--no-default-features', '--features', 'wasm'], { env, show: true });
+  await run(process.env.CARGO ?? 'cargo', ['build', '--lib', '--target', target, '--no-default-features', '--features', full], { env, show: true });
   const glue = join(root, 'target', 'eddydb_dev');
   await run(wasmBindgen, [join(root, 'target', target, 'debug', 'eddydb.wasm'), ...wasmBindgenFlags, '--out-dir', glue, '--out-name', 'eddydb']);
   for (const { name } of variants) {
@@ -117,14 +122,14 @@ async function buildDev(wasmBindgen) {
 
 /** What cargo needs to build for a variant as the package is built: its arguments and environment. */
 export function variantBuild(name) {
-  const { features } = variants.find((variant) => variant.name === name);
+  const { cargo, features } = variants.find((variant) => variant.name === name);
   const flags = ['-C', `target-feature=${[...features, ...featuresAlways].join(',')}`];
   flags.push('-C', `llvm-args=${llvmArguments}`);
   // For a set-up whose WebAssembly standard library is outside the compiler's own tree: see wasmStd in setup.mjs.
   const compiler = process.env.EDDY_WASM_RUSTC;
   flags.push(...(process.env.EDDY_WASM_RUSTFLAGS ?? '').split(' ').filter(Boolean));
   const env = { ...process.env, CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'), ...(compiler && { RUSTC: compiler }) };
-  const args = ['--profile', 'wasm', '--target', target, '--no-default-features', '--features', 'wasm', '--target-dir', join(root, 'target', name)];
+  const args = ['--profile', 'wasm', '--target', target, '--no-default-features', '--features', cargo, '--target-dir', join(root, 'target', name)];
   return { args, env };
 }
 

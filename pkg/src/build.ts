@@ -1,5 +1,10 @@
-/** The builds of the engine, `eddydb_<name>.wasm`: all three know the same stores, the first that a host runs is its fastest. */
-export type EngineBuild = 'relaxed' | 'simd' | 'plain';
+import { EddyError } from './error.js';
+
+/**
+ * The builds of the engine, `eddydb_<name>.wasm`: all know the same stores. Of the first three, the first that a host runs is its fastest;
+ * `full` is `simd` with what those leave out for their size: pipelines.
+ */
+export type EngineBuild = 'relaxed' | 'simd' | 'plain' | 'full';
 
 /** A module with one function of type () -> v128, which is valid where its instructions are. */
 const probe = (...body: number[]) => Uint8Array.of(
@@ -14,8 +19,13 @@ const probes = {
   simd: probe(...splat),
 };
 
-/** The build that this host runs best. */
-export function bestBuild(): EngineBuild {
+/** The build that this host runs best; with `streams`, that which has pipelines. */
+export function bestBuild({ streams = false }: { streams?: boolean | undefined } = {}): EngineBuild {
+  const simd = WebAssembly.validate(probes.simd);
+  if (streams) {
+    if (simd) return 'full';
+    throw new EddyError('unsupported', 'this host has no SIMD in WebAssembly, which the build with streams needs: open without streams');
+  }
   if (WebAssembly.validate(probes.relaxed)) return 'relaxed';
-  return WebAssembly.validate(probes.simd) ? 'simd' : 'plain';
+  return simd ? 'simd' : 'plain';
 }

@@ -54,6 +54,11 @@ export interface OpenOptions<B extends boolean = boolean> {
    * share, the first tab's workers count; an embedded engine has none. {@link Database.stats} tells what they do.
    */
   workers?: number | 'auto';
+  /**
+   * Whether pipelines can run: see `createPipeline`. Default false. The engine with them is another and larger one, `eddydb_full.wasm`, which
+   * is loaded only then. Of a database that tabs share, the tab that holds it runs them: open it in all tabs alike.
+   */
+  streams?: boolean;
   /** Read `int64` as `bigint`. By default it is a number, and one that a number cannot hold exactly is an error. */
   bigint?: B;
 }
@@ -418,7 +423,7 @@ export function required(body: Bytes | undefined): Bytes {
 
 /** Checks the options that JavaScript callers may get wrong. @internal */
 export function checkOptions(options: OpenOptions, hosts: readonly string[]): void {
-  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes = 0, codec = 'zstd', replicaNumber = 0, workers = 0, path } = options;
+  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes = 0, codec = 'zstd', replicaNumber = 0, workers = 0, streams = false, path } = options;
   if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
     const got = typeof name === 'string' ? JSON.stringify(name) : typeof name;
     throw new EddyError('invalid_argument', `name: 1 to 128 letters, digits, '.', '_' or '-' expected, starting with a letter or digit; got ${got}`);
@@ -440,6 +445,9 @@ export function checkOptions(options: OpenOptions, hosts: readonly string[]): vo
   }
   if (workers !== 'auto' && !(Number.isInteger(workers) && workers >= 0 && workers <= 16)) {
     throw new EddyError('invalid_argument', `workers: an integer from 0 to 16 or auto expected, got ${String(workers)}`);
+  }
+  if (typeof streams !== 'boolean') {
+    throw new EddyError('invalid_argument', `streams: true or false expected, got ${String(streams)}`);
   }
   if (!['zstd', 'lz4', 'gzip', 'snappy', 'none'].includes(codec)) {
     throw new EddyError('invalid_argument', `codec: zstd, lz4, gzip, snappy or none expected, got ${String(codec)}`);

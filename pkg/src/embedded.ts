@@ -12,7 +12,7 @@ export { bestBuild, type EngineBuild } from './build.js';
 export interface EmbeddedOptions<B extends boolean = boolean> {
   /** Its name, for messages. */
   name: string;
-  /** The compiled `eddydb/eddydb_relaxed.wasm`, `eddydb_simd.wasm` or `eddydb_plain.wasm`. */
+  /** The compiled `eddydb/eddydb_relaxed.wasm`, `eddydb_simd.wasm` or `eddydb_plain.wasm`; for pipelines, `eddydb_full.wasm`. */
   wasm: WebAssembly.Module;
   /** Which of them `wasm` is. Default `'relaxed'`. */
   build?: EngineBuild;

@@ -1,4 +1,4 @@
-import type { EngineBuild } from './build.js';
+import { bestBuild, type EngineBuild } from './build.js';
 import { Engine, type EngineHooks } from './engine.js';
 import { databaseName, IndexedDbStorage } from './indexeddb.js';
 import { type PoolThread, SearchPool } from './pool.js';
@@ -15,12 +15,13 @@ export function browserOpener(onUncaught: EngineHooks['onUncaught'], poolThread?
   return async (open, send, onDeath) => {
     // Begun at once, so that a tab that waits in line has it when its turn comes.
     let module: WebAssembly.Module | undefined;
-    const wasm = start(async (build) => (module = await compile(build)));
+    const build = bestBuild(open);
+    const wasm = start(async () => (module = await compile(build)), build);
     wasm.catch(() => {});
     const synced = open.durability === 'synced';
     const startPool = () => {
       const threads = poolThread && module ? Array.from({ length: open.workers ?? 0 }, poolThread) : [];
-      return threads.length > 0 ? new SearchPool(threads, module!) : undefined;
+      return threads.length > 0 ? new SearchPool(threads, { module: module!, build }) : undefined;
     };
     const openEngine = async (openStore: (database: Wasm['Database']) => ReturnType<Wasm['Database']['openMemory']>, died: typeof onDeath) => {
       return Engine.open(await wasm, openStore, { pause, onDeath: died, onUncaught, startPool });
@@ -62,6 +63,7 @@ const files: Record<EngineBuild, () => URL> = {
   relaxed: () => new URL('./eddydb_relaxed.wasm', import.meta.url),
   simd: () => new URL('./eddydb_simd.wasm', import.meta.url),
   plain: () => new URL('./eddydb_plain.wasm', import.meta.url),
+  full: () => new URL('./eddydb_full.wasm', import.meta.url),
 };
 
 async function compile(build: EngineBuild): Promise<WebAssembly.Module> {

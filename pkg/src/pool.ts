@@ -1,4 +1,4 @@
-import { bestBuild, type EngineBuild } from './build.js';
+import type { EngineBuild } from './build.js';
 import type { Bytes } from './codec.js';
 import { EddyError, type ErrorMessage, fromErrorMessage, toErrorMessage } from './error.js';
 import { start } from './wasm.js';
@@ -34,8 +34,8 @@ interface Waiting {
 export class SearchPool {
   readonly #lines: Line[];
 
-  constructor(threads: PoolThread[], module: WebAssembly.Module) {
-    this.#lines = threads.map((thread) => new Line(thread, module));
+  constructor(threads: PoolThread[], engine: PoolStart['pool']) {
+    this.#lines = threads.map((thread) => new Line(thread, engine));
   }
 
   /** How many workers it began with. */
@@ -63,7 +63,7 @@ class Line {
   #next = 1;
   #ended: EddyError | undefined;
 
-  constructor(thread: PoolThread, module: WebAssembly.Module) {
+  constructor(thread: PoolThread, engine: PoolStart['pool']) {
     this.#thread = thread;
     thread.onMessage((message) => {
       if ('ended' in message) return this.end(message.ended);
@@ -72,7 +72,7 @@ class Line {
       else waiting?.resolve(message.answer);
     });
     thread.onEnd((reason) => this.end(reason));
-    thread.post({ pool: { module, build: bestBuild() } }, []);
+    thread.post({ pool: engine }, []);
   }
 
   ask(message: Bytes, patienceMs: number): Promise<Bytes> {

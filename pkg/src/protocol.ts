@@ -89,6 +89,8 @@ export interface OpenMessage {
     replicaNumber?: number | undefined;
     /** How many workers search beside the engine. */
     workers?: number | undefined;
+    /** Whether the engine is to have pipelines. */
+    streams?: boolean | undefined;
   };
   /** The lock that the worker holds while it lives. */
   alive?: string | undefined;

@@ -1,7 +1,8 @@
+import * as full from '../dist/glue/eddydb_full.js';
 import * as plain from '../dist/glue/eddydb_plain.js';
 import * as relaxed from '../dist/glue/eddydb_relaxed.js';
 import * as simd from '../dist/glue/eddydb_simd.js';
-import { bestBuild, type EngineBuild } from './build.js';
+import type { EngineBuild } from './build.js';
 import { type Bytes, encode } from './codec.js';
 import type { DirectoryHandle } from './directory.js';
 import { EddyError } from './error.js';
@@ -9,7 +10,7 @@ import type { SearchPool } from './pool.js';
 import type { OpenMessage } from './protocol.js';
 import type { ForeignStorage } from './storage.js';
 
-// The shape of the generated classes; all builds have the same. An error that they throw has `kind`.
+// The shape of the generated classes; all builds have the same, and the full one more. An error that they throw has `kind`.
 
 /** @internal */
 export interface WasmCollection {
@@ -137,10 +138,10 @@ export interface WasmPoolWorker {
   answer(message: Uint8Array): Uint8Array<ArrayBuffer>;
 }
 
-const glue = { relaxed, simd, plain };
+const glue = { relaxed, simd, plain, full };
 
 /** Starts a build of the engine, whose module is compiled by `compile`. @internal */
-export async function start(compile: (build: EngineBuild) => Promise<WebAssembly.Module>, build = bestBuild()): Promise<Wasm> {
+export async function start(compile: (build: EngineBuild) => Promise<WebAssembly.Module>, build: EngineBuild): Promise<Wasm> {
   try {
     await glue[build].default({ module_or_path: await compile(build) });
   } catch (error) {

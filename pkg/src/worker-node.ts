@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { parentPort, Worker } from 'node:worker_threads';
 
+import { bestBuild } from './build.js';
 import { Engine, type EngineHooks } from './engine.js';
 import { EddyError } from './error.js';
 import { NodeDirectory } from './node-directory.js';
@@ -44,10 +45,11 @@ serve(
   },
   async (open, send, onDeath) => {
     let module: WebAssembly.Module | undefined;
-    const wasm = await start(async (build) => (module = await WebAssembly.compile(await readFile(new URL(`./eddydb_${build}.wasm`, import.meta.url)))));
+    const build = bestBuild(open);
+    const wasm = await start(async () => (module = await WebAssembly.compile(await readFile(new URL(`./eddydb_${build}.wasm`, import.meta.url)))), build);
     if (open.storage === 'files') directory = lockDirectory(open.path!);
     const hooks: EngineHooks = {
-      startPool: () => (open.workers ? new SearchPool(Array.from({ length: open.workers }, poolThread), module!) : undefined),
+      startPool: () => (open.workers ? new SearchPool(Array.from({ length: open.workers }, poolThread), { module: module!, build }) : undefined),
       pause: () => new Promise((resolve) => setImmediate(resolve)),
       onDeath,
       onUncaught: (listener) => {

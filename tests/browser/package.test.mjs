@@ -130,6 +130,28 @@ test('without WebAssembly SIMD, the plain build answers the same', async (t) => 
   assert.deepEqual(asked, ['eddydb_plain.wasm']);
 });
 
+test('a database with streams takes the full build alone', async (t) => {
+  const asked = [];
+  const url = await serveFiles(t, { change: (path) => void (path.endsWith('.wasm') && asked.push(path.split('/').pop())) });
+  const { context } = await launch(t);
+  const page = await openPage(t, context, url);
+  const key = await page.evaluate(async () => {
+    const { eddydb, vectors } = window;
+    // Workers beside the engine are of its build.
+    const db = await eddydb.open({ name: 'full', storage: 'memory', streams: true, workers: 1 });
+    const notes = await db.createCollection('notes', vectors.schema);
+    const rows = vectors.makeRows(500);
+    await notes.insert(rows);
+    await notes.flush();
+    const { hits } = await notes.search({ vector: rows[9].embedding, limit: 1, exact: true });
+    const { pool } = await db.stats();
+    await db.close();
+    return [hits[0].key, rows[9].id, pool.failures];
+  });
+  assert.deepEqual([key[0], key[2]], [key[1], 0]);
+  assert.deepEqual(asked, ['eddydb_full.wasm']);
+});
+
 test('a host that does not know the type of .wasm will do', async (t) => {
   const url = await serveFiles(t, { wasmType: 'application/octet-stream' });
   const { context } = await launch(t);

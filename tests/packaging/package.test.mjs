@@ -52,7 +52,7 @@ test('the tarball has what is used, and nothing else', () => {
   const names = packed.files.map((file) => file.path).sort();
   for (const name of ['LICENSE', 'README.md', 'package.json', 'dist/LICENSE-msgpack', 'dist/browser.js', 'dist/browser.d.ts', 'dist/node.js', 'dist/node.d.ts',
     'dist/embedded.js', 'dist/embedded.d.ts', 'dist/inline.js', 'dist/worker.js', 'dist/worker-node.js', 'dist/eddydb_relaxed.wasm', 'dist/eddydb_simd.wasm',
-    'dist/eddydb_plain.wasm']) {
+    'dist/eddydb_plain.wasm', 'dist/eddydb_full.wasm']) {
     assert.ok(names.includes(name), `${name} is missing`);
   }
   assert.deepEqual(names.filter((name) => !/^(LICENSE|README\.md|package\.json|dist\/(LICENSE-msgpack|[\w-]+\.(js|d\.ts|wasm)))$/.test(name)), []);
@@ -61,7 +61,7 @@ test('the tarball has what is used, and nothing else', () => {
 });
 
 test('the WebAssembly asks its host for nothing but its own glue', async () => {
-  for (const name of ['eddydb_relaxed', 'eddydb_simd', 'eddydb_plain']) {
+  for (const name of ['eddydb_relaxed', 'eddydb_simd', 'eddydb_plain', 'eddydb_full']) {
     const bytes = readFileSync(join(dist, `${name}.wasm`));
     // Node 20 has the relaxed instructions behind a flag.
     if (!WebAssembly.validate(bytes)) setFlagsFromString('--experimental-wasm-relaxed-simd');
