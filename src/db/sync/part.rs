@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher24;
 
 use crate::base::codec::{Reader, Write};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, Sequence, Timestamp, Version};
@@ -314,42 +315,7 @@ fn hash(secret: [u64; 2], key: &Key) -> u64 {
             bytes.extend(key.as_bytes());
         }
     }
-    siphash(secret, &bytes)
-}
-
-fn siphash([k0, k1]: [u64; 2], bytes: &[u8]) -> u64 {
-    let mut v = [
-        k0 ^ 0x736f_6d65_7073_6575,
-        k1 ^ 0x646f_7261_6e64_6f6d,
-        k0 ^ 0x6c79_6765_6e65_7261,
-        k1 ^ 0x7465_6462_7974_6573,
-    ];
-    let round = |v: &mut [u64; 4]| {
-        v[0] = v[0].wrapping_add(v[1]);
-        v[1] = v[1].rotate_left(13) ^ v[0];
-        v[0] = v[0].rotate_left(32);
-        v[2] = v[2].wrapping_add(v[3]);
-        v[3] = v[3].rotate_left(16) ^ v[2];
-        v[0] = v[0].wrapping_add(v[3]);
-        v[3] = v[3].rotate_left(21) ^ v[0];
-        v[2] = v[2].wrapping_add(v[1]);
-        v[1] = v[1].rotate_left(17) ^ v[2];
-        v[2] = v[2].rotate_left(32);
-    };
-    let mut take = |word: u64| {
-        v[3] ^= word;
-        round(&mut v);
-        round(&mut v);
-        v[0] ^= word;
-    };
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let words = bytes.chunks_exact(8);
-    let rest = word(words.remainder());
-    words.for_each(|bytes| take(word(bytes)));
-    take((bytes.len() as u64) << 56 | rest);
-    v[2] ^= 0xff;
-    (0..4).for_each(|_| round(&mut v));
-    v[0] ^ v[1] ^ v[2] ^ v[3]
+    SipHasher24::new_with_keys(secret[0], secret[1]).hash(&bytes)
 }
 
 // The hub's side.
