@@ -193,19 +193,20 @@ pub(super) async fn open_collection(
         let next = state.progress().frame.next();
         if until != Some(next) && replay.valid_len < bytes.len() {
             let of_same_owner = logs.get(index + 1).map(|(next, path)| (!name::begins_owner(*next), *path));
-            if let Some(later) =
-                later.map(|(_, path)| path).or(of_same_owner.and_then(|(same, path)| same.then_some(path)))
-            {
+            let later = later.map(|(_, path)| path).or(of_same_owner.and_then(|(same, path)| same.then_some(path)));
+            if let Some(later) = later.filter(|_| replay.is_torn) {
                 return Err(Error::corrupt(format!(
                     "{path}: at byte {}: cut short, but a later log file, {later}, is there",
                     replay.valid_len
                 )));
             }
-            tracing::warn!(
-                file = path,
-                bytes = bytes.len() - replay.valid_len,
-                "cut a torn tail that was never acknowledged"
-            );
+            if replay.is_torn {
+                tracing::warn!(
+                    file = path,
+                    bytes = bytes.len() - replay.valid_len,
+                    "cut a torn tail that was never acknowledged"
+                );
+            }
             if replay.valid_len == 0 {
                 storage.remove(path).await?;
             } else {

@@ -652,7 +652,7 @@ fn whole_frames<'b>(
 ) -> Result<(Vec<Frame<'b>>, Vec<wal::Damage>)> {
     let path = name::log(collection.id, number);
     let mut salvage = match damage(wal::replay(&path, bytes, collection.id, number, next, until))? {
-        Ok(replay) if last || reaches(&replay, next, until) || replay.valid_len == bytes.len() => {
+        Ok(replay) if last || reaches(&replay, next, until) || !replay.is_torn => {
             wal::Salvage { frames: replay.frames, damage: Vec::new() }
         }
         _ => wal::salvage(bytes, collection.id, number, next, until).map_err(|error| error.context(&path))?,

@@ -44,6 +44,7 @@ cases![
     ranges_are_exact,
     appends_grow_and_are_read_at_once,
     synced_appends_survive_a_reopen,
+    small_appends_that_are_synced_at_once_show_nothing_else,
     truncate_cuts,
     remove_removes,
     empty_objects_exist,
@@ -269,6 +270,40 @@ async fn synced_appends_survive_a_reopen(home: &dyn Home) {
     ok(storage.sync("log").await, "sync of what an earlier owner wrote");
     ok(storage.put("put", Bytes::from_static(b"whole")).await, "put");
     ok(storage.sync("put").await, "sync of what is durable already");
+    ok(storage.close().await, "close");
+}
+
+/// A storage may have made room for the next ones, which nobody is to see.
+async fn small_appends_that_are_synced_at_once_show_nothing_else(home: &dyn Home) {
+    let mut storage = open(home).await;
+    let mut expected = Vec::new();
+    for round in 0..60usize {
+        let part = pattern(round as u64, 1 + round * 331 % 2_000);
+        expected.extend_from_slice(&part);
+        ok(ok(storage.append_and_sync("log", part.into()).await, "append"), "sync");
+        let entries = ok(storage.list("").await, "list");
+        assert_eq!(entries, [Entry { name: "log".to_owned(), len: expected.len() as u64 }], "after {round}");
+        let (end, past) = (expected.len() as u64, ErrorKind::Corrupt);
+        assert_eq!(ok(storage.read_all("log").await, "read_all"), expected, "after {round}");
+        assert_eq!(ok(storage.read("log", end - 1, 1).await, "read the last byte"), expected[expected.len() - 1..]);
+        fails(storage.read("log", end, 1).await, past, "read behind the end");
+        fails(storage.truncate("log", end + 1).await, ErrorKind::InvalidArgument, "truncate to more");
+        match round {
+            20 => {
+                expected.truncate(expected.len() - 100);
+                ok(storage.truncate("log", end - 100).await, "truncate");
+            }
+            30 => ok(storage.append("log", Bytes::from_static(b"")).await, "append nothing"),
+            40 => storage = reopen(home, storage).await,
+            50 => {
+                ok(storage.remove("log").await, "remove");
+                expected.clear();
+            }
+            _ => {}
+        }
+    }
+    storage = reopen(home, storage).await;
+    assert_eq!(ok(storage.read_all("log").await, "read_all"), expected);
     ok(storage.close().await, "close");
 }
 

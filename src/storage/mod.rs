@@ -73,7 +73,8 @@ pub trait Storage: MaybeSend + MaybeSync {
     fn sync<'a>(&'a self, name: &'a str) -> Task<'a, Result<()>>;
 
     /// [`Self::append`], then [`Self::sync`]: in one go, where each call has its price. Outside is what the first would have said, inside
-    /// what the second.
+    /// what the second. For what grows by little many times: after a crash zeros may follow what was added, for which an implementer may have
+    /// made room in advance.
     fn append_and_sync<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<Result<()>>> {
         Box::pin(async move {
             self.append(name, bytes).await?;

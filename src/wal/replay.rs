@@ -76,6 +76,8 @@ pub struct Replay<'a> {
     /// The length up to the end of the last whole frame; what follows is a torn tail, to be cut. 0 when even the header is
     /// torn: the file was being created when the process died, and nothing in it was acknowledged.
     pub valid_len: usize,
+    /// Whether what follows is more than zeros, which a storage may have put behind a log to have room in advance.
+    pub is_torn: bool,
 }
 
 /// Reads log file `number` of `collection`, called `name` in errors; its first frame has number `next`, each further one the
@@ -101,6 +103,7 @@ pub fn replay<'a>(
 ) -> Result<Replay<'a>> {
     let mut replay = Replay::default();
     if bytes.len() < HEADER_BYTES {
+        replay.is_torn = !bytes.is_empty();
         return Ok(replay);
     }
     let mut next = next;
@@ -108,6 +111,7 @@ pub fn replay<'a>(
         let torn = error.kind() == ErrorKind::Corrupt
             && checksum(&bytes[..HEADER_BYTES - 4]).to_le_bytes() != bytes[HEADER_BYTES - 4..HEADER_BYTES]
             && later_group(bytes, HEADER_BYTES, next).is_none();
+        replay.is_torn = torn;
         return if torn { Ok(replay) } else { Err(error.context(name)) };
     }
     let mut offset = HEADER_BYTES;
@@ -135,7 +139,13 @@ pub fn replay<'a>(
         }
     }
     replay.valid_len = offset;
+    replay.is_torn = !is_room(&bytes[offset..]);
     Ok(replay)
+}
+
+/// Whether a storage may have put these bytes behind a log, to have room in advance.
+fn is_room(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
 }
 
 /// The number of the first frame of a log file, when that is whole.
@@ -268,6 +278,9 @@ pub fn salvage(
             Ok(raw) => format!("log sequence number {}, expected {next} or a later one", raw.lsn),
             Err(what) => what.to_owned(),
         };
+        if is_room(&bytes[offset..]) {
+            break;
+        }
         let end = whole_frame(bytes, offset + 1, next, |_| true).unwrap_or(bytes.len());
         salvage.damage.push(Damage { offset, len: end - offset, what });
         offset = end;

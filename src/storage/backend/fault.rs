@@ -92,6 +92,8 @@ struct Object {
     is_durable: bool,
     /// After a failure: what `truncate` must cut to before more is added.
     cut_to: Option<u64>,
+    /// Whether a crash may find zeros behind it.
+    has_room: bool,
 }
 
 /// What the plan says about one operation.
@@ -305,6 +307,18 @@ impl Disk {
             return;
         }
         self.crashed = true;
+        self.lose();
+        for object in self.objects.values_mut() {
+            if std::mem::take(&mut object.has_room) {
+                let room = self.random.below(3) as usize * SECTOR_BYTES;
+                object.bytes.resize(object.bytes.len() + room, 0);
+                object.durable_len = object.bytes.len();
+            }
+        }
+    }
+
+    /// What a crash takes of what was not made durable.
+    fn lose(&mut self) {
         // One crash in four kills the process only: the host keeps what it was given, durable or not.
         if self.random.below(4) == 0 {
             return;
@@ -402,7 +416,7 @@ impl Storage for FaultStorage {
                         return Err(Error::new(ErrorKind::StorageFull, format!("put {name}: no room, by plan")));
                     }
                     let object =
-                        Object { durable_len: bytes.len(), is_durable: true, bytes: bytes.into(), cut_to: None };
+                        Object { durable_len: bytes.len(), is_durable: true, bytes: bytes.into(), ..Object::default() };
                     disk.objects.insert(name.to_owned(), object);
                     disk.make_directory_durable();
                     Ok(())
@@ -478,6 +492,16 @@ impl Storage for FaultStorage {
         })
     }
 
+    fn append_and_sync<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<Result<()>>> {
+        Box::pin(async move {
+            self.append(name, bytes).await?;
+            if let Some(object) = self.disk().objects.get_mut(name) {
+                object.has_room = true;
+            }
+            Ok(self.sync(name).await)
+        })
+    }
+
     fn truncate<'a>(&'a self, name: &'a str, len: u64) -> Task<'a, Result<()>> {
         Box::pin(async move {
             let (mut disk, fate) = self.begin(Operation::Truncate, name).await?;
@@ -494,6 +518,7 @@ impl Storage for FaultStorage {
             }
             match fate {
                 Fate::Runs => {
+                    object.has_room = false;
                     object.cut_to = object.cut_to.filter(|cut_to| *cut_to < len as u64);
                     if object.cut_to.is_none() {
                         object.durable_len = len;

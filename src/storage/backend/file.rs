@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LockResult, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, LockResult, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -29,10 +30,22 @@ const TEMPORARY_PREFIX: &str = "TMP-";
 /// an `open` per append.
 const OPEN_FILES_MAX: usize = 64;
 
+/// An object gets room in advance from the so many-th small append that is synced at once: one that gets a few has no use for it.
+const ROOM_AFTER: u32 = 8;
+/// What is small. The bytes of larger ones take longer than the metadata beside them, and room for them has to be written too.
+const ROOM_APPEND_BYTES_MAX: usize = 256 << 10;
+/// For so many appends like this one room is made at a time, within these bounds.
+const ROOM_APPENDS: usize = 64;
+const ROOM_BYTES: RangeInclusive<usize> = 64 << 10..=4 << 20;
+
 /// A store in a directory of the file system, one file an object, `/` in names written as `~`.
 ///
 /// `put` writes a temporary file, syncs it, links it under its name (which fails when the name is taken) and syncs the directory:
 /// whole or absent, whatever happens. `sync` is `fdatasync`, and `fsync` of the directory once per object.
+///
+/// Who appends little and syncs it again and again (a log) gets **room in advance**: zeros behind what was appended, synced with it. The
+/// next ones take their place, and the file system has no new length and no new blocks to note in its journal, which takes it as long
+/// again as the bytes. Readers are told the length without them; they go when the object is let go of, and a crash leaves them.
 ///
 /// The owner holds an advisory lock on the file `LOCK`, which the operating system drops with the process, and a claim: a file
 /// `.lock.PID-STARTED-BOOT-TOKEN`, as processes of Node leave one, which cannot lock. Where the lock means nothing (some network file
@@ -50,8 +63,15 @@ struct Open {
     /// Held until this is dropped.
     lock: Lock,
     /// Objects that were appended to, synced or cut. Never locked while an `Object` is, except to try.
-    objects: Mutex<HashMap<String, Arc<Mutex<Object>>>>,
+    objects: Mutex<HashMap<String, Arc<Shared>>>,
     temporary_count: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    object: Mutex<Object>,
+    /// What readers are told the length is at most: the file may be longer by its room.
+    len_max: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +84,12 @@ struct Object {
 #[derive(Debug)]
 struct OpenFile {
     file: File,
+    /// Of what was appended.
     len: u64,
+    /// Where the zeros behind it end, or `len` when there are none.
+    room_end: u64,
+    /// How many small appends were synced at once.
+    small_appends: u32,
     /// The length last synced, or found at opening.
     synced_len: u64,
     /// Whether the directory was synced since this owner may have created the file.
@@ -137,7 +162,7 @@ impl FileStorage {
         failed(&self.directory, &format!("{operation} {name}"), error)
     }
 
-    fn list_now(&self, prefix: &str) -> io::Result<Vec<Entry>> {
+    fn list_now(&self, open: &Open, prefix: &str) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
@@ -146,7 +171,10 @@ impl FileStorage {
                 continue;
             }
             match entry.metadata() {
-                Ok(metadata) if metadata.is_file() => entries.push(Entry { name, len: metadata.len() }),
+                Ok(metadata) if metadata.is_file() => {
+                    let len = metadata.len().min(open.len_max(&name));
+                    entries.push(Entry { name, len });
+                }
                 Ok(_) => {}
                 // Removed while we looked.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -158,14 +186,14 @@ impl FileStorage {
     }
 
     /// The range, or the whole with `None`.
-    fn read_now(&self, name: &str, range: Option<(u64, u64)>) -> Result<Bytes> {
+    fn read_now(&self, open: &Open, name: &str, range: Option<(u64, u64)>) -> Result<Bytes> {
         let io = |error: &io::Error| self.failed("read", name, error);
         let mut file = match File::open(self.path(name)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_found(name)),
             Err(error) => return Err(io(&error)),
         };
-        let total = file.metadata().map_err(|error| io(&error))?.len();
+        let total = file.metadata().map_err(|error| io(&error))?.len().min(open.len_max(name));
         let (offset, len) = range.unwrap_or((0, total));
         check_range(name, offset, len, total)?;
         if offset > 0 {
@@ -205,16 +233,33 @@ impl FileStorage {
         }
         let io = |error: &io::Error| self.failed("append", name, error);
         let open_file = self.open_file(object, name, true).map_err(|error| io(&error))?;
-        match open_file.file.write_all(bytes) {
-            Ok(()) => {
-                open_file.len += bytes.len() as u64;
-                Ok(())
-            }
+        match open_file.write(bytes) {
+            Ok(()) => Ok(()),
             Err(error) => {
                 object.cut_to = Some(open_file.len);
                 Err(io(&error))
             }
         }
+    }
+
+    fn append_and_sync_now(
+        &self,
+        object: &mut Object,
+        name: &str,
+        bytes: &[u8],
+        shared: &Shared,
+    ) -> Result<Result<()>> {
+        self.append_now(object, name, bytes)?;
+        if let Some(open_file) = &mut object.file
+            && bytes.len() <= ROOM_APPEND_BYTES_MAX
+        {
+            open_file.small_appends += 1;
+            if open_file.small_appends >= ROOM_AFTER && open_file.room_end == open_file.len {
+                shared.len_max.store(open_file.len, Ordering::Release);
+                open_file.make_room((ROOM_APPENDS * bytes.len()).clamp(*ROOM_BYTES.start(), *ROOM_BYTES.end()));
+            }
+        }
+        Ok(self.sync_now(object, name))
     }
 
     fn sync_now(&self, object: &mut Object, name: &str) -> Result<()> {
@@ -241,8 +286,11 @@ impl FileStorage {
         let cut_to = object.cut_to;
         let open_file = self.existing_file(object, "truncate", name)?;
         let io = |error: &io::Error| self.failed("truncate", name, error);
-        // Asked, not remembered: a failed append or truncate may have left any length.
-        let total = open_file.file.metadata().map_err(|error| io(&error))?.len();
+        let total = match open_file.has_room() {
+            true => open_file.len,
+            // Asked, not remembered: a failed append or truncate may have left any length.
+            false => open_file.file.metadata().map_err(|error| io(&error))?.len(),
+        };
         if len > total {
             return Err(too_short(name, len, total));
         }
@@ -250,6 +298,7 @@ impl FileStorage {
         match cut.and_then(|()| self.sync_entry(open_file)) {
             Ok(()) => {
                 open_file.len = len;
+                open_file.room_end = len;
                 let cut_to = cut_to.filter(|cut_to| *cut_to < len);
                 if cut_to.is_none() {
                     open_file.synced_len = len;
@@ -284,9 +333,13 @@ impl FileStorage {
 
     fn open_file<'a>(&self, object: &'a mut Object, name: &str, create: bool) -> io::Result<&'a mut OpenFile> {
         if object.file.is_none() {
-            let file = OpenOptions::new().read(true).append(true).create(create).open(self.path(name))?;
+            let options =
+                OpenOptions::new().read(true).write(true).create(create).truncate(false).open(self.path(name));
+            let file = options?;
             let len = file.metadata()?.len();
-            object.file = Some(OpenFile { file, len, synced_len: len, entry_is_synced: false });
+            let open_file =
+                OpenFile { file, len, room_end: len, small_appends: 0, synced_len: len, entry_is_synced: false };
+            object.file = Some(open_file);
         }
         Ok(object.file.as_mut().expect("opened above"))
     }
@@ -296,6 +349,38 @@ impl FileStorage {
             io::ErrorKind::NotFound => not_found(name),
             _ => self.failed(operation, name, &error),
         })
+    }
+}
+
+impl OpenFile {
+    fn has_room(&self) -> bool {
+        self.room_end > self.len
+    }
+
+    /// Writes behind what was appended, over the room that is there.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.len))?;
+        self.file.write_all(bytes)?;
+        self.len += bytes.len() as u64;
+        self.room_end = self.room_end.max(self.len);
+        Ok(())
+    }
+
+    /// Writes zeros behind what was appended. Where there is no space for them there is no room, and nothing is lost.
+    fn make_room(&mut self, bytes: usize) {
+        let done = self.file.seek(SeekFrom::Start(self.len)).and_then(|_| self.file.write_all(&vec![0; bytes]));
+        // However much of it was written.
+        self.room_end = self.len + bytes as u64;
+        if done.is_err() {
+            self.give_up_room();
+        }
+    }
+
+    /// Cuts off the zeros. Should that not last, they are there again after a crash, as they would be without it.
+    fn give_up_room(&mut self) {
+        if self.has_room() && self.file.set_len(self.len).is_ok() {
+            self.room_end = self.len;
+        }
     }
 }
 
@@ -322,28 +407,61 @@ impl Drop for LockedFile {
 
 impl Open {
     /// Runs `call` on the state of `name`, alone.
-    fn with_object<T>(&self, name: &str, call: impl FnOnce(&mut Object) -> T) -> T {
-        let object = {
+    fn with_object<T>(&self, name: &str, call: impl FnOnce(&mut Object, &Shared) -> T) -> T {
+        let shared = {
             let mut objects = ignore_poison(self.objects.lock());
             if objects.len() >= OPEN_FILES_MAX && !objects.contains_key(name) {
-                objects.retain(|_, object| !is_idle(object));
+                objects.retain(|_, shared| !is_idle(shared));
             }
             objects.entry(name.to_owned()).or_default().clone()
         };
-        call(&mut ignore_poison(object.lock()))
+        let mut object = ignore_poison(shared.object.lock());
+        let done = call(&mut object, &shared);
+        let with_room = object.file.as_ref().filter(|open_file| open_file.has_room());
+        shared.len_max.store(with_room.map_or(u64::MAX, |open_file| open_file.len), Ordering::Release);
+        done
+    }
+
+    /// What readers are told the length of `name` is at most.
+    fn len_max(&self, name: &str) -> u64 {
+        let objects = ignore_poison(self.objects.lock());
+        objects.get(name).map_or(u64::MAX, |shared| shared.len_max.load(Ordering::Acquire))
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { object: Mutex::default(), len_max: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Drop for Open {
+    /// Before the lock is given up: the next owner may write where the room was.
+    fn drop(&mut self) {
+        if !self.lock.claim.is_held().is_ok_and(|held| held) {
+            return;
+        }
+        for shared in ignore_poison(self.objects.get_mut()).values() {
+            if let Some(open_file) = &mut ignore_poison(shared.object.lock()).file {
+                open_file.give_up_room();
+            }
+        }
     }
 }
 
 /// Whether nothing is lost when an object's state is forgotten: nobody uses it, and a later open finds the same.
-fn is_idle(object: &Arc<Mutex<Object>>) -> bool {
-    Arc::strong_count(object) == 1
-        && object.try_lock().is_ok_and(|object| {
+fn is_idle(shared: &Arc<Shared>) -> bool {
+    Arc::strong_count(shared) == 1
+        && shared.object.try_lock().is_ok_and(|mut object| {
             object.cut_to.is_none()
-                && object.file.as_ref().is_none_or(|open_file| open_file.len == open_file.synced_len)
+                && object.file.as_mut().is_none_or(|open_file| {
+                    open_file.give_up_room();
+                    open_file.len == open_file.synced_len && !open_file.has_room()
+                })
         })
 }
 
-fn ignore_poison<'a, T>(locked: LockResult<MutexGuard<'a, T>>) -> MutexGuard<'a, T> {
+fn ignore_poison<T>(locked: LockResult<T>) -> T {
     locked.unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -456,43 +574,43 @@ fn sync_directory(_: &Path) -> io::Result<()> {
 
 impl Storage for FileStorage {
     fn list<'a>(&'a self, prefix: &'a str) -> Task<'a, Result<Vec<Entry>>> {
-        Box::pin(
-            async move { self.run(|_| self.list_now(prefix).map_err(|error| self.failed("list", prefix, &error))) },
-        )
+        Box::pin(async move {
+            self.run(|open| self.list_now(open, prefix).map_err(|error| self.failed("list", prefix, &error)))
+        })
     }
 
     fn read<'a>(&'a self, name: &'a str, offset: u64, len: u64) -> Task<'a, Result<Bytes>> {
         Box::pin(async move {
             check_name(name)?;
-            self.run(|_| self.read_now(name, Some((offset, len))))
+            self.run(|open| self.read_now(open, name, Some((offset, len))))
         })
     }
 
     fn read_all<'a>(&'a self, name: &'a str) -> Task<'a, Result<Bytes>> {
         Box::pin(async move {
             check_name(name)?;
-            self.run(|_| self.read_now(name, None))
+            self.run(|open| self.read_now(open, name, None))
         })
     }
 
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.change(|open| open.with_object(name, |_| self.put_now(open, name, &bytes)))
+            self.change(|open| open.with_object(name, |_, _| self.put_now(open, name, &bytes)))
         })
     }
 
     fn append<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.change(|open| open.with_object(name, |object| self.append_now(object, name, &bytes)))
+            self.change(|open| open.with_object(name, |object, _| self.append_now(object, name, &bytes)))
         })
     }
 
     fn sync<'a>(&'a self, name: &'a str) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.change(|open| open.with_object(name, |object| self.sync_now(object, name)))
+            self.change(|open| open.with_object(name, |object, _| self.sync_now(object, name)))
         })
     }
 
@@ -500,10 +618,7 @@ impl Storage for FileStorage {
         Box::pin(async move {
             check_name(name)?;
             self.change(|open| {
-                open.with_object(name, |object| {
-                    self.append_now(object, name, &bytes)?;
-                    Ok(self.sync_now(object, name))
-                })
+                open.with_object(name, |object, shared| self.append_and_sync_now(object, name, &bytes, shared))
             })
         })
     }
@@ -511,14 +626,14 @@ impl Storage for FileStorage {
     fn truncate<'a>(&'a self, name: &'a str, len: u64) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.change(|open| open.with_object(name, |object| self.truncate_now(object, name, len)))
+            self.change(|open| open.with_object(name, |object, _| self.truncate_now(object, name, len)))
         })
     }
 
     fn remove<'a>(&'a self, name: &'a str) -> Task<'a, Result<()>> {
         Box::pin(async move {
             check_name(name)?;
-            self.change(|open| open.with_object(name, |object| self.remove_now(object, name)))
+            self.change(|open| open.with_object(name, |object, _| self.remove_now(object, name)))
         })
     }
 
@@ -546,7 +661,7 @@ mod tests {
         let storage = FileStorage::open(directory.path()).unwrap();
         let swap = |file: &mut File| {
             let open = storage.open.read().unwrap();
-            open.as_ref().unwrap().with_object("log", |object| {
+            open.as_ref().unwrap().with_object("log", |object, _| {
                 std::mem::swap(&mut object.file.as_mut().unwrap().file, file);
             });
         };
@@ -573,6 +688,59 @@ mod tests {
             storage.sync("log").await.unwrap();
             assert_eq!(storage.read_all("log").await.unwrap(), "kept, and more");
         });
+    }
+
+    #[test]
+    fn room_in_advance_is_there_for_small_appends_and_goes_with_the_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let len = || fs::metadata(directory.path().join("log")).unwrap().len();
+        let storage = FileStorage::open(directory.path()).unwrap();
+        let append = |bytes: usize| block_on(storage.append_and_sync("log", vec![7; bytes].into())).unwrap().unwrap();
+        (1..ROOM_AFTER).for_each(|_| append(100));
+        assert_eq!(len(), 700);
+        append(100);
+        let with_room = len();
+        assert_eq!(with_room, 800 + *ROOM_BYTES.start() as u64);
+        (0..600).for_each(|_| append(100));
+        assert_eq!(len(), with_room, "no new length");
+        append(ROOM_APPEND_BYTES_MAX + 1);
+        assert_eq!(len(), 60_800 + ROOM_APPEND_BYTES_MAX as u64 + 1, "none for what is large");
+        append(2_000);
+        assert!(len() > 100_000 + ROOM_APPEND_BYTES_MAX as u64);
+        // What a crash leaves.
+        let crashed = tempfile::tempdir().unwrap();
+        fs::copy(directory.path().join("log"), crashed.path().join("log")).unwrap();
+        let after = FileStorage::open(crashed.path()).unwrap();
+        let bytes = block_on(after.read_all("log")).unwrap();
+        let whole = 62_801 + ROOM_APPEND_BYTES_MAX;
+        assert!(bytes.len() > whole && bytes[..whole].iter().all(|&byte| byte == 7), "{}", bytes.len());
+        assert!(bytes[whole..].iter().all(|&byte| byte == 0));
+
+        // So many others have come that this one is let go of.
+        for other in 0..OPEN_FILES_MAX {
+            block_on(storage.append_and_sync(&format!("other-{other}"), vec![1].into())).unwrap().unwrap();
+        }
+        assert_eq!(len(), whole as u64);
+        (0..ROOM_AFTER).for_each(|_| append(1));
+        assert!(len() > whole as u64 + 1_000);
+        drop(storage);
+        assert_eq!(len(), whole as u64 + u64::from(ROOM_AFTER));
+    }
+
+    /// It is not this owner's any more: who has taken over may write there.
+    #[test]
+    fn an_owner_that_lost_the_store_cuts_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = FileStorage::open(directory.path()).unwrap();
+        for _ in 0..ROOM_AFTER {
+            block_on(storage.append_and_sync("log", vec![7].into())).unwrap().unwrap();
+        }
+        let claim = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap());
+        let claim = claim.filter(|entry| entry.file_name().to_str().unwrap().starts_with(".lock."));
+        claim.for_each(|entry| fs::remove_file(entry.path()).unwrap());
+        let len = fs::metadata(directory.path().join("log")).unwrap().len();
+        drop(storage);
+        assert_eq!(fs::metadata(directory.path().join("log")).unwrap().len(), len);
     }
 
     /// Stores that were closed seemed open for a moment while another thread started a process, which until it becomes its
