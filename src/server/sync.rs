@@ -18,6 +18,9 @@ use crate::db::SyncHub;
 use crate::platform::Task;
 use crate::platform::socket::{Connection, MESSAGE_BYTES_MAX};
 
+/// Each connection holds so much, also while nothing is said: most messages are an answer of a few bytes. The library's own choice is 128 KiB.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+
 /// Which pages may open a sync socket, besides those of the server itself. A browser sends the page's origin and lets any page
 /// try; other programs send none and are let in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -64,7 +67,8 @@ async fn upgrade(
     if let Err(message) = allowed.allow(&headers) {
         return (StatusCode::FORBIDDEN, message).into_response();
     }
-    upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).on_upgrade(move |socket| {
+    let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
+    upgrade.read_buffer_size(READ_BUFFER_BYTES).on_upgrade(move |socket| {
         let serve = async move {
             match hub.serve(Arc::new(ServerSocket::new(socket))).await {
                 Ok(()) => tracing::debug!("sync client left"),

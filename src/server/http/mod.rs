@@ -25,6 +25,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_http::compression::CompressionLayer;
@@ -118,6 +119,12 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
     });
     ready(address);
     let mut stopping = stop.clone();
+    // A change is small, and its client answers each: waiting to fill packets would delay all but the first by the client's delayed answer.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection whose packets wait to be filled");
+        }
+    });
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.requested().await });
     let mut ending = stop.clone();
     tokio::select! {
