@@ -24,6 +24,9 @@ function cargo(name, args, env = process.env) {
 export const nativeProgram = (name = 'search_native') =>
   cargo(name, ['--release', '--features', 'hnsw-static', '--example', 'search_native', '--example', 'store_native', '--example', 'streams_native']).executable;
 
+/** The program that measures sync natively; of the same library as the server. */
+export const syncProgram = () => cargo('sync_native', ['--release', '--example', 'sync_native']).executable;
+
 /** The command that measures a variant of the WebAssembly in Chromium, for the set's file. */
 export function wasmCommand(name, variant) {
   const { args, env } = variantBuild(variant);

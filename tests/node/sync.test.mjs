@@ -75,7 +75,7 @@ test('a first sync brings segments with their indexes, is searched, and then goe
   const up = first.sync({ url: server.sync, collections: ['notes'] });
   await statusOf(up, (status) => status.state === 'live' && status.pending === 0 && status.lastSyncedAt !== undefined);
   await server.post('/api/flush');
-  while ((await server.get('/api/collections/notes')).stats?.rowsUnindexed > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  while ((await server.get('/api/collections/notes')).rowsUnindexed !== 0) await new Promise((resolve) => setTimeout(resolve, 20));
   await server.post('/api/flush');
 
   const db = await open({ name: 'new', storage: 'memory' });

@@ -43,6 +43,11 @@ export class Server {
     throw new Error('the server ended before it listened');
   }
 
+  /** The id of its process. */
+  get process() {
+    return this.#child.pid;
+  }
+
   async post(place, body = {}) {
     const response = await fetch(`${this.url}${place}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
     const answer = await response.json();
