@@ -32,11 +32,13 @@ const OPEN_FILES_MAX: usize = 64;
 
 /// An object gets room in advance from the so many-th small append that is synced at once: one that gets a few has no use for it.
 const ROOM_AFTER: u32 = 8;
-/// What is small. The bytes of larger ones take longer than the metadata beside them, and room for them has to be written too.
-const ROOM_APPEND_BYTES_MAX: usize = 256 << 10;
+/// What is small. The bytes of groups of 100 kB take longer than the metadata beside them, and room for them has to be written too: it gained
+/// nothing.
+const ROOM_APPEND_BYTES_MAX: usize = 16 << 10;
 /// For so many appends like this one room is made at a time, within these bounds.
 const ROOM_APPENDS: usize = 64;
-const ROOM_BYTES: RangeInclusive<usize> = 64 << 10..=4 << 20;
+const ROOM_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A store in a directory of the file system, one file an object, `/` in names written as `~`.
 ///
@@ -368,7 +370,13 @@ impl OpenFile {
 
     /// Writes zeros behind what was appended. Where there is no space for them there is no room, and nothing is lost.
     fn make_room(&mut self, bytes: usize) {
-        let done = self.file.seek(SeekFrom::Start(self.len)).and_then(|_| self.file.write_all(&vec![0; bytes]));
+        let mut write = || -> io::Result<()> {
+            self.file.seek(SeekFrom::Start(self.len))?;
+            (0..bytes)
+                .step_by(ZEROS.len())
+                .try_for_each(|at| self.file.write_all(&ZEROS[..ZEROS.len().min(bytes - at)]))
+        };
+        let done = write();
         // However much of it was written.
         self.room_end = self.len + bytes as u64;
         if done.is_err() {
