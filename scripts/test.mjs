@@ -3,7 +3,7 @@
 
 import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { brotliCompressSync, constants } from 'node:zlib';
+import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 
 import { places } from './build.mjs';
 import { Problem, main, root, run } from './run.mjs';
@@ -17,6 +17,8 @@ import { firefox as findFirefox, setup, toBuild, wasmEnv } from './setup.mjs';
 const WASM_BYTES_MAX = 860_000;
 /** The same of the build with pipelines, which a page downloads only when it opens a database with streams. */
 const WASM_FULL_BYTES_MAX = 1_100_000;
+/** What Cloudflare takes of a worker on its free plan: scripts and WebAssembly, each by gzip. */
+const WORKER_BYTES_MAX = 3_000_000;
 
 const wasmArguments = ['--target', 'wasm32-unknown-unknown', '--no-default-features', '--features', 'wasm'];
 
@@ -92,7 +94,18 @@ async function build() {
     results.push({ passed: Number(fits), failed: Number(!fits), output: `a page downloads too much: ${words}\n` });
   }
   if (results.length === 1) results.push({ passed: 0, failed: 1, output: 'pkg/dist has no .wasm\n' });
+  results.push(weighWorker());
   return sum(results);
+}
+
+/** Whether the edge worker can be deployed. */
+function weighWorker() {
+  const parts = ['index.js', 'eddydb.wasm'].map((name) => gzipSync(readFileSync(join(root, 'worker', 'dist', name)), { level: 9 }).length);
+  const bytes = parts.reduce((total, part) => total + part);
+  const words = `the worker: ${bytes} bytes of gzip (${parts.join(' and ')}), at most ${WORKER_BYTES_MAX}`;
+  console.log(`  ${words}`);
+  const fits = bytes <= WORKER_BYTES_MAX;
+  return { passed: Number(fits), failed: Number(!fits), output: `too much for a worker: ${words}\n` };
 }
 
 async function types() {

@@ -1,4 +1,5 @@
-// Bundles the worker into dist, as wrangler does when it deploys: one script, and the WebAssembly beside it.
+// Bundles the worker into dist, as wrangler does when it deploys: one script, and the WebAssembly beside it. The client of its HTTP interface
+// goes there too.
 
 import { copyFileSync, mkdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -33,4 +34,15 @@ await build({
       },
     },
   ],
+});
+await build({
+  absWorkingDir: here,
+  entryPoints: ['src/client.ts'],
+  outdir: 'dist',
+  bundle: true,
+  format: 'esm',
+  platform: 'neutral',
+  target: 'es2022',
+  external: ['eddydb/*'],
+  logLevel: 'warning',
 });

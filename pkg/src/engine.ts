@@ -127,6 +127,7 @@ export class Engine {
     for (const { session } of this.#syncs.values()) session.stop();
     this.#syncs.clear();
     clearTimeout(this.#later);
+    clearTimeout(this.#due);
     while (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
     await this.#maintenance;
     try {

@@ -17,6 +17,9 @@ extern "C" {
 
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(callback: &js_sys::Function, ms: f64) -> JsValue;
+
+    #[wasm_bindgen(js_name = clearTimeout)]
+    fn clear_timeout(timeout: &JsValue);
 }
 
 /// Milliseconds since 1970.
@@ -42,11 +45,21 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     wasm_bindgen_futures::spawn_local(task);
 }
 
+/// A timer of the host.
+struct Timeout(JsValue);
+
+impl Drop for Timeout {
+    /// One that nobody waits for any more would keep a program running, and an edge object in memory.
+    fn drop(&mut self) {
+        clear_timeout(&self.0);
+    }
+}
+
 /// Waits; with 0, lets the host's other work run first.
 pub async fn sleep_ms(ms: u64) {
-    let promise = js_sys::Promise::new(&mut |resolve, _| {
-        set_timeout(&resolve, ms as f64);
-    });
+    let mut timeout = None;
+    let promise = js_sys::Promise::new(&mut |resolve, _| timeout = Some(Timeout(set_timeout(&resolve, ms as f64))));
+    let _timeout = timeout;
     JsFuture::from(promise).await.expect("a timer's promise is never rejected");
 }
 
