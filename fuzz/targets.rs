@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use eddydb::base::codec::{checksum, checksum_append};
 use eddydb::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, SegmentId, Sequence, message};
-use eddydb::db::{Checkpoint, Definition};
+use eddydb::db::{Checkpoint, Definition, PushStreamDefinition};
 use eddydb::engine::{ChangeSet, CollectionManifest, CollectionSpec, Manifest, Record, archive};
 use eddydb::index::terms::{Bm25, Matching, Payload, Source, Terms, TextMatch, Weighted, top};
 use eddydb::index::{SearchParams, VectorIndex};
@@ -19,7 +19,7 @@ use eddydb::model::{Batch, Row, Schema, Value};
 use eddydb::query::Filter;
 use eddydb::segment::{self, FileKind, StoredFile};
 use eddydb::server::import::{Format, Plan, rehearse};
-use eddydb::stream::Job;
+use eddydb::stream::{Job, Piece};
 use eddydb::sync::{
     Changes, Client, ClientAction, ClientCollection, ClientInput, Hub, HubAction, HubInput, HubOptions, Message,
     Opened, OwnChanges, Relay, Start, Want,
@@ -55,13 +55,24 @@ fn understood(error: &Error) {
     );
 }
 
-/// What is stored of a pipeline: its definition, a checkpoint, and in it the state of a job and writes for sinks.
+/// What is stored of a pipeline: its definition, a checkpoint, and in it the state of a job and writes for sinks. And of a push stream: its
+/// definition, and rows.
 fn pipeline(bytes: &[u8]) {
     let mended = |bytes: &[u8]| {
         let body = &bytes[..bytes.len().saturating_sub(4)];
         [body, &checksum(body).to_le_bytes()].concat()
     };
+    match Piece::decode(bytes) {
+        Ok(piece) => assert_eq!(Piece::decode(&piece.encode()).map(|again| again.encode()), Ok(piece.encode())),
+        Err(error) => understood(&error),
+    }
     for bytes in [bytes.to_vec(), mended(bytes)] {
+        match PushStreamDefinition::decode(&bytes) {
+            Ok(definition) => {
+                assert_eq!(PushStreamDefinition::decode(&definition.encode()).as_ref(), Ok(&definition));
+            }
+            Err(error) => understood(&error),
+        }
         match Definition::decode(&bytes) {
             Ok(definition) => {
                 assert_eq!(Definition::decode(&definition.encode()).as_ref(), Ok(&definition));

@@ -96,6 +96,10 @@ pub(super) struct Inner {
     pub(super) maintenance: async_lock::Mutex<()>,
     #[cfg(feature = "streams")]
     pub(super) pipelines: super::pipeline::Pipelines,
+    #[cfg(feature = "streams")]
+    pub(super) push_streams: super::push::PushStreams,
+    #[cfg(feature = "streams")]
+    pub(super) connectors: super::source::Connectors,
 }
 
 /// What a collection needs of its store.
@@ -321,6 +325,10 @@ impl Db {
             maintenance: async_lock::Mutex::new(()),
             #[cfg(feature = "streams")]
             pipelines: super::pipeline::Pipelines::open(&shared).await?,
+            #[cfg(feature = "streams")]
+            push_streams: super::push::PushStreams::open(&shared).await?,
+            #[cfg(feature = "streams")]
+            connectors: Default::default(),
         };
         let inner = Arc::new(inner);
         shared.db.set(Arc::downgrade(&inner)).expect("a store is opened once");

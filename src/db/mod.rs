@@ -27,12 +27,16 @@ mod partition;
 #[cfg(feature = "streams")]
 mod pipeline;
 mod progress;
+#[cfg(feature = "streams")]
+mod push;
 mod recovery;
 #[cfg(native)]
 mod repair;
 mod request;
 mod search;
 mod snapshot;
+#[cfg(feature = "streams")]
+pub mod source;
 mod specs;
 mod sql;
 mod stream;
@@ -55,6 +59,10 @@ pub use pipeline::{
     PipelineRows, PipelineSource, PipelineSpec, PipelineState, PipelineStatus, Recovery, SinkWrite, SourceStatus,
 };
 pub use progress::{Work, WorkListener, WorkProgress, Written};
+#[cfg(feature = "streams")]
+pub use push::{
+    PushAnswer, PushDurability, PushStream, PushStreamDefinition, PushStreamSpec, PushStreamStatus, RowCheck,
+};
 #[cfg(native)]
 pub use repair::{Finding, Loss, RepairReport, repair};
 pub use request::{

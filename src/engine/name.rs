@@ -12,6 +12,9 @@ pub const COPIES: &str = "manifest-copy/";
 /// The prefix of everything of pipelines.
 pub const PIPELINES: &str = "pipeline/";
 
+/// The prefix of everything of push streams.
+pub const PUSH_STREAMS: &str = "stream/";
+
 /// The prefix of what tells the collections when no manifest can be read.
 pub const OUTLINES: &str = "outline/";
 
@@ -116,6 +119,31 @@ pub fn incoming_file(id: CollectionId, hub: ReplicaId, segment: SegmentId, entry
 /// The prefix of everything of a pipeline.
 pub fn pipeline(id: u64) -> String {
     format!("{PIPELINES}{id:016x}/")
+}
+
+/// The prefix of everything of a push stream.
+pub fn push_stream(id: u64) -> String {
+    format!("{PUSH_STREAMS}{id:016x}/")
+}
+
+/// The prefix of the definitions of a push stream.
+pub fn push_definitions(id: u64) -> String {
+    format!("{}definition/", push_stream(id))
+}
+
+/// Definition `version` of a push stream.
+pub fn push_definition(id: u64, version: u64) -> String {
+    format!("{}{version:010}", push_definitions(id))
+}
+
+/// The prefix of the rows of a partition of a push stream.
+pub fn push_files(id: u64, partition: u32) -> String {
+    format!("{}{partition:04}/", push_stream(id))
+}
+
+/// The rows of a partition of a push stream from number `first` on.
+pub fn push_file(id: u64, partition: u32, first: u64) -> String {
+    format!("{}{first:020}", push_files(id, partition))
 }
 
 /// The number at the end of a manifest's or log file's name.

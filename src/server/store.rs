@@ -102,6 +102,7 @@ pub(super) async fn maintain(db: Db, mut stop: watch::Receiver<bool>) {
 /// Runs the pipelines of `db` until `stop` says so: after each write, and when one is due.
 pub(super) async fn run_pipelines(db: Db, mut stop: watch::Receiver<bool>) {
     let mut positions = BTreeMap::new();
+    let mut pushes = 0;
     while !*stop.borrow() {
         let stepped = {
             let db = db.clone();
@@ -117,7 +118,15 @@ pub(super) async fn run_pipelines(db: Db, mut stop: watch::Receiver<bool>) {
             Err(error) => tracing::warn!(kind = error.kind().as_str(), "running pipelines failed: {error}"),
         }
         let due = db.pipelines_due_ms().unwrap_or(LOOK_AGAIN_MS).clamp(1, LOOK_AGAIN_MS);
-        if !wait(&db, &mut positions, due, &mut stop).await {
+        // What is pushed is not seen by those who wait for collections.
+        let goes_on = tokio::select! {
+            count = db.pushed_after(pushes) => {
+                pushes = count;
+                true
+            }
+            goes_on = wait(&db, &mut positions, due, &mut stop) => goes_on,
+        };
+        if !goes_on {
             return;
         }
     }

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
@@ -48,6 +49,8 @@ pub struct Metrics {
     pub rows_out: u64,
     /// In how many batches they came.
     pub batches: u64,
+    /// For how many microseconds it was at work, by the stopwatch of [`Job::measure`].
+    pub busy_us: u64,
     /// How many rows were late and left out.
     pub late: u64,
     /// How many keys or rows it keeps.
@@ -80,7 +83,10 @@ pub struct Job {
     queue: VecDeque<(usize, usize, Item)>,
     next_wanted: u64,
     failed: Option<Error>,
+    stopwatch: Option<Stopwatch>,
 }
+
+type Stopwatch = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -119,12 +125,18 @@ impl Job {
             queue: VecDeque::new(),
             next_wanted: 0,
             failed: None,
+            stopwatch: None,
         })
     }
 
     /// The plan that runs.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Measures from now on how long each node is at work, in the microseconds of `stopwatch`. What a job gives does not depend on it.
+    pub fn measure(&mut self, stopwatch: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.stopwatch = Some(Arc::new(stopwatch));
     }
 
     /// What a node gives.
@@ -370,7 +382,11 @@ impl Job {
             overflow: self.options.overflow,
             name: &self.plan.nodes[at].name,
         };
+        let begun = self.stopwatch.as_ref().map(|stopwatch| stopwatch());
         let result = call(&mut *node.operate, &mut cx);
+        if let (Some(stopwatch), Some(begun)) = (&self.stopwatch, begun) {
+            node.metrics.busy_us += stopwatch().saturating_sub(begun);
+        }
         node.metrics.late += cx.late;
         let name = &self.plan.nodes[at].name;
         for (kind, id) in cx.wanted.into_iter().zip(self.next_wanted..) {

@@ -12,6 +12,8 @@
 //! Deliberately absent: where rows come from and go to, and who keeps checkpoints: that is `db`'s.
 
 mod accumulate;
+mod bottleneck;
+mod buffer;
 mod checkpoint;
 mod edge;
 mod exact;
@@ -27,6 +29,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use bottleneck::{Bottleneck, BottleneckReason, Stage, StageKind, bottleneck};
+pub use buffer::{Batching, Buffer, Found, PIECE_ROWS_MAX, Piece, Room};
 pub use job::{Given, Job, Metrics, Options};
 pub use operator::{Answer, DeadLetter, Overflow, Wanted, WantedKind};
 pub use plan::{

@@ -35,6 +35,36 @@ fn await_rows(server: &Server, collection: &str, expected: &Value) {
 }
 
 #[test]
+fn rows_that_are_pushed_are_counted_once_though_the_server_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    let fields = json!([{"name": "page", "type": "varchar"}]);
+    let checks = json!([{"filter": "page != ''", "reason": "no page"}]);
+    server.post_well("/api/streams", &json!({"name": "clicks", "fields": fields, "checks": checks}));
+    assert_eq!(server.get("/api/streams").json(), json!({"streams": ["clicks"]}));
+    let (status, error) = server.post("/api/streams", &json!({"name": "clicks", "fields": fields}));
+    assert_eq!((status, &error["error"]["kind"]), (409, &json!("already_exists")), "{error}");
+    let (status, error) = server.post("/api/streams", &json!({"name": "other", "fields": fields, "colour": 1}));
+    assert_eq!(status, 400, "{error}");
+    let answer = server.post_well("/api/streams/clicks", &json!([{"page": "home"}, {"page": ""}, {"page": 3}]));
+    assert_eq!((&answer["accepted"], answer["refused"].as_array().map(Vec::len)), (&json!(1), Some(2)), "{answer}");
+    assert_eq!(answer["refused"][0], json!({"row": 1, "reason": "no page"}));
+    let text =
+        "CREATE MATERIALIZED VIEW pages AS SELECT page, count(*) AS clicks FROM clicks GROUP BY page EMIT CHANGES";
+    server.post_well("/api/pipelines", &json!({"sql": text, "options": {"checkpointIntervalMs": 10}}));
+    await_rows(&server, "pages", &json!([["home", 1]]));
+    for _ in 0..20 {
+        server.post_well("/api/streams/clicks", &json!({"rows": [{"page": "home"}, {"page": "about"}]}));
+    }
+    drop(server);
+    let server = Server::start(directory.path(), &[]);
+    await_rows(&server, "pages", &json!([["about", 20], ["home", 21]]));
+    let told = server.get("/api/pipelines/pages").json();
+    assert_eq!(told["sources"][0]["connector"], json!("stream"), "{told}");
+    assert_eq!(server.post("/api/streams/none", &json!([])).0, 404);
+}
+
+#[test]
 fn a_view_is_kept_while_the_server_runs_and_after_it_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), &[]);

@@ -15,6 +15,8 @@
 //! [`Db::maintain`].
 
 mod checkpoint;
+mod feed;
+mod load;
 mod lookup;
 mod rows;
 mod run;
@@ -38,15 +40,17 @@ pub use rows::PipelineRows;
 pub use spec::{
     Definition, Guarantee, LookupTime, OnGone, PipelineOptions, PipelineSource, PipelineSpec, PipelineState,
 };
+pub(super) use spec::{check_name, unframed};
 
 use super::Db;
 use super::database::Shared;
 use crate::base::{Error, ErrorKind, Result};
+use crate::db::source::SourceState;
 use crate::engine::name;
 use crate::model::Row;
 use crate::platform::{self, MaybeSend, MaybeSync};
-use crate::stream::sql::{Mode, compile};
-use crate::stream::{Metrics, Operator, Plan, Rows};
+use crate::stream::sql::{Mode, Table, compile};
+use crate::stream::{Bottleneck, Metrics, Operator, Plan, Rows};
 use rows::Listener;
 use run::{Fault, Run, subscription};
 
@@ -135,6 +139,8 @@ pub struct PipelineStatus {
     pub sources: Vec<SourceStatus>,
     /// Its operators.
     pub nodes: Vec<NodeStatus>,
+    /// What holds it up, by what was done in the last 10 to 20 seconds; `None` when nothing does.
+    pub bottleneck: Option<Bottleneck>,
     /// How many rows were given to sinks.
     pub rows_out: u64,
     /// How many rows were not taken.
@@ -159,13 +165,17 @@ pub struct PipelineStatus {
 pub struct SourceStatus {
     /// The node.
     pub node: String,
-    /// The collection.
+    /// The collection; the name that a connector knows it by.
     pub collection: String,
+    /// The connector, where it is none of a collection.
+    pub connector: Option<String>,
+    /// What a connector's source does.
+    pub state: SourceState,
     /// How many rows were read.
     pub rows: u64,
-    /// The position in the collection's log.
+    /// The position in the collection's log; 0 of a connector.
     pub lsn: u64,
-    /// How many transactions are to come.
+    /// How many transactions are to come; rows, of a connector that knows.
     pub behind: u64,
     /// Whether rows that were there at the beginning are still being read.
     pub seeding: bool,
@@ -183,6 +193,8 @@ pub struct NodeStatus {
     pub rows_out: u64,
     /// In how many batches they came.
     pub batches: u64,
+    /// For how many microseconds it was at work: without what it asks of collections and functions.
+    pub busy_us: u64,
     /// How many rows were late and left out.
     pub late: u64,
     /// How many keys or rows it keeps.
@@ -497,10 +509,18 @@ impl Db {
                 collection.unsubscribe(&name).await?;
             }
         }
+        if definition.plan().is_ok() {
+            feed::retire(self, &definition).await?;
+        }
         for entry in storage.list(&name::pipeline(id)).await? {
             storage.remove(&entry.name).await?;
         }
         Ok(())
+    }
+
+    /// A function that pipelines call.
+    pub(super) fn function(&self, name: &str) -> Option<Arc<dyn PipelineFunction>> {
+        self.inner.pipelines.functions().get(name).cloned()
     }
 
     /// Gives a function to pipelines whose plans call it by that name, in place of the one before. They are gone when the store is closed.
@@ -532,14 +552,20 @@ impl Db {
             if spec.plan.is_none() {
                 return Err(Error::invalid("a pipeline is made of `sql` or of a `plan`, got neither"));
             }
+            self.find_push_streams(&mut spec);
             return Ok(spec);
         };
         if spec.plan.is_some() {
             return Err(Error::invalid("a pipeline is made of `sql` or of a `plan`, got both"));
         }
         let mut catalog = self.catalog();
+        for stream in self.push_streams() {
+            let fields = stream.spec().fields;
+            catalog.tables.entry(stream.name()).or_insert_with(|| Table { fields, ..Table::default() });
+        }
         for (name, source) in &spec.sources {
-            let from = source.collection.as_deref().unwrap_or(name);
+            let stream = source.options.get("stream").and_then(|name| name.as_str());
+            let from = source.collection.as_deref().or(stream).unwrap_or(name);
             let Some(mut table) = catalog.tables.get(from).cloned() else { continue };
             if let Some(commit) = &source.commit_time {
                 table.fields.push(crate::stream::SourceField::new(commit, crate::model::DataType::Timestamp));
@@ -560,7 +586,22 @@ impl Db {
             spec.sources.insert(read.node.clone(), source);
         }
         spec.plan = Some(compiled.plan);
+        self.find_push_streams(&mut spec);
         Ok(spec)
+    }
+
+    /// A source that names no connector, and no collection that is there, is the push stream of that name.
+    fn find_push_streams(&self, spec: &mut PipelineSpec) {
+        let nodes = spec.plan.iter().flat_map(|plan| &plan.nodes);
+        for node in nodes.filter(|node| matches!(node.operator, Operator::Source(_))) {
+            let source = spec.sources.get(&node.name);
+            let name = source.and_then(|source| source.collection.as_deref()).unwrap_or(&node.name).to_owned();
+            let is_named = source.is_some_and(|source| source.connector.is_some());
+            if !is_named && self.collection(&name).is_err() && self.push_stream(&name).is_ok() {
+                let source = spec.sources.entry(node.name.clone()).or_default();
+                (source.connector, source.collection) = (Some(super::push::CONNECTOR.to_owned()), Some(name));
+            }
+        }
     }
 
     /// That a pipeline can be; the collections that it lacks.
@@ -574,7 +615,12 @@ impl Db {
                 .map_err(|error| error.context(format!("source {:?}", plan.nodes[at].name)))?;
             sources.insert(collection);
         }
-        if sources.is_empty() {
+        let feeds = definition.feeds()?;
+        for (at, source, name) in &feeds {
+            feed::check(self, definition, *at, source, name, &relations[*at])
+                .map_err(|error| error.context(format!("source {:?}", plan.nodes[*at].name)))?;
+        }
+        if sources.is_empty() && feeds.is_empty() {
             return Err(Error::invalid("a pipeline has a source at least"));
         }
         let mut sinks = BTreeSet::new();
@@ -664,7 +710,7 @@ impl Db {
             };
             let commit = run.waits().then(|| run.due_ms());
             let clock = run.job.next_advance().map(|at| u64::try_from(at).unwrap_or(0).div_ceil(1_000));
-            commit.into_iter().chain(clock).min().map(|at| at.saturating_sub(now_ms))
+            commit.into_iter().chain(clock).chain(run.wake_ms()).min().map(|at| at.saturating_sub(now_ms))
         };
         self.pipelines().iter().filter_map(due).min()
     }
@@ -677,6 +723,14 @@ impl Db {
                 let Some(rest) = name.strip_prefix(run::SUBSCRIPTION) else { continue };
                 if !ids.contains(rest.split('-').next().unwrap_or_default()) {
                     collection.unsubscribe(&name).await?;
+                }
+            }
+        }
+        for stream in self.push_streams() {
+            for name in stream.status().readers.into_keys() {
+                let Some(rest) = name.strip_prefix(run::SUBSCRIPTION) else { continue };
+                if !ids.contains(rest.split('-').next().unwrap_or_default()) {
+                    stream.retire(&name).await?;
                 }
             }
         }
@@ -990,6 +1044,7 @@ impl Pipeline {
             rows_in: metrics.rows_in,
             rows_out: metrics.rows_out,
             batches: metrics.batches,
+            busy_us: metrics.busy_us,
             late: metrics.late,
             entries: metrics.entries,
             state_bytes: metrics.state_bytes,
@@ -999,18 +1054,32 @@ impl Pipeline {
         let source = |reading: &source::Reading| SourceStatus {
             node: reading.node.clone(),
             collection: reading.collection.name().to_owned(),
+            connector: None,
+            state: SourceState::Active,
             rows: reading.read,
             lsn: reading.position.lsn.0,
             behind: reading.behind(),
             seeding: reading.position.seeding.is_some(),
         };
+        let fed = |feed: &feed::Feed| SourceStatus {
+            node: feed.node.clone(),
+            collection: feed.name.clone(),
+            connector: Some(feed.connector.clone()),
+            state: feed.reader.state(),
+            rows: feed.reader.counts().0,
+            lsn: 0,
+            behind: feed.reader.waiting().unwrap_or_default(),
+            seeding: false,
+        };
+        let readings = run.iter().flat_map(|run| &run.readings).map(source);
         PipelineStatus {
             name: definition.name,
             state: definition.state,
             reason: definition.reason.or(counters.error),
             reports: counters.reports,
-            sources: run.iter().flat_map(|run| &run.readings).map(source).collect(),
+            sources: readings.chain(run.iter().flat_map(|run| &run.feeds).map(fed)).collect(),
             nodes: run.iter().flat_map(|run| run.job.metrics()).map(node).collect(),
+            bottleneck: run.as_ref().zip(self.inner.shared.db()).and_then(|(run, db)| run.bottleneck(&db)),
             rows_out: run.as_ref().map_or(0, Run::written_rows),
             dead: counters.dead,
             lookups_beyond: counters.lookups_beyond,
@@ -1029,14 +1098,47 @@ impl Pipeline {
     pub async fn explain(&self) -> Result<String> {
         let mut text = self.inner.definition().plan()?.explain()?;
         let status = self.status().await;
-        for NodeStatus { name, rows_in, rows_out, late, entries, state_bytes, watermark_lag_ms, .. } in status.nodes {
+        for node in status.nodes {
+            let NodeStatus { name, rows_in, rows_out, late, entries, state_bytes, watermark_lag_ms, busy_us, .. } =
+                node;
             let lag = watermark_lag_ms.map_or(String::new(), |ms| format!(", watermark {ms} ms behind"));
             let late = if late == 0 { String::new() } else { format!(", {late} late") };
-            let _ =
-                writeln!(text, "{name}: {rows_in} in, {rows_out} out{late}, {entries} entries of {state_bytes} B{lag}");
+            let _ = writeln!(
+                text,
+                "{name}: {rows_in} in, {rows_out} out{late}, {entries} entries of {state_bytes} B, {} ms{lag}",
+                busy_us / 1_000
+            );
+        }
+        if let Some(bottleneck) = status.bottleneck {
+            let _ = writeln!(text, "bottleneck: {}", bottleneck.text);
         }
         Ok(text)
     }
+}
+
+/// The collection for dead letters of that name, made when it is not there.
+pub(super) async fn letters(db: &Db, name: &str) -> Result<super::Collection> {
+    let collection = match db.collection(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => db.create_collection(name, sink::letters_spec()?).await?,
+        found => found?,
+    };
+    sink::letters_fit(&collection)?;
+    Ok(collection)
+}
+
+/// Puts rows aside that were not taken by what is called `from`: each with where it was and why.
+pub(super) async fn put_letters(db: &Db, name: &str, from: &str, rows: Vec<(String, Row, String)>) -> Result<()> {
+    let collection = letters(db, name).await?;
+    let environment = &db.inner.shared.options.environment;
+    let made = rows.into_iter().map(|(node, row, reason)| {
+        let mut letter = sink::Letter { node, reason, row }.into_row(from, run::now(db));
+        // By their time, and apart from those that are numbered.
+        let key = environment.now_ms() << 20 | environment.random_u64() >> 44;
+        letter.insert("row".to_owned(), crate::model::Value::Int((key & i64::MAX as u64) as i64));
+        letter
+    });
+    let batch = crate::model::Batch::from_rows(&collection.spec().schema, made.collect())?;
+    collection.upsert(batch).await.map(drop)
 }
 
 impl std::fmt::Debug for Pipeline {

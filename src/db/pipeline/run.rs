@@ -2,17 +2,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::checkpoint::{self, Checkpoint, SinkWrite};
+use super::feed::Feed;
+use super::load::Load;
 use super::sink::{self, KeyOf, Letter, Sink};
 use super::source::{self, Position, Reading};
 use super::spec::{Definition, Guarantee, PipelineOptions, PipelineSource};
 use super::{Functions, Inner, lookup};
 use crate::base::{Error, ErrorKind, Lsn, Result};
 use crate::db::commit::{Request, Step};
+use crate::db::source::Positions;
 use crate::db::{Collection, Db};
 use crate::engine::{ChangeSet, PipelineWrite};
 use crate::platform;
 use crate::query::Filter;
-use crate::stream::{Given, Job, Operator, Options, Overflow, Plan, Relation, Rows};
+use crate::stream::{Bottleneck, Given, Job, Operator, Options, Overflow, Plan, Relation, Rows, StageKind};
 
 /// Checkpoints take one part of so many of the time, at most.
 const CHECKPOINT_SHARE: u64 = 10;
@@ -70,6 +73,7 @@ pub(super) enum Planted {
 pub(super) struct Run {
     pub job: Job,
     pub readings: Vec<Reading>,
+    pub feeds: Vec<Feed>,
     sinks: Vec<Sink>,
     relations: Vec<Relation>,
     letters: Option<Sink>,
@@ -82,10 +86,20 @@ pub(super) struct Run {
     took_ms: u64,
     /// Whether something came since.
     moved: bool,
-    /// Checkpoints that are kept, the oldest first, and how far each source was read at it.
-    kept: VecDeque<(u64, Vec<Lsn>)>,
+    /// Checkpoints that are kept, the oldest first.
+    kept: VecDeque<Kept>,
     /// Rows for the application, to be given with the next checkpoint.
     given: Vec<(String, Rows)>,
+    /// What has kept it busy.
+    load: Load,
+}
+
+/// A checkpoint that is kept, and how far each source was read at it.
+struct Kept {
+    number: u64,
+    lsns: Vec<Lsn>,
+    /// Of those from before this run nobody knows it without reading them.
+    positions: Option<Vec<Positions>>,
 }
 
 /// The name of what keeps the past of a source for a pipeline.
@@ -179,8 +193,16 @@ impl Run {
             let (none, _) = relations[*at].batch(&[]);
             job.push(node, 0, &position.encode(), &none, None, now).map_err(lasting)?;
         }
+        for (at, ..) in definition.feeds()? {
+            job.open(&plan.nodes[at].name, 0, now).map_err(lasting)?;
+        }
         let empty = Checkpoint { number, ..Checkpoint::default() };
-        let mut run = Self::build(db, definition, job, &empty, VecDeque::new())?;
+        let mut run = Self::build(db, definition, job, &empty, VecDeque::new()).await?;
+        for feed in &run.feeds {
+            for partition in 0..feed.reader.partitions() {
+                run.job.open(&feed.node, partition, now).map_err(lasting)?;
+            }
+        }
         if clears {
             for sink in
                 run.sinks.iter_mut().filter(|sink| definition.made.iter().any(|name| name == sink.collection.name()))
@@ -201,7 +223,7 @@ impl Run {
                 storage.remove(&checkpoint::checkpoint(id, number)).await?;
             }
         }
-        self.kept.retain(|(number, _)| *number == self.number);
+        self.kept.retain(|kept| kept.number == self.number);
         Ok(())
     }
 
@@ -235,20 +257,21 @@ impl Run {
             let held = collection.subscriptions().get(&subscription(definition.id, at)).copied();
             oldest.push(held.unwrap_or_default());
         }
-        let kept = numbers.iter().rev().map(|number| (*number, oldest.clone())).collect();
-        let mut run = Self::build(db, definition, job, &checkpoint, kept)?;
+        let kept = |number: &u64| Kept { number: *number, lsns: oldest.clone(), positions: None };
+        let kept = numbers.iter().rev().map(kept).collect();
+        let mut run = Self::build(db, definition, job, &checkpoint, kept).await?;
         if definition.spec.options.guarantee == Guarantee::ExactlyOnce {
-            run.apply(definition.id, &checkpoint.writes, true, None).await?;
+            run.apply(db, definition.id, &checkpoint.writes, true, None).await?;
         }
         Ok(run)
     }
 
-    fn build(
+    async fn build(
         db: &Db,
         definition: &Definition,
         job: Job,
         checkpoint: &Checkpoint,
-        kept: VecDeque<(u64, Vec<Lsn>)>,
+        kept: VecDeque<Kept>,
     ) -> Result<Self, Fault> {
         let plan = definition.plan()?;
         let options = definition.spec.options.clone();
@@ -264,6 +287,12 @@ impl Run {
             let position = Position::decode(position)?;
             let relation = relations[at].clone();
             readings.push(Reading::new(node, collection, &source, relation, options.batch_rows, position)?);
+        }
+        let mut feeds = vec![];
+        for (at, source, name) in definition.feeds()? {
+            let mut positions: Positions = job.positions(&plan.nodes[at].name).map_err(lasting)?.into_iter().collect();
+            positions.retain(|_, position| !position.is_empty());
+            feeds.push(Feed::connect(db, definition, at, &source, &name, &relations[at], positions).await?);
         }
         let next_row = |node: u32| checkpoint.next_rows.iter().find(|(at, _)| *at == node).map_or(0, |(_, next)| *next);
         let mut sinks = vec![];
@@ -293,6 +322,7 @@ impl Run {
             relations: relations.collect(),
             job,
             readings,
+            feeds,
             sinks,
             letters,
             options,
@@ -303,7 +333,10 @@ impl Run {
             moved: false,
             kept,
             given: vec![],
+            load: Load::default(),
         };
+        let environment = db.inner.shared.options.environment.clone();
+        run.job.measure(move || environment.now_us());
         // After a checkpoint that was not the latest, numbers are not used again.
         let written = run.all_sinks().map(|sink| written(&sink.collection, definition.id)).max().unwrap_or(0);
         run.sequence = run.sequence.max(written);
@@ -317,6 +350,9 @@ impl Run {
     /// Takes the next rows of each source; tells whether there are more. With `all`, what waits is committed at the end, due or not.
     pub async fn step(&mut self, db: &Db, pipeline: &Inner, all: bool) -> Result<bool, Fault> {
         let mut more = false;
+        let environment = &db.inner.shared.options.environment;
+        let Self { load, job, .. } = self;
+        load.turn(environment.now_us(), || job.metrics());
         for at in 0..self.readings.len() {
             let now = now(db);
             let reading = &mut self.readings[at];
@@ -326,7 +362,10 @@ impl Run {
                 // It is not idle.
                 self.job.watermark(&node, SEEDING, i64::MIN, now).map_err(lasting)?;
             }
+            let begun_us = environment.now_us();
             let came = reading.next().await?;
+            let took_us = environment.now_us().saturating_sub(begun_us);
+            self.load.took(&node, StageKind::Source, took_us, came.batch.num_rows() as u64);
             more |= !came.is_caught_up;
             let position = self.readings[at].position.clone();
             let mut told = position.encode();
@@ -349,6 +388,10 @@ impl Run {
             self.settle(db, pipeline).await?;
             platform::yield_now().await;
         }
+        for at in 0..self.feeds.len() {
+            more |= self.step_feed(db, pipeline, at).await?;
+            platform::yield_now().await;
+        }
         let now = now(db);
         if self.job.next_advance().is_some_and(|due| due <= now) {
             self.moved = true;
@@ -357,13 +400,52 @@ impl Run {
         }
         if self.options.guarantee == Guarantee::AtLeastOnce {
             let writes = self.take_writes(db, pipeline)?;
-            self.apply(pipeline.id(), &writes, false, planted(pipeline)).await?;
+            self.apply(db, pipeline.id(), &writes, false, planted(pipeline)).await?;
             pipeline.give(std::mem::take(&mut self.given));
         }
         if self.is_due(db) || (all && !more && self.waits()) {
             self.commit(db, pipeline).await?;
         }
         Ok(more)
+    }
+
+    /// Takes the next rows of a connector's source.
+    async fn step_feed(&mut self, db: &Db, pipeline: &Inner, at: usize) -> Result<bool, Fault> {
+        let environment = &db.inner.shared.options.environment;
+        let now = now(db);
+        let feed = &mut self.feeds[at];
+        let node = feed.node.clone();
+        let begun_us = environment.now_us();
+        let fed = feed.next(self.options.batch_rows, environment.now_ms()).await?;
+        let took_us = environment.now_us().saturating_sub(begun_us);
+        self.load.took(&node, StageKind::Source, took_us, fed.batch.num_rows() as u64);
+        for letter in fed.letters {
+            self.refuse(db, pipeline, letter)?;
+        }
+        if let Some(mut position) = fed.position {
+            match planted(pipeline) {
+                Some(Planted::NoPosition) => position.clear(),
+                Some(Planted::EarlyPosition) => {
+                    position = self.job.position(&node, fed.partition).map_err(lasting)?.unwrap_or_default().to_vec();
+                }
+                _ => {}
+            }
+            self.moved = true;
+            self.job.push(&node, fed.partition, &position, &fed.batch, None, now).map_err(lasting)?;
+        }
+        if fed.ends {
+            self.moved = true;
+            for partition in 0..self.feeds[at].reader.partitions() {
+                self.job.end(&node, partition, now).map_err(lasting)?;
+            }
+        }
+        self.settle(db, pipeline).await?;
+        Ok(fed.has_more)
+    }
+
+    /// When a source is to be read again though nothing comes until then.
+    pub fn wake_ms(&self) -> Option<u64> {
+        self.feeds.iter().filter_map(|feed| feed.reader.wake_ms()).min()
     }
 
     /// Whether something waits for a checkpoint.
@@ -414,7 +496,11 @@ impl Run {
                 return Ok(());
             }
             for one in wanted {
+                let environment = &db.inner.shared.options.environment;
+                let begun_us = environment.now_us();
                 let answered = lookup::answer(db, self.job.plan(), &one, self.options.lookup, &functions).await?;
+                let took_us = environment.now_us().saturating_sub(begun_us);
+                self.load.took(&one.node, StageKind::Lookup, took_us, one.kind.len() as u64);
                 pipeline.counters().lookups_beyond += answered.beyond;
                 for letter in answered.letters {
                     self.refuse(db, pipeline, letter)?;
@@ -475,11 +561,15 @@ impl Run {
         let (id, storage) = (pipeline.id(), &*db.inner.shared.storage);
         checkpoint::store(storage, &checkpoint::checkpoint(id, self.number), bytes).await?;
         self.moved = false;
-        self.apply(id, &writes, false, planted(pipeline)).await?;
+        self.apply(db, id, &writes, false, planted(pipeline)).await?;
         pipeline.give(std::mem::take(&mut self.given));
-        self.kept.push_back((self.number, self.readings.iter().map(|reading| reading.position.lsn).collect()));
+        self.kept.push_back(Kept {
+            number: self.number,
+            lsns: self.readings.iter().map(|reading| reading.position.lsn).collect(),
+            positions: Some(self.feeds.iter().map(|feed| feed.reader.positions().clone()).collect()),
+        });
         while self.kept.len() > self.options.checkpoints {
-            let Some((number, _)) = self.kept.pop_front() else { break };
+            let Some(Kept { number, .. }) = self.kept.pop_front() else { break };
             storage.remove(&checkpoint::checkpoint(id, number)).await?;
         }
         self.let_go(id).await?;
@@ -504,8 +594,11 @@ impl Run {
 
     /// Lets go of the past that no checkpoint needs which is kept.
     async fn let_go(&mut self, id: u64) -> Result<(), Fault> {
-        let Some((_, oldest)) = self.kept.front().cloned() else { return Ok(()) };
-        for (reading, lsn) in self.readings.iter().zip(&oldest) {
+        let Some(Kept { lsns: oldest, positions, .. }) = self.kept.front() else { return Ok(()) };
+        for (feed, positions) in self.feeds.iter_mut().zip(positions.iter().flatten()) {
+            feed.commit(positions).await?;
+        }
+        for (reading, lsn) in self.readings.iter().zip(oldest) {
             let at = self.job.plan().nodes.iter().position(|node| node.name == reading.node);
             let name = subscription(id, at.unwrap_or_default());
             let held = reading.collection.subscriptions().get(&name).copied();
@@ -519,6 +612,7 @@ impl Run {
     /// Writes to the sinks; with `again`, what was not written already.
     async fn apply(
         &mut self,
+        db: &Db,
         id: u64,
         writes: &[SinkWrite],
         again: bool,
@@ -528,12 +622,15 @@ impl Run {
             let Some(sink) = self.all_sinks().find(|sink| sink.node == write.node) else {
                 return Err(lasting(Error::corrupt(format!("a write for node {}, which is no sink", write.node))));
             };
-            let collection = &sink.collection;
-            if again && written(collection, id) >= write.number {
+            let (collection, name) = (sink.collection.clone(), sink.name.clone());
+            if again && written(&collection, id) >= write.number {
                 continue;
             }
+            let environment = &db.inner.shared.options.environment;
+            let begun_us = environment.now_us();
             let schema = collection.spec().schema.clone();
             let ChangeSet { puts, deletes, .. } = ChangeSet::decode(&schema, &write.changes)?;
+            let rows = (puts.len() + deletes.len()) as u64;
             let mut steps = vec![];
             if write.clears {
                 let all = format!("{} is not null", schema.primary_key().name);
@@ -549,8 +646,26 @@ impl Run {
                 (planted != Some(Planted::NoNumber)).then_some(PipelineWrite { pipeline: id, number: write.number });
             let request = Request::Write { steps, conditions: vec![], request: None, pipeline };
             collection.write(request, None).await?;
+            let took_us = environment.now_us().saturating_sub(begun_us);
+            self.load.took(&name, StageKind::Sink, took_us, rows);
         }
         Ok(())
+    }
+
+    /// What has held it up lately.
+    pub fn bottleneck(&self, db: &Db) -> Option<Bottleneck> {
+        let environment = &db.inner.shared.options.environment;
+        let metrics = self.job.metrics();
+        let (elapsed_us, mut stages) = self.load.stages(environment.now_us(), &metrics);
+        let now_ms = i64::try_from(environment.now_ms()).unwrap_or(i64::MAX);
+        for stage in stages.iter_mut().filter(|stage| stage.kind == StageKind::Source) {
+            let reading = self.readings.iter().find(|reading| reading.node == stage.name);
+            let feed = || self.feeds.iter().find(|feed| feed.node == stage.name)?.reader.waiting();
+            stage.waiting = reading.map(Reading::behind).or_else(feed).unwrap_or_default();
+            let watermark = metrics.iter().find(|one| one.node == stage.name).and_then(|one| one.watermark);
+            stage.watermark_lag_ms = watermark.filter(|at| *at < i64::MAX).map(|at| now_ms.saturating_sub(at / 1_000));
+        }
+        crate::stream::bottleneck(elapsed_us, &stages)
     }
 
     /// How many rows each sink was given.

@@ -12,7 +12,7 @@ use super::run::Planted;
 use super::tests::{CLICKS, MINUTES, row, spec, told};
 use super::*;
 use crate::base::Random;
-use crate::db::{Durability, Options, QueryRequest, Target};
+use crate::db::{Durability, Options, PushStreamSpec, QueryRequest, Target};
 use crate::model::{Batch, Key, Value};
 use crate::platform::{Environment, block_on};
 use crate::storage::FaultStorage;
@@ -28,11 +28,18 @@ const JOBS: &str = r#"{"nodes": [
     {"name": "clicks", "operator": {"source": {"fields": [{"name": "id", "type": "int64"}]}}},
     {"name": "jobs", "inputs": ["clicks"], "operator": {"sink": {"collection": "jobs", "keys": ["id"]}}}]}"#;
 
+/// How often each row that was pushed has come.
+const ORDERS: &str =
+    "CREATE MATERIALIZED VIEW orders_seen AS SELECT id, count(*) AS times FROM orders GROUP BY id EMIT CHANGES";
+
 struct Source {
     /// What is certain of each row, and what may be.
     rows: BTreeMap<i64, (String, i64)>,
     next: i64,
     latest: i64,
+    /// Rows that were pushed: those that were acknowledged, and all.
+    pushed: BTreeSet<i64>,
+    tried: i64,
 }
 
 #[derive(Default)]
@@ -62,7 +69,8 @@ async fn run(seed: u64, planted: Option<Planted>) {
     let mut random = Random::new(seed);
     let environment = Environment::simulated(seed, 1_700_000_000_000);
     let mut disk = FaultStorage::new(seed);
-    let mut source = Source { rows: BTreeMap::new(), next: 0, latest: 1_000 * MINUTE };
+    let mut source =
+        Source { rows: BTreeMap::new(), next: 0, latest: 1_000 * MINUTE, pushed: BTreeSet::new(), tried: 0 };
     let mut consumed = Consumed::default();
     let lives = 3 + random.below(4);
     for life in 0..=lives {
@@ -117,12 +125,16 @@ async fn live(
         let clicks = db.create_collection("clicks", spec(CLICKS)).await?;
         // Some rows are there before.
         write(&clicks, random, source).await?;
+        let kind = json!({"fields": [{"name": "id", "type": "int64"}], "partitions": 1 + random.below(3),
+            "memoryBytes": 10 + random.below(200)});
+        db.create_push_stream("orders", PushStreamSpec::from_json(&kind.to_string())?).await?;
     }
     let clicks = db.collection("clicks")?;
     for (name, pipeline) in [
         ("minutes", PipelineSpec::sql(MINUTES)),
         ("pages", PipelineSpec::sql(PAGES)),
         ("jobs", PipelineSpec::plan(Plan::from_json(JOBS)?)),
+        ("orders_seen", PipelineSpec::sql(ORDERS)),
     ] {
         if db.pipeline(name).is_err() {
             db.create_pipeline(name, PipelineSpec { options: options(random), ..pipeline }).await?;
@@ -130,7 +142,7 @@ async fn live(
         *db.pipeline(name)?.inner.planted.lock().unwrap() = planted;
     }
     for _ in 0..10 + random.below(60) {
-        match random.below(12) {
+        match random.below(13) {
             0..=3 => write(&clicks, random, source).await?,
             4..=7 => drop(db.run_pipelines().await?),
             8 => drop(db.maintain().await?),
@@ -144,10 +156,12 @@ async fn live(
                 }
             }
             10 => consume(db, consumed).await?,
+            11 => push(db, random, source).await?,
             _ => db.inner.shared.options.environment.advance_ms(random.below(200)),
         }
     }
     if last {
+        push(db, random, source).await?;
         // The end of all windows.
         source.latest += 1_000 * MINUTE;
         source.rows.insert(-1, ("end".to_owned(), source.latest));
@@ -177,6 +191,16 @@ async fn write(clicks: &crate::db::Collection, random: &mut Random, source: &mut
     let batch = Batch::from_rows(&clicks.spec().schema, rows)?;
     let options = crate::db::WriteOptions { durability: Some(durability), ..Default::default() };
     clicks.batch(vec![crate::db::Operation::Insert(batch)], options).await.map(drop)
+}
+
+/// Pushes some rows.
+async fn push(db: &Db, random: &mut Random, source: &mut Source) -> Result<()> {
+    let ids = source.tried..source.tried + 1 + random.below(5) as i64;
+    source.tried = ids.end;
+    let rows = ids.clone().map(|id| row(json!({"id": id}))).collect();
+    db.push_stream("orders")?.push(rows).await?;
+    source.pushed.extend(ids);
+    Ok(())
 }
 
 /// Takes all jobs that are there, one deletion each.
@@ -212,6 +236,15 @@ async fn check(db: &Db, source: &Source, consumed: &Consumed) {
     assert_eq!(found, expected, "windows");
     let expected: Vec<String> = pages.iter().map(|(page, (clicks, ids))| format!("{page} {clicks} {ids}")).collect();
     assert_eq!(told(db, "pages", &["page", "clicks", "ids"]).await, expected, "changes");
+    let mut orders: BTreeMap<i64, i64> = BTreeMap::new();
+    for row in db.collection("orders_seen").unwrap().query(&QueryRequest::default()).await.unwrap() {
+        let (Value::Int(id), Value::Int(times)) = (&row["id"], &row["times"]) else { panic!("{row:?}") };
+        orders.insert(*id, *times);
+    }
+    let lost: Vec<_> = source.pushed.iter().filter(|id| !orders.contains_key(id)).collect();
+    assert!(lost.is_empty(), "pushed rows that were lost: {lost:?}");
+    let wrong: Vec<_> = orders.iter().filter(|(id, times)| **times != 1 || **id >= source.tried).collect();
+    assert!(wrong.is_empty(), "pushed rows that came more than once, or never were: {wrong:?}");
     let known = |id: &i64| consumed.times.contains_key(id) || consumed.unsure.contains(id);
     let lost: Vec<_> = source.rows.keys().filter(|id| !known(id)).collect();
     assert!(lost.is_empty(), "jobs that were lost: {lost:?}");

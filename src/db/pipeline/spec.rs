@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::codec::checksum;
 use crate::base::{Error, ErrorKind, Result};
+use crate::db::source::{SourceMode, SourceSettings};
 use crate::query::Parameters;
 use crate::stream::{Operator, Plan};
 
@@ -77,6 +78,22 @@ pub struct PipelineSource {
     pub idle_ms: Option<u64>,
     /// A `timestamp` field of the source that no row has: it takes the time of the write.
     pub commit_time: Option<String>,
+    /// Where its rows come from that are no collection's: `stream`, or one that the host has given by
+    /// [`Db::set_connector`](crate::db::Db::set_connector). They are events.
+    pub connector: Option<String>,
+    /// What the connector is told.
+    pub options: serde_json::Value,
+    /// When rows of a connector are taken.
+    pub mode: SourceMode,
+    /// So many times as fast as they happened, rows of a connector are taken, by their event time; as fast as they can be read, with `None`.
+    pub pace: Option<f64>,
+}
+
+impl PipelineSource {
+    /// How a connector's source is read for a source of the plan.
+    pub(super) fn settings(&self, source: &crate::stream::Source) -> SourceSettings {
+        SourceSettings { mode: self.mode, pace: self.pace, time: source.time.clone() }
+    }
 }
 
 /// How a pipeline runs.
@@ -261,12 +278,25 @@ impl Definition {
 
     /// The nodes that are sources, with what was said of them, and their collections.
     pub(super) fn sources(&self) -> Result<Vec<(usize, PipelineSource, String)>> {
+        let mut sources = self.all_sources()?;
+        sources.retain(|(_, source, _)| source.connector.is_none());
+        Ok(sources)
+    }
+
+    /// The nodes whose rows come from connectors, with what was said of them, and the names that they go by.
+    pub(super) fn feeds(&self) -> Result<Vec<(usize, PipelineSource, String)>> {
+        let mut sources = self.all_sources()?;
+        sources.retain(|(_, source, _)| source.connector.is_some());
+        Ok(sources)
+    }
+
+    fn all_sources(&self) -> Result<Vec<(usize, PipelineSource, String)>> {
         let plan = self.plan()?;
         let of = |(at, node): (usize, &crate::stream::Node)| {
             matches!(node.operator, Operator::Source(_)).then(|| {
                 let source = self.spec.sources.get(&node.name).cloned().unwrap_or_default();
-                let collection = source.collection.clone().unwrap_or_else(|| node.name.clone());
-                (at, source, collection)
+                let name = source.collection.clone().unwrap_or_else(|| node.name.clone());
+                (at, source, name)
             })
         };
         Ok(plan.nodes.iter().enumerate().filter_map(of).collect())
@@ -274,7 +304,7 @@ impl Definition {
 }
 
 /// What stands between the head and the checksum.
-pub(super) fn unframed<'b>(bytes: &'b [u8], magic: &[u8; 4], version: u8, what: &str) -> Result<&'b [u8]> {
+pub(in crate::db) fn unframed<'b>(bytes: &'b [u8], magic: &[u8; 4], version: u8, what: &str) -> Result<&'b [u8]> {
     let corrupt = |why: &str| Error::corrupt(format!("{what}: {why}"));
     let Some((body, sum)) = bytes.split_last_chunk::<4>() else { return Err(corrupt("too short")) };
     if checksum(body) != u32::from_le_bytes(*sum) {
@@ -292,7 +322,7 @@ pub(super) fn unframed<'b>(bytes: &'b [u8], magic: &[u8; 4], version: u8, what: 
     Ok(rest)
 }
 
-pub(super) fn check_name(name: &str) -> Result<()> {
+pub(in crate::db) fn check_name(name: &str) -> Result<()> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) {
         return Err(Error::invalid(format!(

@@ -9,6 +9,7 @@ use crate::engine::CollectionSpec;
 use crate::model::{Batch, Key, Value};
 use crate::platform::{Environment, block_on};
 use crate::storage::{MemoryDisk, Storage};
+use crate::stream::StageKind;
 
 const SECOND: i64 = 1_000_000;
 
@@ -540,4 +541,27 @@ fn definitions_and_checkpoints_come_back_or_are_refused() {
         other[at] ^= 1;
         assert!(Checkpoint::decode(&other).is_err());
     }
+}
+
+#[test]
+fn the_bottleneck_is_the_function_that_takes_the_time() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let environment = Environment::simulated(7, 1_700_000_000_000);
+        let db = open_with(&disk, Options { environment: environment.clone(), ..Options::default() }).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        db.set_function("split", move |row: &Row| {
+            environment.advance_ms(500);
+            split(row)
+        });
+        let pipeline = db.create_pipeline("words", PipelineSpec::plan(calling())).await.unwrap();
+        assert_eq!(pipeline.status().await.bottleneck, None);
+        write(&db, "clicks", vec![click(1, "one two", 0), click(2, "three", 0)]).await;
+        pipeline.settle().await.unwrap();
+        let status = pipeline.status().await;
+        let bottleneck = status.bottleneck.unwrap();
+        assert_eq!((bottleneck.node.as_str(), bottleneck.kind), ("words", StageKind::Lookup), "{}", bottleneck.text);
+        assert!(bottleneck.text.contains("looking up"), "{}", bottleneck.text);
+        assert!(pipeline.explain().await.unwrap().contains("bottleneck: words: looking up"));
+    });
 }

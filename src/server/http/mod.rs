@@ -15,6 +15,7 @@ mod live;
 mod pipelines;
 mod reply;
 mod stop;
+mod streams;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -160,6 +161,7 @@ fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr)
         .merge(changes::router())
         .merge(live::router())
         .merge(pipelines::router())
+        .merge(streams::router())
         .merge(sync::router(hub, allowed_to_sync(&settings.allow_origins)))
         .fallback_service(console::service(settings.console.as_deref()))
         .layer(axum::middleware::from_fn_with_state(gate, caller::let_in))

@@ -68,6 +68,22 @@ pub enum WantedKind {
     },
 }
 
+impl WantedKind {
+    /// How many rows it asks about.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Lookup { keys, .. } => arrow_array::Array::len(keys),
+            Self::Nearest { vectors, .. } => arrow_array::Array::len(vectors),
+            Self::Call { rows, .. } => rows.len(),
+        }
+    }
+
+    /// Whether it asks about none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What was found for each row that was asked about.
 #[derive(Debug, Clone)]
 pub struct Answer {

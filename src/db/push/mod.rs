@@ -1,0 +1,759 @@
+//! Push streams: rows that an application pushes, kept until pipelines have read them.
+//!
+//! What must be true:
+//! - With durability `stored`, rows are acknowledged once they are in a log and synced. A crash before that leaves those of a push in each
+//!   partition wholly or not at all.
+//! - Rows are numbered in each partition, and a number is never used again. Whoever reads is known by a name, and what it has not committed
+//!   is kept, up to the bound of the stream; then pushes are refused, and nothing is lost.
+//! - Pushes that wait together share one write and one sync.
+//!
+//! Deliberately absent: which rows are in memory and when they are given out (`stream::Buffer`), and any index: a stream is read from front to
+//! back.
+
+mod log;
+mod source;
+mod spec;
+#[cfg(test)]
+#[cfg(native)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_channel::oneshot;
+
+use super::Db;
+use super::database::Shared;
+use crate::base::{Error, ErrorKind, Result};
+use crate::engine::name;
+use crate::model::{Batch, Field, Row, Schema, Value};
+use crate::platform;
+use crate::query::Filter;
+use crate::stream::{Buffer, PIECE_ROWS_MAX, Piece, Relation, Room};
+use log::PieceLog;
+pub(super) use source::open_source;
+pub use spec::{PushDurability, PushStreamDefinition, PushStreamSpec, RowCheck};
+
+/// The name of the connector whose sources are push streams.
+pub(super) const CONNECTOR: &str = "stream";
+/// The largest push, in bytes.
+const PUSH_BYTES_MAX: usize = 64 << 20;
+
+/// The push streams of a store.
+pub(super) struct PushStreams {
+    by_name: Mutex<BTreeMap<String, PushStream>>,
+    /// One is created or dropped at a time.
+    changing: async_lock::Mutex<()>,
+    /// Those who wait for rows, of any stream.
+    waiters: Arc<Waiters>,
+}
+
+#[derive(Default)]
+struct Waiters(Mutex<(u64, Vec<oneshot::Sender<()>>)>);
+
+impl Waiters {
+    fn wake(&self) {
+        let mut waiters = self.0.lock().expect("no panic while held");
+        waiters.0 += 1;
+        for waiter in waiters.1.drain(..) {
+            // One who stopped waiting needs no call.
+            let _ = waiter.send(());
+        }
+    }
+}
+
+/// A stream that rows are pushed into. Cheap to clone.
+#[derive(Clone)]
+pub struct PushStream {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    definition: Mutex<(PushStreamDefinition, u64)>,
+    relation: Relation,
+    checks: Vec<(Filter, String)>,
+    /// What checks look at: the fields, and a key that no row has.
+    schema: Arc<Schema>,
+    key: String,
+    /// Which rows of which life of the store numbers are of.
+    epoch: u64,
+    buffer: Mutex<Buffer>,
+    logs: async_lock::Mutex<Vec<PieceLog>>,
+    pending: Mutex<Vec<Pending>>,
+    /// One definition is stored at a time.
+    storing: async_lock::Mutex<()>,
+    waiters: Arc<Waiters>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    pushed: u64,
+    refused: u64,
+    full: u64,
+    next_partition: u32,
+    is_dropped: bool,
+}
+
+/// Rows that wait to be written, by partition.
+struct Pending {
+    rows: BTreeMap<u32, Vec<Row>>,
+    bytes: usize,
+    done: oneshot::Sender<Result<()>>,
+}
+
+/// What became of rows that were pushed.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PushAnswer {
+    /// How many were taken.
+    pub accepted: usize,
+    /// Those that were not, by their number among those that were pushed, and why.
+    pub refused: Vec<(usize, String)>,
+}
+
+/// How a push stream is doing. Counts are since the store was opened.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PushStreamStatus {
+    /// Its name.
+    pub name: String,
+    /// How many rows were taken.
+    pub pushed: u64,
+    /// How many were refused by what is wrong with them.
+    pub refused: u64,
+    /// How many pushes were refused for want of room.
+    pub full: u64,
+    /// The bytes of rows that are kept.
+    pub bytes: u64,
+    /// Those of them in memory.
+    pub memory_bytes: usize,
+    /// By partition, the number of the first row that is kept and of the next one that comes.
+    pub partitions: Vec<(u64, u64)>,
+    /// Who reads it, and how many rows wait for each.
+    pub readers: BTreeMap<String, u64>,
+}
+
+impl PushStreams {
+    /// Those that are stored.
+    pub(super) async fn open(shared: &Arc<Shared>) -> Result<Self> {
+        let storage = &*shared.storage;
+        let waiters = Arc::<Waiters>::default();
+        let mut found: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        for entry in storage.list(name::PUSH_STREAMS).await? {
+            let id = entry.name.split('/').nth(1).and_then(|id| u64::from_str_radix(id, 16).ok()).unwrap_or_default();
+            found.entry(id).or_default().push(entry.name);
+        }
+        let mut by_name = BTreeMap::new();
+        for (id, files) in found {
+            let prefix = name::push_definitions(id);
+            let mut definitions: Vec<&String> = files.iter().filter(|file| file.starts_with(&prefix)).collect();
+            definitions.sort_unstable_by(|left, right| right.cmp(left));
+            let mut opened: Option<(PushStreamDefinition, u64)> = None;
+            let mut damaged = None;
+            for file in definitions {
+                if opened.is_some() {
+                    storage.remove(file).await?;
+                    continue;
+                }
+                let bytes = match storage.read_all(file).await {
+                    Ok(bytes) => bytes,
+                    Err(error) if error.kind() == ErrorKind::Corrupt => Default::default(),
+                    Err(error) => return Err(error),
+                };
+                match PushStreamDefinition::decode(&bytes) {
+                    Ok(definition) => opened = Some((definition, name::number(file).unwrap_or_default())),
+                    // A crash cut it short before it counted, if there is one before it.
+                    Err(error) => damaged = Some((error.context(file), file.clone())),
+                }
+            }
+            let has_rows = files.iter().any(|file| !file.starts_with(&prefix));
+            match (opened, damaged) {
+                (Some((definition, version)), damaged) => {
+                    if let Some((_, file)) = damaged {
+                        storage.remove(&file).await?;
+                    }
+                    let name = definition.name.clone();
+                    let stream = PushStream::new(shared, definition, version, waiters.clone())?;
+                    stream.recover().await.map_err(|error| error.context(format!("stream {name:?}")))?;
+                    by_name.insert(name, stream);
+                }
+                (None, Some((error, _))) if has_rows => return Err(error),
+                // Its creation or its end was cut short.
+                (None, _) => {
+                    for file in &files {
+                        storage.remove(file).await?;
+                    }
+                }
+            }
+        }
+        Ok(Self { by_name: Mutex::new(by_name), changing: async_lock::Mutex::new(()), waiters })
+    }
+}
+
+impl Db {
+    /// Makes a push stream, durably.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name is taken, `InvalidArgument` for a specification that cannot be.
+    pub async fn create_push_stream(&self, name: &str, spec: PushStreamSpec) -> Result<PushStream> {
+        self.inner.shared.check_open()?;
+        super::pipeline::check_name(name)?;
+        let (db, name) = (self.clone(), name.to_owned());
+        platform::run_to_end(async move {
+            let streams = &db.inner.push_streams;
+            let _one = streams.changing.lock().await;
+            if streams.by_name.lock().expect("no panic while held").contains_key(&name) {
+                return Err(Error::new(ErrorKind::AlreadyExists, format!("stream {name:?} exists already")));
+            }
+            let shared = &db.inner.shared;
+            // 53 bits, so that JavaScript can hold it.
+            let id = (shared.options.environment.random_u64() >> 11).max(1);
+            let letters = spec.dead_letters.clone();
+            let definition = PushStreamDefinition { id, name: name.clone(), spec, readers: BTreeMap::new() };
+            let bytes = definition.encode();
+            let stream = PushStream::new(shared, definition, 1, streams.waiters.clone())?;
+            if let Some(letters) = letters {
+                super::pipeline::letters(&db, &letters).await?;
+            }
+            shared.storage.put(&name::push_definition(id, 1), bytes.into()).await?;
+            streams.by_name.lock().expect("no panic while held").insert(name, stream.clone());
+            Ok(stream)
+        })
+        .await
+    }
+
+    /// The push stream of that name; `NotFound` lists those that exist.
+    pub fn push_stream(&self, name: &str) -> Result<PushStream> {
+        self.inner.shared.check_open()?;
+        let streams = self.inner.push_streams.by_name.lock().expect("no panic while held");
+        streams.get(name).cloned().ok_or_else(|| {
+            let names: Vec<&str> = streams.keys().map(String::as_str).collect();
+            Error::not_found(format!("no stream {name:?}; there are: {}", names.join(", ")))
+        })
+    }
+
+    /// All push streams, by name.
+    pub fn push_streams(&self) -> Vec<PushStream> {
+        self.inner.push_streams.by_name.lock().expect("no panic while held").values().cloned().collect()
+    }
+
+    /// Ends a push stream for good, with the rows that wait in it.
+    ///
+    /// # Errors
+    /// `NotFound` when it does not exist.
+    pub async fn drop_push_stream(&self, name: &str) -> Result<()> {
+        let stream = self.push_stream(name)?;
+        let (db, name) = (self.clone(), name.to_owned());
+        platform::run_to_end(async move {
+            let streams = &db.inner.push_streams;
+            let _one = streams.changing.lock().await;
+            let _logs = stream.inner.logs.lock().await;
+            let _storing = stream.inner.storing.lock().await;
+            let (id, storage) = (stream.id(), &db.inner.shared.storage);
+            // First what says that there is one.
+            for entry in storage.list(&name::push_definitions(id)).await? {
+                storage.remove(&entry.name).await?;
+            }
+            stream.counts().is_dropped = true;
+            streams.by_name.lock().expect("no panic while held").remove(&name);
+            for entry in storage.list(&name::push_stream(id)).await? {
+                storage.remove(&entry.name).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Resolves when something is pushed into a stream after the `seen`th push; tells how many there were.
+    pub async fn pushed_after(&self, seen: u64) -> u64 {
+        loop {
+            let waiting = {
+                let mut waiters = self.inner.push_streams.waiters.0.lock().expect("no panic while held");
+                if waiters.0 > seen {
+                    return waiters.0;
+                }
+                let (waiter, waiting) = oneshot::channel();
+                waiters.1.retain(|waiter| !waiter.is_canceled());
+                waiters.1.push(waiter);
+                waiting
+            };
+            // Whether it was woken or the store went: the count tells.
+            let _ = waiting.await;
+        }
+    }
+}
+
+impl PushStream {
+    fn new(
+        shared: &Arc<Shared>,
+        definition: PushStreamDefinition,
+        version: u64,
+        waiters: Arc<Waiters>,
+    ) -> Result<Self> {
+        let spec = &definition.spec;
+        let relation = spec.relation()?;
+        let mut key = "row".to_owned();
+        while relation.position(&key).is_some() {
+            key.push('_');
+        }
+        let mut fields = vec![Field::new(&key, crate::model::DataType::Int64)];
+        fields.extend(relation.fields.iter().cloned());
+        let schema = Arc::new(Schema::new(fields, &key, false)?);
+        let checks = spec
+            .checks
+            .iter()
+            .enumerate()
+            .map(|(at, check)| {
+                let filter = Filter::parse(&check.filter, &schema)
+                    .map_err(|error| error.context(format!("check {at}, {:?}", check.filter)))?;
+                let reason = check.reason.clone().unwrap_or_else(|| format!("it is not so that {}", check.filter));
+                Ok((filter, reason))
+            })
+            .collect::<Result<_>>()?;
+        let logs = (0..spec.partitions).map(|partition| PieceLog::new(definition.id, partition)).collect();
+        let buffer = Buffer::new(spec.partitions, spec.memory_bytes, spec.bytes_max);
+        let epoch = match spec.durability {
+            PushDurability::Stored => definition.id,
+            PushDurability::Memory => shared.options.environment.random_u64(),
+        };
+        let inner = Inner {
+            shared: shared.clone(),
+            definition: Mutex::new((definition, version)),
+            relation,
+            checks,
+            schema,
+            key,
+            epoch,
+            buffer: Mutex::new(buffer),
+            logs: async_lock::Mutex::new(logs),
+            pending: Mutex::default(),
+            storing: async_lock::Mutex::new(()),
+            waiters,
+            counts: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Finds the rows that are there.
+    async fn recover(&self) -> Result<()> {
+        let storage = &*self.inner.shared.storage;
+        let (id, durability) = (self.id(), self.spec().durability);
+        if durability == PushDurability::Memory {
+            // What a life of the store had no room for in memory went with it.
+            let definitions = name::push_definitions(id);
+            for entry in storage.list(&name::push_stream(id)).await? {
+                if !entry.name.starts_with(&definitions) {
+                    storage.remove(&entry.name).await?;
+                }
+            }
+            // Numbers begin anew.
+            self.definition().0.readers.values_mut().for_each(|from| from.fill(0));
+            return Ok(());
+        }
+        let now_ms = self.inner.shared.options.environment.now_ms();
+        let mut buffer = self.buffer().clone();
+        for log in self.inner.logs.lock().await.iter_mut() {
+            log.open(storage, &mut buffer, now_ms).await?;
+        }
+        *self.buffer() = buffer;
+        self.release();
+        Ok(())
+    }
+
+    fn buffer(&self) -> MutexGuard<'_, Buffer> {
+        self.inner.buffer.lock().expect("no panic while held")
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.inner.counts.lock().expect("no panic while held")
+    }
+
+    fn definition(&self) -> MutexGuard<'_, (PushStreamDefinition, u64)> {
+        self.inner.definition.lock().expect("no panic while held")
+    }
+
+    fn id(&self) -> u64 {
+        self.definition().0.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.definition().0.name.clone()
+    }
+
+    /// What it is made of.
+    pub fn spec(&self) -> PushStreamSpec {
+        self.definition().0.spec.clone()
+    }
+
+    /// What its rows have.
+    pub fn relation(&self) -> &Relation {
+        &self.inner.relation
+    }
+
+    /// How it is doing.
+    pub fn status(&self) -> PushStreamStatus {
+        let (definition, counts) = (self.definition().0.clone(), *self.counts());
+        let buffer = self.buffer();
+        let (bytes, memory_bytes) = buffer.bytes();
+        let partitions = || 0..buffer.partitions();
+        let waiting = |from: &[u64]| partitions().zip(from).map(|(at, from)| buffer.waiting(at, *from)).sum();
+        PushStreamStatus {
+            name: definition.name,
+            pushed: counts.pushed,
+            refused: counts.refused,
+            full: counts.full,
+            bytes,
+            memory_bytes,
+            partitions: partitions().map(|at| (buffer.first(at), buffer.next(at))).collect(),
+            readers: definition.readers.iter().map(|(name, from)| (name.clone(), waiting(from))).collect(),
+        }
+    }
+
+    /// Pushes rows. With durability `stored` they are synced when this resolves. Those that do not fit the fields, do not pass a check or
+    /// that the transforming function refuses are not taken, and told with their reason; the others are.
+    ///
+    /// # Errors
+    /// `Unavailable` when there is no room until something was read, `InvalidArgument` for more than 100,000 rows or 64 MiB at once, and
+    /// what the storage says: then the rows of each partition were taken or not, which nobody knows.
+    pub async fn push(&self, rows: Vec<Row>) -> Result<PushAnswer> {
+        let this = self.clone();
+        platform::run_to_end(async move { this.push_to_end(rows).await }).await
+    }
+
+    async fn push_to_end(&self, rows: Vec<Row>) -> Result<PushAnswer> {
+        self.check_open()?;
+        if rows.len() > PIECE_ROWS_MAX {
+            return Err(Error::invalid(format!("{} rows in one push, expected {PIECE_ROWS_MAX} at most", rows.len())));
+        }
+        let (good, letters) = self.checked(rows)?;
+        let bytes: usize = good.iter().map(bytes_of).sum();
+        if bytes > PUSH_BYTES_MAX {
+            return Err(Error::invalid(format!("a push of {bytes} bytes, expected {PUSH_BYTES_MAX} at most")));
+        }
+        let accepted = good.len();
+        if accepted > 0 {
+            self.write(good, bytes).await?;
+        }
+        let refused: Vec<(usize, String)> =
+            letters.iter().map(|(number, _, reason)| (*number, reason.clone())).collect();
+        if !letters.is_empty() {
+            self.put_aside(letters).await?;
+        }
+        let mut counts = self.counts();
+        counts.pushed += accepted as u64;
+        counts.refused += refused.len() as u64;
+        Ok(PushAnswer { accepted, refused })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        self.inner.shared.check_open()?;
+        if self.counts().is_dropped {
+            return Err(Error::new(ErrorKind::Closed, "the stream was dropped"));
+        }
+        Ok(())
+    }
+
+    /// The rows that are good, with the fields of the stream alone, and the others.
+    #[expect(clippy::type_complexity, reason = "two lists that are used once")]
+    fn checked(&self, rows: Vec<Row>) -> Result<(Vec<Row>, Vec<(usize, Row, String)>)> {
+        let mut letters = vec![];
+        let mut numbers: Vec<usize> = (0..rows.len()).collect();
+        let mut rows = rows;
+        if let Some(name) = self.spec().transform {
+            let db = self.db()?;
+            let function = db.function(&name).ok_or_else(|| {
+                Error::not_found(format!(
+                    "stream {:?} transforms rows by function {name:?}, which is not there",
+                    self.name()
+                ))
+            })?;
+            let (mut made, mut from) = (vec![], vec![]);
+            for (number, row) in rows.into_iter().enumerate() {
+                match function.call(&row) {
+                    Ok(rows) => {
+                        from.extend(std::iter::repeat_n(number, rows.len()));
+                        made.extend(rows);
+                    }
+                    Err(error) => letters.push((number, row, format!("{name}: {}", error.message()))),
+                }
+            }
+            (rows, numbers) = (made, from);
+        }
+        let mut reasons: BTreeMap<usize, String> = self.inner.relation.batch(&rows).1.into_iter().collect();
+        for (at, row) in rows.iter().enumerate() {
+            if let Some((field, number)) = row.iter().find_map(|(field, value)| Some((field, not_finite(value)?))) {
+                reasons
+                    .entry(at)
+                    .or_insert_with(|| format!("field {field:?} is {number}, which is not a finite number"));
+            }
+        }
+        if !self.inner.checks.is_empty() {
+            let mut fits: Vec<usize> = (0..rows.len()).filter(|at| !reasons.contains_key(at)).collect();
+            let keyed = |at: &usize| {
+                let mut row = self.fields_of(&rows[*at]);
+                row.insert(self.inner.key.clone(), Value::Int(*at as i64));
+                row
+            };
+            let batch = match Batch::from_rows(&self.inner.schema, fits.iter().map(keyed).collect()) {
+                Ok(batch) => batch,
+                // What fits a column may be more than a field takes.
+                Err(_) => {
+                    fits.retain(|at| match Batch::from_rows(&self.inner.schema, vec![keyed(at)]) {
+                        Ok(_) => true,
+                        Err(error) => {
+                            reasons.insert(*at, error.message().to_owned());
+                            false
+                        }
+                    });
+                    Batch::from_rows(&self.inner.schema, fits.iter().map(keyed).collect())?
+                }
+            };
+            for (filter, reason) in &self.inner.checks {
+                let passed = filter.evaluate(batch.scalars());
+                for (row, at) in fits.iter().enumerate() {
+                    if !passed.contains(row) {
+                        reasons.entry(*at).or_insert_with(|| reason.clone());
+                    }
+                }
+            }
+        }
+        let mut good = vec![];
+        for ((at, row), number) in rows.into_iter().enumerate().zip(numbers) {
+            match reasons.remove(&at) {
+                Some(reason) => letters.push((number, row, reason)),
+                None => good.push(self.fields_of(&row)),
+            }
+        }
+        letters.sort_by_key(|(number, ..)| *number);
+        Ok((good, letters))
+    }
+
+    fn fields_of(&self, row: &Row) -> Row {
+        let fields = self.inner.relation.fields.iter();
+        fields.filter_map(|field| Some((field.name.clone(), row.get(&field.name)?.clone()))).collect()
+    }
+
+    fn db(&self) -> Result<Db> {
+        self.inner.shared.check_open()?;
+        self.inner.shared.db().ok_or_else(|| Error::new(ErrorKind::Closed, "the store was closed"))
+    }
+
+    /// Which partition each row goes into.
+    fn deal(&self, rows: Vec<Row>) -> BTreeMap<u32, Vec<Row>> {
+        let spec = self.spec();
+        let mut dealt: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
+        for row in rows {
+            let partition = match &spec.partition_by {
+                _ if spec.partitions == 1 => 0,
+                Some(field) => {
+                    let value = serde_json::to_vec(row.get(field).unwrap_or(&Value::Null)).unwrap_or_default();
+                    crate::base::codec::checksum(&value) % spec.partitions
+                }
+                None => {
+                    let mut counts = self.counts();
+                    counts.next_partition = (counts.next_partition + 1) % spec.partitions;
+                    counts.next_partition
+                }
+            };
+            dealt.entry(partition).or_default().push(row);
+        }
+        dealt
+    }
+
+    /// Writes rows; whoever gets the logs writes for all who wait.
+    async fn write(&self, rows: Vec<Row>, bytes: usize) -> Result<()> {
+        let (done, mut waiting) = oneshot::channel();
+        let pending = Pending { rows: self.deal(rows), bytes, done };
+        self.inner.pending.lock().expect("no panic while held").push(pending);
+        let mut logs = self.inner.logs.lock().await;
+        if let Ok(Some(result)) = waiting.try_recv() {
+            return result;
+        }
+        let mut all = std::mem::take(&mut *self.inner.pending.lock().expect("no panic while held"));
+        while !all.is_empty() {
+            // No more in one piece than one push may have.
+            let (mut count, mut len) = (0, 0);
+            let fits = all.iter().take_while(|one| {
+                count += one.rows.values().map(Vec::len).sum::<usize>();
+                len += one.bytes;
+                count <= PIECE_ROWS_MAX && len <= PUSH_BYTES_MAX
+            });
+            let fits = fits.count().max(1);
+            let group: Vec<Pending> = all.drain(..fits).collect();
+            self.write_group(&mut logs, group).await;
+        }
+        drop(logs);
+        waiting.await.unwrap_or_else(|_| Err(Error::internal("nobody wrote the rows")))
+    }
+
+    async fn write_group(&self, logs: &mut [PieceLog], group: Vec<Pending>) {
+        let mut pieces: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
+        let mut takers = vec![];
+        for one in group {
+            // One that is refused is refused alone.
+            let waits = takers.iter().map(|(bytes, _)| bytes).sum::<usize>();
+            if let Err(error) = self.check_open() {
+                let _ = one.done.send(Err(error));
+                continue;
+            }
+            let room = if waits == 0 { self.buffer().room(one.bytes) } else { self.buffer().room(waits + one.bytes) };
+            if room == Room::None {
+                self.counts().full += 1;
+                let (bytes, _) = self.buffer().bytes();
+                let _ = one.done.send(Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!(
+                        "stream {:?} keeps {bytes} bytes that were not read yet, and {} more would be over its bound of {}: push again later",
+                        self.name(),
+                        one.bytes,
+                        self.spec().bytes_max
+                    ),
+                )));
+                continue;
+            }
+            for (partition, rows) in one.rows {
+                pieces.entry(partition).or_default().extend(rows);
+            }
+            takers.push((one.bytes, one.done));
+        }
+        let result = self.write_pieces(logs, pieces).await;
+        for (_, done) in takers {
+            // One who stopped waiting needs no answer.
+            let _ = done.send(result.clone());
+        }
+        self.inner.waiters.wake();
+    }
+
+    async fn write_pieces(&self, logs: &mut [PieceLog], pieces: BTreeMap<u32, Vec<Row>>) -> Result<()> {
+        let environment = &self.inner.shared.options.environment;
+        let stored = self.spec().durability == PushDurability::Stored;
+        let mut written = vec![];
+        let mut failed = Ok(());
+        for (partition, rows) in pieces {
+            let piece = Piece { first: self.buffer().next(partition), rows };
+            let bytes = piece.encode();
+            let len = bytes.len();
+            let keep = self.buffer().room(len) == Room::Memory;
+            let file = if stored || !keep {
+                match logs[partition as usize].append(&*self.inner.shared.storage, &piece, bytes, stored).await {
+                    Ok(file) => Some(file),
+                    Err(error) => {
+                        failed = Err(error);
+                        break;
+                    }
+                }
+            } else {
+                None
+            };
+            self.buffer().push(partition, piece, len, environment.now_ms(), file, keep);
+            written.push(partition);
+        }
+        failed
+    }
+
+    /// Puts rows that were refused into the collection for them.
+    async fn put_aside(&self, letters: Vec<(usize, Row, String)>) -> Result<()> {
+        let Some(collection) = self.spec().dead_letters else { return Ok(()) };
+        let letters = letters.into_iter().map(|(number, row, reason)| (format!("row {number} of a push"), row, reason));
+        super::pipeline::put_letters(&self.db()?, &collection, &self.name(), letters.collect()).await
+    }
+
+    /// Whoever reads by that name, and from where on rows are kept for it.
+    fn floor(&self, reader: &str) -> Option<Vec<u64>> {
+        self.definition().0.readers.get(reader).cloned()
+    }
+
+    /// Stores from where on rows are kept for a reader; for none with `None`.
+    async fn set_floor(&self, reader: &str, floor: Option<Vec<u64>>) -> Result<()> {
+        let _storing = self.inner.storing.lock().await;
+        self.check_open()?;
+        let (mut definition, version) = self.definition().clone();
+        match floor {
+            Some(floor) => drop(definition.readers.insert(reader.to_owned(), floor)),
+            None => drop(definition.readers.remove(reader)),
+        }
+        let storage = &self.inner.shared.storage;
+        let (id, path) = (definition.id, |version| name::push_definition(self.id(), version));
+        debug_assert_eq!(id, self.id());
+        if let Err(error) = storage.put(&path(version + 1), definition.encode().into()).await {
+            // What a failed put leaves must not be taken for a definition, nor stand in the next one's way.
+            storage.remove(&path(version + 1)).await?;
+            return Err(error);
+        }
+        *self.definition() = (definition, version + 1);
+        storage.remove(&path(version)).await
+    }
+
+    /// Nothing is kept for a reader any more.
+    pub(super) async fn retire(&self, reader: &str) -> Result<()> {
+        if self.check_open().is_err() || self.floor(reader).is_none() {
+            return Ok(());
+        }
+        self.set_floor(reader, None).await?;
+        self.release();
+        self.remove_files().await
+    }
+
+    /// Lets go of rows in memory that no reader needs.
+    fn release(&self) {
+        let readers = self.definition().0.readers.clone();
+        if readers.is_empty() {
+            return;
+        }
+        let mut buffer = self.buffer();
+        for partition in 0..buffer.partitions() {
+            let before = readers.values().filter_map(|from| from.get(partition as usize)).min().copied();
+            buffer.release(partition, before.unwrap_or_default());
+        }
+    }
+
+    /// Removes the files of rows that no reader needs.
+    async fn remove_files(&self) -> Result<()> {
+        let mut logs = self.inner.logs.lock().await;
+        let firsts: Vec<u64> = {
+            let buffer = self.buffer();
+            (0..buffer.partitions()).map(|at| buffer.first(at)).collect()
+        };
+        for (log, first) in logs.iter_mut().zip(firsts) {
+            for path in log.take_before(first) {
+                self.inner.shared.storage.remove(&path).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for PushStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PushStream").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// About the bytes that a row takes.
+fn bytes_of(row: &Row) -> usize {
+    row.iter().map(|(name, value)| name.len() + 2 + bytes_of_value(value)).sum()
+}
+
+fn bytes_of_value(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Vector(numbers) => 4 * numbers.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Json(json) => json.to_string().len(),
+        Value::Array(values) => values.iter().map(bytes_of_value).sum(),
+        _ => 8,
+    }
+}
+
+/// A number in a value that is none.
+fn not_finite(value: &Value) -> Option<f64> {
+    match value {
+        Value::Double(number) => Some(*number).filter(|number| !number.is_finite()),
+        Value::Float(number) => Some(f64::from(*number)).filter(|number| !number.is_finite()),
+        Value::Vector(numbers) => numbers.iter().map(|one| f64::from(*one)).find(|number| !number.is_finite()),
+        _ => None,
+    }
+}

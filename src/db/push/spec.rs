@@ -1,0 +1,167 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::codec::checksum;
+use crate::base::{Error, Result};
+use crate::stream::{Batching, Node, Operator, Plan, Relation, Source, SourceField};
+
+const MAGIC: &[u8; 4] = b"EDPS";
+const VERSION: u8 = 1;
+const WHAT: &str = "a push stream's definition";
+/// The most partitions.
+const PARTITIONS_MAX: u32 = 64;
+/// The most validators.
+const CHECKS_MAX: usize = 100;
+
+/// What rows that are pushed have, and how they are kept until they are read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PushStreamSpec {
+    /// What each row has. Others of its fields are left out.
+    pub fields: Vec<SourceField>,
+    /// What an acknowledgement means.
+    pub durability: PushDurability,
+    /// In how many partitions rows are kept: in each of them they have an order, and a time of their own.
+    pub partitions: u32,
+    /// The field by which rows are dealt out to them; one after the other, with `None`.
+    pub partition_by: Option<String>,
+    /// How many bytes are kept in memory, to be read from there. What is over that is in storage alone.
+    pub memory_bytes: usize,
+    /// How many bytes are kept at all. A push that is over that is refused as `unavailable`, until something was read.
+    pub bytes_max: u64,
+    /// When rows that wait are given to who reads.
+    pub batching: Batching,
+    /// A function of the host, by [`Db::set_function`](crate::db::Db::set_function), through which each row goes first.
+    pub transform: Option<String>,
+    /// What must be true of a row, in their order.
+    pub checks: Vec<RowCheck>,
+    /// The collection that takes what is refused, and why; with `None` only who pushes is told.
+    pub dead_letters: Option<String>,
+}
+
+impl Default for PushStreamSpec {
+    fn default() -> Self {
+        Self {
+            fields: vec![],
+            durability: PushDurability::default(),
+            partitions: 1,
+            partition_by: None,
+            memory_bytes: 16 << 20,
+            bytes_max: 1 << 30,
+            batching: Batching::default(),
+            transform: None,
+            checks: vec![],
+            dead_letters: None,
+        }
+    }
+}
+
+/// What an acknowledgement means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PushDurability {
+    /// The rows are in storage, and synced: they survive a crash at any instant.
+    #[default]
+    Stored,
+    /// The rows are in memory, or in storage for want of memory: they are there until the store is closed or the process ends.
+    Memory,
+}
+
+/// A condition for rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RowCheck {
+    /// A filter that is true of good rows.
+    pub filter: String,
+    /// What is said of others; the filter, with `None`.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+impl PushStreamSpec {
+    /// The specification in a JSON text.
+    ///
+    /// # Errors
+    /// `InvalidArgument` that says what was found where.
+    pub fn from_json(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| Error::invalid(format!("the stream: {error}")))
+    }
+
+    /// What its rows have.
+    pub(super) fn relation(&self) -> Result<Relation> {
+        if self.fields.is_empty() {
+            return Err(Error::invalid("a stream has a field at least"));
+        }
+        if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
+            return Err(Error::invalid(format!("partitions is {}, expected 1 to {PARTITIONS_MAX}", self.partitions)));
+        }
+        if self.checks.len() > CHECKS_MAX {
+            return Err(Error::invalid(format!("{} checks, expected {CHECKS_MAX} at most", self.checks.len())));
+        }
+        let source = Source { fields: self.fields.clone(), time: None, watermark: Default::default(), changes: false };
+        let node = Node { name: "rows".to_owned(), inputs: vec![], operator: Operator::Source(source) };
+        let sink = Node {
+            name: "out".to_owned(),
+            inputs: vec!["rows".to_owned()],
+            operator: Operator::Sink(crate::stream::Sink::default()),
+        };
+        let relation = Plan { nodes: vec![node, sink] }.check()?.swap_remove(0);
+        if let Some(field) = self.partition_by.as_ref().filter(|field| relation.position(field).is_none()) {
+            return Err(Error::invalid(format!("partitionBy is {field:?}, which is no field of the stream")));
+        }
+        Ok(relation)
+    }
+}
+
+/// What is stored of a push stream beside its rows.
+///
+/// | bytes | |
+/// |---|---|
+/// | 4 | `EDPS` |
+/// | 1 | version, 1 |
+/// | n | the definition as JSON |
+/// | 4 | CRC-32C of all before |
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PushStreamDefinition {
+    /// By which its rows are told apart from those of others of its name; random, and never used again.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// What it is made of.
+    pub spec: PushStreamSpec,
+    /// Who reads it, and from which number on rows of each partition are kept for it; perhaps more are.
+    #[serde(default)]
+    pub readers: BTreeMap<String, Vec<u64>>,
+}
+
+impl PushStreamDefinition {
+    /// The bytes of the table above.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.push(VERSION);
+        let json = serde_json::to_vec(self).expect("a definition is made of texts, numbers and lists");
+        out.extend_from_slice(&json);
+        let sum = checksum(&out);
+        out.extend_from_slice(&sum.to_le_bytes());
+        out
+    }
+
+    /// The definition in `bytes`.
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes that are none, `Unsupported` for those of another version.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let json = crate::db::pipeline::unframed(bytes, MAGIC, VERSION, WHAT)?;
+        let found: Self = serde_json::from_slice(json).map_err(|error| Error::corrupt(format!("{WHAT}: {error}")))?;
+        let partitions = found.spec.partitions as usize;
+        match found.readers.iter().find(|(_, from)| from.len() != partitions) {
+            Some((reader, from)) => Err(Error::corrupt(format!(
+                "{WHAT}: reader {reader:?} has {} positions in {partitions} partitions",
+                from.len()
+            ))),
+            None => Ok(found),
+        }
+    }
+}

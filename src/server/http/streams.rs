@@ -1,0 +1,97 @@
+//! Push streams: made, looked at, pushed into and dropped.
+//!
+//! Who pushes is answered when the rows are kept as the stream says: with durability `stored`, when they are synced.
+
+use std::sync::Arc;
+
+use axum::extract::Path;
+use axum::http::{HeaderMap, header};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value as JsonValue, json};
+
+use super::App;
+use super::api::{Body, parse};
+use super::caller::Caller;
+use super::reply::Failure;
+use crate::base::{Error, Result};
+use crate::db::{PushStream, PushStreamSpec};
+use crate::model::Row;
+use crate::server::store::off_worker;
+
+pub(super) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/streams", get(list).post(create))
+        .route("/api/streams/{name}", get(describe).post(push).delete(end))
+}
+
+type Answer = Result<Json<JsonValue>, Failure>;
+
+#[derive(Deserialize)]
+struct CreateBody {
+    name: String,
+    #[serde(flatten)]
+    spec: JsonValue,
+}
+
+async fn list(caller: Caller) -> Answer {
+    let streams: Vec<_> = caller.all()?.push_streams().iter().map(|stream| stream.name()).collect();
+    Ok(Json(json!({ "streams": streams })))
+}
+
+fn told(stream: &PushStream) -> JsonValue {
+    let mut told = json!(stream.status());
+    told["spec"] = json!(stream.spec());
+    told
+}
+
+async fn create(caller: Caller, body: Body) -> Answer {
+    let db = caller.all()?.clone();
+    let CreateBody { name, spec } = parse(body)?;
+    let spec: PushStreamSpec =
+        serde_json::from_value(spec).map_err(|error| Error::invalid(format!("the stream: {error}")))?;
+    let stream = off_worker(async move { db.create_push_stream(&name, spec).await }).await??;
+    Ok(Json(told(&stream)))
+}
+
+async fn describe(caller: Caller, Path(name): Path<String>) -> Answer {
+    Ok(Json(told(&caller.all()?.push_stream(&name)?)))
+}
+
+async fn end(caller: Caller, Path(name): Path<String>) -> Answer {
+    let db = caller.all()?.clone();
+    off_worker(async move { db.drop_push_stream(&name).await }).await??;
+    Ok(Json(json!({})))
+}
+
+/// Rows as a list, or beside others.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Rows {
+    List(Vec<Row>),
+    Object { rows: Vec<Row> },
+}
+
+/// JSON Lines by their content type; otherwise a list of rows, or `{"rows": [...]}`.
+async fn push(caller: Caller, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
+    let stream = caller.all()?.push_stream(&name)?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let rows = match body {
+        Ok(bytes) if kind.starts_with("application/x-ndjson") || kind.starts_with("application/jsonl") => {
+            let lines =
+                bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+            let row = |(at, line): (usize, &[u8])| {
+                serde_json::from_slice(line).map_err(|error| Error::invalid(format!("line {}: {error}", at + 1)))
+            };
+            lines.map(row).collect::<Result<Vec<Row>>>()?
+        }
+        body => match parse(body)? {
+            Rows::List(rows) | Rows::Object { rows } => rows,
+        },
+    };
+    let answer = off_worker(async move { stream.push(rows).await }).await??;
+    let refused: Vec<_> =
+        answer.refused.iter().map(|(number, reason)| json!({"row": number, "reason": reason})).collect();
+    Ok(Json(json!({"accepted": answer.accepted, "refused": refused})))
+}

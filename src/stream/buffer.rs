@@ -1,0 +1,392 @@
+use std::collections::VecDeque;
+
+use crate::base::codec::{Reader, Write};
+use crate::base::{Error, Result, message};
+use crate::model::Row;
+
+/// So many rows at most come in one piece.
+pub const PIECE_ROWS_MAX: usize = 100_000;
+
+/// When rows that wait are given out. One of the three is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Batching {
+    /// So many wait.
+    pub rows: u64,
+    /// They take so many bytes.
+    pub bytes: usize,
+    /// The oldest has waited so long, in milliseconds. 0: at once.
+    pub delay_ms: u64,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self { rows: 1_000, bytes: 1 << 20, delay_ms: 0 }
+    }
+}
+
+/// Rows that were pushed together into one partition.
+///
+/// | bytes | |
+/// |---|---|
+/// | 8 | the number of the first row |
+/// | 4 | how many rows |
+/// | n | each as a MessagePack map |
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// The number of the first row in its partition.
+    pub first: u64,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+impl Piece {
+    /// The bytes of the table above.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 * self.rows.len() + 12);
+        out.put_u64(self.first);
+        out.put_u32(self.rows.len() as u32);
+        for row in &self.rows {
+            rmp_serde::encode::write(&mut out, row).expect("rows are maps of texts, numbers and lists");
+        }
+        out
+    }
+
+    /// The rows in `bytes`.
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes that are none.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(bytes);
+        let (first, count) = (reader.u64()?, reader.u32()? as usize);
+        let corrupt = |what: String| Error::corrupt(format!("rows that were pushed: {what}"));
+        if count > PIECE_ROWS_MAX || first.checked_add(count as u64).is_none() {
+            return Err(corrupt(format!("{count} rows from number {first} on")));
+        }
+        let body = reader.bytes(reader.remaining())?;
+        let mut rows = vec![];
+        let mut decoder = message::Decoder::<false>::new(body);
+        for number in 0..count {
+            let row = <Row as serde::Deserialize>::deserialize(&mut decoder);
+            rows.push(row.map_err(|error| corrupt(format!("row {number} of {count}: {error}")))?);
+        }
+        match body.len() - decoder.position() {
+            0 => Ok(Self { first, rows }),
+            left => Err(corrupt(format!("{left} bytes more than {count} rows"))),
+        }
+    }
+}
+
+/// What a buffer knows of a piece.
+#[derive(Debug, Clone, PartialEq)]
+struct Slot {
+    first: u64,
+    count: u64,
+    bytes: usize,
+    came_ms: u64,
+    /// When it is kept in memory.
+    rows: Option<std::sync::Arc<Vec<Row>>>,
+    /// The file that it stands in, when it was written.
+    file: Option<u64>,
+}
+
+impl Slot {
+    fn end(&self) -> u64 {
+        self.first + self.count
+    }
+}
+
+/// What is to be done with rows that come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// They are kept in memory.
+    Memory,
+    /// There is no room for them in memory: they are kept in storage alone.
+    Storage,
+    /// There is no room.
+    None,
+}
+
+/// What there is after a place.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// Rows, from this number on: a piece, and how many of its first ones are not wanted.
+    Rows(std::sync::Arc<Vec<Row>>, usize),
+    /// Rows that stand in this file.
+    File(u64),
+    /// Nothing yet.
+    Nothing,
+    /// They are not kept any more; those from this number on are.
+    Gone(u64),
+}
+
+/// Rows that wait to be read, in partitions: which of them are in memory and which in storage, by two bounds. What is in which file it is told;
+/// it reads and writes nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Buffer {
+    lanes: Vec<Lane>,
+    memory_bytes_max: usize,
+    bytes_max: u64,
+    memory_bytes: usize,
+    bytes: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lane {
+    slots: VecDeque<Slot>,
+    next: u64,
+}
+
+impl Buffer {
+    /// An empty one. What is over `memory_bytes_max` is kept in storage alone, what is over `bytes_max` not at all.
+    pub fn new(partitions: u32, memory_bytes_max: usize, bytes_max: u64) -> Self {
+        let lanes = (0..partitions).map(|_| Lane::default()).collect();
+        Self { lanes, memory_bytes_max, bytes_max, memory_bytes: 0, bytes: 0 }
+    }
+
+    /// How many partitions.
+    pub fn partitions(&self) -> u32 {
+        self.lanes.len() as u32
+    }
+
+    /// Where rows of so many bytes can be kept. One push is taken however large it is, when nothing else is there.
+    pub fn room(&self, bytes: usize) -> Room {
+        if self.bytes > 0 && self.bytes.saturating_add(bytes as u64) > self.bytes_max {
+            Room::None
+        } else if self.memory_bytes.saturating_add(bytes) > self.memory_bytes_max {
+            Room::Storage
+        } else {
+            Room::Memory
+        }
+    }
+
+    /// The number of the next row of a partition.
+    pub fn next(&self, partition: u32) -> u64 {
+        self.lanes[partition as usize].next
+    }
+
+    /// The number of the first row of a partition that is there.
+    pub fn first(&self, partition: u32) -> u64 {
+        let lane = &self.lanes[partition as usize];
+        lane.slots.front().map_or(lane.next, |slot| slot.first)
+    }
+
+    /// Takes the next rows of a partition; they stand in `file`, if they were written, and stay in memory with `keep`.
+    pub fn push(&mut self, partition: u32, piece: Piece, bytes: usize, now_ms: u64, file: Option<u64>, keep: bool) {
+        debug_assert!(keep || file.is_some(), "rows that are nowhere");
+        let lane = &mut self.lanes[partition as usize];
+        if lane.slots.is_empty() {
+            lane.next = piece.first;
+        }
+        assert_eq!(piece.first, lane.next, "rows are numbered one after the other");
+        let count = piece.rows.len() as u64;
+        lane.next += count;
+        self.bytes += bytes as u64;
+        if keep {
+            self.memory_bytes += bytes;
+        }
+        let rows = keep.then(|| std::sync::Arc::new(piece.rows));
+        lane.slots.push_back(Slot { first: piece.first, count, bytes, came_ms: now_ms, rows, file });
+    }
+
+    /// Rows of a partition from number `from` on.
+    pub fn find(&self, partition: u32, from: u64) -> Found {
+        let lane = &self.lanes[partition as usize];
+        if from >= lane.next {
+            return Found::Nothing;
+        }
+        let first = self.first(partition);
+        if from < first {
+            return Found::Gone(first);
+        }
+        let at = lane.slots.partition_point(|slot| slot.end() <= from);
+        let slot = &lane.slots[at];
+        match (&slot.rows, slot.file) {
+            (Some(rows), _) => Found::Rows(rows.clone(), (from - slot.first) as usize),
+            (None, Some(file)) => Found::File(file),
+            (None, None) => unreachable!("rows are in memory or in a file"),
+        }
+    }
+
+    /// How many rows of a partition come from number `from` on.
+    pub fn waiting(&self, partition: u32, from: u64) -> u64 {
+        self.next(partition).saturating_sub(from.max(self.first(partition)))
+    }
+
+    /// When what waits from number `from` on is to be given out; `None` when nothing waits. Under pressure of memory, which is beyond half
+    /// of what may be kept there, at once.
+    pub fn due_ms(&self, partition: u32, from: u64, batching: &Batching) -> Option<u64> {
+        let lane = &self.lanes[partition as usize];
+        let at = lane.slots.partition_point(|slot| slot.end() <= from);
+        let oldest = lane.slots.get(at)?;
+        let bytes = || lane.slots.iter().skip(at).map(|slot| slot.bytes).sum::<usize>();
+        let is_full = self.waiting(partition, from) >= batching.rows
+            || self.memory_bytes > self.memory_bytes_max / 2
+            || bytes() >= batching.bytes;
+        Some(if is_full { 0 } else { oldest.came_ms.saturating_add(batching.delay_ms) })
+    }
+
+    /// Nobody reads rows of a partition before number `before` any more: pieces go as wholes.
+    pub fn release(&mut self, partition: u32, before: u64) {
+        let lane = &mut self.lanes[partition as usize];
+        while lane.slots.front().is_some_and(|slot| slot.end() <= before) {
+            let Some(slot) = lane.slots.pop_front() else { break };
+            self.bytes -= slot.bytes as u64;
+            if slot.rows.is_some() {
+                self.memory_bytes -= slot.bytes;
+            }
+        }
+    }
+
+    /// The numbers of a partition begin here: nothing of it is there.
+    pub fn begin(&mut self, partition: u32, next: u64) {
+        let lane = &mut self.lanes[partition as usize];
+        debug_assert!(lane.slots.is_empty(), "numbers do not begin anew");
+        lane.next = next;
+    }
+
+    /// The bytes that are kept, and those of them in memory.
+    pub fn bytes(&self) -> (u64, usize) {
+        (self.bytes, self.memory_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Random;
+    use crate::model::Value;
+
+    fn row(number: u64) -> Row {
+        Row::from([
+            ("n".to_owned(), Value::Int(number as i64)),
+            ("text".to_owned(), "ä\u{1F600}".into()),
+            ("x".to_owned(), Value::Double(0.1)),
+            ("vector".to_owned(), Value::Vector(vec![1.5, -0.0])),
+            ("json".to_owned(), Value::Json(serde_json::json!({"a": [1, null, "b"]}))),
+            ("none".to_owned(), Value::Null),
+        ])
+    }
+
+    fn piece(first: u64, count: u64) -> Piece {
+        Piece { first, rows: (first..first + count).map(row).collect() }
+    }
+
+    #[test]
+    fn pieces_are_read_as_they_were_written_and_damage_is_told() {
+        let whole = piece(7, 3);
+        let bytes = whole.encode();
+        assert_eq!(Piece::decode(&bytes).unwrap(), whole);
+        assert_eq!(Piece::decode(&piece(0, 0).encode()).unwrap().rows, Vec::<Row>::new());
+        for len in 0..bytes.len() {
+            let error = Piece::decode(&bytes[..len]).unwrap_err();
+            assert_eq!(error.kind(), crate::base::ErrorKind::Corrupt, "{len}: {error}");
+        }
+        assert!(Piece::decode(&[&bytes[..], &[0]].concat()).unwrap_err().message().contains("1 bytes more"));
+        let mut random = Random::new(1);
+        for _ in 0..2_000 {
+            let mut damaged = bytes.clone();
+            let at = random.below(bytes.len() as u64) as usize;
+            damaged[at] = random.next_u64() as u8;
+            if let Err(error) = Piece::decode(&damaged) {
+                assert_eq!(error.kind(), crate::base::ErrorKind::Corrupt, "{error}");
+            }
+        }
+        // A count that is not there takes no memory.
+        let mut many = bytes.clone();
+        many[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(Piece::decode(&many).is_err());
+    }
+
+    #[test]
+    fn pieces_of_version_1_are_read() {
+        let bytes = "07000000000000000200000082a2696401a470616765a4686f6d6582a2696402a470616765c0";
+        let bytes: Vec<u8> =
+            (0..bytes.len()).step_by(2).map(|at| u8::from_str_radix(&bytes[at..at + 2], 16).unwrap()).collect();
+        let row = |id, page: Value| Row::from([("id".to_owned(), Value::Int(id)), ("page".to_owned(), page)]);
+        let piece = Piece { first: 7, rows: vec![row(1, "home".into()), row(2, Value::Null)] };
+        assert_eq!(Piece::decode(&bytes).unwrap(), piece);
+        assert_eq!(piece.encode(), bytes);
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_to_storage_and_then_nowhere() {
+        let mut buffer = Buffer::new(1, 100, 250);
+        assert_eq!(buffer.room(1_000), Room::Storage, "one is taken however large it is");
+        assert_eq!(buffer.room(100), Room::Memory);
+        buffer.push(0, piece(0, 2), 100, 5, None, true);
+        assert_eq!(buffer.room(1), Room::Storage);
+        buffer.push(0, piece(2, 3), 100, 6, Some(2), false);
+        assert_eq!(buffer.room(51), Room::None);
+        assert_eq!(buffer.room(50), Room::Storage);
+        assert_eq!(buffer.bytes(), (200, 100));
+        assert!(matches!(buffer.find(0, 1), Found::Rows(rows, 1) if rows.len() == 2));
+        assert_eq!(buffer.find(0, 2), Found::File(2));
+        assert_eq!(buffer.find(0, 4), Found::File(2));
+        assert_eq!(buffer.find(0, 5), Found::Nothing);
+        assert_eq!(buffer.waiting(0, 1), 4);
+        buffer.release(0, 4);
+        assert_eq!((buffer.find(0, 1), buffer.bytes()), (Found::Gone(2), (100, 0)));
+        buffer.release(0, 5);
+        assert_eq!((buffer.next(0), buffer.first(0), buffer.bytes()), (5, 5, (0, 0)));
+        assert_eq!(buffer.room(250), Room::Storage);
+    }
+
+    #[test]
+    fn rows_come_by_number_by_size_by_time_and_when_memory_is_short() {
+        let mut buffer = Buffer::new(2, 1_000, 10_000);
+        let batching = Batching { rows: 5, bytes: 400, delay_ms: 50 };
+        assert_eq!(buffer.due_ms(0, 0, &batching), None);
+        buffer.push(0, piece(0, 2), 10, 7, None, true);
+        assert_eq!(buffer.due_ms(0, 0, &batching), Some(57));
+        buffer.push(0, piece(2, 3), 10, 30, None, true);
+        assert_eq!(buffer.due_ms(0, 0, &batching), Some(0), "by number");
+        assert_eq!(buffer.due_ms(0, 2, &batching), Some(80));
+        assert_eq!(buffer.due_ms(0, 5, &batching), None);
+        buffer.push(1, piece(0, 1), 400, 9, None, true);
+        assert_eq!(buffer.due_ms(1, 0, &batching), Some(0), "by size");
+        assert_eq!(buffer.due_ms(0, 2, &batching), Some(80));
+        buffer.push(1, piece(1, 1), 100, 9, None, true);
+        assert_eq!(buffer.due_ms(0, 2, &batching), Some(0), "by memory");
+    }
+
+    #[test]
+    fn every_row_is_found_once_whatever_is_released() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let mut buffer = Buffer::new(1, 300, 2_000);
+            let (mut read, mut released, mut file) = (0, 0, 0);
+            for _ in 0..100 {
+                match random.below(3) {
+                    0 => {
+                        let bytes = 1 + random.below(90) as usize;
+                        let (room, next) = (buffer.room(bytes), buffer.next(0));
+                        if random.below(4) == 0 {
+                            file = next;
+                        }
+                        if room != Room::None {
+                            let stored = (room == Room::Storage).then_some(file);
+                            buffer.push(0, piece(next, 1 + random.below(4)), bytes, 0, stored, room == Room::Memory);
+                        }
+                    }
+                    1 => match buffer.find(0, read) {
+                        Found::Rows(rows, skip) => {
+                            assert_eq!(rows[skip]["n"], Value::Int(read as i64), "seed {seed}");
+                            read += (rows.len() - skip) as u64;
+                        }
+                        Found::File(_) => read += 1,
+                        Found::Nothing => assert_eq!(read, buffer.next(0), "seed {seed}"),
+                        Found::Gone(first) => panic!("seed {seed}: row {read} is gone, {first} is there"),
+                    },
+                    _ => {
+                        released = released.max(random.below(read + 1));
+                        buffer.release(0, released);
+                    }
+                }
+                assert!(buffer.first(0) <= released.max(buffer.first(0)) && buffer.first(0) <= read, "seed {seed}");
+            }
+            buffer.release(0, buffer.next(0));
+            assert_eq!(buffer.bytes(), (0, 0), "seed {seed}");
+        }
+    }
+}
