@@ -291,3 +291,131 @@ impl SourceReader {
         self.source.waiting().map(|waiting| waiting + held)
     }
 }
+
+#[cfg(test)]
+#[cfg(native)]
+mod tests {
+    use super::*;
+    use crate::model::Row;
+    use crate::platform::{Task, block_on};
+
+    /// Rows with their times in milliseconds.
+    struct Listed {
+        times: Vec<i64>,
+        at: usize,
+        fails: Option<ErrorKind>,
+    }
+
+    impl Source for Listed {
+        fn connect<'a>(&'a mut self, positions: &'a Positions) -> Task<'a, Result<()>> {
+            self.at = positions.get(&0).map_or(0, |position| usize::from(position[0]));
+            Box::pin(async { Ok(()) })
+        }
+
+        fn read(&mut self, rows_max: usize) -> Task<'_, Result<SourceBatch>> {
+            Box::pin(async move {
+                if let Some(kind) = self.fails.take() {
+                    return Err(Error::new(kind, "as planned"));
+                }
+                let end = self.times.len().min(self.at + rows_max);
+                let row = |ms: &i64| Row::from([("at".to_owned(), Value::Int(1_000 * ms))]);
+                let rows: Vec<Row> = self.times[self.at..end].iter().map(row).collect();
+                self.at = end;
+                let flow = if rows.is_empty() { Flow::CaughtUp } else { Flow::More };
+                let position = (!rows.is_empty()).then(|| vec![end as u8]);
+                Ok(SourceBatch { rows, position, flow, ..SourceBatch::default() })
+            })
+        }
+
+        fn commit<'a>(&'a mut self, _positions: &'a Positions) -> Task<'a, Result<()>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        fn waiting(&self) -> Option<u64> {
+            Some((self.times.len() - self.at) as u64)
+        }
+
+        fn retire(&mut self) -> Task<'_, Result<()>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    async fn connect(times: &[i64], settings: SourceSettings) -> SourceReader {
+        let source = Listed { times: times.to_vec(), at: 0, fails: None };
+        SourceReader::connect(Box::new(source), settings, Positions::new()).await.unwrap()
+    }
+
+    #[test]
+    fn rows_of_the_past_come_at_their_pace() {
+        block_on(async {
+            let settings = SourceSettings { pace: Some(2.0), time: Some("at".to_owned()), ..SourceSettings::default() };
+            let mut reader = connect(&[50_000, 50_000, 51_000, 55_000], settings.clone()).await;
+            let mut told = vec![];
+            for now_ms in [100, 101, 102, 599, 600, 601, 3_000] {
+                let rows = reader.read(10, now_ms).await.unwrap().rows.len();
+                told.push((now_ms, rows, reader.due_ms()));
+            }
+            let due = |ms| Some(ms);
+            assert_eq!(
+                told,
+                [
+                    (100, 1, None),
+                    (101, 1, None),
+                    (102, 0, due(600)),
+                    (599, 0, due(600)),
+                    (600, 1, None),
+                    (601, 0, due(2_600)),
+                    (3_000, 1, None)
+                ]
+            );
+            assert_eq!(reader.positions()[&0], [4]);
+            // What is held is not passed, and comes again.
+            let mut reader = connect(&[0, 1_000], settings.clone()).await;
+            reader.read(10, 0).await.unwrap();
+            assert!(reader.read(10, 1).await.unwrap().rows.is_empty());
+            assert_eq!((reader.positions()[&0].clone(), reader.waiting()), (vec![1], Some(1)));
+            for (pace, time) in [(0.0, Some("at")), (f64::NAN, Some("at")), (1.0, None)] {
+                let wrong = SourceSettings { pace: Some(pace), time: time.map(str::to_owned), ..settings.clone() };
+                assert_eq!(wrong.check().unwrap_err().kind(), ErrorKind::InvalidArgument);
+            }
+        });
+    }
+
+    #[test]
+    fn modes_say_when_rows_are_taken_and_when_they_end() {
+        block_on(async {
+            let mode = SourceMode::NearRealTime { every_ms: 100 };
+            let mut reader = connect(&[1, 2, 3], SourceSettings { mode, ..SourceSettings::default() }).await;
+            assert_eq!(reader.read(2, 0).await.unwrap().rows.len(), 2);
+            assert_eq!(reader.read(2, 0).await.unwrap().rows.len(), 1);
+            assert_eq!((reader.read(2, 5).await.unwrap().flow, reader.due_ms()), (Flow::CaughtUp, Some(105)));
+            let batch = SourceSettings { mode: SourceMode::Batch, ..SourceSettings::default() };
+            let mut reader = connect(&[1], batch).await;
+            assert_eq!(reader.read(2, 0).await.unwrap().flow, Flow::More);
+            assert_eq!(reader.read(2, 0).await.unwrap().flow, Flow::Ended);
+            assert_eq!((reader.read(2, 0).await.unwrap().flow, reader.state()), (Flow::Ended, SourceState::Closed));
+        });
+    }
+
+    #[test]
+    fn what_may_pass_is_told_and_what_does_not_lasts_until_a_reset() {
+        block_on(async {
+            for (kind, lasts) in [(ErrorKind::Unavailable, false), (ErrorKind::Corrupt, true)] {
+                let source = Listed { times: vec![1], at: 0, fails: Some(kind) };
+                let connected =
+                    SourceReader::connect(Box::new(source), SourceSettings::default(), Positions::new()).await;
+                let mut reader = connected.unwrap();
+                assert_eq!(reader.read(1, 0).await.unwrap_err().kind(), kind);
+                assert_eq!(reader.state() == SourceState::Failed, lasts);
+                assert_eq!(reader.read(1, 0).await.is_err(), lasts);
+                assert_eq!(reader.pause().is_err(), lasts);
+                reader.reset(Positions::new()).await.unwrap();
+                assert_eq!(reader.read(1, 0).await.unwrap().rows.len(), 1);
+            }
+        });
+    }
+}

@@ -9,6 +9,7 @@ use crate::base::{Error, ErrorKind, Result};
 use crate::db::{Db, Durability, Options};
 use crate::server::access::TokenGate;
 use crate::server::http::{Origin, Settings, Stop, serve};
+use crate::server::import::FileConnector;
 use crate::server::store;
 
 /// Serve a store: the console, a JSON API, and sync for browsers and other replicas
@@ -66,6 +67,10 @@ pub(super) struct Serve {
     #[arg(long = "sample", value_name = "FILE")]
     samples: Vec<PathBuf>,
 
+    /// The directory whose files (Arrow, Parquet, CSV, JSON Lines) pipelines may read, by the connector `files`.
+    #[arg(long, env = "EDDY_SOURCES", value_name = "DIR")]
+    sources: Option<PathBuf>,
+
     /// Acknowledge writes before they are synced, which follows within half a second: a crash of the machine may lose the last ones.
     #[arg(long, env = "EDDY_BUFFERED")]
     buffered: bool,
@@ -103,6 +108,12 @@ pub(super) async fn run(command: Serve) -> Result<()> {
         ..Options::default()
     };
     let db = store::open_with(&command.directory.place(), true, options).await?;
+    if let Some(directory) = &command.sources {
+        if !directory.is_dir() {
+            return Err(Error::not_found(format!("the directory of sources {} is not there", directory.display())));
+        }
+        db.set_connector("files", FileConnector::new(directory));
+    }
     if db.collections().is_empty() {
         for sample in &command.samples {
             load(&db, sample).await?;

@@ -19,7 +19,7 @@ use crate::model::{DataType, Field, META_COLUMN, Schema, check_ipc};
 
 /// Record batches from a file. Batches come out in the file's own sizes, cut to what is asked for.
 pub(super) struct Columnar {
-    batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>,
+    batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>,
     name: String,
     arrow_schema: SchemaRef,
     schema: Option<Arc<Schema>>,
@@ -44,7 +44,7 @@ impl Columnar {
         let is_file = &magic == b"ARROW1";
         reader.seek(SeekFrom::Start(0)).map_err(io)?;
         let wrong = |error: ArrowError| arrow_error(&name, &error);
-        let (arrow_schema, batches): (_, Box<dyn Iterator<Item = _>>) = if is_file {
+        let (arrow_schema, batches): (_, Box<dyn Iterator<Item = _> + Send>) = if is_file {
             let reader = FileReader::try_new(reader, None).map_err(wrong)?;
             (reader.schema(), Box::new(reader))
         } else {

@@ -7,6 +7,7 @@
 #![doc = include_str!("../../docs/import.md")]
 
 mod columnar;
+mod connector;
 mod delimited;
 mod guard;
 mod infer;
@@ -19,6 +20,7 @@ use std::path::Path;
 
 use arrow_array::RecordBatch;
 
+pub use connector::FileConnector;
 pub use guard::end_at_panics;
 pub use run::{Format, Observer, Plan, Summary, rehearse, run};
 
@@ -34,7 +36,7 @@ enum Chunk {
 }
 
 /// A file of rows.
-trait Source {
+trait Source: Send {
     /// The next rows, at most `rows_max` of them, or `None` after the last.
     fn next_chunk(&mut self, rows_max: usize) -> Result<Option<Chunk>>;
 

@@ -21,7 +21,8 @@ const VECTOR_FIELD: &str = "embedding";
 const SPEC_METADATA: &str = "eddy.spec";
 
 /// The formats of files that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Arrow IPC, file or stream.
     Arrow,
@@ -37,7 +38,7 @@ pub enum Format {
 
 impl Format {
     /// By the name's ending, else by the first bytes.
-    fn of(path: &Path) -> Result<Self> {
+    pub(super) fn of(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
         match extension.as_str() {
             "arrow" | "arrows" | "feather" | "ipc" => return Ok(Self::Arrow),
@@ -282,14 +283,17 @@ fn open_columnar(path: &Path, format: Format) -> Result<Columnar> {
     if format == Format::Arrow { Columnar::open_arrow(path) } else { Columnar::open_parquet(path) }
 }
 
+/// The rows of a file, as a collection of `schema` wants them.
+pub(super) fn open_table(path: &Path, format: Format, schema: &Arc<Schema>) -> Result<Box<dyn Source>> {
+    Ok(match format {
+        Format::Csv | Format::Tsv => Box::new(Delimited::open(path, delimiter(format))?.bind(schema)?),
+        Format::Jsonl => Box::new(JsonLines::open(path)?),
+        Format::Arrow | Format::Parquet => Box::new(open_columnar(path, format)?.bind(schema)?),
+    })
+}
+
 fn open(path: &Path, format: Format, plan: &Plan, schema: &Arc<Schema>) -> Result<Box<dyn Source>> {
-    let table = || -> Result<Box<dyn Source>> {
-        Ok(match format {
-            Format::Csv | Format::Tsv => Box::new(Delimited::open(path, delimiter(format))?.bind(schema)?),
-            Format::Jsonl => Box::new(JsonLines::open(path)?),
-            Format::Arrow | Format::Parquet => Box::new(open_columnar(path, format)?.bind(schema)?),
-        })
-    };
+    let table = || open_table(path, format, schema);
     let Some(vectors) = &plan.vectors else { return table() };
     let npy = Npy::open(vectors)?;
     let field = plan.vector_field.as_deref().unwrap_or(VECTOR_FIELD);
