@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::testing::{Device, PATIENCE, converged, delete, put, rows, spec, status_where};
+use super::testing::{Device, PATIENCE, converged, delete, put, row, rows, spec, status_where};
 use super::*;
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::{Access, Action, Admitted, Gate, Grant};
@@ -212,4 +212,39 @@ async fn rights_that_are_taken_away_end_what_goes_on_and_lose_nothing() {
     let session = wire.sync(&a, "ann".to_owned());
     converged(&hub.db, &[&a.db], 7).await;
     assert_eq!(session.status().refusals, []);
+}
+
+/// An edge whose token lets it read and write, and not speak for others: what is pushed to it stays there and its session says so, while its
+/// own changes go on; once it may, it passes on what has waited.
+#[tokio::test]
+async fn an_edge_that_may_not_relay_says_so_and_goes_on_with_its_own() {
+    let (hub, edge, a) = (Device::new().await, Device::new().await, Device::new().await);
+    let gate = Doorkeeper::new();
+    hub.db.create_collection("notes", spec()).await.unwrap();
+    put(&hub.notes(), [(1, "of the hub")]).await;
+    gate.grant("edge", &[Action::Read, Action::Write], None, None);
+    let up = Wire::to(&hub, &gate).sync(&edge, "edge".to_owned());
+    converged(&hub.db, &[&edge.db], 1).await;
+    let below = Wire { hub: SyncHub::new(edge.db.clone(), HubOptions::default()), connections: Arc::default() };
+    let at_a = a.db.sync_over(Arc::new(below), vec!["notes".to_owned()]).unwrap();
+    converged(&edge.db, &[&a.db], 1).await;
+
+    put(&a.notes(), [(2, "of a")]).await;
+    let refused = |status: &SyncStatus| status.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Forbidden);
+    let error = status_where(&up, "told that it may not relay", refused).await.error.unwrap();
+    assert!(error.message().contains("notes") && error.message().contains("admin"), "{error}");
+    put(&edge.notes(), [(3, "of the edge")]).await;
+    put(&a.notes(), [(4, "of a, later")]).await;
+    converged(&edge.db, &[&a.db], 4).await;
+    let own = |status: &SyncStatus| status.pending == 0 && refused(status);
+    assert!(status_where(&up, "done with its own", own).await.refusals.is_empty());
+    assert_eq!(rows(&hub.db).await, [row(1, "of the hub"), row(3, "of the edge")]);
+    // Nothing of it is the client's business.
+    assert_eq!(at_a.status().error, None);
+
+    gate.grant("edge", &[Action::Admin], None, None);
+    up.pause();
+    up.resume();
+    converged(&hub.db, &[&edge.db, &a.db], 4).await;
+    status_where(&up, "right again", |status| status.state == SyncState::Live && status.error.is_none()).await;
 }
