@@ -56,7 +56,8 @@ pub use evaluate::{EvaluateRequest, Evaluation, EvaluationPoint, TuneRequest, Tu
 #[cfg(feature = "streams")]
 pub use pipeline::{
     Checkpoint, Definition, Guarantee, LookupTime, NodeStatus, OnGone, Pipeline, PipelineFunction, PipelineOptions,
-    PipelineRows, PipelineSource, PipelineSpec, PipelineState, PipelineStatus, Recovery, SinkWrite, SourceStatus,
+    PipelineRows, PipelineSource, PipelineSpec, PipelineState, PipelineStatus, Recovery, RowsPart, SinkWrite,
+    SourceStatus, UnreadRow, UnreadStatus,
 };
 pub use progress::{Work, WorkListener, WorkProgress, Written};
 #[cfg(feature = "streams")]

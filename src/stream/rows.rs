@@ -10,6 +10,7 @@ use arrow_array::{
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 
+use super::plan::Relation;
 use super::state::{Reader, Writer};
 use crate::base::{Error, Result};
 use crate::model::{DataType, Field};
@@ -50,6 +51,45 @@ impl Rows {
             times: picks.iter().map(|&row| self.times[row as usize]).collect(),
             taken_back: self.taken_back.as_ref().map(|taken| picks.iter().map(|&row| taken[row as usize]).collect()),
         }
+    }
+
+    /// Appends the rows to `out`, from which [`Self::read`] has them again: of each its length (LEB128), its time (8), 1 when it is taken
+    /// back, and its values as states have them.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let views = View::all(&self.batch);
+        for at in 0..self.len() {
+            let mut row = Writer::default();
+            row.i64(self.times[at]);
+            row.u8(self.is_taken_back(at).into());
+            write_row(&views, at, &mut row);
+            let mut framed = Writer(std::mem::take(out));
+            framed.bytes(&row.0);
+            *out = framed.0;
+        }
+    }
+
+    /// The rows in `bytes`, which are those of `relation`.
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes that are none.
+    pub fn read(bytes: &[u8], relation: &Relation) -> Result<Self> {
+        let mut making = Making::new(&arrow_schema(&relation.fields), &relation.fields);
+        let mut reader = Reader::new(bytes);
+        while !reader.is_empty() {
+            let mut row = Reader::new(reader.bytes()?);
+            let (time, taken_back) = (row.i64()?, row.bool()?);
+            let values = making.put_row(0, row.rest())?;
+            if values != relation.fields.len() {
+                let expected = relation.fields.len();
+                return Err(Error::corrupt(format!("a row of {values} values, expected {expected}")));
+            }
+            making.end_row(time, taken_back);
+        }
+        let none = || {
+            let (batch, _) = relation.batch(&[]);
+            Self { batch, times: [].into(), taken_back: None }
+        };
+        Ok(making.finish().unwrap_or_else(none))
     }
 
     /// The same rows with other columns.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch, StringArray};
 use eddydb::db::{
     Checkpoint, Db, Definition, Operation, Options, PipelineSource, PipelineSpec, PipelineState, QueryRequest,
-    SearchRequest, SinkWrite, Target, WriteOptions, WriteRequest,
+    RowsPart, SearchRequest, SinkWrite, Target, WriteOptions, WriteRequest,
 };
 use eddydb::engine::{CollectionSpec, Manifest, RequestId};
 use eddydb::model::{Batch, Row, Value};
@@ -85,6 +85,25 @@ fn pipelines_of_version_1_are_read() {
     assert_eq!(read, checkpoint);
     let (job, number) = Job::restore(plan, stream::Options::default(), &read.job).unwrap();
     assert_eq!((number, job.position("clicks", 0).unwrap()), (12, Some(&b"17"[..])));
+}
+
+/// Rows of a pipeline that wait for the application.
+#[test]
+fn rows_of_pipelines_of_version_1_are_read() {
+    let plan = r#"{"nodes":[{"name":"clicks","operator":{"source":{"fields":[{"name":"page","type":"varchar"},{"name":"at","type":"timestamp"}]}}},
+        {"name":"out","inputs":["clicks"],"operator":{"sink":{}}}]}"#;
+    let relation = Plan::from_json(plan).unwrap().check().unwrap()[1].clone();
+    let click = |at: i64| Row::from([("page".to_owned(), "home".into()), ("at".to_owned(), Value::Int(at))]);
+    let batch = relation.batch(&[click(1_000_000), click(2_000_000)]).0;
+    let bytes = RowsPart { first: 40, rows: vec![stream::Rows::new(batch, vec![1_000_000, 2_000_000])] }.encode();
+    let file = path("pipeline-rows-v1.bin");
+    if writes() {
+        std::fs::write(&file, &bytes).unwrap();
+    }
+    let stored = std::fs::read(&file).unwrap();
+    assert_eq!(stored, bytes);
+    let read = RowsPart::decode(&stored, &relation).unwrap();
+    assert_eq!((read.first, read.rows[0].to_rows(&relation)), (40, vec![click(1_000_000), click(2_000_000)]));
 }
 
 fn writes() -> bool {

@@ -127,13 +127,18 @@ pub(super) async fn answer(
         }
         WantedKind::Call { function, rows, fields } => {
             let Some(called) = functions.get(function) else {
-                let message =
-                    format!("function {function:?} is not there: `Db::set_function` gives it before the pipeline runs");
-                return Err(Error::not_found(message));
+                // The application gives it when it has started: until then the pipeline waits.
+                let message = format!("function {function:?} is not there: `set_function` gives it");
+                return Err(Error::new(ErrorKind::Unavailable, message));
             };
-            let relation = input_of(plan, &wanted.node)?;
-            for row in rows.to_rows(&relation) {
-                let given = match called.call(&row) {
+            let rows = rows.to_rows(&input_of(plan, &wanted.node)?);
+            let called = called.call(&rows, fields).await?;
+            if called.len() != rows.len() {
+                let message = format!("function {function:?} answered {} of {} rows", called.len(), rows.len());
+                return Err(Error::internal(message));
+            }
+            for (row, given) in rows.into_iter().zip(called) {
+                let given = match given {
                     Ok(given) => given,
                     Err(error) => {
                         let (node, reason) = (wanted.node.clone(), format!("{function}: {}", error.message()));

@@ -18,6 +18,7 @@ mod checkpoint;
 mod feed;
 mod load;
 mod lookup;
+mod outbox;
 mod rows;
 mod run;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 pub use checkpoint::{Checkpoint, SinkWrite};
+pub use outbox::{RowsPart, UnreadRow};
 pub use rows::PipelineRows;
 pub use spec::{
     Definition, Guarantee, LookupTime, OnGone, PipelineOptions, PipelineSource, PipelineSpec, PipelineState,
@@ -47,10 +49,11 @@ use super::database::Shared;
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::source::SourceState;
 use crate::engine::name;
-use crate::model::Row;
-use crate::platform::{self, MaybeSend, MaybeSync};
+use crate::model::{Field, Row};
+use crate::platform::{self, MaybeSend, MaybeSync, Task};
 use crate::stream::sql::{Mode, Table, compile};
 use crate::stream::{Bottleneck, Metrics, Operator, Plan, Rows};
+use outbox::Outbox;
 use rows::Listener;
 use run::{Fault, Run, subscription};
 
@@ -65,16 +68,17 @@ const REPORTS_MAX: usize = 16;
 ///
 /// What it gives depends on the row alone where results are to be the same after a crash.
 pub trait PipelineFunction: MaybeSend + MaybeSync {
-    /// The rows that come of `row`.
+    /// The rows that come of each of `rows`, with the fields that the plan promises; or what is wrong with it, and it becomes a dead letter.
+    /// What takes long comes to an end by itself, with an error: nobody waits for the pipeline, and the pipeline for nobody else.
     ///
     /// # Errors
-    /// Whatever is wrong with the row, which becomes a dead letter.
-    fn call(&self, row: &Row) -> Result<Vec<Row>>;
+    /// `Unavailable` and its like when nothing is known of any of them, and the pipeline tries again; with any other it fails.
+    fn call<'a>(&'a self, rows: &'a [Row], fields: &'a [Field]) -> Task<'a, Result<Vec<Result<Vec<Row>>>>>;
 }
 
 impl<F: Fn(&Row) -> Result<Vec<Row>> + MaybeSend + MaybeSync> PipelineFunction for F {
-    fn call(&self, row: &Row) -> Result<Vec<Row>> {
-        self(row)
+    fn call<'a>(&'a self, rows: &'a [Row], _: &'a [Field]) -> Task<'a, Result<Vec<Result<Vec<Row>>>>> {
+        Box::pin(async move { Ok(rows.iter().map(self).collect()) })
     }
 }
 
@@ -102,7 +106,10 @@ struct Inner {
     version: AtomicU64,
     run: async_lock::Mutex<Option<Run>>,
     counters: Mutex<Counters>,
+    seen: Mutex<Seen>,
     listeners: Mutex<Vec<Weak<Listener>>>,
+    /// By node, the rows that the application has not acknowledged. Known once it has run, or somebody has asked.
+    outboxes: Mutex<Option<BTreeMap<u32, Arc<Outbox>>>>,
     #[cfg(test)]
     planted: Mutex<Option<run::Planted>>,
 }
@@ -141,6 +148,8 @@ pub struct PipelineStatus {
     pub nodes: Vec<NodeStatus>,
     /// What holds it up, by what was done in the last 10 to 20 seconds; `None` when nothing does.
     pub bottleneck: Option<Bottleneck>,
+    /// Its sinks that keep rows for the application.
+    pub unread: Vec<UnreadStatus>,
     /// How many rows were given to sinks.
     pub rows_out: u64,
     /// How many rows were not taken.
@@ -157,6 +166,15 @@ pub struct PipelineStatus {
     pub checkpoint_took_ms: u64,
     /// When it was made.
     pub checkpoint_ms: u64,
+}
+
+/// What is known of a pipeline while it is under way.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    sources: Vec<SourceStatus>,
+    nodes: Vec<NodeStatus>,
+    bottleneck: Option<Bottleneck>,
+    rows_out: u64,
 }
 
 /// How far a source is read.
@@ -179,6 +197,20 @@ pub struct SourceStatus {
     pub behind: u64,
     /// Whether rows that were there at the beginning are still being read.
     pub seeding: bool,
+}
+
+/// How far the application is with the rows of a sink.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnreadStatus {
+    /// The sink.
+    pub sink: String,
+    /// How many rows it has acknowledged.
+    pub acknowledged: u64,
+    /// How many it has not.
+    pub rows: u64,
+    /// Whether the pipeline waits for it.
+    pub is_full: bool,
 }
 
 /// How an operator is doing.
@@ -226,7 +258,9 @@ impl Inner {
             version: AtomicU64::new(version),
             run: async_lock::Mutex::new(None),
             counters: Mutex::default(),
+            seen: Mutex::default(),
             listeners: Mutex::default(),
+            outboxes: Mutex::default(),
             #[cfg(test)]
             planted: Mutex::default(),
         }
@@ -289,6 +323,27 @@ impl Inner {
         for listener in self.listeners.lock().expect("no panic while held").drain(..).filter_map(|one| one.upgrade()) {
             listener.end(error.clone());
         }
+        for outbox in self.outboxes.lock().expect("no panic while held").iter().flat_map(BTreeMap::values) {
+            outbox.end_with(error.clone());
+        }
+    }
+
+    /// Where rows for the application are kept, by node.
+    fn outboxes(&self, definition: &Definition) -> Result<Vec<(u32, Arc<Outbox>)>> {
+        let plan = definition.plan()?;
+        let relations = plan.check()?;
+        let mut outboxes = self.outboxes.lock().expect("no panic while held");
+        let outboxes = outboxes.get_or_insert_default();
+        for (at, node) in plan.nodes.iter().enumerate() {
+            if matches!(&node.operator, Operator::Sink(sink) if sink.collection.is_none()) {
+                let new = || {
+                    let relation = run::sink_relation(plan, &relations, at);
+                    Arc::new(Outbox::new(definition.id, at as u32, &node.name, relation))
+                };
+                outboxes.entry(at as u32).or_insert_with(new);
+            }
+        }
+        Ok(outboxes.iter().map(|(node, outbox)| (*node, outbox.clone())).collect())
     }
 
     #[cfg(test)]
@@ -524,9 +579,21 @@ impl Db {
     }
 
     /// Gives a function to pipelines whose plans call it by that name, in place of the one before. They are gone when the store is closed.
+    /// Pipelines that wait for one go on.
     pub fn set_function(&self, name: &str, function: impl PipelineFunction + 'static) {
+        {
+            let mut functions = self.inner.pipelines.functions.lock().expect("no panic while held");
+            Arc::make_mut(&mut functions).insert(name.to_owned(), Arc::new(function));
+        }
+        for pipeline in self.pipelines() {
+            pipeline.inner.counters().retry_at_ms = 0;
+        }
+    }
+
+    /// Takes a function away: pipelines that call it wait until it is there again.
+    pub fn remove_function(&self, name: &str) {
         let mut functions = self.inner.pipelines.functions.lock().expect("no panic while held");
-        Arc::make_mut(&mut functions).insert(name.to_owned(), Arc::new(function));
+        Arc::make_mut(&mut functions).remove(name);
     }
 
     /// How a pipeline would be done, as text.
@@ -685,16 +752,32 @@ impl Db {
     /// # Errors
     /// `Closed` when the store is. What goes wrong in a pipeline is told by its [status](Pipeline::status), and tried again where it may pass.
     pub async fn run_pipelines(&self) -> Result<bool> {
-        self.inner.shared.check_open()?;
-        if !self.inner.pipelines.tidied.swap(true, Ordering::AcqRel) {
-            self.let_go_of_ended().await?;
-        }
+        self.tidy().await?;
         let mut more = false;
         for pipeline in self.pipelines() {
             let Some(mut run) = pipeline.inner.run.try_lock() else { continue };
             more |= self.run_one(&pipeline, &mut run, false).await?;
         }
         Ok(more)
+    }
+
+    /// The same of one pipeline: for a host whose functions may be slow, and keep no other pipeline waiting.
+    ///
+    /// # Errors
+    /// As of [`Self::run_pipelines`]; `NotFound` when there is none of that name.
+    pub async fn run_pipeline(&self, name: &str) -> Result<bool> {
+        self.tidy().await?;
+        let pipeline = self.pipeline(name)?;
+        let Some(mut run) = pipeline.inner.run.try_lock() else { return Ok(false) };
+        self.run_one(&pipeline, &mut run, false).await
+    }
+
+    async fn tidy(&self) -> Result<()> {
+        self.inner.shared.check_open()?;
+        if !self.inner.pipelines.tidied.swap(true, Ordering::AcqRel) {
+            self.let_go_of_ended().await?;
+        }
+        Ok(())
     }
 
     /// In how many milliseconds a pipeline has something to do though nothing is written; `None` when none has.
@@ -709,6 +792,11 @@ impl Db {
                 return Some(pipeline.inner.counters().retry_at_ms.saturating_sub(now_ms));
             };
             let commit = run.waits().then(|| run.due_ms());
+            match run.is_held() {
+                Some(true) => return commit.map(|at| at.saturating_sub(now_ms)),
+                Some(false) => return Some(0),
+                None => {}
+            }
             let clock = run.job.next_advance().map(|at| u64::try_from(at).unwrap_or(0).div_ceil(1_000));
             commit.into_iter().chain(clock).chain(run.wake_ms()).min().map(|at| at.saturating_sub(now_ms))
         };
@@ -926,7 +1014,12 @@ impl Pipeline {
                     let mut found = checkpoint::read(storage, &path).await??;
                     found.number = latest;
                     found.writes.clear();
-                    let mut restored = Run::restore(&db, &definition, found, &[]).await.map_err(whole)?;
+                    // Rows of which the application was told keep their numbers.
+                    let told = Run::told(&db, &this.inner, &definition).await.map_err(whole)?;
+                    found.next_rows.retain(|(node, _)| told.iter().all(|(at, _)| at != node));
+                    found.next_rows.extend(told);
+                    let restored = Run::restore(&db, &this.inner, &definition, found, &[]).await;
+                    let mut restored = restored.map_err(whole)?;
                     restored.settle_here(&db, &this.inner).await.map_err(whole)?;
                     *run = Some(restored);
                 }
@@ -1009,6 +1102,10 @@ impl Pipeline {
             if let Some((kind, message)) = self.inner.counters().error.clone() {
                 return Err(Error::new(ErrorKind::from_name(&kind), message));
             }
+            if run.as_ref().is_some_and(|run| run.is_held() == Some(true)) {
+                let message = format!("pipeline {:?} waits: too many rows were not acknowledged", definition.name);
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
             if !more {
                 return Ok(());
             }
@@ -1022,22 +1119,110 @@ impl Pipeline {
     /// `NotFound` when the plan has no such sink.
     pub fn rows(&self, sink: &str) -> Result<PipelineRows> {
         let definition = self.inner.definition();
-        let node = definition.plan()?.node(sink);
-        if !matches!(node.map(|node| &node.operator), Some(Operator::Sink(spec)) if spec.collection.is_none()) {
-            return Err(Error::not_found(format!(
-                "pipeline {:?} has no sink {sink:?} for an application",
-                definition.name
-            )));
-        }
+        self.check_for_application(&definition, sink)?;
         let (listener, rows) = rows::listen(sink);
         self.inner.listeners.lock().expect("no panic while held").push(Arc::downgrade(&listener));
         Ok(rows)
     }
 
+    /// Rows of a sink that is no collection, at most `count`, which were not [acknowledged](Self::acknowledge): from the first, or from number
+    /// `from` on. None when there are none now; whoever asks again, after a crash too, gets them again.
+    ///
+    /// # Errors
+    /// `NotFound` when the plan has no such sink, `InvalidArgument` when the pipeline [keeps](PipelineOptions::keep_rows) none. Once all were
+    /// read that came before, why no more come.
+    pub async fn unread(&self, sink: &str, from: Option<u64>, count: usize) -> Result<Vec<UnreadRow>> {
+        let db = self.db()?;
+        self.outbox(&db, sink).await?.read(&*db.inner.shared.storage, from, count).await
+    }
+
+    /// Ends when there is a row of number `from` or later, or no more come. May be given up.
+    ///
+    /// # Errors
+    /// As of [`Self::unread`].
+    pub async fn wait_for_row(&self, sink: &str, from: u64) -> Result<()> {
+        let outbox = self.outbox(&self.db()?, sink).await?;
+        outbox.wait(from).await;
+        Ok(())
+    }
+
+    /// Notes, durably, that the application is done with the rows of a sink up to number `position`. They do not come again.
+    ///
+    /// # Errors
+    /// As of [`Self::unread`]; `InvalidArgument` for a row that was not told.
+    pub async fn acknowledge(&self, sink: &str, position: u64) -> Result<()> {
+        let db = self.db()?;
+        let outbox = self.outbox(&db, sink).await?;
+        platform::run_to_end(async move { outbox.acknowledge(&*db.inner.shared.storage, position).await }).await
+    }
+
+    async fn outbox(&self, db: &Db, sink: &str) -> Result<Arc<Outbox>> {
+        let definition = self.inner.definition();
+        let node = definition.plan()?.nodes.iter().position(|node| node.name == sink);
+        let node = self.check_for_application(&definition, sink).map(|()| node.unwrap_or_default() as u32)?;
+        if definition.spec.options.keep_rows == 0 {
+            let name = &definition.name;
+            return Err(Error::invalid(format!("pipeline {name:?} keeps no rows for an application: `keepRows` is 0")));
+        }
+        let known = |inner: &Inner| {
+            let outboxes = inner.outboxes.lock().expect("no panic while held");
+            outboxes.as_ref().and_then(|outboxes| outboxes.get(&node).cloned())
+        };
+        if let Some(outbox) = known(&self.inner) {
+            return Ok(outbox);
+        }
+        // It has not run yet: what no checkpoint counts was never told.
+        let run = self.inner.run.lock().await;
+        if run.is_none() && known(&self.inner).is_none() {
+            let told = Run::told(db, &self.inner, &definition).await.map_err(Fault::into_error)?;
+            let told_before = definition.spec.options.guarantee == Guarantee::AtLeastOnce;
+            for (node, outbox) in self.inner.outboxes(&definition)? {
+                let next = told.iter().find(|(at, _)| *at == node).map_or(0, |(_, next)| *next);
+                outbox.load(&*db.inner.shared.storage, next, told_before).await?;
+            }
+        }
+        known(&self.inner).ok_or_else(|| Error::internal("no place for rows"))
+    }
+
+    fn check_for_application(&self, definition: &Definition, sink: &str) -> Result<()> {
+        let node = definition.plan()?.node(sink);
+        if matches!(node.map(|node| &node.operator), Some(Operator::Sink(spec)) if spec.collection.is_none()) {
+            return Ok(());
+        }
+        Err(Error::not_found(format!("pipeline {:?} has no sink {sink:?} for an application", definition.name)))
+    }
+
     /// How it is doing.
     pub async fn status(&self) -> PipelineStatus {
-        let run = self.inner.run.lock().await;
+        // One that is under way, in a function of the host maybe, is told as it was before.
+        if let Some(run) = self.inner.run.try_lock() {
+            let seen = run.as_ref().map_or_else(Seen::default, |run| self.seen(run));
+            *self.inner.seen.lock().expect("no panic while held") = seen;
+        }
+        let seen = self.inner.seen.lock().expect("no panic while held").clone();
         let (definition, counters) = (self.inner.definition(), self.inner.counters().clone());
+        PipelineStatus {
+            unread: self.unread_status(definition.spec.options.keep_rows),
+            name: definition.name,
+            state: definition.state,
+            reason: definition.reason.or(counters.error),
+            reports: counters.reports,
+            sources: seen.sources,
+            nodes: seen.nodes,
+            bottleneck: seen.bottleneck,
+            rows_out: seen.rows_out,
+            dead: counters.dead,
+            lookups_beyond: counters.lookups_beyond,
+            checkpoints: counters.checkpoints,
+            checkpoint_number: counters.checkpoint_number,
+            checkpoint_bytes: counters.checkpoint_bytes,
+            checkpoint_took_ms: counters.checkpoint_took_ms,
+            checkpoint_ms: counters.checkpoint_ms,
+        }
+    }
+
+    /// What a run knows of itself.
+    fn seen(&self, run: &Run) -> Seen {
         let now = i64::try_from(self.inner.shared.options.environment.now_ms()).unwrap_or(i64::MAX);
         let node = |metrics: Metrics| NodeStatus {
             name: metrics.node,
@@ -1071,24 +1256,22 @@ impl Pipeline {
             behind: feed.reader.waiting().unwrap_or_default(),
             seeding: false,
         };
-        let readings = run.iter().flat_map(|run| &run.readings).map(source);
-        PipelineStatus {
-            name: definition.name,
-            state: definition.state,
-            reason: definition.reason.or(counters.error),
-            reports: counters.reports,
-            sources: readings.chain(run.iter().flat_map(|run| &run.feeds).map(fed)).collect(),
-            nodes: run.iter().flat_map(|run| run.job.metrics()).map(node).collect(),
-            bottleneck: run.as_ref().zip(self.inner.shared.db()).and_then(|(run, db)| run.bottleneck(&db)),
-            rows_out: run.as_ref().map_or(0, Run::written_rows),
-            dead: counters.dead,
-            lookups_beyond: counters.lookups_beyond,
-            checkpoints: counters.checkpoints,
-            checkpoint_number: counters.checkpoint_number,
-            checkpoint_bytes: counters.checkpoint_bytes,
-            checkpoint_took_ms: counters.checkpoint_took_ms,
-            checkpoint_ms: counters.checkpoint_ms,
+        let readings = run.readings.iter().map(source);
+        Seen {
+            sources: readings.chain(run.feeds.iter().map(fed)).collect(),
+            nodes: run.job.metrics().into_iter().map(node).collect(),
+            bottleneck: self.inner.shared.db().and_then(|db| run.bottleneck(&db)),
+            rows_out: run.written_rows(),
         }
+    }
+
+    fn unread_status(&self, keep_rows: usize) -> Vec<UnreadStatus> {
+        let outboxes = self.inner.outboxes.lock().expect("no panic while held");
+        let told = |outbox: &Arc<Outbox>| {
+            let (acknowledged, rows) = outbox.counts();
+            UnreadStatus { sink: outbox.sink.clone(), acknowledged, rows, is_full: rows >= keep_rows as u64 }
+        };
+        outboxes.iter().flat_map(BTreeMap::values).filter(|_| keep_rows > 0).map(told).collect()
     }
 
     /// Its graph as text, and what each operator has done.

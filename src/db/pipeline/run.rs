@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::checkpoint::{self, Checkpoint, SinkWrite};
 use super::feed::Feed;
 use super::load::Load;
+use super::outbox::{Outbox, RowsPart};
 use super::sink::{self, KeyOf, Letter, Sink};
 use super::source::{self, Position, Reading};
 use super::spec::{Definition, Guarantee, PipelineOptions, PipelineSource};
@@ -67,6 +68,10 @@ pub(super) enum Planted {
     NoNumber,
     /// Rows are written, and not stored with the checkpoint before.
     NoWrites,
+    /// Rows for the application are kept after the checkpoint that counts them.
+    LateRows,
+    /// Rows for the application that no checkpoint counts are taken for such that one does.
+    UncountedRows,
 }
 
 /// A pipeline as it runs: from its last checkpoint on.
@@ -92,6 +97,10 @@ pub(super) struct Run {
     given: Vec<(String, Rows)>,
     /// What has kept it busy.
     load: Load,
+    /// Where rows for the application are kept until they are acknowledged.
+    outboxes: Vec<Out>,
+    /// Whether it read no more, for too many of them are not.
+    held: bool,
 }
 
 /// A checkpoint that is kept, and how far each source was read at it.
@@ -100,6 +109,13 @@ struct Kept {
     lsns: Vec<Lsn>,
     /// Of those from before this run nobody knows it without reading them.
     positions: Option<Vec<Positions>>,
+}
+
+struct Out {
+    node: u32,
+    outbox: Arc<Outbox>,
+    /// The number of the next row.
+    next: u64,
 }
 
 /// The name of what keeps the past of a source for a pipeline.
@@ -135,8 +151,7 @@ impl Run {
     pub async fn start(db: &Db, pipeline: &Inner) -> Result<Self, Fault> {
         let definition = pipeline.definition();
         let storage = &*db.inner.shared.storage;
-        let mut found = None;
-        let mut numbers = checkpoint::numbers(storage, definition.id).await?;
+        let (mut found, mut numbers) = (None, checkpoint::numbers(storage, definition.id).await?);
         while let Some(&number) = numbers.first() {
             let path = checkpoint::checkpoint(definition.id, number);
             match checkpoint::read(storage, &path).await? {
@@ -161,7 +176,7 @@ impl Run {
             }
         }
         match found {
-            Some(checkpoint) => Self::restore(db, &definition, checkpoint, &numbers).await,
+            Some(checkpoint) => Self::restore(db, pipeline, &definition, checkpoint, &numbers).await,
             None => Self::begin(db, pipeline, &definition, false, 0).await,
         }
     }
@@ -196,13 +211,15 @@ impl Run {
         for (at, ..) in definition.feeds()? {
             job.open(&plan.nodes[at].name, 0, now).map_err(lasting)?;
         }
-        let empty = Checkpoint { number, ..Checkpoint::default() };
-        let mut run = Self::build(db, definition, job, &empty, VecDeque::new()).await?;
+        let next_rows = Self::told(db, pipeline, definition).await?;
+        let empty = Checkpoint { number, next_rows, ..Checkpoint::default() };
+        let mut run = Self::build(db, pipeline, definition, job, &empty, VecDeque::new()).await?;
         for feed in &run.feeds {
             for partition in 0..feed.reader.partitions() {
                 run.job.open(&feed.node, partition, now).map_err(lasting)?;
             }
         }
+        let before: Vec<u64> = run.outboxes.iter().map(|out| out.next).collect();
         if clears {
             for sink in
                 run.sinks.iter_mut().filter(|sink| definition.made.iter().any(|name| name == sink.collection.name()))
@@ -212,6 +229,10 @@ impl Run {
         }
         run.commit(db, pipeline).await?;
         run.forget_before(db, definition.id).await?;
+        // What was told before comes anew. Not earlier than here: a crash before would lose it.
+        for (out, before) in run.outboxes.iter().zip(before).filter(|_| clears) {
+            out.outbox.forget_before(&*db.inner.shared.storage, before).await?;
+        }
         Ok(run)
     }
 
@@ -244,6 +265,7 @@ impl Run {
     /// From a checkpoint. `numbers` are those that are kept, the latest first.
     pub async fn restore(
         db: &Db,
+        pipeline: &Inner,
         definition: &Definition,
         checkpoint: Checkpoint,
         numbers: &[u64],
@@ -259,7 +281,7 @@ impl Run {
         }
         let kept = |number: &u64| Kept { number: *number, lsns: oldest.clone(), positions: None };
         let kept = numbers.iter().rev().map(kept).collect();
-        let mut run = Self::build(db, definition, job, &checkpoint, kept).await?;
+        let mut run = Self::build(db, pipeline, definition, job, &checkpoint, kept).await?;
         if definition.spec.options.guarantee == Guarantee::ExactlyOnce {
             run.apply(db, definition.id, &checkpoint.writes, true, None).await?;
         }
@@ -268,6 +290,7 @@ impl Run {
 
     async fn build(
         db: &Db,
+        pipeline: &Inner,
         definition: &Definition,
         job: Job,
         checkpoint: &Checkpoint,
@@ -314,6 +337,7 @@ impl Run {
             }
             None => None,
         };
+        let outboxes = Self::outboxes(db, pipeline, definition, checkpoint, planted(pipeline)).await?;
         let relations = (0..plan.nodes.len()).map(|at| match &plan.nodes[at].operator {
             Operator::Sink(_) => sink_relation(plan, &relations, at),
             _ => relations[at].clone(),
@@ -334,6 +358,8 @@ impl Run {
             kept,
             given: vec![],
             load: Load::default(),
+            outboxes,
+            held: false,
         };
         let environment = db.inner.shared.options.environment.clone();
         run.job.measure(move || environment.now_us());
@@ -341,6 +367,53 @@ impl Run {
         let written = run.all_sinks().map(|sink| written(&sink.collection, definition.id)).max().unwrap_or(0);
         run.sequence = run.sequence.max(written);
         Ok(run)
+    }
+
+    /// Where rows for the application are kept, as the checkpoint says from which the pipeline goes on.
+    async fn outboxes(
+        db: &Db,
+        pipeline: &Inner,
+        definition: &Definition,
+        checkpoint: &Checkpoint,
+        planted: Option<Planted>,
+    ) -> Result<Vec<Out>, Fault> {
+        let mut outboxes = vec![];
+        if definition.spec.options.keep_rows == 0 {
+            return Ok(outboxes);
+        }
+        let told_before =
+            definition.spec.options.guarantee == Guarantee::AtLeastOnce || planted == Some(Planted::UncountedRows);
+        for (node, outbox) in pipeline.outboxes(definition)? {
+            let counted = checkpoint.next_rows.iter().find(|(at, _)| *at == node).map_or(0, |(_, next)| *next);
+            let next = outbox.load(&*db.inner.shared.storage, counted, told_before).await?;
+            outboxes.push(Out { node, outbox, next });
+        }
+        Ok(outboxes)
+    }
+
+    /// How many rows the application was told, by sink.
+    pub async fn told(db: &Db, pipeline: &Inner, definition: &Definition) -> Result<Vec<(u32, u64)>, Fault> {
+        let mut told = vec![];
+        if definition.spec.options.keep_rows == 0 {
+            return Ok(told);
+        }
+        let storage = &*db.inner.shared.storage;
+        let mut latest = None;
+        for number in checkpoint::numbers(storage, definition.id).await? {
+            if let Ok(read) = checkpoint::read(storage, &checkpoint::checkpoint(definition.id, number)).await? {
+                latest = Some(read);
+                break;
+            }
+        }
+        for (node, outbox) in pipeline.outboxes(definition)? {
+            let of_checkpoint = latest.iter().flat_map(|latest| &latest.next_rows).find(|(at, _)| *at == node);
+            let next = match of_checkpoint {
+                Some((_, next)) => *next,
+                None => outbox.load(storage, u64::MAX, true).await?.min(outbox.end()),
+            };
+            told.push((node, next));
+        }
+        Ok(told)
     }
 
     fn all_sinks(&self) -> impl Iterator<Item = &Sink> {
@@ -353,6 +426,13 @@ impl Run {
         let environment = &db.inner.shared.options.environment;
         let Self { load, job, .. } = self;
         load.turn(environment.now_us(), || job.metrics());
+        self.held = self.is_full();
+        if self.held {
+            if self.is_due(db) || (all && self.waits()) {
+                self.commit(db, pipeline).await?;
+            }
+            return Ok(false);
+        }
         for at in 0..self.readings.len() {
             let now = now(db);
             let reading = &mut self.readings[at];
@@ -401,7 +481,9 @@ impl Run {
         if self.options.guarantee == Guarantee::AtLeastOnce {
             let writes = self.take_writes(db, pipeline)?;
             self.apply(db, pipeline.id(), &writes, false, planted(pipeline)).await?;
-            pipeline.give(std::mem::take(&mut self.given));
+            let parts = self.take_parts();
+            self.put_parts(db, &parts).await?;
+            self.tell(pipeline, &parts);
         }
         if self.is_due(db) || (all && !more && self.waits()) {
             self.commit(db, pipeline).await?;
@@ -458,6 +540,50 @@ impl Run {
         let given: usize = self.given.iter().map(|(_, rows)| rows.len()).sum();
         let now_ms = db.inner.shared.options.environment.now_ms();
         staged + given >= self.options.staged_rows || self.waits() && now_ms >= self.due_ms()
+    }
+
+    /// Whether more rows for the application wait than are kept.
+    fn is_full(&self) -> bool {
+        self.outboxes.iter().any(|out| {
+            let waiting = self.given.iter().filter(|(node, _)| *node == out.outbox.sink);
+            let waiting: usize = waiting.map(|(_, rows)| rows.len()).sum();
+            out.outbox.counts().1 + waiting as u64 >= self.options.keep_rows as u64
+        })
+    }
+
+    /// Whether the last step read nothing, for too many rows for the application wait: and whether they still do.
+    pub fn is_held(&self) -> Option<bool> {
+        self.held.then(|| self.is_full())
+    }
+
+    /// Rows for the application that have come, by where they are kept, with their numbers.
+    fn take_parts(&mut self) -> Vec<(usize, RowsPart)> {
+        let mut parts = vec![];
+        for (at, out) in self.outboxes.iter_mut().enumerate() {
+            let rows = self.given.iter().filter(|(node, rows)| *node == out.outbox.sink && !rows.is_empty());
+            let rows: Vec<Rows> = rows.map(|(_, rows)| rows.clone()).collect();
+            let count: usize = rows.iter().map(Rows::len).sum();
+            if count > 0 {
+                parts.push((at, RowsPart { first: out.next, rows }));
+                out.next += count as u64;
+            }
+        }
+        parts
+    }
+
+    async fn put_parts(&mut self, db: &Db, parts: &[(usize, RowsPart)]) -> Result<(), Fault> {
+        for (at, part) in parts {
+            self.outboxes[*at].outbox.put(&*db.inner.shared.storage, part).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the application what has come.
+    fn tell(&mut self, pipeline: &Inner, parts: &[(usize, RowsPart)]) {
+        for (at, part) in parts {
+            self.outboxes[*at].outbox.add(part);
+        }
+        pipeline.give(std::mem::take(&mut self.given));
     }
 
     /// When the next checkpoint is due.
@@ -555,14 +681,22 @@ impl Run {
             collection.sync_log(&mut *collection.inner.log.lock().await).await?;
         }
         let stored = self.options.guarantee == Guarantee::ExactlyOnce && planted(pipeline) != Some(Planted::NoWrites);
+        let parts = self.take_parts();
+        let late = self.options.guarantee == Guarantee::AtMostOnce || planted(pipeline) == Some(Planted::LateRows);
+        if !late {
+            self.put_parts(db, &parts).await?;
+        }
         let bytes = self.snapshot(begun_ms, if stored { &writes } else { &[] }, self.number + 1)?;
         let len = bytes.len();
         self.number += 1;
         let (id, storage) = (pipeline.id(), &*db.inner.shared.storage);
         checkpoint::store(storage, &checkpoint::checkpoint(id, self.number), bytes).await?;
         self.moved = false;
+        if late {
+            self.put_parts(db, &parts).await?;
+        }
+        self.tell(pipeline, &parts);
         self.apply(db, id, &writes, false, planted(pipeline)).await?;
-        pipeline.give(std::mem::take(&mut self.given));
         self.kept.push_back(Kept {
             number: self.number,
             lsns: self.readings.iter().map(|reading| reading.position.lsn).collect(),
@@ -587,7 +721,8 @@ impl Run {
     /// The bytes of a checkpoint of what is now.
     pub fn snapshot(&self, created_ms: u64, writes: &[SinkWrite], number: u64) -> Result<Vec<u8>, Fault> {
         let job = self.job.checkpoint(number).map_err(lasting)?;
-        let next_rows = self.all_sinks().map(|sink| (sink.node, sink.next_row)).collect();
+        let kept = self.outboxes.iter().map(|out| (out.node, out.next));
+        let next_rows = self.all_sinks().map(|sink| (sink.node, sink.next_row)).chain(kept).collect();
         let (sequence, writes) = (self.sequence, writes.to_vec());
         Ok(Checkpoint { number, created_ms, sequence, next_rows, writes, job }.encode())
     }

@@ -31,6 +31,10 @@ const JOBS: &str = r#"{"nodes": [
 /// How often each row that was pushed has come.
 const ORDERS: &str =
     "CREATE MATERIALIZED VIEW orders_seen AS SELECT id, count(*) AS times FROM orders GROUP BY id EMIT CHANGES";
+/// Rows for the application, which acknowledges some of what it has read now and then.
+const LIVE: &str = r#"{"nodes": [
+    {"name": "clicks", "operator": {"source": {"fields": [{"name": "id", "type": "int64"}]}}},
+    {"name": "live", "inputs": ["clicks"], "operator": {"sink": {}}}]}"#;
 
 struct Source {
     /// What is certain of each row, and what may be.
@@ -48,6 +52,9 @@ struct Consumed {
     times: BTreeMap<i64, u64>,
     /// The process died while these were taken out.
     unsure: BTreeSet<i64>,
+    /// What the application was told, by position.
+    told: BTreeMap<u64, i64>,
+    acknowledged: u64,
 }
 
 async fn open(disk: &FaultStorage, environment: &Environment) -> Result<Db> {
@@ -135,14 +142,17 @@ async fn live(
         ("pages", PipelineSpec::sql(PAGES)),
         ("jobs", PipelineSpec::plan(Plan::from_json(JOBS)?)),
         ("orders_seen", PipelineSpec::sql(ORDERS)),
+        ("live", PipelineSpec::plan(Plan::from_json(LIVE)?)),
     ] {
         if db.pipeline(name).is_err() {
-            db.create_pipeline(name, PipelineSpec { options: options(random), ..pipeline }).await?;
+            let keep_rows = 1 + random.below(40) as usize;
+            let options = PipelineOptions { keep_rows, ..options(random) };
+            db.create_pipeline(name, PipelineSpec { options, ..pipeline }).await?;
         }
         *db.pipeline(name)?.inner.planted.lock().unwrap() = planted;
     }
     for _ in 0..10 + random.below(60) {
-        match random.below(13) {
+        match random.below(15) {
             0..=3 => write(&clicks, random, source).await?,
             4..=7 => drop(db.run_pipelines().await?),
             8 => drop(db.maintain().await?),
@@ -157,6 +167,7 @@ async fn live(
             }
             10 => consume(db, consumed).await?,
             11 => push(db, random, source).await?,
+            12..=13 => listen(db, random, consumed).await?,
             _ => db.inner.shared.options.environment.advance_ms(random.below(200)),
         }
     }
@@ -169,7 +180,17 @@ async fn live(
         clicks.upsert(Batch::from_rows(&clicks.spec().schema, vec![end])?).await?;
         for pipeline in db.pipelines() {
             pipeline.resume().await?;
-            pipeline.settle().await?;
+            loop {
+                match pipeline.settle().await {
+                    Err(error) if error.kind() == ErrorKind::Unavailable => listen(db, random, consumed).await?,
+                    settled => break settled?,
+                }
+            }
+        }
+        while consumed.acknowledged < db.pipeline("live")?.status().await.unread[0].acknowledged
+            || !db.pipeline("live")?.unread("live", None, 1).await?.is_empty()
+        {
+            listen(db, random, consumed).await?;
         }
         consume(db, consumed).await?;
     }
@@ -217,6 +238,23 @@ async fn consume(db: &Db, consumed: &mut Consumed) -> Result<()> {
     Ok(())
 }
 
+/// Reads some of what the application is told, and acknowledges some of that.
+async fn listen(db: &Db, random: &mut Random, consumed: &mut Consumed) -> Result<()> {
+    let pipeline = db.pipeline("live")?;
+    let rows = pipeline.unread("live", None, 1 + random.below(30) as usize).await?;
+    for UnreadRow { position, row, taken_back } in &rows {
+        let Value::Int(id) = row["id"] else { panic!("{row:?}") };
+        assert!(!taken_back && *position >= consumed.acknowledged, "row {position} was acknowledged, and came again");
+        let before = consumed.told.insert(*position, id);
+        assert!(before.is_none_or(|before| before == id), "row {position} was {before:?}, and is {id}");
+    }
+    if let Some(last) = rows.get(random.below(rows.len().max(1) as u64) as usize) {
+        pipeline.acknowledge("live", last.position).await?;
+        consumed.acknowledged = last.position + 1;
+    }
+    Ok(())
+}
+
 async fn check(db: &Db, source: &Source, consumed: &Consumed) {
     let mut minutes: BTreeMap<(String, i64), i64> = BTreeMap::new();
     let mut pages: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
@@ -252,6 +290,11 @@ async fn check(db: &Db, source: &Source, consumed: &Consumed) {
     assert!(made_up.is_empty(), "jobs of rows that a crash took back: {made_up:?}");
     let twice: Vec<_> = consumed.times.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "jobs that came twice: {twice:?}");
+    let told: Vec<u64> = consumed.told.keys().copied().collect();
+    assert_eq!(told, (0..source.rows.len() as u64).collect::<Vec<_>>(), "positions");
+    let mut ids: Vec<i64> = consumed.told.values().copied().collect();
+    ids.sort_unstable();
+    assert_eq!(ids, source.rows.keys().copied().collect::<Vec<_>>(), "rows that the application was told");
     for pipeline in db.pipelines() {
         let status = pipeline.status().await;
         assert!(status.checkpoints > 0 && status.reports.len() <= 16, "{status:?}");
@@ -278,7 +321,14 @@ fn whatever_dies_when_sinks_are_what_the_source_comes_to() {
 
 #[test]
 fn each_planted_fault_is_noticed() {
-    for fault in [Planted::NoPosition, Planted::EarlyPosition, Planted::NoNumber, Planted::NoWrites] {
+    for fault in [
+        Planted::NoPosition,
+        Planted::EarlyPosition,
+        Planted::NoNumber,
+        Planted::NoWrites,
+        Planted::LateRows,
+        Planted::UncountedRows,
+    ] {
         let noticed = (0..SEEDS_TO_CATCH)
             .find(|seed| catch_unwind(AssertUnwindSafe(|| block_on(run(*seed, Some(fault))))).is_err());
         println!("{fault:?}: noticed by seed {noticed:?}");

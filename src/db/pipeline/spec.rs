@@ -120,6 +120,10 @@ pub struct PipelineOptions {
     pub dead_letters: Option<String>,
     /// As of when collections are asked, by joins.
     pub lookup: LookupTime,
+    /// How many rows of each sink that is no collection are kept until they are [acknowledged](super::Pipeline::acknowledge); with more the
+    /// pipeline waits. 0 keeps none: who [listens](super::Pipeline::rows) gets what comes meanwhile.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub keep_rows: usize,
     /// How many keys or rows an operator may keep.
     pub entries_max: usize,
     /// Whether rows beyond that are refused (dead letters), or end the pipeline.
@@ -138,10 +142,15 @@ impl Default for PipelineOptions {
             gone: OnGone::default(),
             dead_letters: None,
             lookup: LookupTime::default(),
+            keep_rows: 0,
             entries_max: 1 << 22,
             refuse_overflow: false,
         }
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl PipelineOptions {

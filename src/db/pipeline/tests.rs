@@ -228,14 +228,12 @@ fn a_row_that_fails_is_put_aside_or_ends_the_pipeline() {
         let mut live = pipeline.rows("live").unwrap();
         assert!(pipeline.rows("out").is_err());
         write(&db, "clicks", vec![click(1, "one two", 0), click(2, "a bad one", 0), click(3, "three", 0)]).await;
-        // A function that is not there is wrong for good, until somebody mends it.
+        // A function that is not there yet is waited for.
         let error = pipeline.settle().await.unwrap_err();
-        assert!(error.kind() == ErrorKind::NotFound && error.message().contains("\"split\""), "{error}");
-        assert_eq!(pipeline.state(), PipelineState::Failed);
-        assert!(live.ready(10).is_err());
+        assert!(error.kind() == ErrorKind::Unavailable && error.message().contains("\"split\""), "{error}");
+        assert_eq!(pipeline.state(), PipelineState::Active);
+        assert_eq!(live.ready(10).unwrap(), []);
         db.set_function("split", split);
-        pipeline.resume().await.unwrap();
-        let mut live = pipeline.rows("live").unwrap();
         pipeline.settle().await.unwrap();
         assert_eq!(told(&db, "words", &["row", "word"]).await, ["0 one", "1 two", "2 three"]);
         assert_eq!(live.ready(10).unwrap().len(), 3);
@@ -258,6 +256,186 @@ fn a_row_that_fails_is_put_aside_or_ends_the_pipeline() {
         assert_eq!(status.state, PipelineState::Failed);
         assert!(status.reason.unwrap().1.contains("did not take a row"));
     });
+}
+
+/// A function of the host that answers when it likes.
+struct Slow;
+
+impl PipelineFunction for Slow {
+    fn call<'a>(&'a self, rows: &'a [Row], _: &'a [Field]) -> Task<'a, Result<Vec<Result<Vec<Row>>>>> {
+        Box::pin(async move {
+            if rows.iter().any(|row| row["page"] == Value::from("few")) {
+                return Ok(vec![]);
+            }
+            Err(Error::new(ErrorKind::Unavailable, "not now"))
+        })
+    }
+}
+
+#[test]
+fn a_function_that_gives_no_answer_is_asked_again_and_one_that_gives_too_few_ends_it() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        db.set_function("split", Slow);
+        let pipeline = db.create_pipeline("words", PipelineSpec::plan(calling())).await.unwrap();
+        write(&db, "clicks", vec![click(1, "one two", 0)]).await;
+        assert_eq!(pipeline.settle().await.unwrap_err().message(), "not now");
+        assert_eq!(pipeline.state(), PipelineState::Active);
+        assert_eq!(pipeline.status().await.reason.unwrap().0, "unavailable");
+        db.set_function("split", split);
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "words", &["word"]).await, ["one", "two"]);
+        db.set_function("split", Slow);
+        write(&db, "clicks", vec![click(2, "few", 0)]).await;
+        let error = pipeline.settle().await.unwrap_err();
+        assert!(error.message().contains("answered 0 of 1 rows"), "{error}");
+        assert_eq!(pipeline.state(), PipelineState::Failed);
+    });
+}
+
+fn positions(rows: &[UnreadRow]) -> Vec<(u64, String)> {
+    let page = |row: &UnreadRow| format!("{:?}", row.row["page"]).replace("String(\"", "").replace("\")", "");
+    rows.iter().map(|row| (row.position, page(row))).collect()
+}
+
+#[test]
+fn rows_for_the_application_are_kept_until_it_acknowledges_them() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        let given = plan(json!({"nodes": [
+            {"name": "clicks", "operator": {"source": {"fields": [{"name": "id", "type": "int64"}, {"name": "page", "type": "varchar"}]}}},
+            {"name": "live", "inputs": ["clicks"], "operator": {"sink": {}}}
+        ]}));
+        let options = PipelineOptions { keep_rows: 4, batch_rows: 2, checkpoint_interval_ms: 0, ..Default::default() };
+        let spec = PipelineSpec { options, ..PipelineSpec::plan(given.clone()) };
+        let pipeline = db.create_pipeline("live", spec).await.unwrap();
+        for (id, page) in [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")] {
+            write(&db, "clicks", vec![click(id, page, id)]).await;
+        }
+        // Two at a time, until four wait.
+        let error = pipeline.settle().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Unavailable && error.message().contains("not acknowledged"), "{error}");
+        let four: Vec<(u64, String)> =
+            [(0, "a"), (1, "b"), (2, "c"), (3, "d")].map(|(at, page)| (at, page.into())).into();
+        assert_eq!(positions(&pipeline.unread("live", None, 10).await.unwrap()), four);
+        assert_eq!(positions(&pipeline.unread("live", Some(1), 2).await.unwrap()), four[1..3]);
+        let unread = |acknowledged, rows, is_full| UnreadStatus { sink: "live".into(), acknowledged, rows, is_full };
+        assert_eq!(pipeline.status().await.unread, [unread(0, 4, true)]);
+        assert_eq!(db.pipelines_due_ms(), None);
+        let error = pipeline.acknowledge("live", 4).await.unwrap_err();
+        assert!(error.message().contains("row 4 was not told"), "{error}");
+        assert_eq!(pipeline.unread("out", None, 1).await.unwrap_err().kind(), ErrorKind::NotFound);
+        pipeline.acknowledge("live", 0).await.unwrap();
+        assert_eq!(db.pipelines_due_ms(), Some(0));
+        drop((pipeline, db));
+
+        // Nothing was closed: what was acknowledged does not come again, and everything else does.
+        let db = open(&disk).await;
+        let pipeline = db.pipeline("live").unwrap();
+        assert_eq!(positions(&pipeline.unread("live", None, 10).await.unwrap()), four[1..]);
+        pipeline.acknowledge("live", 2).await.unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(positions(&pipeline.unread("live", None, 10).await.unwrap()), [(3, "d".into()), (4, "e".into())]);
+        pipeline.wait_for_row("live", 4).await.unwrap();
+        pipeline.acknowledge("live", 4).await.unwrap();
+        pipeline.acknowledge("live", 1).await.unwrap();
+        assert_eq!(pipeline.status().await.unread, [unread(5, 0, false)]);
+        let files = db.inner.shared.storage.list("pipeline/").await.unwrap();
+        let kept: Vec<&str> = files.iter().filter_map(|file| file.name.split("/rows/").nth(1)).collect();
+        assert_eq!(kept, ["00001/done-00000000000000000005"]);
+
+        // From the beginning, all come anew, under numbers of their own; from a savepoint, those since then.
+        pipeline.savepoint("five").await.unwrap();
+        write(&db, "clicks", vec![click(6, "f", 6)]).await;
+        pipeline.settle().await.unwrap();
+        pipeline.recover(Recovery::Savepoint("five".into())).await.unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(positions(&pipeline.unread("live", None, 10).await.unwrap()), [(5, "f".into()), (6, "f".into())]);
+        pipeline.recover(Recovery::Nothing).await.unwrap();
+        assert!(pipeline.unread("live", None, 10).await.unwrap().is_empty());
+        let _ = pipeline.settle().await;
+        let again = pipeline.unread("live", None, 10).await.unwrap();
+        assert_eq!(positions(&again)[..2], [(7, "a".to_owned()), (8, "b".to_owned())]);
+
+        // Who keeps none has none to acknowledge.
+        let pipeline = db.create_pipeline("none", PipelineSpec::plan(given)).await.unwrap();
+        let error = pipeline.unread("live", None, 1).await.unwrap_err();
+        assert!(error.message().contains("keepRows"), "{error}");
+        db.drop_pipeline("live").await.unwrap();
+        let left = db.inner.shared.storage.list("pipeline/").await.unwrap();
+        assert!(left.iter().all(|file| !file.name.contains("/rows/")), "{left:?}");
+    });
+}
+
+#[test]
+fn other_guarantees_keep_rows_for_the_application_too() {
+    block_on(async {
+        for guarantee in [Guarantee::AtLeastOnce, Guarantee::AtMostOnce] {
+            let disk = MemoryDisk::new();
+            let db = open(&disk).await;
+            db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+            let options = PipelineOptions { keep_rows: 100, guarantee, ..Default::default() };
+            let given = plan(json!({"nodes": [
+                {"name": "clicks", "operator": {"source": {"fields": [{"name": "id", "type": "int64"}, {"name": "page", "type": "varchar"}]}}},
+                {"name": "live", "inputs": ["clicks"], "operator": {"sink": {}}}
+            ]}));
+            let pipeline =
+                db.create_pipeline("live", PipelineSpec { options, ..PipelineSpec::plan(given) }).await.unwrap();
+            write(&db, "clicks", vec![click(1, "a", 1)]).await;
+            db.run_pipelines().await.unwrap();
+            // Before its checkpoint, or with it.
+            let early = pipeline.unread("live", None, 10).await.unwrap().len();
+            assert_eq!(early, usize::from(guarantee == Guarantee::AtLeastOnce));
+            drop((pipeline, db));
+            let db = open(&disk).await;
+            let pipeline = db.pipeline("live").unwrap();
+            pipeline.settle().await.unwrap();
+            let rows = positions(&pipeline.unread("live", None, 10).await.unwrap());
+            let numbers: Vec<u64> = rows.iter().map(|(number, _)| *number).collect();
+            assert_eq!(numbers, (0..early as u64 + 1).collect::<Vec<_>>(), "{guarantee:?}");
+            assert!(rows.iter().all(|(_, page)| page == "a"));
+        }
+    });
+}
+
+#[test]
+fn bytes_that_are_no_rows_are_refused() {
+    let given = plan(json!({"nodes": [
+        {"name": "in", "operator": {"source": {"fields": [{"name": "id", "type": "int64"}, {"name": "text", "type": "varchar", "nullable": true},
+            {"name": "vector", "type": "float_vector", "dim": 3}, {"name": "json", "type": "json", "nullable": true}]}}},
+        {"name": "live", "inputs": ["in"], "operator": {"sink": {}}}
+    ]}));
+    let relation = given.check().unwrap()[1].clone();
+    let rows = vec![
+        row(json!({"id": 1, "text": "one", "vector": [1.0, 2.0, 3.0], "json": {"a": [1]}})),
+        row(json!({"id": -2, "vector": [0.0, -1.5, 2.0]})),
+    ];
+    let (batch, wrong) = relation.batch(&rows);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let told = crate::stream::Rows::new(batch, vec![5, -6]);
+    let bytes = RowsPart { first: 7, rows: vec![told.clone(), told] }.encode();
+    let part = RowsPart::decode(&bytes, &relation).unwrap();
+    assert_eq!((part.first, part.rows[0].len()), (7, 4));
+    assert_eq!(
+        part.rows[0].to_rows(&relation)[2],
+        RowsPart::decode(&bytes, &relation).unwrap().rows[0].to_rows(&relation)[0]
+    );
+    assert_eq!(part.rows[0].to_rows(&relation)[3]["vector"], Value::Vector(vec![0.0, -1.5, 2.0]));
+    let mut random = crate::base::Random::new(17);
+    for at in 0..bytes.len() {
+        assert_eq!(RowsPart::decode(&bytes[..at], &relation).unwrap_err().kind(), ErrorKind::Corrupt, "cut at {at}");
+        // A wrong byte is found by the checksum; with a right one, whatever it says is an error or rows.
+        let mut wrong = bytes.clone();
+        wrong[at] ^= 1 << random.below(8);
+        assert!(RowsPart::decode(&wrong, &relation).is_err(), "byte {at}");
+        let end = wrong.len() - 4;
+        let sum = crate::base::codec::checksum(&wrong[..end]);
+        wrong[end..].copy_from_slice(&sum.to_le_bytes());
+        let _ = RowsPart::decode(&wrong, &relation);
+    }
 }
 
 #[test]
