@@ -19,7 +19,7 @@ for (const file of readdirSync(dist)) if (/\.(js|d\.ts|map)$/.test(file)) rmSync
 // Each entry is one file, so that whoever copies it has all of it.
 await build({
   absWorkingDir: here,
-  entryPoints: ['browser', 'node', 'embedded', 'inline', 'worker', 'worker-node', 'build'].map((name) => `src/${name}.ts`),
+  entryPoints: ['browser', 'node', 'embedded', 'inline', 'worker', 'worker-node', 'build', 'plan'].map((name) => `src/${name}.ts`),
   outdir: 'dist',
   bundle: true,
   format: 'esm',

@@ -1,8 +1,9 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { Client, type Port } from './client.js';
-import { type Bytes, decode, encode, toSchemaMessage } from './codec.js';
+import { type Bytes, decode, encode, type FieldNames, reviveRow, toSchemaMessage } from './codec.js';
 import { Collection } from './collection.js';
 import { EddyError } from './error.js';
+import { Functions, Pipeline, type PipelineSpec, type RowFunction, specText, type SqlResult } from './pipeline.js';
 import type { OpenMessage } from './protocol.js';
 import type { AnySchema, Schema } from './schema.js';
 import { type SyncOptions, SyncSession } from './sync.js';
@@ -208,11 +209,13 @@ export class Database<B extends boolean = false> {
   readonly name: string;
   readonly #client: Client;
   readonly #bigint: boolean;
+  readonly #functions: Functions;
 
   private constructor(client: Client, name: string, bigint: boolean) {
     this.#client = client;
     this.name = name;
     this.#bigint = bigint;
+    this.#functions = new Functions(client, bigint);
   }
 
   /** @internal */
@@ -397,6 +400,60 @@ export class Database<B extends boolean = false> {
       const { collection, work, rowsDone, rows } = event;
       listener({ collection, work, rowsDone, rows });
     });
+  }
+
+  /**
+   * Creates a pipeline, durably, with the collections of its sinks that are not there. It goes on by itself wherever the engine runs, also
+   * after a restart. Needs `streams: true`.
+   *
+   * @throws {@link EddyError} `unsupported` when the database was opened without streams; `already_exists` when the name is taken;
+   * `invalid_argument` for SQL or a plan that cannot be, with its `position`.
+   */
+  async createPipeline(name: string, spec: PipelineSpec): Promise<Pipeline> {
+    await this.#client.request('createPipeline', name, encode(specText(spec)));
+    return this.pipeline(name);
+  }
+
+  /** A handle on the pipeline of that name. Nothing is asked yet: one that is not there is `not_found` on first use. */
+  pipeline(name: string): Pipeline {
+    return new Pipeline(this.#client, name, this.#bigint);
+  }
+
+  /** The names of all pipelines, ascending. */
+  async pipelines(): Promise<string[]> {
+    return decode(required(await this.#client.request('pipelines'))) as string[];
+  }
+
+  /** How a pipeline would be done, as text. */
+  async explainPipeline(spec: PipelineSpec): Promise<string> {
+    return decode(required(await this.#client.request('explainSpec', undefined, encode(specText(spec))))) as string;
+  }
+
+  /**
+   * Gives a function to pipelines whose plans call it by that name, until the database is closed. It runs here, where it was given, a batch of
+   * rows at a time. What it throws, and what it does not answer within `timeoutMs` (default 30,000), becomes a dead letter of the row. A
+   * pipeline whose function is not there waits for it.
+   */
+  async setFunction(name: string, call: RowFunction, options?: { timeoutMs?: number }): Promise<void> {
+    await this.#functions.set(name, call, options);
+  }
+
+  /** Takes a function away. */
+  async removeFunction(name: string): Promise<void> {
+    await this.#functions.remove(name);
+  }
+
+  /**
+   * Asks the collections in SQL, as they are now. Needs `streams: true`. What an index finds is better asked of a collection.
+   *
+   * @param params What `{name}` stands for in the text.
+   * @throws {@link EddyError} `invalid_argument` and `unsupported` with the `position` of what is meant; `unavailable` after `timeoutMs`, by
+   * default 60,000.
+   */
+  async sql<R = Record<string, unknown>>(text: string, params: { [name: string]: unknown } = {}, { timeoutMs }: { timeoutMs?: number } = {}): Promise<SqlResult<R>> {
+    const answer = required(await this.#client.request('sql', undefined, encode({ text, params, timeoutMs, bigint: this.#bigint })));
+    const { columns, rows, plan, ...names } = decode(answer, this.#bigint) as SqlResult & FieldNames;
+    return { columns, rows: rows.map((row) => reviveRow(row, names) as R), plan };
   }
 
   /** Keeps collections in sync with a server, both ways, until stopped. Offline it waits, and catches up afterwards. */

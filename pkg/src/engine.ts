@@ -1,5 +1,6 @@
 import { type Bytes, decode, encode } from './codec.js';
 import { EddyError, toEddyError, toErrorMessage } from './error.js';
+import { Pipes } from './pipes.js';
 import type { SearchPool } from './pool.js';
 import type { EngineEvent, Op, Session, SyncStatusMessage, WriteMark } from './protocol.js';
 import type { Wasm, WasmArchive, WasmChangeStream, WasmCollection, WasmDatabase, WasmImport, WasmIterator, WasmLiveQueries, WasmSyncSession } from './wasm.js';
@@ -76,10 +77,12 @@ export class Engine {
   #maintenanceError: { kind: string; message: string } | undefined;
   #ended: EddyError | undefined;
   #pool: SearchPool | undefined;
+  readonly #pipes: Pipes | undefined;
 
   private constructor(db: WasmDatabase, hooks: EngineHooks) {
     this.#db = db;
     this.#hooks = hooks;
+    this.#pipes = Pipes.of(db, hooks.pause, (error) => this.#note(error));
     db.onProgress((collection, work, rowsDone, rows) => {
       const event = { event: 'progress', collection, work: work as 'index' | 'flush' | 'compaction', rowsDone, rows } as const;
       for (const session of this.#sessions) session.send(event);
@@ -96,6 +99,7 @@ export class Engine {
     engine.#startPool();
     death.catch((error: EddyError) => engine.die(error));
     engine.#wake();
+    engine.#pipes?.wake();
     return engine;
   }
 
@@ -115,6 +119,7 @@ export class Engine {
   die(error: EddyError): void {
     if (this.#ended) return;
     this.#ended = error;
+    this.#pipes?.end(error);
     this.#pool?.endAll();
     for (const reject of [...this.#running]) reject(error);
     this.#hooks.onDeath(error);
@@ -128,6 +133,7 @@ export class Engine {
     this.#syncs.clear();
     clearTimeout(this.#later);
     clearTimeout(this.#due);
+    await this.#pipes?.close();
     while (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
     await this.#maintenance;
     try {
@@ -139,11 +145,12 @@ export class Engine {
 
   /** @internal */
   forget(session: EngineSession): void {
+    this.#pipes?.forget(session);
     this.#sessions.delete(session);
   }
 
   /** Runs one request to its end, or to the engine's. @internal */
-  run(op: Op, target: string | undefined, body: Bytes | undefined, mark?: WriteMark): Promise<Bytes | undefined> {
+  run(op: Op, target: string | undefined, body: Bytes | undefined, mark?: WriteMark, piper?: EngineSession): Promise<Bytes | undefined> {
     if (this.#ended) return Promise.reject(this.#ended);
     return new Promise((resolve, reject) => {
       this.#running.add(reject);
@@ -151,11 +158,25 @@ export class Engine {
         this.#running.delete(reject);
         if (this.#running.size === 0) for (const resume of this.#idle.splice(0)) resume();
       };
-      this.#perform(op, target, body, mark).then(
+      (piper ? this.#pipes!.perform(op, target, body, piper) : this.#perform(op, target, body, mark)).then(
         (value) => (settle(), resolve(value)),
         (error: unknown) => (settle(), reject(this.#understand(error))),
       );
     });
+  }
+
+  /** Does what concerns pipelines, to its end or to the engine's. @internal */
+  pipe(op: Op, target: string | undefined, body: Bytes | undefined, session: EngineSession): Promise<Bytes | undefined> {
+    if (!this.#pipes) {
+      return Promise.reject(new EddyError('unsupported', 'the database was opened without streams, here or in the tab that holds it: open it with streams: true'));
+    }
+    return this.run(op, target, body, undefined, session);
+  }
+
+  #note(error: unknown): void {
+    const understood = this.#understand(error);
+    if (understood.kind === 'closed') return;
+    this.#maintenanceError = { kind: understood.kind, message: understood.message };
   }
 
   #understand(error: unknown): EddyError {
@@ -729,6 +750,26 @@ class EngineSession implements Session {
       case 'network':
         this.#engine.setOnline(target === 'online');
         return undefined;
+      case 'sql':
+      case 'createPipeline':
+      case 'pipelines':
+      case 'explainSpec':
+      case 'pipelineStatus':
+      case 'pipelineExplain':
+      case 'dropPipeline':
+      case 'pausePipeline':
+      case 'recoverPipeline':
+      case 'savepoint':
+      case 'savepoints':
+      case 'removeSavepoint':
+      case 'unreadRows':
+      case 'acknowledgeRows':
+      case 'rowsStart':
+      case 'rowsStop':
+      case 'setFunction':
+      case 'removeFunction':
+      case 'functionAnswer':
+        return this.#engine.pipe(op, target, body, this);
       default:
         return this.#engine.run(op, target, body, mark);
     }

@@ -7,6 +7,8 @@ export type {
 export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, GraphStats, MemoryUse, OpenOptions, PoolStats, ProgressEvent } from './database.js';
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 export { EddyError, type ErrorKind } from './error.js';
+export type { Pipeline, PipelineOptions, PipelineRow, PipelineRows, PipelineSpec, PipelineStatus, RowFunction, SqlResult } from './pipeline.js';
+export type { Plan as PipelinePlan, PlanNode, PlanSource } from './plan.js';
 export type {
   Aggregated, AggregateName, Analyzer, AnalyzerName, AnySchema, AutoIndex, BinaryIndex, BoolField, DiskAnnIndex, DoubleField, Field, FieldIndex, FieldValue, FlatIndex, FloatVectorField, GraphCodes, HnswIndex, HnswStaticIndex, IndexTarget, InputRow, Int64Field, IvfIndex, IvfPqIndex,
   Json, JsonField, Key, KeyInput, Metric, OrderBy, OutputField, OutputRow, PlaceIndex, Row, ScalarIndex, ScalarName, ScalarRow, Schema, SparseIndex, TextField, TokenFilter, TrieIndex, VarcharField, VectorField, VectorInput,

@@ -65,7 +65,26 @@ export type Op =
   | 'syncPause'
   | 'syncResume'
   | 'syncStop'
-  | 'network';
+  | 'network'
+  | 'sql'
+  | 'createPipeline'
+  | 'pipelines'
+  | 'explainSpec'
+  | 'pipelineStatus'
+  | 'pipelineExplain'
+  | 'dropPipeline'
+  | 'pausePipeline'
+  | 'recoverPipeline'
+  | 'savepoint'
+  | 'savepoints'
+  | 'removeSavepoint'
+  | 'unreadRows'
+  | 'acknowledgeRows'
+  | 'rowsStart'
+  | 'rowsStop'
+  | 'setFunction'
+  | 'removeFunction'
+  | 'functionAnswer';
 
 /**
  * Operations that are the same asked twice: they leave the store as it is, or in the state that they name. A `write` is asked again with
@@ -74,6 +93,7 @@ export type Op =
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
   'flush', 'compact', 'loadDataset', 'setTtl', 'createIndex', 'setOptions', 'evaluate', 'tune',
   'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'conflicts', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncToken', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'sql', 'pipelines', 'explainSpec', 'pipelineStatus', 'pipelineExplain', 'pausePipeline', 'savepoints', 'unreadRows', 'acknowledgeRows', 'rowsStart', 'rowsStop', 'setFunction', 'removeFunction', 'functionAnswer',
 ]);
 
 /** The first message of a client. @internal */
@@ -123,6 +143,10 @@ export type EngineEvent =
   | { event: 'ended'; collection: string }
   | { event: 'live'; key: string; body?: Bytes; error?: ErrorMessage }
   | { event: 'progress'; collection: string; work: 'index' | 'flush' | 'compaction'; rowsDone: number; rows: number }
+  /** There are rows that a client waits for. */
+  | { event: 'rows'; key: string }
+  /** A function of the client is called: `functionAnswer` brings what came of it. */
+  | { event: 'call'; ask: number; function: string; body: Bytes }
   | { event: 'sync'; session: string; status: SyncStatusMessage }
   /** A token is wanted: `syncToken` brings it, or why there is none. */
   | { event: 'syncToken'; session: string; ask: number };

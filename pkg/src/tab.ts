@@ -48,6 +48,8 @@ export class Tab implements Session {
   readonly #abort = new AbortController();
   readonly #watched = new Map<string, number>();
   readonly #lives = new Map<string, Bytes | undefined>();
+  readonly #functions = new Map<string, Bytes | undefined>();
+  readonly #rows = new Map<string, Bytes | undefined>();
   readonly #syncs = new Map<string, { body: Bytes | undefined; paused: boolean }>();
   /** Writes have numbers by which any owner knows them again: 53 random bits for the tab, and a count. */
   readonly #client = Number(crypto.getRandomValues(new BigUint64Array(1))[0]! >> 11n);
@@ -197,6 +199,10 @@ export class Tab implements Session {
     else if (op === 'unwatch') this.#watched.delete(target!);
     else if (op === 'liveStart') this.#lives.set(target!, body);
     else if (op === 'liveStop') this.#lives.delete(target!);
+    else if (op === 'setFunction') this.#functions.set(target!, body);
+    else if (op === 'removeFunction') this.#functions.delete(target!);
+    else if (op === 'rowsStart') this.#rows.set(target!, body);
+    else if (op === 'rowsStop') this.#rows.delete(target!);
     else if (op === 'syncStart') this.#syncs.set(target!, { body, paused: false });
     else if (op === 'syncStop') this.#syncs.delete(target!);
     else if (op === 'syncPause' || op === 'syncResume') {
@@ -213,6 +219,8 @@ export class Tab implements Session {
         const lsn = decode(answer!) as number;
         if (lsn > seen) this.#forward({ event: 'change', collection, lsn });
       }
+      for (const [name, body] of [...this.#functions]) await session.request('setFunction', name, body);
+      for (const [key, body] of [...this.#rows]) await session.request('rowsStart', key, body);
       for (const [key, body] of [...this.#lives]) await session.request('liveStart', key, body);
       for (const [key, { body, paused }] of [...this.#syncs]) {
         await session.request('syncStart', key, body);

@@ -121,6 +121,29 @@ export interface WasmDatabase {
   free(): void;
 }
 
+/** What the full build has more. @internal */
+export interface WasmStreams {
+  createPipeline(name: string, spec: string): Promise<void>;
+  explainSpec(spec: string): string;
+  pipelines(): string[];
+  pipelineStatus(name: string): Promise<string>;
+  explainPipeline(name: string): Promise<string>;
+  dropPipeline(name: string): Promise<void>;
+  pausePipeline(name: string): Promise<void>;
+  recoverPipeline(name: string, savepoint: string | undefined, anew: boolean): Promise<void>;
+  savepoint(name: string, label: string): Promise<void>;
+  savepoints(name: string): Promise<string[]>;
+  removeSavepoint(name: string, label: string): Promise<boolean>;
+  unreadRows(name: string, sink: string, from: number | undefined, count: number, bigint: boolean): Promise<Uint8Array<ArrayBuffer>>;
+  waitForRow(name: string, sink: string, from: number): Promise<void>;
+  acknowledgeRows(name: string, sink: string, position: number): Promise<void>;
+  setFunction(name: string, call: (rows: Uint8Array<ArrayBuffer>) => Promise<Uint8Array>, bigint: boolean): void;
+  removeFunction(name: string): void;
+  runPipeline(name: string): Promise<boolean>;
+  pipelinesDueMs(): number | undefined;
+  sql(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+}
+
 /** @internal */
 export interface Wasm {
   Database: {

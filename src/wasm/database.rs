@@ -84,7 +84,7 @@ impl Import {
 /// An open store.
 #[wasm_bindgen]
 pub struct Database {
-    db: Db,
+    pub(super) db: Db,
 }
 
 async fn open(storage: Arc<dyn Storage>, options: &[u8]) -> Thrown<Database> {

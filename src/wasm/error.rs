@@ -1,6 +1,7 @@
+use js_sys::Reflect;
 use wasm_bindgen::JsValue;
 
-use crate::base::Error;
+use crate::base::{Error, ErrorKind};
 
 /// The error as JavaScript sees it: an `Error` with `kind` and, where a character of the request is meant, `position`.
 pub(super) fn to_js(error: &Error) -> JsValue {
@@ -13,6 +14,13 @@ pub(super) fn to_js(error: &Error) -> JsValue {
         set("position", JsValue::from_f64(position as f64));
     }
     thrown.into()
+}
+
+/// The error that JavaScript threw.
+pub(super) fn from_js(thrown: &JsValue) -> Error {
+    let text = |name: &str| Reflect::get(thrown, &name.into()).ok().and_then(|text| text.as_string());
+    let kind = text("kind").map_or(ErrorKind::Internal, |kind| ErrorKind::from_name(&kind));
+    Error::new(kind, text("message").unwrap_or_default())
 }
 
 /// A result whose error can be thrown.

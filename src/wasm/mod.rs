@@ -12,6 +12,8 @@ mod error;
 mod iterator;
 mod live;
 mod message;
+#[cfg(feature = "streams")]
+mod pipeline;
 mod pool;
 mod sync;
 

@@ -1,9 +1,9 @@
-use js_sys::{Promise, Reflect, Uint8Array};
+use js_sys::{Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use super::error::{OrThrow, Thrown};
-use crate::base::{Error, ErrorKind, Result};
+use super::error::{OrThrow, Thrown, from_js};
+use crate::base::Result;
 use crate::db::SearchPool;
 use crate::platform::Task;
 
@@ -40,11 +40,7 @@ impl SearchPool for ForeignPool {
         Box::pin(async move {
             match answer.await {
                 Ok(bytes) => Ok(Uint8Array::new(&bytes).to_vec()),
-                Err(thrown) => {
-                    let text = |name: &str| Reflect::get(&thrown, &name.into()).ok().and_then(|text| text.as_string());
-                    let kind = text("kind").map_or(ErrorKind::Internal, |kind| ErrorKind::from_name(&kind));
-                    Err(Error::new(kind, text("message").unwrap_or_default()))
-                }
+                Err(thrown) => Err(from_js(&thrown)),
             }
         })
     }

@@ -52,7 +52,7 @@ test('the tarball has what is used, and nothing else', () => {
   const names = packed.files.map((file) => file.path).sort();
   for (const name of ['LICENSE', 'README.md', 'package.json', 'dist/LICENSE-msgpack', 'dist/browser.js', 'dist/browser.d.ts', 'dist/node.js', 'dist/node.d.ts',
     'dist/embedded.js', 'dist/embedded.d.ts', 'dist/inline.js', 'dist/worker.js', 'dist/worker-node.js', 'dist/eddydb_relaxed.wasm', 'dist/eddydb_simd.wasm',
-    'dist/eddydb_plain.wasm', 'dist/eddydb_full.wasm']) {
+    'dist/eddydb_plain.wasm', 'dist/eddydb_full.wasm', 'dist/plan.js', 'dist/plan.d.ts']) {
     assert.ok(names.includes(name), `${name} is missing`);
   }
   assert.deepEqual(names.filter((name) => !/^(LICENSE|README\.md|package\.json|dist\/(LICENSE-msgpack|[\w-]+\.(js|d\.ts|wasm)))$/.test(name)), []);

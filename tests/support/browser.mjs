@@ -25,7 +25,7 @@ const flags = [
 const types = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm', '.json': 'application/json' };
 
 const page = `<!doctype html><meta charset="utf-8"><title>eddydb</title><link rel="icon" href="data:,">
-<script type="importmap">{ "imports": { "eddydb": "/pkg/dist/browser.js" } }</script>
+<script type="importmap">{ "imports": { "eddydb": "/pkg/dist/browser.js", "eddydb/plan": "/pkg/dist/plan.js" } }</script>
 <script type="module">
   import * as eddydb from 'eddydb';
   import * as vectors from '/tests/support/vectors.mjs';

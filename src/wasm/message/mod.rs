@@ -8,11 +8,15 @@ mod item;
 mod request;
 mod rows;
 mod schema;
+#[cfg(feature = "streams")]
+mod stream;
 
 pub(super) use request::{ChangesMessage, GetMessage, QueryMessage, SearchMessage, WriteRequestMessage, keys_written};
 pub(super) use rows::{ChangesOut, LiveOut, RowsMessage, SearchResponseMessage};
 pub(super) use schema::{FieldMessage, IndexMessage, SchemaMessage};
 use std::collections::BTreeMap;
+#[cfg(feature = "streams")]
+pub(super) use stream::{CallOut, SqlMessage, SqlOut, UnreadOut, decode_answers};
 
 use serde::{Deserialize, Serialize};
 

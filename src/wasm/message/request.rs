@@ -22,9 +22,9 @@ fn keys(schema: &Schema, items: Vec<Item>) -> Result<Vec<Key>> {
 }
 
 /// The values of template parameters.
-type ParameterItems = std::collections::BTreeMap<String, Item>;
+pub(super) type ParameterItems = std::collections::BTreeMap<String, Item>;
 
-fn parameters(items: ParameterItems) -> Result<Parameters> {
+pub(super) fn parameters(items: ParameterItems) -> Result<Parameters> {
     let value = |(name, item): (String, Item)| {
         let value = item.into_value(None).map_err(|error| error.context(format_args!("parameter {name:?}")))?;
         Ok((name, value))

@@ -181,7 +181,7 @@ impl Serialize for SearchResponseMessage<'_> {
     }
 }
 
-fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
+pub(super) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
     rmp_serde::to_vec_named(message).map_err(|error| Error::internal(format!("a response was not encoded: {error}")))
 }
 
@@ -220,7 +220,7 @@ fn check_key(key: &Key) -> Result<()> {
     }
 }
 
-fn check_row(row: &Row) -> Result<()> {
+pub(super) fn check_row(row: &Row) -> Result<()> {
     fn check(name: &str, value: &Value) -> Result<()> {
         match value {
             Value::Int(value) => check_integer(*value, name),
@@ -381,7 +381,7 @@ impl Serialize for ChangeOut<'_> {
 }
 
 /// One row as a map.
-struct RowOut<'a>(&'a Row);
+pub(super) struct RowOut<'a>(pub(super) &'a Row);
 
 impl Serialize for RowOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
