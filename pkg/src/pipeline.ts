@@ -351,6 +351,8 @@ export class Functions {
   async set(name: string, call: RowFunction, { timeoutMs = FUNCTION_MS }: { timeoutMs?: number } = {}): Promise<void> {
     if (typeof call !== 'function') throw new EddyError('invalid_argument', `function ${JSON.stringify(name)}: a function expected, got ${typeof call}`);
     if (!(timeoutMs > 0 && timeoutMs < 2 ** 31)) throw new EddyError('invalid_argument', `timeoutMs: a number above 0 expected, got ${String(timeoutMs)}`);
+    // Calls are expected for as long as there is a function.
+    if (this.#functions.size === 0) this.#client.hold(true);
     this.#functions.set(name, { call, timeoutMs });
     if (!this.#listening) {
       this.#listening = true;
@@ -362,7 +364,7 @@ export class Functions {
   }
 
   async remove(name: string): Promise<void> {
-    this.#functions.delete(name);
+    if (this.#functions.delete(name) && this.#functions.size === 0) this.#client.hold(false);
     await this.#client.request('removeFunction', name);
   }
 
