@@ -428,7 +428,7 @@ impl PushStream {
         if rows.len() > PIECE_ROWS_MAX {
             return Err(Error::invalid(format!("{} rows in one push, expected {PIECE_ROWS_MAX} at most", rows.len())));
         }
-        let (good, letters) = self.checked(rows)?;
+        let (good, letters) = self.checked(rows).await?;
         let bytes: usize = good.iter().map(bytes_of).sum();
         if bytes > PUSH_BYTES_MAX {
             return Err(Error::invalid(format!("a push of {bytes} bytes, expected {PUSH_BYTES_MAX} at most")));
@@ -458,7 +458,7 @@ impl PushStream {
 
     /// The rows that are good, with the fields of the stream alone, and the others.
     #[expect(clippy::type_complexity, reason = "two lists that are used once")]
-    fn checked(&self, rows: Vec<Row>) -> Result<(Vec<Row>, Vec<(usize, Row, String)>)> {
+    async fn checked(&self, rows: Vec<Row>) -> Result<(Vec<Row>, Vec<(usize, Row, String)>)> {
         let mut letters = vec![];
         let mut numbers: Vec<usize> = (0..rows.len()).collect();
         let mut rows = rows;
@@ -471,8 +471,13 @@ impl PushStream {
                 ))
             })?;
             let (mut made, mut from) = (vec![], vec![]);
-            for (number, row) in rows.into_iter().enumerate() {
-                match function.call(&row) {
+            let called = function.call(&rows, &self.inner.relation.fields).await?;
+            if called.len() != rows.len() {
+                let message = format!("function {name:?} answered {} of {} rows", called.len(), rows.len());
+                return Err(Error::internal(message));
+            }
+            for (number, (row, given)) in rows.into_iter().zip(called).enumerate() {
+                match given {
                     Ok(rows) => {
                         from.extend(std::iter::repeat_n(number, rows.len()));
                         made.extend(rows);
