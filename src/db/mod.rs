@@ -80,7 +80,9 @@ pub use stream::{
 #[cfg(all(test, native, hosted))]
 pub(crate) use sync::testing as sync_testing;
 #[cfg(hosted)]
-pub use sync::{Near, Shape, SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource};
+pub use sync::{
+    Near, Resting, Shape, SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource,
+};
 
 #[cfg(test)]
 #[cfg(feature = "server")]

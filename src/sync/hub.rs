@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::keepalive::KeepAlive;
 use super::message::{
     Capabilities, Channel, FETCH_WINDOW, Fault, Fetch, HelloCollection, Message, Offer, PIECE_BYTES_MAX, Part, Piece,
@@ -175,6 +177,35 @@ pub enum HubAction {
     Close(Error),
 }
 
+/// A connection on which nothing is under way, without a machine: another one goes on from here (see [`Hub::rest`]). Opaque; how it is
+/// written down is for builds of one version only, as connections are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    client: ReplicaId,
+    capabilities: Capabilities,
+    token: Option<String>,
+    channels: Vec<RestingChannel>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct RestingChannel {
+    name: String,
+    wanted: Option<String>,
+    /// What the client was told; without, the channel has failed.
+    told: Option<Told>,
+    /// The client has all changes up to here; without, it has not started.
+    read: Option<Lsn>,
+    /// Of its own it has all up to this one.
+    own: Sequence,
+}
+
+/// What a client was told of a collection that must still be so when another machine goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Told {
+    incarnation: u64,
+    part: Option<String>,
+}
+
 /// The hub's end of one connection.
 #[derive(Debug)]
 pub struct Hub {
@@ -184,6 +215,8 @@ pub struct Hub {
     /// What the client can do.
     capabilities: Capabilities,
     welcome_sent: bool,
+    /// The client was welcomed by another machine: it is not to hear of this one.
+    resuming: bool,
     channels: Vec<State>,
     keep_alive: KeepAlive,
     started_ms: u64,
@@ -223,6 +256,10 @@ struct State {
     collection: HelloCollection,
     stage: Stage,
     answer: Option<WelcomeCollection>,
+    /// What the welcome said.
+    told: Option<Told>,
+    /// Where another machine has left it.
+    resting: Option<RestingChannel>,
     /// A failure after the welcome that the client is to be told.
     fault_due: Option<Fault>,
 
@@ -316,6 +353,7 @@ impl Hub {
             client: None,
             capabilities: Capabilities::default(),
             welcome_sent: false,
+            resuming: false,
             channels: Vec::new(),
             keep_alive: KeepAlive::new(now_ms, None, DEAD_AFTER_MS),
             started_ms: now_ms,
@@ -327,6 +365,38 @@ impl Hub {
             granted_ms: None,
             end: None,
         }
+    }
+
+    /// The hub's end of a connection that rests, of which the client is not told. What it may do, and that the collections are what they
+    /// were, is found out anew before a frame is taken; where it is not so, the connection ends with `Unavailable`, and the client makes
+    /// another one. Changes that it has from elsewhere may come to it once more.
+    pub fn resume(replica: ReplicaId, options: HubOptions, rest: Rest, now_ms: u64) -> Self {
+        let Rest { client, capabilities, token, channels } = rest;
+        let channels = channels.into_iter().map(|resting| {
+            let RestingChannel { name, wanted: part, told, .. } = &resting;
+            let state = State::new(HelloCollection { name: name.clone(), spec: None, part: part.clone() });
+            let stage = if told.is_some() { Stage::Open } else { Stage::Failed };
+            State { stage, resting: Some(resting), ..state }
+        });
+        let options = HubOptions { create_collections: false, ..options };
+        let channels = channels.collect();
+        let new = Self::new(replica, options, now_ms);
+        Self { client: Some(client), capabilities, token, channels, resuming: true, ..new }
+    }
+
+    /// Where the connection stands, when nothing is under way on it and the client has all that is here: a host that wants its memory back
+    /// keeps that, drops this machine, and makes another one of it ([`Hub::resume`]) when something happens. `None` while that would
+    /// lose something.
+    pub fn rest(&self) -> Option<Rest> {
+        let is_quiet = self.end.is_none()
+            && self.welcome_sent
+            && self.admission == Admission::Done
+            && self.granted_ms.is_none()
+            && !self.pong_due
+            && !self.answer_due;
+        let client = self.client.filter(|_| is_quiet)?;
+        let channels = self.channels.iter().map(|state| state.rest(client)).collect::<Option<_>>()?;
+        Some(Rest { client, capabilities: self.capabilities, token: self.token.clone(), channels })
     }
 
     /// Takes in what happened.
@@ -393,7 +463,7 @@ impl Hub {
             state.arrived.as_ref().map_or(0, |push| push.changes.len())
                 + state.applying.as_ref().map_or(0, |applying| applying.bytes)
         });
-        waiting.sum::<usize>() < super::client::WAITING_BYTES_MAX
+        !self.resuming && waiting.sum::<usize>() < super::client::WAITING_BYTES_MAX
     }
 
     /// The client, once it said hello.
@@ -424,6 +494,8 @@ impl Hub {
                         state.stage = Stage::Live;
                         state.answered = acknowledged;
                         state.partial = part.is_some();
+                        let part_told = part.as_ref().map(|part| part.part.clone());
+                        state.told = Some(Told { incarnation, part: part_told });
                         WelcomeCollection { acknowledged, incarnation, spec, part, error: None }
                     }
                     Err(error) => {
@@ -456,7 +528,8 @@ impl Hub {
             }
             HubInput::Admitted(result) => {
                 self.expires_ms = result?;
-                self.granted_ms = Some(now_ms);
+                // A token that another machine took was answered by it.
+                self.granted_ms = (!self.resuming).then_some(now_ms);
                 self.admission = match self.admission {
                     Admission::Asked { again: true } => Admission::Due,
                     _ => Admission::Done,
@@ -612,10 +685,16 @@ impl Hub {
                     }));
                 }
             }
-            if self.channels.iter().any(|state| state.answer.is_none()) {
+            if self.channels.iter().any(|state| state.stage == Stage::Opening) {
                 return Ok(None);
             }
             self.welcome_sent = true;
+            if std::mem::take(&mut self.resuming) {
+                for state in &mut self.channels {
+                    state.go_on(client)?;
+                }
+                return self.next();
+            }
             let collections = self.channels.iter_mut().filter_map(|state| state.answer.take()).collect();
             let welcome =
                 Message::Welcome(Welcome { replica: self.replica, capabilities: Capabilities::ALL, collections });
@@ -641,6 +720,8 @@ impl State {
             collection,
             stage: Stage::Open,
             answer: None,
+            told: None,
+            resting: None,
             fault_due: None,
             answered: Sequence(0),
             arrived: None,
@@ -677,6 +758,52 @@ impl State {
         self.offer_due = None;
         self.fetches.clear();
         self.piece_due = None;
+    }
+
+    /// Where it stands, when nothing is under way.
+    fn rest(&self, client: ReplicaId) -> Option<RestingChannel> {
+        let is_quiet = match self.stage {
+            Stage::Open | Stage::Opening => false,
+            Stage::Failed => self.fault_due.is_none(),
+            Stage::Live => {
+                let pushes = self.arrived.is_some() || self.applying.is_some() || self.ack_due.is_some();
+                let pulls = self.reading || self.outgoing.is_some() || !self.unanswered.is_empty();
+                let behind = self.started && (self.left || !self.told_caught_up || self.reshape.is_some());
+                let seeds = self.seeding != Seeding::Over || self.offer_due.is_some();
+                let pieces = !self.fetches.is_empty() || self.fetching.is_some() || self.piece_due.is_some();
+                self.fault_due.is_none() && !(pushes || pulls || behind || seeds || pieces)
+            }
+        };
+        let HelloCollection { name, part: wanted, .. } = &self.collection;
+        is_quiet.then(|| RestingChannel {
+            name: name.clone(),
+            wanted: wanted.clone(),
+            told: self.told.clone().filter(|_| self.stage == Stage::Live),
+            read: self.started.then_some(self.read),
+            own: self.known.get(&client).copied().unwrap_or_default(),
+        })
+    }
+
+    /// Takes up what another machine has left.
+    fn go_on(&mut self, client: ReplicaId) -> Result<()> {
+        self.answer = None;
+        let RestingChannel { told: Some(told), read, own, .. } = self.resting.take().expect("all channels rested")
+        else {
+            return Ok(());
+        };
+        if self.stage != Stage::Live || self.told.as_ref() != Some(&told) {
+            let name = &self.collection.name;
+            let message =
+                format!("collection {name:?} is not what it was when the connection came to rest: come again");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        if let Some(read) = read {
+            (self.started, self.told_caught_up, self.told_seen) = (true, true, true);
+            (self.read, self.sent, self.pulled) = (read, read, read);
+        }
+        self.known = BTreeMap::from([(client, own)]);
+        self.known_first = Arc::new(self.known.clone());
+        Ok(())
     }
 
     /// Whether all changes are sent that an answer comes behind.

@@ -24,7 +24,7 @@ mod tests;
 
 pub use backoff::Backoff;
 pub use client::{Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Relay, Start};
-pub use hub::{Changes, Hub, HubAction, HubInput, HubOptions, Opened};
+pub use hub::{Changes, Hub, HubAction, HubInput, HubOptions, Opened, Rest};
 pub use message::{
     CONTROL_BYTES_MAX, Capabilities, Channel, FETCH_WINDOW, FRAME_BYTES_MAX, Fault, Fetch, Hello, HelloCollection,
     Message, Offer, PIECE_BYTES_MAX, Part, Piece, Pull, PullAck, PullPart, Push, PushAck, Reshape, StartPull,

@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use futures_channel::{mpsc, oneshot};
+
 use super::agreement::{check_agreement, from_json, to_json};
 use super::part::{self, WHOLE};
 use super::seed::{self, Offered};
@@ -13,7 +15,7 @@ use crate::db::{Access, Action, Admitted, Collection, Db, Gate};
 use crate::engine::{ChangeSet, Met};
 use crate::platform::socket::Connection;
 use crate::platform::{Environment, Task, sleep_ms};
-use crate::sync::{Changes, Channel, Hub, HubAction, HubInput, HubOptions, Opened, Part};
+use crate::sync::{Changes, Channel, Hub, HubAction, HubInput, HubOptions, Opened, Part, Rest};
 
 /// A client gets this long to take in the fault that says why its connection ends.
 const FAREWELL_MS: u64 = 2_000;
@@ -39,7 +41,27 @@ impl Drop for Counted {
     }
 }
 
+/// Asks a connection to rest. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Resting {
+    asks: mpsc::UnboundedSender<Ask>,
+}
+
+type Ask = oneshot::Sender<Option<Vec<u8>>>;
+
+impl Resting {
+    /// What a connection is served anew from, when nothing is under way on it: then it is served no longer, and was not closed. `None`
+    /// when it goes on, or has ended. What the client has sent since may wait in the connection: look there.
+    pub async fn ask(&self) -> Option<Vec<u8>> {
+        let (answer, answered) = oneshot::channel();
+        self.asks.unbounded_send(answer).ok()?;
+        answered.await.ok().flatten()
+    }
+}
+
 enum Event {
+    /// It is asked to rest.
+    Ask(mpsc::UnboundedReceiver<Ask>, Ask),
     Received(Result<Option<Vec<u8>>>),
     Sent(Result<()>),
     Done(HubInput, Option<Collection>),
@@ -82,10 +104,46 @@ impl SyncHub {
     /// Serves one connection until it ends. `Ok` when the client left, otherwise why it ended; the client was told, where
     /// that was possible.
     pub async fn serve(&self, connection: Arc<dyn Connection>) -> Result<()> {
+        let hub = Hub::new(self.db.replica_id(), self.options, self.now_ms());
+        self.run(connection, hub, None).await.map(|_| ())
+    }
+
+    /// [`SyncHub::serve`] on a host that wants to give up its memory while its connections stay: one that is asked to rests when nothing is
+    /// under way on it, and is served from what that has told when something happens; nothing is lost between, and the client does not
+    /// notice. True when it rests, false when the client left.
+    pub fn serve_until_rest(
+        &self,
+        connection: Arc<dyn Connection>,
+        rested: Option<&[u8]>,
+    ) -> Result<(Resting, impl Future<Output = Result<bool>> + use<>)> {
+        let now_ms = self.now_ms();
+        let hub = match rested {
+            None => Hub::new(self.db.replica_id(), self.options, now_ms),
+            Some(bytes) => {
+                let rest: Rest = rmp_serde::from_slice(bytes)
+                    .map_err(|error| Error::corrupt(format!("what a connection rested at: {error}")))?;
+                Hub::resume(self.db.replica_id(), self.options, rest, now_ms)
+            }
+        };
+        let (asks, asked) = mpsc::unbounded();
+        let this = self.clone();
+        Ok((Resting { asks }, async move { this.run(connection, hub, Some(asked)).await }))
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.db.inner.shared.options.environment.now_ms()
+    }
+
+    /// Tells whether it rests.
+    async fn run(
+        &self,
+        connection: Arc<dyn Connection>,
+        hub: Hub,
+        asked: Option<mpsc::UnboundedReceiver<Ask>>,
+    ) -> Result<bool> {
         self.connections.update(|count| *count += 1);
         let _counted = Counted(self.connections.clone());
         let environment = self.db.inner.shared.options.environment.clone();
-        let hub = Hub::new(self.db.replica_id(), self.options, environment.now_ms());
         let serving = Serving {
             db: self.db.clone(),
             environment,
@@ -101,8 +159,10 @@ impl SyncHub {
             offers: BTreeMap::new(),
             tasks: Tasks::new(),
         };
-        let end = serving.run(self.stopping.clone()).await;
-        within(FAREWELL_MS, async move { connection.close().await }).await;
+        let end = serving.run(self.stopping.clone(), asked).await;
+        if !matches!(end, Ok(true)) {
+            within(FAREWELL_MS, async move { connection.close().await }).await;
+        }
         end
     }
 }
@@ -138,7 +198,7 @@ struct Serving {
 }
 
 impl Serving {
-    async fn run(mut self, stopping: Arc<Watch<bool>>) -> Result<()> {
+    async fn run(mut self, stopping: Arc<Watch<bool>>, asked: Option<mpsc::UnboundedReceiver<Ask>>) -> Result<bool> {
         let mut waiting = VecDeque::new();
         let (mut receiving, mut sending) = (false, false);
         let mut timer_ms = None;
@@ -155,6 +215,9 @@ impl Serving {
         }));
         if let Some(gate) = &self.gate {
             self.tasks.push(gate_changed(gate, 0));
+        }
+        if let Some(asked) = asked {
+            self.tasks.push(next_ask(asked));
         }
         loop {
             let now = self.environment.now_ms();
@@ -198,10 +261,21 @@ impl Serving {
                     receiving = false;
                     self.hub.receive(HubInput::Frame(frame), self.environment.now_ms());
                 }
-                Event::Received(Ok(None)) => return Ok(()),
+                Event::Received(Ok(None)) => return Ok(false),
                 // A connection that broke cannot be told; one that carries nonsense can.
                 Event::Received(Err(error)) if error.kind() == ErrorKind::Unavailable => return Err(error),
                 Event::Received(Err(error)) => self.hub.close(error),
+                Event::Ask(asked, answer) => {
+                    let is_quiet = !sending && waiting.is_empty() && end.is_none();
+                    let rest = is_quiet.then(|| self.hub.rest()).flatten();
+                    let rests = rest.is_some();
+                    let bytes = rest.map(|rest| rmp_serde::to_vec(&rest).expect("numbers and text can be encoded"));
+                    // Whoever has asked and does not wait has nothing to go on from: then it goes on here.
+                    if answer.send(bytes).is_ok() && rests {
+                        return Ok(true);
+                    }
+                    self.tasks.push(next_ask(asked));
+                }
                 Event::Sent(Ok(())) => sending = false,
                 Event::Sent(Err(error)) => return Err(end.unwrap_or(error)),
                 Event::Done(input, opened) => {
@@ -362,6 +436,16 @@ impl Serving {
             }
         }
     }
+}
+
+fn next_ask(mut asked: mpsc::UnboundedReceiver<Ask>) -> Task<'static, Event> {
+    Box::pin(async move {
+        match asked.recv().await {
+            Ok(ask) => Event::Ask(asked, ask),
+            // Nobody will ask.
+            Err(_) => std::future::pending().await,
+        }
+    })
 }
 
 fn gate_changed(gate: &Arc<dyn Gate>, version: u64) -> Task<'static, Event> {

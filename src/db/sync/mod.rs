@@ -12,7 +12,7 @@ mod tasks;
 mod told;
 mod watch;
 
-pub use hub::SyncHub;
+pub use hub::{Resting, SyncHub};
 pub use part::{Near, Shape};
 pub use session::{SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource};
 pub(super) use tasks::Tasks;

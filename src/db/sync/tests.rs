@@ -900,3 +900,148 @@ async fn what_was_refused_is_known_after_a_crash_until_it_is_written_anew() {
     assert_eq!(a.notes().refused().len(), 1);
     assert_eq!(rows(&hub.db).await, [row(1, "in time")]);
 }
+
+/// Connects to a hub whose host gives up its memory whenever nothing is under way, while its connections stay.
+#[derive(Clone, Default)]
+struct Sleeper {
+    /// The hub's ends of all connections, and where they stand.
+    lines: Arc<Mutex<Vec<Line>>>,
+}
+
+struct Line {
+    end: Arc<dyn Connection>,
+    rested: Option<Vec<u8>>,
+    resting: Option<super::Resting>,
+    served: Option<tokio::task::JoinHandle<Result<bool>>>,
+}
+
+impl Sleeper {
+    fn wake(&self, hub: &SyncHub) {
+        for line in self.lines.lock().unwrap().iter_mut().filter(|line| line.served.is_none()) {
+            let rested = line.rested.take();
+            let (resting, serving) = hub.serve_until_rest(line.end.clone(), rested.as_deref()).unwrap();
+            (line.resting, line.served) = (Some(resting), Some(tokio::spawn(serving)));
+        }
+    }
+
+    /// Waits until every connection rests.
+    async fn sleep(&self) {
+        let mut lines = std::mem::take(&mut *self.lines.lock().unwrap());
+        for line in &mut lines {
+            let rest = async {
+                loop {
+                    match line.resting.as_ref().unwrap().ask().await {
+                        Some(bytes) => return bytes,
+                        None => tokio::task::yield_now().await,
+                    }
+                }
+            };
+            line.rested = Some(tokio::time::timeout(PATIENCE, rest).await.expect("it comes to rest"));
+            assert!(line.served.take().unwrap().await.unwrap().unwrap(), "it rests");
+        }
+        *self.lines.lock().unwrap() = lines;
+    }
+}
+
+impl Connect for Sleeper {
+    fn connect(&self) -> Task<'_, Result<Arc<dyn Connection>>> {
+        Box::pin(async {
+            let (here, end, _) = duplex();
+            self.lines.lock().unwrap().push(Line { end, rested: None, resting: None, served: None });
+            Ok(here)
+        })
+    }
+}
+
+#[tokio::test]
+async fn connections_rest_while_the_store_is_closed_and_nobody_notices() {
+    let (hub, a, b) = (Device::new().await, Device::new().await, Device::new().await);
+    a.db.create_collection("notes", spec()).await.unwrap();
+    put(&a.notes(), [(1, "one"), (2, "two")]).await;
+    let sleeper = Sleeper::default();
+    let connect = |device: &Device| device.db.sync_over(Arc::new(sleeper.clone()), vec!["notes".to_owned()]).unwrap();
+    let at_a = connect(&a);
+    let serve = |device: &Device| SyncHub::new(device.db.clone(), HubOptions::default());
+    let connected = async |len: usize, hub: &SyncHub| {
+        while sleeper.lines.lock().unwrap().len() < len {
+            tokio::task::yield_now().await;
+        }
+        sleeper.wake(hub);
+    };
+    connected(1, &serve(&hub)).await;
+    converged(&hub.db, &[&a.db], 2).await;
+    let at_b = connect(&b);
+    connected(2, &serve(&hub)).await;
+    converged(&hub.db, &[&a.db, &b.db], 2).await;
+    let watched = [&at_a, &at_b].map(|session| {
+        let mut listener = session.listen();
+        tokio::spawn(async move {
+            while let Some(status) = listener.next().await {
+                let is_over = status.state == SyncState::Stopped;
+                assert!(is_over || (status.state == SyncState::Live && status.error.is_none()), "{status:?}");
+            }
+        })
+    });
+    let mut hub = hub;
+    for round in 0..5 {
+        sleeper.sleep().await;
+        // Both write while nobody listens; one of them something that the hub has already.
+        put(&a.notes(), [(10 + round, "by a"), (1, "one again")]).await;
+        delete(&b.notes(), &[2]).await;
+        put(&b.notes(), [(20 + round, "by b"), (2, "two again")]).await;
+        hub.db.close().await.unwrap();
+        hub = hub.crash().await;
+        sleeper.wake(&serve(&hub));
+        converged(&hub.db, &[&a.db, &b.db], 4 + 2 * round as usize).await;
+        put(&hub.notes(), [(30, "of the hub")]).await;
+        delete(&hub.notes(), &[30]).await;
+        converged(&hub.db, &[&a.db, &b.db], 4 + 2 * round as usize).await;
+    }
+    assert_eq!(sleeper.lines.lock().unwrap().len(), 2, "nobody has connected again");
+    for device in [&a, &b, &hub] {
+        assert_eq!(device.notes().conflicts().await.unwrap().len(), 0, "what a replica wrote over its own is none");
+    }
+    at_a.stop();
+    at_b.stop();
+    for watched in watched {
+        watched.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_rests_ends_when_its_collection_is_another_one() {
+    let (hub, a) = (Device::new().await, Device::new().await);
+    hub.db.create_collection("notes", spec()).await.unwrap();
+    put(&hub.notes(), [(1, "one")]).await;
+    let sleeper = Sleeper::default();
+    let session = a.db.sync_over(Arc::new(sleeper.clone()), vec!["notes".to_owned()]).unwrap();
+    while sleeper.lines.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let serving = SyncHub::new(hub.db.clone(), HubOptions::default());
+    sleeper.wake(&serving);
+    converged(&hub.db, &[&a.db], 1).await;
+    sleeper.sleep().await;
+    hub.db.drop_collection("notes").await.unwrap();
+    hub.db.create_collection("notes", spec()).await.unwrap();
+    put(&hub.notes(), [(2, "two"), (3, "three")]).await;
+    sleeper.wake(&serving);
+    let status = status_where(&session, "told", |status| status.state == SyncState::Offline && status.error.is_some());
+    assert_eq!(status.await.error.unwrap().kind(), ErrorKind::Unavailable);
+    // It comes again, and gets what is there now.
+    let come = async {
+        while sleeper.lines.lock().unwrap().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, come).await.unwrap();
+    sleeper.lines.lock().unwrap().remove(0);
+    sleeper.wake(&serving);
+    status_where(&session, "live again", |status| status.state == SyncState::Live && status.pending == 0).await;
+    for bytes in [&b"nonsense"[..], &[]] {
+        let (end, ..) = duplex();
+        let refused = serving.serve_until_rest(end, Some(bytes)).map(|_| ()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    }
+    session.stop();
+}
