@@ -1,6 +1,6 @@
 // Builds the WebAssembly of the npm package into pkg/dist, four times: `eddydb_relaxed` for engines with the relaxed SIMD
 // instructions, `eddydb_simd` for those with simd128 alone, `eddydb_plain` for those without, and `eddydb_full`, with simd128 and what the
-// three leave out for their size: pipelines. Does nothing when what it was built from is unchanged. Run: node scripts/wasm.mjs [--dev]; with
+// three leave out for their size: pipelines and the hub. Does nothing when what it was built from is unchanged. Run: node scripts/wasm.mjs [--dev]; with
 // --dev, one quick build with all cargo features, without SIMD and optimizer, stands for all four.
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -17,7 +17,7 @@ const target = 'wasm32-unknown-unknown';
 
 /** Cargo's features of what pages download, and of the build that has all. */
 const core = 'wasm';
-const full = 'wasm,streams';
+const full = 'wasm,streams,hub';
 
 const variants = [
   { name: 'eddydb_relaxed', cargo: core, features: ['+simd128', '+relaxed-simd'], optimizer: ['--enable-simd', '--enable-relaxed-simd'] },

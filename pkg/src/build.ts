@@ -2,7 +2,7 @@ import { EddyError } from './error.js';
 
 /**
  * The builds of the engine, `eddydb_<name>.wasm`: all know the same stores. Of the first three, the first that a host runs is its fastest;
- * `full` is `simd` with what those leave out for their size: pipelines.
+ * `full` is `simd` with what those leave out for their size: pipelines, and the hub of embedded databases.
  */
 export type EngineBuild = 'relaxed' | 'simd' | 'plain' | 'full';
 

@@ -211,7 +211,8 @@ export class Database<B extends boolean = false> {
   readonly #bigint: boolean;
   readonly #functions: Functions;
 
-  private constructor(client: Client, name: string, bigint: boolean) {
+  /** @internal */
+  protected constructor(client: Client, name: string, bigint: boolean) {
     this.#client = client;
     this.name = name;
     this.#bigint = bigint;

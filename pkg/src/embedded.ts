@@ -1,18 +1,21 @@
 import type { EngineBuild } from './build.js';
+import { Client } from './client.js';
 import { type Codec, Database } from './database.js';
 import type { DirectoryHandle } from './directory.js';
 import { Engine } from './engine.js';
+import type { Hub, HubOptions } from './hub.js';
 import { inProcessPort } from './in-process.js';
 import { engineOptions, start } from './wasm.js';
 
 export * from './exports.js';
 export { bestBuild, type EngineBuild } from './build.js';
+export { type Admission, answerToPing, faultFrame, type Grant, Hub, HubConnection, type HubOptions, type HubSocket, tokenOf } from './hub.js';
 
 /** How an engine is opened in the thread of its caller. */
 export interface EmbeddedOptions<B extends boolean = boolean> {
   /** Its name, for messages. */
   name: string;
-  /** The compiled `eddydb/eddydb_relaxed.wasm`, `eddydb_simd.wasm` or `eddydb_plain.wasm`; for pipelines, `eddydb_full.wasm`. */
+  /** The compiled `eddydb/eddydb_relaxed.wasm`, `eddydb_simd.wasm` or `eddydb_plain.wasm`; for pipelines and {@link EmbeddedDatabase.hub}, `eddydb_full.wasm`. */
   wasm: WebAssembly.Module;
   /** Which of them `wasm` is. Default `'relaxed'`. */
   build?: EngineBuild;
@@ -32,13 +35,39 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
   bigint?: B;
 }
 
+/** A database whose engine runs in the thread of its caller. */
+export class EmbeddedDatabase<B extends boolean = false> extends Database<B> {
+  readonly #engine: Engine;
+
+  /** @internal */
+  constructor(client: Client, name: string, bigint: boolean, engine: Engine) {
+    super(client, name, bigint);
+    this.#engine = engine;
+  }
+
+  /**
+   * Serves the database to sync clients over connections that the caller has.
+   *
+   * @throws {@link EddyError} `unsupported` by builds other than `full`.
+   */
+  hub(options: HubOptions = {}): Hub {
+    return this.#engine.hub(options);
+  }
+
+  /** Whether no call runs and no background work is waiting. */
+  get isIdle(): boolean {
+    return this.#engine.isIdle;
+  }
+}
+
 /**
  * Opens a database whose engine runs in the thread of the caller: for edge isolates such as a Durable Object, which have no workers and
  * bring their WebAssembly compiled. In a page it would block: use `open` of the package's main entry there.
  */
-export async function openEmbedded<const B extends boolean = false>(options: EmbeddedOptions<B>): Promise<Database<B>> {
+export async function openEmbedded<const B extends boolean = false>(options: EmbeddedOptions<B>): Promise<EmbeddedDatabase<B>> {
   const { name, wasm, build = 'relaxed', directory, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', replicaNumber, bigint = false } = options;
   const open = { name, storage: 'memory' as const, durability, retention, memoryLimitBytes, codec, replicaNumber };
+  let opened: Engine | undefined;
   const port = inProcessPort(async (_open, send, onDeath) => {
     const classes = await start(async () => wasm, build);
     const engine = await Engine.open(
@@ -46,8 +75,10 @@ export async function openEmbedded<const B extends boolean = false>(options: Emb
       (database) => (directory ? database.openDirectory(directory, engineOptions(open)) : database.openMemory(engineOptions(open))),
       { pause: () => new Promise((resolve) => setTimeout(resolve, 0)), onDeath, onUncaught: () => {} },
     );
+    opened = engine;
     const session = engine.connect(send);
     return { request: (op, target, body) => session.request(op, target, body), close: () => engine.close() };
   });
-  return Database.open<B>(port, open, bigint);
+  const client = await Client.open(port, open);
+  return new EmbeddedDatabase<B>(client, name, bigint, opened!);
 }

@@ -1,5 +1,6 @@
 import { type Bytes, decode, encode } from './codec.js';
 import { EddyError, toEddyError, toErrorMessage } from './error.js';
+import { Hub, type HubOptions, toAdmitted } from './hub.js';
 import { Pipes } from './pipes.js';
 import type { SearchPool } from './pool.js';
 import type { EngineEvent, Op, Session, SyncStatusMessage, WriteMark } from './protocol.js';
@@ -537,6 +538,19 @@ export class Engine {
       if (this.#lives.get(name) === live) this.#lives.delete(name);
       live.queries.then((queries) => queries.end()).catch(() => {});
     }
+  }
+
+  /** A hub for sync clients, in builds that have one. @internal */
+  hub({ admit, createCollections = true }: HubOptions): Hub {
+    if (this.#ended) throw this.#ended;
+    if (!this.#db.hub) throw new EddyError('unsupported', "this build of the engine is no hub: give eddydb_full.wasm, and build: 'full'");
+    const hub = this.#db.hub(admit && toAdmitted(admit), createCollections);
+    return new Hub(hub, () => this.#wake(), (error) => this.#understand(error));
+  }
+
+  /** Whether nothing is asked of it, and no background work is waiting. @internal */
+  get isIdle(): boolean {
+    return this.#running.size === 0 && this.#maintenance === undefined && !this.#maintainAgain;
   }
 
   /** Starts a sync for a session, or lets it share the one that runs. @internal */

@@ -84,6 +84,19 @@ export interface WasmSyncSession {
   stop(): void;
 }
 
+/** In builds that have it. @internal */
+export interface WasmHub {
+  connect(rested: Uint8Array | undefined, send: (frame: Uint8Array) => void | Promise<void>, ended: (error?: unknown) => void): WasmHubConnection;
+  stop(): Promise<void>;
+}
+
+/** @internal */
+export interface WasmHubConnection {
+  receive(frame: Uint8Array): boolean;
+  closed(): void;
+  rest(): Promise<Uint8Array<ArrayBuffer> | undefined>;
+}
+
 /** @internal */
 export interface WasmArchive {
   next(): Promise<Uint8Array<ArrayBuffer>>;
@@ -110,6 +123,7 @@ export interface WasmDatabase {
   loadDataset(name: string, bytes: Uint8Array): Promise<WasmCollection>;
   stats(): Promise<Uint8Array<ArrayBuffer>>;
   sync(request: Uint8Array, listener: (status: Uint8Array<ArrayBuffer>) => void, tokens?: () => Promise<string>): WasmSyncSession;
+  hub?(admit: ((token: string | undefined) => Uint8Array) | undefined, createCollections: boolean): WasmHub;
   exportArchive(): Promise<WasmArchive>;
   importArchive(): WasmImport;
   memory(): Uint8Array<ArrayBuffer>;

@@ -17,7 +17,7 @@ use crate::query::{Filter, Parameters};
 
 /// What can be done with a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(feature = "server", derive(serde::Deserialize), serde(rename_all = "lowercase"))]
+#[cfg_attr(any(feature = "server", feature = "hub"), derive(serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Action {
     /// To see rows: by search, query and key, as changes, and by sync.
     Read,
@@ -40,17 +40,21 @@ impl Action {
 
 /// Some actions with some collections.
 #[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "server", derive(serde::Deserialize), serde(rename_all = "camelCase", deny_unknown_fields))]
+#[cfg_attr(
+    any(feature = "server", feature = "hub"),
+    derive(serde::Deserialize),
+    serde(rename_all = "camelCase", deny_unknown_fields)
+)]
 pub struct Grant {
     /// Names of collections; `*` at the end stands for any rest.
     pub collections: Vec<String>,
     /// What may be done.
     pub actions: Vec<Action>,
     /// Only with rows that this filter admits. Not together with [`Action::Admin`].
-    #[cfg_attr(feature = "server", serde(default))]
+    #[cfg_attr(any(feature = "server", feature = "hub"), serde(default))]
     pub filter: Option<String>,
     /// The values of the filter's parameters.
-    #[cfg_attr(feature = "server", serde(default))]
+    #[cfg_attr(any(feature = "server", feature = "hub"), serde(default))]
     pub filter_params: Parameters,
 }
 

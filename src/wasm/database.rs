@@ -218,6 +218,12 @@ impl Database {
         Ok(SyncSession::new(self.db.sync_as(options, tokens).or_throw()?, listener))
     }
 
+    /// A hub for sync clients; `admit` says what the holder of a token may do, and without it everybody may do everything.
+    #[cfg(feature = "hub")]
+    pub fn hub(&self, admit: Option<js_sys::Function>, create_collections: bool) -> super::Hub {
+        super::Hub::new(&self.db, admit, create_collections)
+    }
+
     /// Loads a dataset: an Arrow IPC file that describes its own collection.
     #[wasm_bindgen(js_name = loadDataset)]
     pub async fn load_dataset(&self, name: String, bytes: Vec<u8>) -> Thrown<Collection> {

@@ -9,6 +9,8 @@ mod changes;
 mod collection;
 mod database;
 mod error;
+#[cfg(feature = "hub")]
+mod hub;
 mod iterator;
 mod live;
 mod message;
@@ -22,6 +24,8 @@ use std::cell::RefCell;
 pub use changes::ChangeStream;
 pub use collection::Collection;
 pub use database::Database;
+#[cfg(feature = "hub")]
+pub use hub::{Hub, HubConnection};
 pub use live::LiveQueries;
 pub use pool::PoolWorker;
 pub use sync::SyncSession;
