@@ -46,6 +46,7 @@ test('bad requests get a status and an error with its kind', async (t) => {
   const cases = [
     ['GET', '/elsewhere', undefined, 404, 'not_found'],
     ['GET', '/databases/..%2f/collections', undefined, 404, 'not_found'],
+    ['GET', '/databases/mine/sync', undefined, 400, 'invalid_argument'],
     ['PATCH', notes, undefined, 404, 'not_found'],
     ['POST', `${notes}/nothing`, {}, 404, 'not_found'],
     ['GET', '/databases/mine/collections/none', undefined, 404, 'not_found'],
