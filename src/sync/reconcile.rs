@@ -488,7 +488,7 @@ mod tests {
         items
     }
 
-    /// The cost that the issue bounds: 64 bytes a differing row, for clustered differences in a million rows.
+    /// At most 64 bytes a differing row, for clustered differences in a million rows.
     #[test]
     fn clustered_differences_cost_few_bytes_each() {
         let mut random = Random::new(7);

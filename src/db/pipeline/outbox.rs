@@ -95,6 +95,9 @@ pub(super) struct Outbox {
     acknowledging: async_lock::Mutex<()>,
 }
 
+/// Rows, and whether each is taken back.
+type ToldRows = Arc<Vec<(Row, bool)>>;
+
 #[derive(Default)]
 struct State {
     /// By the number of the first row, how many.
@@ -104,7 +107,7 @@ struct State {
     ended: Option<Error>,
     waiters: Vec<oneshot::Sender<()>>,
     /// The part that was read last.
-    last: Option<(u64, Arc<Vec<(Row, bool)>>)>,
+    last: Option<(u64, ToldRows)>,
 }
 
 fn folder(id: u64, node: u32) -> String {

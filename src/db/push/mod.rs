@@ -285,6 +285,9 @@ impl Db {
     }
 }
 
+/// A row that was not taken: its place among those that came, itself, and why.
+type Letter = (usize, Row, String);
+
 impl PushStream {
     fn new(
         shared: &Arc<Shared>,
@@ -457,8 +460,7 @@ impl PushStream {
     }
 
     /// The rows that are good, with the fields of the stream alone, and the others.
-    #[expect(clippy::type_complexity, reason = "two lists that are used once")]
-    async fn checked(&self, rows: Vec<Row>) -> Result<(Vec<Row>, Vec<(usize, Row, String)>)> {
+    async fn checked(&self, rows: Vec<Row>) -> Result<(Vec<Row>, Vec<Letter>)> {
         let mut letters = vec![];
         let mut numbers: Vec<usize> = (0..rows.len()).collect();
         let mut rows = rows;
