@@ -80,12 +80,16 @@ pub struct PipelineSource {
     pub commit_time: Option<String>,
     /// Where its rows come from that are no collection's: `stream`, or one that the host has given by
     /// [`Db::set_connector`](crate::db::Db::set_connector). They are events.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub connector: Option<String>,
     /// What the connector is told.
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub options: serde_json::Value,
     /// When rows of a connector are taken.
+    #[serde(skip_serializing_if = "SourceMode::is_default")]
     pub mode: SourceMode,
     /// So many times as fast as they happened, rows of a connector are taken, by their event time; as fast as they can be read, with `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pace: Option<f64>,
 }
 

@@ -24,6 +24,12 @@ pub enum SourceMode {
     Batch,
 }
 
+impl SourceMode {
+    pub(in crate::db) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How a source is read.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SourceSettings {
