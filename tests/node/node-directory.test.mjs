@@ -112,8 +112,9 @@ test('a claim of a process that is gone is taken over; other files are no claims
 
 test('a process that ended is gone before its parent asks', { skip: process.platform === 'linux' ? false : 'asks /proc' }, async (t) => {
   const path = temporaryDirectory('eddy-directory-');
-  // A parent that never asks: the shell has become another program.
-  const parent = spawn('sh', ['-c', 'true & echo $!; exec sleep 1000'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  // A parent that never asks: the shell has become another program. Not before that its child ends, for the shell might ask.
+  const script = '( until [ "$(cat /proc/$$/comm)" = sleep ]; do :; done ) & echo $!; exec sleep 1000';
+  const parent = spawn('sh', ['-c', script], { stdio: ['ignore', 'pipe', 'inherit'] });
   t.after(() => parent.kill('SIGKILL'));
   const pid = String((await once(parent.stdout, 'data'))[0]).trim();
   const fields = () => { const stat = readFileSync(`/proc/${pid}/stat`, 'utf8'); return stat.slice(stat.lastIndexOf(')') + 2).split(' '); };
