@@ -8,7 +8,7 @@ import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const documents = ['README.md', 'CONTRIBUTING.md', 'pkg/README.md', 'www/sample/README.md'];
+const documents = ['README.md', 'CONTRIBUTING.md', 'pkg/README.md', 'worker/README.md', 'www/sample/README.md'];
 const read = (name) => readFileSync(join(root, name), 'utf8');
 
 /** The fenced blocks of one language. */
@@ -17,11 +17,19 @@ const blocks = (name, language) => [...read(name).matchAll(/^```(\w*)\n([\s\S]*?
 const lines = documents.flatMap((name) => blocks(name, 'sh')).flatMap((block) => block.split('\n')).map((line) => line.trim()).filter((line) => line && !line.startsWith('#'));
 
 test('npm scripts that are named exist', () => {
-  const { scripts } = JSON.parse(read('package.json'));
-  const text = documents.map(read).join('\n');
-  const named = [...text.matchAll(/\bnpm (?:run ([\w-]+)|(start|test)\b)/g)].map((match) => match[1] ?? match[2]);
-  assert.ok(named.includes('start') && named.includes('test'));
-  for (const name of named) assert.ok(scripts[name], `npm run ${name}`);
+  const scripts = (directory) => {
+    const path = join(root, directory, 'package.json');
+    return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')).scripts ?? {} : {};
+  };
+  const named = documents.flatMap((document) => {
+    // Of the directory that is named behind the command ("`npm run deploy` in `worker/`"), else of the document's package or the whole.
+    const commands = read(document).matchAll(/\bnpm (?:run ([\w-]+)|(start|test)\b)(?:`\s+in\s+`([\w/-]+)`)?/g);
+    return [...commands].map(([, script, short, at]) => ({ document, script: script ?? short, at: at ? [at] : [dirname(document), '.'] }));
+  });
+  for (const script of ['start', 'test', 'deploy']) assert.ok(named.some((each) => each.document === 'README.md' && each.script === script), script);
+  for (const { document, script, at } of named) {
+    assert.ok(at.some((directory) => scripts(directory)[script]), `${document}: npm run ${script} in ${at.join(' or ')}`);
+  }
 });
 
 test('eddy has the commands and options that are shown', () => {
