@@ -6,6 +6,7 @@ import { join, relative } from 'node:path';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 
 import { places } from './build.mjs';
+import { nativeArguments } from './native.mjs';
 import { Problem, main, root, run } from './run.mjs';
 import { firefox as findFirefox, setup, toBuild, wasmEnv } from './setup.mjs';
 
@@ -71,7 +72,7 @@ const nodeTests = (kind, { concurrency = 1, only = () => true, env } = {}) => {
 
 async function clippy() {
   return sum([
-    await check('cargo', ['clippy', '--all-targets', '--features', 'hnsw-static', '--', '-D', 'warnings']),
+    await check('cargo', ['clippy', '--all-targets', ...nativeArguments, '--', '-D', 'warnings']),
     await check('cargo', ['clippy', ...wasmArguments, '--', '-D', 'warnings'], { env: wasmEnv() }),
     await check('cargo', ['clippy', ...wasmFullArguments, '--', '-D', 'warnings'], { env: wasmEnv() }),
   ]);
@@ -165,8 +166,24 @@ async function aarch64() {
 
 async function docs() {
   return sum([
-    await check('cargo', ['doc', '--no-deps'], { env: { RUSTDOCFLAGS: '-D warnings' } }),
+    await check('cargo', ['doc', '--no-deps', ...nativeArguments], { env: { RUSTDOCFLAGS: '-D warnings' } }),
     await nodeTests('docs'),
+  ]);
+}
+
+/** The test target that needs the servers of `services`. */
+const objectTests = 'object_storage';
+
+/** Every Rust test but those of `services`, and the examples in the documentation. */
+async function rust() {
+  const metadata = await run('cargo', ['metadata', '--no-deps', '--format-version', '1'], { capture: true });
+  const { targets } = JSON.parse(metadata.output.slice(metadata.output.indexOf('{'))).packages[0];
+  const ofBrowsers = (target) => target['required-features']?.includes('wasm');
+  const tests = targets.filter((target) => target.kind.includes('test') && target.name !== objectTests && !ofBrowsers(target));
+  const named = tests.flatMap(({ name }) => ['--test', name]);
+  return sum([
+    await counted('cargo', ['test', '--no-fail-fast', ...nativeArguments, '--lib', '--bins', ...named], cargoCounts),
+    await counted('cargo', ['test', ...nativeArguments, '--doc'], cargoCounts),
   ]);
 }
 
@@ -198,14 +215,10 @@ async function services() {
   const [s3, azure] = [await s3Server(), await azurite()];
   const env = { ...(s3.program && { EDDY_TEST_S3_SERVER: s3.program }), ...(azure.directory && { EDDY_TEST_AZURITE: azure.directory }) };
   const skipped = [...(s3.program ? [] : ['s3', 'bucket']), ...(azure.directory ? [] : ['azure'])].flatMap((name) => ['--skip', name]);
-  const object = ['test', '--features', 'object-store,hnsw-static'];
-  const results = [
-    // Of the library only what the features bring: all else the phase `rust` has run.
-    await counted('cargo', [...object, '--lib', '--', 'storage::backend::object', 'index::fixed'], cargoCounts),
-    await counted('cargo', [...object, '--test', 'object_storage', '--', ...skipped], cargoCounts, { env }),
-  ];
+  const objects = ['test', ...nativeArguments, '--test', objectTests, '--', ...skipped];
+  const result = await counted('cargo', objects, cargoCounts, { env });
   const notRun = [s3.reason && `the tests against a real S3 server: ${s3.reason}`, azure.reason && `the tests against Azure Blob Storage: ${azure.reason}`];
-  return { ...sum(results), notRun: notRun.filter(Boolean).join('; ') || undefined };
+  return { ...result, notRun: notRun.filter(Boolean).join('; ') || undefined };
 }
 
 /**
@@ -227,7 +240,7 @@ const phases = {
   repository: () => nodeTests('repository', { concurrency: 4 }),
   format: () => check('cargo', ['fmt', '--check']),
   clippy,
-  rust: () => counted('cargo', ['test', '--no-fail-fast'], cargoCounts),
+  rust,
   services,
   build,
   types,

@@ -2,7 +2,7 @@
 // edits, and the server dies too. In the end all three have the same rows.
 
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -10,21 +10,19 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import test from 'node:test';
 
+import { eddyProgram } from '../../scripts/native.mjs';
 import { Profile, picture, root, until } from './harness.mjs';
-
-const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target');
-const binary = path.join(target, 'debug', process.platform === 'win32' ? 'eddy.exe' : 'eddy');
 
 /** `eddy serve` with the console and the sample; may be killed and started again on the same data and port. */
 class Server {
+  #binary;
   #child;
   #directory;
   #port;
 
   static async create() {
-    const built = spawnSync('cargo', ['build', '--quiet', '--bin', 'eddy'], { cwd: root, stdio: 'inherit' });
-    assert.equal(built.status, 0, 'the server is built');
     const server = new Server();
+    server.#binary = eddyProgram();
     server.#directory = await mkdtemp(path.join(tmpdir(), 'eddy-server-'));
     server.#port = await freePort();
     await server.start();
@@ -37,7 +35,7 @@ class Server {
 
   async start() {
     const samples = ['symbols', 'words'].flatMap((name) => ['--sample', path.join(root, 'www', 'sample', `${name}.arrow`)]);
-    this.#child = spawn(binary, ['serve', '--data', this.#directory, '--listen', `127.0.0.1:${this.#port}`, '--console', path.join(root, 'www', 'dist'), ...samples], {
+    this.#child = spawn(this.#binary, ['serve', '--data', this.#directory, '--listen', `127.0.0.1:${this.#port}`, '--console', path.join(root, 'www', 'dist'), ...samples], {
       stdio: ['ignore', 'pipe', 'inherit'],
       env: { ...process.env, RUST_LOG: 'warn' },
     });

@@ -1,7 +1,7 @@
 // One directory, processes of Node and native ones: at most one of them has it, whatever kind came first and however it ended.
 
 import assert from 'node:assert/strict';
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,17 +11,15 @@ import { fileURLToPath } from 'node:url';
 
 import { open } from 'eddydb';
 
+import { eddyProgram } from '../../scripts/native.mjs';
 import { temporaryDirectory } from '../support/files.mjs';
 import { makeRows, schema } from '../support/vectors.mjs';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
 const writer = fileURLToPath(new URL('../support/writer.mjs', import.meta.url));
 let eddy;
 
 before(() => {
-  const options = { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28 };
-  const told = execFileSync('cargo', ['build', '--quiet', '--bin', 'eddy', '--message-format', 'json'], options);
-  eddy = told.split('\n').filter(Boolean).map((line) => JSON.parse(line)).find(({ executable }) => executable)?.executable;
+  eddy = eddyProgram();
 });
 
 const info = (path) => {

@@ -1,14 +1,13 @@
 // A real `eddy serve` for tests of what talks to one.
 
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
-const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target');
+import { eddyProgram } from '../../scripts/native.mjs';
+
 
 export class Server {
   #child;
@@ -18,10 +17,8 @@ export class Server {
 
   /** Builds it, and starts it on an empty directory; `more` are further arguments. */
   static async start({ profile = 'debug', more = [] } = {}) {
-    const built = spawnSync('cargo', ['build', '--quiet', '--bin', 'eddy', ...(profile === 'release' ? ['--release'] : [])], { cwd: root, stdio: 'inherit' });
-    if (built.status !== 0) throw new Error('the server could not be built');
     const server = new Server();
-    server.#binary = path.join(target, profile, process.platform === 'win32' ? 'eddy.exe' : 'eddy');
+    server.#binary = eddyProgram(profile);
     server.#directory = await mkdtemp(path.join(tmpdir(), 'eddy-server-'));
     server.#more = more;
     await server.restart();
