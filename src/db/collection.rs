@@ -207,7 +207,7 @@ impl Collection {
         let steps = operations.into_iter().map(step).collect::<Result<Vec<Step>>>()?;
         options.conditions.iter().try_for_each(|condition| self.check_key(&condition.key))?;
         if !self.limits.write.is_all() {
-            return self.write_limited(steps, options).await;
+            return Box::pin(self.write_limited(steps, options)).await;
         }
         self.write(
             Request::Write { steps, conditions: options.conditions, request: options.request, pipeline: None },
@@ -257,7 +257,7 @@ impl Collection {
     /// The rows that a filter selects, by ascending primary key.
     pub async fn query(&self, request: &QueryRequest) -> Result<Vec<Row>> {
         self.count_call();
-        let read = async { self.read_query(request, &self.view(View::NOW)).await.map(Told::Rows) };
+        let read = Box::pin(async { self.read_query(request, &self.view(View::NOW)).await.map(Told::Rows) });
         match self.answered(|| Asked::Query(request.clone()), read).await? {
             Told::Rows(rows) => Ok(rows),
             Told::Hits(_) => unreachable!("a query is answered by rows"),
@@ -283,7 +283,7 @@ impl Collection {
     /// The nearest rows.
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse> {
         self.count_call();
-        let read = async { self.read_nearest(request, &self.view(View::NOW)).await.map(Told::Hits) };
+        let read = Box::pin(async { self.read_nearest(request, &self.view(View::NOW)).await.map(Told::Hits) });
         match self.answered(|| Asked::Search(Box::new(request.clone())), read).await? {
             Told::Hits(response) => Ok(self.told_covered(request, response)),
             Told::Rows(_) => unreachable!("a search is answered by hits"),
@@ -306,7 +306,7 @@ impl Collection {
     /// The hits of several searches, ranked together.
     pub async fn hybrid_search(&self, request: &HybridRequest) -> Result<SearchResponse> {
         self.count_call();
-        let read = async { self.read_hybrid(request, &self.view(View::NOW)).await.map(Told::Hits) };
+        let read = Box::pin(async { self.read_hybrid(request, &self.view(View::NOW)).await.map(Told::Hits) });
         match self.answered(|| Asked::Hybrid(Box::new(request.clone())), read).await? {
             Told::Hits(response) => Ok(response),
             Told::Rows(_) => unreachable!("a search is answered by hits"),

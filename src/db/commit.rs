@@ -37,7 +37,7 @@ const ROOM_BYTES: usize = 128;
 /// Buffers of so many bytes are used again. Smaller ones the allocator has at hand; larger ones are too much to hold.
 pub(super) const SPARE_BYTES: RangeInclusive<usize> = 64 << 10..=4 << 20;
 /// From so many rows on, their memory is made ready while they are written to the log.
-const READIED_ROWS_MIN: usize = 64;
+const READIED_ROWS_MIN: usize = 16;
 
 /// What a caller wants written.
 pub(super) enum Request {
@@ -468,6 +468,9 @@ impl Collection {
             let at_most = wal::PAYLOAD_BYTES_MAX;
             return Err(Error::invalid(format!("a batch of {len} bytes; at most {at_most} fit one log frame")));
         }
+        if group.staged.len() == 1 {
+            group.frames.reuse(std::mem::take(&mut log.spare));
+        }
         let place = log.place(group.staged.len());
         group.frames.push(lsn, place, record.kind(), head, body);
         Ok(Some(Staged { lsn, record, version, seen }))
@@ -638,6 +641,8 @@ impl Collection {
             return;
         }
         let mut answers = Vec::with_capacity(group.staged.len());
+        // Let go of when everybody has his answer: nobody waits for that.
+        let mut applied = Vec::with_capacity(group.staged.len());
         let mut has_seen = false;
         {
             let mut state = self.inner.state.write().expect("no panic while held");
@@ -654,7 +659,9 @@ impl Collection {
                     Record::Changes { from, changes } => {
                         let first = row;
                         row += changes.puts.len();
-                        state.apply_pushed(lsn, &changes, from, first)
+                        let count = state.apply_pushed(lsn, &changes, from, first);
+                        applied.push(changes);
+                        count
                     }
                     Record::Position { hub, position } => {
                         state.set_position(lsn, hub, position);

@@ -35,6 +35,8 @@ pub(super) struct Log {
     /// How many writers may come to the next commit, and how long they are waited for.
     pub(super) expected: usize,
     pub(super) patience_us: u64,
+    /// Where the frames of the next group come together.
+    pub(super) spare: Vec<u8>,
     /// Set when the file's end is unknown: writing on could put frames behind damage.
     pub(super) broken: Option<Error>,
 }
@@ -52,6 +54,7 @@ impl Log {
             unsynced_frames: 0,
             expected: 0,
             patience_us: 0,
+            spare: Vec::new(),
             broken: None,
         }
     }
@@ -114,10 +117,23 @@ impl Log {
         Ok(())
     }
 
+    /// Keeps the buffer of a group for the next one.
+    fn keep_spare(&mut self, bytes: Bytes) {
+        self.spare = spare(bytes).unwrap_or_default();
+    }
+
     /// Whether what is not synced has waited long enough.
     pub(super) fn sync_is_due(&self, now_ms: u64) -> bool {
         self.unsynced.is_some_and(|(since, _)| now_ms.saturating_sub(since) >= UNSYNCED_MS_MAX)
     }
+}
+
+/// A buffer that nobody else holds, to be used again. Where memory is never given back, the allocator has it at hand.
+fn spare(mut bytes: Bytes) -> Option<Vec<u8>> {
+    (cfg!(native) && bytes.is_unique() && SPARE_BYTES.contains(&bytes.len())).then(|| {
+        bytes.clear();
+        bytes.into()
+    })
 }
 
 impl Collection {
@@ -133,7 +149,10 @@ impl Collection {
         } else {
             storage.append(&path, bytes.clone()).await.map(Ok)
         };
-        self.keep_spare(bytes);
+        match frames {
+            0 | 1 => self.keep_spare(bytes),
+            _ => log.keep_spare(bytes),
+        }
         let done = match appended {
             Ok(done) => done,
             Err(error) => {
@@ -158,13 +177,10 @@ impl Collection {
         Ok(())
     }
 
-    /// Keeps a buffer that nobody else holds for the next large write.
+    /// Keeps the buffer of a large write for the next one.
     fn keep_spare(&self, bytes: Bytes) {
-        // Where memory is never given back, the allocator has it at hand.
-        if cfg!(native) && bytes.is_unique() && SPARE_BYTES.contains(&bytes.len()) {
-            let mut bytes = bytes;
-            bytes.clear();
-            *self.inner.spare.lock().expect("no panic while held") = bytes.into();
+        if let Some(spare) = spare(bytes) {
+            *self.inner.spare.lock().expect("no panic while held") = spare;
         }
     }
 

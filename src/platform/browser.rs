@@ -3,6 +3,8 @@ use std::future::Future;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
+use super::Task;
+
 /// `Send` where there are threads, everything elsewhere.
 pub trait MaybeSend {}
 impl<T: ?Sized> MaybeSend for T {}
@@ -76,11 +78,14 @@ pub fn detach(task: impl Future<Output = ()> + 'static) -> Option<std::future::R
 
 /// Runs `task` to its end even when the caller stops waiting for it: half a commit must not be left behind by a request that
 /// was given up.
-pub async fn run_to_end<T: 'static>(task: impl Future<Output = T> + 'static) -> T {
-    let (done, waiting) = futures_channel::oneshot::channel();
-    spawn(async move {
-        // The caller may be gone: then nobody waits for the value.
-        let _ = done.send(task.await);
-    });
-    waiting.await.expect("the host runs every task to its end")
+pub fn run_to_end<T: 'static>(task: impl Future<Output = T> + 'static) -> Task<'static, T> {
+    let task = Box::pin(task);
+    Box::pin(async move {
+        let (done, waiting) = futures_channel::oneshot::channel();
+        spawn(async move {
+            // The caller may be gone: then nobody waits for the value.
+            let _ = done.send(task.await);
+        });
+        waiting.await.expect("the host runs every task to its end")
+    })
 }

@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::Task;
+
 /// `Send` where there are threads, everything elsewhere.
 pub trait MaybeSend: Send {}
 impl<T: Send + ?Sized> MaybeSend for T {}
@@ -90,25 +92,29 @@ pub fn map<T: Send>(threads: usize, count: usize, work: impl Fn(usize) -> T + Sy
 }
 
 /// Runs `task` to its end in the background; without a runtime there is none, and the caller gets it back.
-pub fn detach(task: impl Future<Output = ()> + Send + 'static) -> Option<impl Future<Output = ()> + Send + 'static> {
+pub fn detach(task: impl Future<Output = ()> + Send + 'static) -> Option<Task<'static, ()>> {
     #[cfg(feature = "server")]
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(task);
         return None;
     }
-    Some(task)
+    Some(Box::pin(task))
 }
 
 /// Runs `task` to its end even when the caller stops waiting for it: half a commit must not be left behind by a request that
-/// was given up. Without a runtime the caller carries it itself.
-pub async fn run_to_end<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {
-    #[cfg(feature = "server")]
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        return match runtime.spawn(task).await {
-            Ok(value) => value,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => std::future::pending().await,
-        };
-    }
-    task.await
+/// was given up. Without a runtime the caller carries it itself; in a box, for what holds a task by value is moved with all its bytes,
+/// whether they are in use or not.
+pub fn run_to_end<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Task<'static, T> {
+    let task = Box::pin(task);
+    Box::pin(async move {
+        #[cfg(feature = "server")]
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            return match runtime.spawn(task).await {
+                Ok(value) => value,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => std::future::pending().await,
+            };
+        }
+        task.await
+    })
 }

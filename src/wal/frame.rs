@@ -129,6 +129,15 @@ impl Frames {
         Self { len: header.len(), bytes: header, last: None }
     }
 
+    /// Goes on in a buffer that was used before, where that is larger.
+    pub fn reuse(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() > self.bytes.capacity() {
+            buffer.clear();
+            buffer.extend_from_slice(&self.bytes);
+            self.bytes = buffer;
+        }
+    }
+
     /// Adds one: see [`encode_frame`].
     pub fn push(&mut self, lsn: Lsn, place: u16, kind: FrameKind, head: Vec<u8>, body: Body) {
         self.put_last();
