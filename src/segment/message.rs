@@ -193,7 +193,13 @@ struct Body<'a> {
 
 impl<'a> Body<'a> {
     fn new(codec: Codec) -> Self {
-        Self { codec, nodes: Vec::with_capacity(8), places: Vec::with_capacity(16), parts: Vec::with_capacity(16), len: 0 }
+        Self {
+            codec,
+            nodes: Vec::with_capacity(8),
+            places: Vec::with_capacity(16),
+            parts: Vec::with_capacity(16),
+            len: 0,
+        }
     }
 
     fn push(&mut self, array: &dyn Array) {

@@ -1,4 +1,5 @@
-//! The native side of the bench of streams: the queries of Nexmark through a job, on one core. Prints one JSON object.
+//! The native side of the bench of streams: the queries of Nexmark through a job, on one core; change streams, live queries and a join with the
+//! nearest rows on a store of files. Prints one JSON object with the parts that are asked for.
 //!
 //! Events follow the rules of the generator that Nexmark publishes (<https://github.com/nexmark/nexmark>, `nexmark-flink`): of every 50
 //! events one is a person, three are auctions and 46 are bids; half of the bids are for a hot auction, three of four by a hot bidder.
@@ -10,9 +11,11 @@
     reason = "a bench reads the clock"
 )]
 
+mod follow;
 #[path = "../../src/stream/sql/nexmark.rs"]
 mod nexmark;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +27,12 @@ use eddydb::stream::sql::{Catalog, Mode, compile};
 use eddydb::stream::{Job, Options};
 use serde_json::{Value as Json, json};
 
-/// How many events there are, when nothing is said.
+/// The rows under live queries, and how many of these there are.
+const STANDING_ROWS: usize = 100_000;
+const STANDING_QUERIES: usize = 10_000;
+/// The rows that events are joined with.
+const JOINED_ROWS: usize = 20_000;
+/// How many events there are.
 const EVENTS: u64 = 1_000_000;
 /// How many come at once.
 const TOGETHER: u64 = 4_096;
@@ -262,19 +270,38 @@ fn run(name: &str, text: &str, events: u64) -> Result<Json> {
     Ok(best.unwrap_or_default())
 }
 
-fn main() -> Result<()> {
-    let events = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(EVENTS);
-    let mut queries = vec![];
-    for (name, text) in nexmark::NEXMARK {
-        eprint_progress(name);
-        queries.push(run(name, text, events)?);
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [directory, parts @ ..] = &arguments[..] else {
+        println!("run by: npm run bench -- streams");
+        return Ok(());
+    };
+    let directory = PathBuf::from(directory);
+    let mut told = json!({});
+    for part in parts {
+        told[part] = match part.as_str() {
+            "nexmark" => {
+                let mut queries = vec![];
+                for (name, text) in nexmark::NEXMARK {
+                    eprint_progress(name);
+                    queries.push(run(name, text, EVENTS)?);
+                }
+                json!({ "events": EVENTS, "queries": queries })
+            }
+            "changes" => follow::changes(&directory).await?,
+            "standing" => follow::standing(&directory, STANDING_ROWS, STANDING_QUERIES).await?,
+            "nearest" => follow::nearest(&directory, JOINED_ROWS).await?,
+            other => panic!("no part {other:?}"),
+        };
+        eprint_progress(part);
     }
-    println!("{}", json!({ "events": events, "queries": queries }));
+    println!("{told}");
     Ok(())
 }
 
 /// Says on the other line what is under way.
 #[expect(clippy::print_stderr, reason = "a bench says how far it is")]
 fn eprint_progress(name: &str) {
-    eprintln!("nexmark {name}");
+    eprintln!("{name}");
 }

@@ -1,0 +1,194 @@
+//! The bench of what follows a store: change streams, live queries, and a pipeline that joins rows with their nearest ones.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use eddydb::base::{Random, Result};
+use eddydb::db::{ChangesRequest, Collection, Db, LiveRequest, Options, PipelineSpec, SearchRequest};
+use eddydb::engine::CollectionSpec;
+use eddydb::model::{Batch, Row, Value};
+use eddydb::storage::FileStorage;
+use serde_json::{Value as Json, json};
+
+const DIM: usize = 384;
+const BATCH: usize = 1_000;
+
+async fn open(directory: &Path) -> Result<Db> {
+    Db::open(Arc::new(FileStorage::open(directory)?), Options::default()).await
+}
+
+fn spec(index: &str) -> CollectionSpec {
+    let text = format!(
+        r#"{{"fields":[{{"name":"id","type":"int64","primaryKey":true}},{{"name":"embedding","type":"float_vector","dim":{DIM}}}],
+        "indexes":{{"embedding":{{"metric":"COSINE","kind":{index}}}}}}}"#
+    );
+    serde_json::from_str(&text).expect("a spec")
+}
+
+/// Vectors around a thousand centres, seeded.
+struct Vectors {
+    random: Random,
+    centres: Vec<Vec<f32>>,
+}
+
+impl Vectors {
+    fn new() -> Self {
+        let mut random = Random::new(11);
+        let centres = (0..1_000).map(|_| (0..DIM).map(|_| unit(&mut random)).collect()).collect();
+        Self { random, centres }
+    }
+
+    fn next(&mut self) -> Vec<f32> {
+        let centre = self.random.below(self.centres.len() as u64) as usize;
+        let random = &mut self.random;
+        self.centres[centre].iter().map(|value| value + 0.5 * unit(random)).collect()
+    }
+
+    fn batch(&mut self, collection: &Collection, first: usize, count: usize) -> Result<Batch> {
+        let row = |at| {
+            let vector = Value::Vector(self.next());
+            Row::from([("id".to_owned(), Value::Int((first + at) as i64)), ("embedding".to_owned(), vector)])
+        };
+        Batch::from_rows(&collection.spec().schema, (0..count).map(row).collect())
+    }
+
+    async fn fill(&mut self, db: &Db, collection: &Collection, rows: usize) -> Result<()> {
+        for first in (0..rows).step_by(BATCH) {
+            let batch = self.batch(collection, first, BATCH.min(rows - first))?;
+            collection.upsert(batch).await?;
+            while db.maintain().await? {}
+        }
+        Ok(())
+    }
+}
+
+fn unit(random: &mut Random) -> f32 {
+    (random.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}
+
+fn quantile(times: &mut [Duration], share: f64) -> f64 {
+    times.sort_unstable();
+    times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
+}
+
+/// From the acknowledgement of a write until a follower in the same process has it, and from the call that wrote it.
+pub async fn changes(directory: &Path) -> Result<Json> {
+    const WRITES: usize = 2_000;
+    let db = open(&directory.join("changes")).await?;
+    let collection = db.create_collection("rows", spec("\"FLAT\"")).await?;
+    let mut stream = collection.changes(ChangesRequest { after: true, ..ChangesRequest::default() }).await?;
+    let mut vectors = Vectors::new();
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let follower = tokio::spawn(async move {
+        let mut count = 0;
+        while count < WRITES {
+            let batch = stream.next().await?;
+            count += batch.changes.len();
+            batch.changes.iter().for_each(|_| told.send(Instant::now()).expect("the writer listens"));
+        }
+        Ok::<_, eddydb::base::Error>(())
+    });
+    let (mut since_call, mut since_commit) = (Vec::new(), Vec::new());
+    for at in 0..WRITES {
+        let batch = vectors.batch(&collection, at, 1)?;
+        let called = Instant::now();
+        collection.upsert(batch).await?;
+        let committed = Instant::now();
+        let here = heard.recv().await.expect("the follower tells");
+        since_call.push(here.duration_since(called));
+        // It may be here before the writer has gone on.
+        since_commit.push(here.saturating_duration_since(committed));
+    }
+    follower.await.expect("the follower ends")?;
+    db.close().await?;
+    Ok(json!({
+        "writes": WRITES,
+        "from_commit_p50_ms": quantile(&mut since_commit, 0.5), "from_commit_p99_ms": quantile(&mut since_commit, 0.99),
+        "from_call_p50_ms": quantile(&mut since_call, 0.5), "from_call_p99_ms": quantile(&mut since_call, 0.99),
+    }))
+}
+
+/// What a row costs that is written under many live queries, beside searching all of them again.
+pub async fn standing(directory: &Path, rows: usize, queries: usize) -> Result<Json> {
+    const INSERTS: usize = 200;
+    const SAMPLE: usize = 50;
+    const K: usize = 10;
+    let db = open(&directory.join("standing")).await?;
+    let collection = db.create_collection("rows", spec("\"FLAT\"")).await?;
+    let mut vectors = Vectors::new();
+    vectors.fill(&db, &collection, rows).await?;
+    let mut live = collection.live().await?;
+    let mut asked = Vec::new();
+    let start = Instant::now();
+    for _ in 0..queries {
+        let request =
+            SearchRequest { vector: vectors.next().into(), limit: K, exact: true, ..SearchRequest::default() };
+        let (id, _) = live.add(LiveRequest::Nearest(Box::new(request.clone()))).await?;
+        asked.push((id, request));
+    }
+    let added_seconds = start.elapsed().as_secs_f64();
+    let (mut updating, mut updates) = (Duration::ZERO, 0);
+    for at in 0..INSERTS {
+        let batch = vectors.batch(&collection, rows + at, 1)?;
+        collection.upsert(batch).await?;
+        let start = Instant::now();
+        updates += live.update().await?.len();
+        updating += start.elapsed();
+    }
+    let mut exact = 0;
+    let start = Instant::now();
+    for at in 0..SAMPLE {
+        let (id, request) = &asked[at * queries / SAMPLE];
+        let found: Vec<_> = collection.search(request).await?.hits.into_iter().map(|hit| hit.key).collect();
+        let kept = live.answer(*id).unwrap_or_default();
+        exact += usize::from(kept.into_iter().map(|hit| hit.key).eq(found));
+    }
+    let search_ms = start.elapsed().as_secs_f64() * 1e3 / SAMPLE as f64;
+    let update_ms = updating.as_secs_f64() * 1e3 / INSERTS as f64;
+    db.close().await?;
+    Ok(json!({
+        "rows": rows, "queries": queries, "inserts": INSERTS, "updates": updates, "added_seconds": added_seconds,
+        "update_ms": update_ms, "search_ms": search_ms, "times_cheaper": search_ms * queries as f64 / update_ms,
+        "exact": exact as f64 / SAMPLE as f64,
+    }))
+}
+
+/// Events that a pipeline joins with their nearest rows.
+pub async fn nearest(directory: &Path, rows: usize) -> Result<Json> {
+    const EVENTS: usize = 10_000;
+    let db = open(&directory.join("nearest")).await?;
+    let collection = db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100}}"#)).await?;
+    let mut vectors = Vectors::new();
+    vectors.fill(&db, &collection, rows).await?;
+    let fields = format!(
+        r#"{{"fields":[{{"name":"id","type":"int64","primaryKey":true}},{{"name":"at","type":"timestamp"}},
+        {{"name":"embedding","type":"float_vector","dim":{DIM}}}],"indexes":{{"embedding":{{"metric":"COSINE","kind":"FLAT"}}}}}}"#
+    );
+    let events = db.create_collection("events", serde_json::from_str(&fields).expect("a spec")).await?;
+    let text = format!(
+        "CREATE STREAM events (id BIGINT NOT NULL, at TIMESTAMP NOT NULL, embedding VECTOR({DIM}), WATERMARK FOR at AS at);
+        CREATE MATERIALIZED VIEW found AS
+        SELECT e.id AS event, n.id AS near, n.distance AS distance FROM events e, nearest(rows, e.embedding, 10) n"
+    );
+    let pipeline = db.create_pipeline("found", PipelineSpec::sql(text)).await?;
+    for first in (0..EVENTS).step_by(BATCH) {
+        let row = |at| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
+            Row::from([
+                ("id".to_owned(), Value::Int((first + at) as i64)),
+                ("at".to_owned(), Value::Int(now as i64)),
+                ("embedding".to_owned(), Value::Vector(vectors.next())),
+            ])
+        };
+        let batch = Batch::from_rows(&events.spec().schema, (0..BATCH).map(row).collect())?;
+        events.upsert(batch).await?;
+    }
+    let start = Instant::now();
+    pipeline.settle().await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let joined = db.collection("found")?.count(None).await?;
+    drop(pipeline);
+    db.close().await?;
+    Ok(json!({ "rows": rows, "events": EVENTS, "joined": joined, "events_per_second": EVENTS as f64 / seconds }))
+}
