@@ -154,6 +154,7 @@ export type EngineEvent =
 /** @internal */
 export interface SyncStatusMessage {
   state: 'offline' | 'connecting' | 'live' | 'stopped';
+  url?: string;
   pending: number;
   error?: ErrorMessage;
   lastSyncedAt?: number;

@@ -6,8 +6,12 @@ import type { SyncStatusMessage } from './protocol.js';
 
 /** What to keep in sync, and with whom. */
 export interface SyncOptions {
-  /** The server's address: `wss://host/sync`. */
-  url: string;
+  /**
+   * The server's address: `wss://host/sync`. Of several, in the order of preference, the first serves that is there: when it goes, the next one
+   * is asked at once, and while a later one serves, those before it are looked at now and then, and returned to. All are hubs of the same
+   * data, in step with each other; a part of a collection is kept of one server only.
+   */
+  url: string | readonly string[];
   /** The collections, by name; with a shape, of which a part is kept here, and `true` for all rows that you may read. */
   collections: readonly string[] | { readonly [name: string]: SyncShape | true };
   /**
@@ -51,6 +55,8 @@ export interface SyncNear {
 export interface SyncStatus {
   /** `offline` waits for the network or the server, `connecting` is on its way, `live` exchanges, `stopped` is over. */
   state: 'offline' | 'connecting' | 'live' | 'stopped';
+  /** The server that it exchanges with, as it was given; only while `live`. */
+  url?: string;
   /** Rows written here that the server has not acknowledged. */
   pending: number;
   /** Why it is offline or stopped. */
@@ -81,8 +87,13 @@ export class SyncSession {
   /** @internal */
   constructor(client: Client, options: SyncOptions) {
     const { url, collections, token } = options;
-    if (typeof url !== 'string' || !/^wss?:\/\//.test(url)) {
-      throw new EddyError('invalid_argument', `url: an address that starts with ws:// or wss:// expected, got ${JSON.stringify(url)}`);
+    const urls: readonly unknown[] = Array.isArray(url) ? url : [url];
+    if (urls.length === 0) throw new EddyError('invalid_argument', 'url: one address at least expected, got []');
+    for (const [index, one] of urls.entries()) {
+      if (typeof one !== 'string' || !/^wss?:\/\//.test(one)) {
+        throw new EddyError('invalid_argument', `url: an address that starts with ws:// or wss:// expected, got ${JSON.stringify(one)}`);
+      }
+      if (urls.indexOf(one) < index) throw new EddyError('invalid_argument', `url: ${JSON.stringify(one)} is there twice`);
     }
     const list = Array.isArray(collections);
     const named = list ? collections : collections !== null && typeof collections === 'object' ? Object.keys(collections) : [];
@@ -93,18 +104,22 @@ export class SyncSession {
     for (const [name, shape] of list ? [] : Object.entries(collections as { [name: string]: SyncShape | true })) {
       if (shape !== true) shapes[name] = toShape(name, shape);
     }
+    const [part] = Object.keys(shapes);
+    if (part !== undefined && urls.length > 1) {
+      throw new EddyError('invalid_argument', `collections: a part of ${JSON.stringify(part)} is kept of one server, and url names ${urls.length}`);
+    }
     if (!['undefined', 'string', 'function'].includes(typeof token)) {
       throw new EddyError('invalid_argument', `token: text, or a function that gets it, expected, got ${typeof token}`);
     }
     this.#client = client;
     const names = [...new Set(named as string[])].sort();
-    this.#key = JSON.stringify([url, ...names.flatMap((name) => (name in shapes ? [name, shapes[name]] : [name]))]);
+    this.#key = JSON.stringify([urls, ...names.flatMap((name) => (name in shapes ? [name, shapes[name]] : [name]))]);
     this.#forget = client.onEvent((event) => {
       if (this.#stopped) return;
       if (event.event === 'sync' && event.session === this.#key) this.#show(event.status);
       else if (event.event === 'syncToken' && event.session === this.#key) void this.#giveToken(event.ask, token);
     });
-    client.retain('syncStart', this.#key, encode({ url, collections: names, shapes, tokens: token !== undefined })).catch((error: EddyError) => {
+    client.retain('syncStart', this.#key, encode({ urls, collections: names, shapes, tokens: token !== undefined })).catch((error: EddyError) => {
       this.#show({ state: 'stopped', pending: this.#status.pending, error: { kind: error.kind, message: error.message } });
       this.#end().catch(() => {});
     });

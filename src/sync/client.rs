@@ -45,7 +45,8 @@ pub struct ClientCollection {
 pub struct Start {
     /// The hub's log up to here is here, durably.
     pub pulled: Lsn,
-    /// Own batches up to here are at the hub, as was noted here.
+    /// Own batches up to here are at some hub, as was noted here, and were here then: a hub that has more knows of a past that this side may
+    /// have lost. Where not all rows are here, at this hub.
     pub pushed: Sequence,
     /// All changes of these origins up to these sequences are here.
     pub known: BTreeMap<ReplicaId, Sequence>,
@@ -275,7 +276,7 @@ struct State {
     pull_retry: Retry,
     /// The hub's changes come first: see [`State::take_in_start`].
     recovering: bool,
-    /// Own batches up to here were noted to be at the hub when the connection began.
+    /// Own batches up to here were noted to be at a hub when the connection began.
     noted: Sequence,
     /// Segments are on their way, and pulls come after them.
     seed: Option<Seed>,

@@ -14,6 +14,7 @@
 
 mod backoff;
 mod client;
+mod failover;
 mod hub;
 mod keepalive;
 mod message;
@@ -22,8 +23,8 @@ mod seed;
 #[cfg(test)]
 mod tests;
 
-pub use backoff::Backoff;
 pub use client::{Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Relay, Start};
+pub use failover::Failover;
 pub use hub::{Changes, Hub, HubAction, HubInput, HubOptions, Opened, Rest};
 pub use message::{
     CONTROL_BYTES_MAX, Capabilities, Channel, FETCH_WINDOW, FRAME_BYTES_MAX, Fault, Fetch, Hello, HelloCollection,

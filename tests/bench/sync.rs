@@ -184,7 +184,7 @@ async fn replica(place: &WebSocketUrl, spec: &CollectionSpec, board: &Board, id:
 }
 
 fn sync(db: &Db, url: &str) -> Result<eddydb::db::SyncSession> {
-    db.sync(SyncOptions { url: url.to_owned(), collections: vec!["rows".to_owned()], ..SyncOptions::default() })
+    db.sync(SyncOptions { urls: vec![url.to_owned()], collections: vec!["rows".to_owned()], ..SyncOptions::default() })
 }
 
 async fn settled(session: &eddydb::db::SyncSession, what: &str) -> SyncStatus {

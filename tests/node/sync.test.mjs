@@ -19,7 +19,8 @@ const statusOf = (sync, wanted) =>
 test('what cannot be synced is refused', async (t) => {
   const db = await open({ name: 'refused', storage: 'memory' });
   t.after(() => db.close());
-  for (const options of [{ url: 'ftp://x', collections: ['a'] }, { url: 'ws://x' }, { url: 'ws://x', collections: [] }, { url: 'ws://x', collections: [1] }]) {
+  for (const options of [{ url: 'ftp://x', collections: ['a'] }, { url: 'ws://x' }, { url: 'ws://x', collections: [] }, { url: 'ws://x', collections: [1] },
+    { url: [], collections: ['a'] }, { url: ['ws://x', 'ws://x'], collections: ['a'] }, { url: ['ws://x', 'y'], collections: ['a'] }, { url: ['ws://x', 'ws://y'], collections: { a: { filter: 'id > 3' } } }]) {
     assert.throws(() => db.sync(options), { name: 'EddyError', kind: 'invalid_argument' });
   }
 });

@@ -230,7 +230,11 @@ db.sync({
 });
 // @ts-expect-error: the inner product is no distance.
 db.sync({ url: 'wss://example.com/sync', collections: { notes: { near: { field: 'embedding', metric: 'IP', centers: [[1]], radius: 1 } } } });
-sync.onStatus(({ state, pending, lastSyncedAt, error }) => {
+db.sync({ url: ['wss://near.example.com/sync', 'wss://far.example.com/sync'] as const, collections: ['notes'] });
+// @ts-expect-error: addresses are text.
+db.sync({ url: [new URL('wss://example.com/sync')], collections: ['notes'] });
+sync.onStatus(({ state, url, pending, lastSyncedAt, error }) => {
+  url satisfies string | undefined;
   state satisfies 'offline' | 'connecting' | 'live' | 'stopped';
   pending satisfies number;
   lastSyncedAt satisfies number | undefined;

@@ -23,6 +23,9 @@ pub(super) use told::{Syncs, Told, Wake};
 mod access_tests;
 #[cfg(test)]
 #[cfg(native)]
+mod failover_tests;
+#[cfg(test)]
+#[cfg(native)]
 mod part_tests;
 #[cfg(test)]
 #[cfg(native)]

@@ -37,7 +37,7 @@ impl Wire {
 
     fn sync(&self, device: &Device, shape: &Shape) -> SyncSession {
         let shapes = BTreeMap::from([("notes".to_owned(), shape.clone())]);
-        device.db.sync_parts_over(Arc::new(self.clone()), vec!["notes".to_owned()], &shapes, None).unwrap()
+        device.db.sync_parts_over(vec![Arc::new(self.clone())], vec!["notes".to_owned()], &shapes, None).unwrap()
     }
 
     fn came(&self) -> usize {
@@ -342,7 +342,7 @@ async fn a_part_that_fits_nothing_is_refused_with_the_reason() {
     }
     let unknown = BTreeMap::from([("others".to_owned(), Shape::default())]);
     let wire: Arc<dyn Connect> = Arc::new(wire);
-    let error = a.db.sync_parts_over(wire, vec!["notes".to_owned()], &unknown, None).err().unwrap();
+    let error = a.db.sync_parts_over(vec![wire], vec!["notes".to_owned()], &unknown, None).err().unwrap();
     assert!(error.message().contains("others"), "{error}");
 }
 

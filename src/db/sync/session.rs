@@ -15,16 +15,16 @@ use crate::engine::{ChangeSet, CollectionSpec, Refused, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
 use crate::platform::{Environment, MaybeSend, MaybeSync, Task, run_to_end, sleep_ms, spawn};
 use crate::sync::{
-    Backoff, Channel, Client, ClientAction, ClientCollection, ClientInput, Download, OwnChanges, Part, Refusal, Relay,
+    Channel, Client, ClientAction, ClientCollection, ClientInput, Download, Failover, OwnChanges, Part, Refusal, Relay,
     Reshape, Start,
 };
 
-/// The first wait after a failure is at most this, then twice as long each time.
-const BACKOFF_BASE_MS: u64 = 500;
-/// And never longer than this.
-const BACKOFF_MAX_MS: u64 = 30_000;
 /// A connection that lived so long did its work: the next failure starts with short waits again.
 const HEALTHY_AFTER_MS: u64 = 5_000;
+/// A hub that does not answer for so long is taken for absent where there are others. Browsers wait for minutes.
+const DIAL_WITHIN_MS: u64 = 15_000;
+/// A hub that is looked at must say welcome within this.
+const LOOK_WITHIN_MS: u64 = 20_000;
 /// A connection with a collection that failed is made anew after so long: the cause may be gone.
 const FAILED_AGAIN_MS: u64 = 60_000;
 /// While nothing happens, the time of the last agreement is told once in this.
@@ -34,11 +34,16 @@ const WAITING_FRAMES_MAX: usize = 1_024;
 /// A connection gets this long to close.
 const FAREWELL_MS: u64 = 1_000;
 
+/// Rows that leave a part go from here, also those that were written here and that one hub has got: another one, which has not, would never
+/// hear of them, for it is pushed what came later.
+const ONE_HUB_A_PART: &str = "what is kept of a collection in part is synced with one hub";
+
 /// What to sync, and with whom.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SyncOptions {
-    /// The hub: `ws://host/sync` or `wss://host/sync`; `http` and `https` stand for them.
-    pub url: String,
+    /// The hub: `ws://host/sync` or `wss://host/sync`; `http` and `https` stand for them. Of several, in the order of preference, the first
+    /// serves that is there: see [failover](crate::sync#several-hubs).
+    pub urls: Vec<String>,
     /// Names of collections. One that only the hub has is created here (also when it was dropped here meanwhile); one that
     /// only this side has, there.
     pub collections: Vec<String>,
@@ -94,6 +99,8 @@ impl SyncState {
 pub struct SyncStatus {
     /// What it is doing.
     pub state: SyncState,
+    /// The hub that serves, while it is live; as it was given. `None` also for one that has no URL.
+    pub url: Option<String>,
     /// Rows written or deleted here that the hub does not have yet.
     pub pending: usize,
     /// What is wrong: the connection, a collection (its name is in the message), or the last change that the hub refused.
@@ -108,7 +115,7 @@ pub struct SyncStatus {
     pub refusals: Vec<Refusal>,
 }
 
-/// A running sync of some collections with one hub. Cheap to clone; it goes on until [`SyncSession::stop`], or until the
+/// A running sync of some collections with a hub. Cheap to clone; it goes on until [`SyncSession::stop`], or until the
 /// store is closed, whether a handle is left or not.
 #[derive(Clone)]
 pub struct SyncSession {
@@ -128,8 +135,8 @@ enum Command {
 }
 
 impl Db {
-    /// Syncs collections with a hub over WebSocket, from now on, in the background (natively: of the tokio runtime that this
-    /// is called in).
+    /// Syncs collections with a hub, or the first of several that is there, over WebSocket, from now on, in the background (natively: of the
+    /// tokio runtime that this is called in).
     ///
     /// ```no_run
     /// # async fn run() -> eddydb::base::Result<()> {
@@ -139,9 +146,9 @@ impl Db {
     /// use eddydb::storage::MemoryStorage;
     ///
     /// let db = Db::open(Arc::new(MemoryStorage::new()), Options::default()).await?;
-    /// let url = "ws://localhost:7700/sync".to_owned();
+    /// let urls = vec!["ws://localhost:7700/sync".to_owned()];
     /// let collections = vec!["notes".to_owned()];
-    /// let session = db.sync(SyncOptions { url, collections, ..SyncOptions::default() })?;
+    /// let session = db.sync(SyncOptions { urls, collections, ..SyncOptions::default() })?;
     /// let mut listener = session.listen();
     /// while let Some(status) = listener.next().await {
     ///     println!("{}, {} pending", status.state.as_str(), status.pending);
@@ -151,8 +158,8 @@ impl Db {
     /// ```
     ///
     /// # Errors
-    /// `InvalidArgument` for a URL that cannot be, no collection, or one named twice. That the hub cannot be reached is no
-    /// error: the session's status says so, and it tries again.
+    /// `InvalidArgument` for a URL that cannot be, none at all, or one that is there twice, and for no collection, or one named twice. That
+    /// no hub can be reached is no error: the session's status says so, and it tries again.
     pub fn sync(&self, options: SyncOptions) -> Result<SyncSession> {
         self.sync_as(options, None)
     }
@@ -162,8 +169,14 @@ impl Db {
     /// # Errors
     /// As of [`Db::sync`]. That the hub does not take the token is none: the session's status says `Unauthorized`.
     pub fn sync_as(&self, options: SyncOptions, tokens: Option<Arc<dyn TokenSource>>) -> Result<SyncSession> {
-        let place = Arc::new(WebSocketUrl::new(&options.url)?);
-        self.sync_with(place, &options.url, options.collections, &options.shapes, tokens)
+        let places: Vec<WebSocketUrl> = options.urls.iter().map(|url| WebSocketUrl::new(url)).collect::<Result<_>>()?;
+        for (index, place) in places.iter().enumerate() {
+            if places[..index].iter().any(|other| other.is_same(place)) {
+                return Err(Error::invalid(format!("sync URL {:?} is there twice", options.urls[index])));
+            }
+        }
+        let places = places.into_iter().map(|place| Arc::new(place) as Arc<dyn Connect>).collect();
+        self.sync_parts_over(places, options.collections, &options.shapes, tokens)
     }
 
     /// Syncs collections with whoever is at the other end of the connections that `place` makes.
@@ -171,7 +184,7 @@ impl Db {
     /// # Errors
     /// `InvalidArgument` for no collection, or one named twice.
     pub fn sync_over(&self, place: Arc<dyn Connect>, collections: Vec<String>) -> Result<SyncSession> {
-        self.sync_with(place, "at the other end", collections, &BTreeMap::new(), None)
+        self.sync_parts_over(vec![place], collections, &BTreeMap::new(), None)
     }
 
     /// [`Db::sync_over`] with a hub that asks who this is.
@@ -184,31 +197,27 @@ impl Db {
         collections: Vec<String>,
         tokens: Arc<dyn TokenSource>,
     ) -> Result<SyncSession> {
-        self.sync_with(place, "at the other end", collections, &BTreeMap::new(), Some(tokens))
+        self.sync_parts_over(vec![place], collections, &BTreeMap::new(), Some(tokens))
     }
 
-    /// [`Db::sync_over`] of parts of collections: see [`SyncOptions::shapes`].
+    /// [`Db::sync_over`] with the first that is there of several, and of parts of collections: see [`SyncOptions`].
     ///
     /// # Errors
-    /// As there, and `InvalidArgument` for a shape of a collection that is not among them.
+    /// As there, and `InvalidArgument` for no place, and for a shape of a collection that is not among them.
     pub fn sync_parts_over(
         &self,
-        place: Arc<dyn Connect>,
+        places: Vec<Arc<dyn Connect>>,
         collections: Vec<String>,
         shapes: &BTreeMap<String, Shape>,
         tokens: Option<Arc<dyn TokenSource>>,
     ) -> Result<SyncSession> {
-        self.sync_with(place, "at the other end", collections, shapes, tokens)
-    }
-
-    fn sync_with(
-        &self,
-        place: Arc<dyn Connect>,
-        url: &str,
-        collections: Vec<String>,
-        shapes: &BTreeMap<String, Shape>,
-        tokens: Option<Arc<dyn TokenSource>>,
-    ) -> Result<SyncSession> {
+        if places.is_empty() {
+            return Err(Error::invalid("no hub to sync with: one URL at least is expected"));
+        }
+        if let Some(name) = shapes.keys().next().filter(|_| places.len() > 1) {
+            let hubs = places.len();
+            return Err(Error::invalid(format!("a shape of collection {name:?}, and {hubs} hubs: {ONE_HUB_A_PART}")));
+        }
         if let Some(other) = shapes.keys().find(|name| !collections.contains(name)) {
             return Err(Error::invalid(format!("a shape of collection {other:?}, which is not to be synced")));
         }
@@ -224,6 +233,7 @@ impl Db {
         }
         let status = SyncStatus {
             state: SyncState::Offline,
+            url: None,
             pending: 0,
             error: None,
             last_synced_ms: None,
@@ -234,11 +244,11 @@ impl Db {
         let mut driver = Driver {
             db: self.clone(),
             environment: self.inner.shared.options.environment.clone(),
-            place,
+            failover: Failover::new(places.len()),
+            told: self.inner.shared.syncs.begin(places[0].url(), &collections),
+            places,
             tokens,
             shared: shared.clone(),
-            told: self.inner.shared.syncs.begin(url, &collections),
-            backoff: Backoff::new(BACKOFF_BASE_MS, BACKOFF_MAX_MS),
             patience: 0,
             hubs: vec![None; collections.len()],
             wanted,
@@ -322,12 +332,13 @@ struct Driver {
     wanted: Vec<Option<String>>,
     /// And the one that the hub sends on this connection.
     parts: Vec<String>,
-    place: Arc<dyn Connect>,
+    /// The hubs, in the order of preference.
+    places: Vec<Arc<dyn Connect>>,
+    failover: Failover,
     tokens: Option<Arc<dyn TokenSource>>,
     shared: Arc<Shared>,
     /// What reads ask, and are told, of the hub.
     told: Arc<told::Session>,
-    backoff: Backoff,
     /// Connections in a row that ended in silence.
     patience: u32,
     /// By which id each collection's positions with the hub of the last connection are kept.
@@ -360,6 +371,8 @@ enum Event {
     Timer(u64),
     /// A refusal was noted.
     Noted,
+    /// The first hub that is there again of those that are preferred.
+    Found(Option<usize>),
     /// A read must see what the hub has.
     Wanted(u64),
     Command,
@@ -372,6 +385,7 @@ impl Driver {
             let wait_ms = match command {
                 Command::Stop => break,
                 Command::Pause => {
+                    self.failover.begin_again();
                     self.error = None;
                     None
                 }
@@ -381,7 +395,11 @@ impl Driver {
                     End::Failed(error) => {
                         tracing::debug!(%error, "sync connection ended");
                         self.error = Some(error);
-                        Some(self.backoff.next_ms(self.environment.random_u64()))
+                        let wait_ms = self.failover.failed(self.environment.now_ms(), self.environment.random_u64());
+                        if wait_ms == 0 && self.failover.has_others() {
+                            continue;
+                        }
+                        Some(wait_ms)
                     }
                 },
             };
@@ -425,14 +443,15 @@ impl Driver {
     async fn connect(&mut self, version: u64) -> End {
         self.publish(SyncState::Connecting, None);
         let mut tasks = Tasks::new();
-        let (place, token) = (self.place.clone(), self.tokens.as_ref().map(|tokens| tokens.token()));
+        let (place, token) = (self.place().clone(), self.tokens.as_ref().map(|tokens| tokens.token()));
+        let within_ms = self.failover.has_others().then_some(DIAL_WITHIN_MS);
         tasks.push(Box::pin(async move {
             let connected = async {
                 let token = match token {
                     Some(token) => Some(token.await?),
                     None => None,
                 };
-                Ok((place.connect().await?, token))
+                Ok((dial(place, within_ms).await?, token))
             };
             Event::Connected(connected.await)
         }));
@@ -468,6 +487,7 @@ impl Driver {
         let (mut receiving, mut sending) = (false, false);
         let mut timer_ms = None;
         let (mut live_ms, mut caught_up) = (None, false);
+        let (mut worked, mut looking) = (false, false);
         loop {
             let now = self.environment.now_ms();
             while let Some(action) = client.poll(now) {
@@ -483,7 +503,7 @@ impl Driver {
                     action => tasks.push(self.perform(action)),
                 }
             }
-            self.told.learn(&client);
+            self.told.learn(&client, self.place().url());
             if !sending && let Some(frame) = waiting.pop_front() {
                 sending = true;
                 let connection = connection.clone();
@@ -510,8 +530,21 @@ impl Driver {
                     self.patience = 0;
                 }
                 caught_up = client.caught_up();
-                if client.caught_up() || now >= live_ms + HEALTHY_AFTER_MS {
-                    self.backoff.reset();
+                if !worked && (client.caught_up() || now >= live_ms + HEALTHY_AFTER_MS) {
+                    worked = true;
+                    self.failover.worked(now, self.environment.random_u64());
+                }
+                // Not in the midst of something: most of the time a client has nothing to do.
+                if client.caught_up()
+                    && !looking
+                    && let Some(due_ms) = self.failover.return_due_ms()
+                {
+                    if now >= due_ms {
+                        looking = true;
+                        tasks.push(self.look_back());
+                    } else {
+                        deadline_ms = deadline_ms.min(due_ms);
+                    }
                 }
                 if client.failed() {
                     if now >= live_ms + FAILED_AGAIN_MS {
@@ -562,9 +595,36 @@ impl Driver {
                 }
                 Event::Command => return End::Command,
                 Event::Noted => self.refusals = self.refused(),
+                Event::Found(found) => {
+                    looking = false;
+                    self.failover.returned(found, self.environment.now_ms(), self.environment.random_u64());
+                    if found.is_some() {
+                        return End::Again;
+                    }
+                }
                 Event::Connected(_) => {}
             }
         }
+    }
+
+    /// The hub that is dialled, or serves.
+    fn place(&self) -> &Arc<dyn Connect> {
+        &self.places[self.failover.at()]
+    }
+
+    /// Asks the hubs that are preferred to the one that serves, one after the other, whether they serve.
+    fn look_back(&self) -> Task<'static, Event> {
+        let places = self.places[..self.failover.at()].to_vec();
+        let (tokens, replica, environment) = (self.tokens.clone(), self.db.replica_id(), self.environment.clone());
+        Box::pin(async move {
+            for (at, place) in places.into_iter().enumerate() {
+                match is_welcome(place, tokens.as_ref(), replica, &environment).await {
+                    Ok(()) => return Event::Found(Some(at)),
+                    Err(error) => tracing::debug!(%error, at, "a preferred hub does not serve"),
+                }
+            }
+            Event::Found(None)
+        })
     }
 
     fn perform(&mut self, action: ClientAction) -> Task<'static, Event> {
@@ -574,15 +634,18 @@ impl Driver {
         match action {
             ClientAction::Open { channel, hub, spec, part } => {
                 let (db, name) = (self.db.clone(), self.names[channel.0 as usize].clone());
+                let several = self.failover.has_others();
                 self.parts[channel.0 as usize] = part.as_ref().map_or(WHOLE, |part| &part.part).to_owned();
                 // What is begun of another part is brought to its end, whatever becomes of the connection.
                 done(Box::pin(run_to_end(async move {
-                    ClientInput::Opened(channel, open(&db, &name, spec.as_deref(), hub, part).await)
+                    ClientInput::Opened(channel, open(&db, &name, spec.as_deref(), hub, part, several).await)
                 })))
             }
             ClientAction::ReadOwn { channel, after, bytes_max } => {
-                let collection = self.collection(channel);
-                done(Box::pin(async move { ClientInput::Own(channel, read_own(collection, after, bytes_max).await) }))
+                let (collection, several) = (self.collection(channel), self.failover.has_others());
+                done(Box::pin(async move {
+                    ClientInput::Own(channel, read_own(collection, after, bytes_max, several).await)
+                }))
             }
             ClientAction::ReadRelay { channel, there, bytes_max } => {
                 let collection = self.collection(channel);
@@ -739,6 +802,7 @@ impl Driver {
         let refused = self.refusals.last().map(|refusal| refusal.error.clone().context(&refusal.collection));
         self.shared.status.set(SyncStatus {
             state,
+            url: (state == SyncState::Live).then(|| self.place().url().map(str::to_owned)).flatten(),
             pending,
             error: self.error.clone().or(failed).or(refused),
             last_synced_ms: self.last_synced_ms,
@@ -764,6 +828,61 @@ impl Driver {
     }
 }
 
+/// Connects, where a limit is set within so long.
+async fn dial(place: Arc<dyn Connect>, within_ms: Option<u64>) -> Result<Arc<dyn Connection>> {
+    let Some(within_ms) = within_ms else { return place.connect().await };
+    let mut tasks = Tasks::new();
+    tasks.push(Box::pin(async move { place.connect().await }));
+    tasks.push(Box::pin(async move {
+        sleep_ms(within_ms).await;
+        Err(Error::new(ErrorKind::Unavailable, format!("the hub does not answer within {within_ms} ms")))
+    }));
+    tasks.next().await
+}
+
+/// Whether a hub says welcome: that it takes in connections says little of whether it serves. Nothing is synced.
+async fn is_welcome(
+    place: Arc<dyn Connect>,
+    tokens: Option<&Arc<dyn TokenSource>>,
+    replica: ReplicaId,
+    environment: &Environment,
+) -> Result<()> {
+    let connection = dial(place, Some(DIAL_WITHIN_MS)).await?;
+    // Only now: while the hub is away, nobody is asked for one.
+    let token = tokens.map(|tokens| tokens.token());
+    let (asked, environment) = (connection.clone(), environment.clone());
+    let mut tasks: Tasks<Result<()>> = Tasks::new();
+    tasks.push(Box::pin(async move {
+        let mut client = Client::new(replica, Vec::new(), 0, environment.now_ms());
+        if let Some(token) = token {
+            client.show(token.await?);
+        }
+        loop {
+            while let Some(action) = client.poll(environment.now_ms()) {
+                match action {
+                    ClientAction::Send(frame) => asked.send(frame).await?,
+                    ClientAction::Close(error) => return Err(error),
+                    _ => return Err(Error::internal("there is nothing else to do before the welcome")),
+                }
+            }
+            if client.hub().is_some() {
+                return Ok(());
+            }
+            match asked.receive().await? {
+                Some(frame) => client.receive(ClientInput::Frame(frame), environment.now_ms()),
+                None => return Err(Error::new(ErrorKind::Unavailable, "the hub closed the connection")),
+            }
+        }
+    }));
+    tasks.push(Box::pin(async move {
+        sleep_ms(LOOK_WITHIN_MS).await;
+        Err(Error::new(ErrorKind::Unavailable, format!("no welcome from the hub within {LOOK_WITHIN_MS} ms")))
+    }));
+    let answer = tasks.next().await;
+    within(FAREWELL_MS, async move { connection.close().await }).await;
+    answer
+}
+
 fn timer(environment: &Environment, at_ms: u64) -> Task<'static, Event> {
     let environment = environment.clone();
     Box::pin(async move {
@@ -777,7 +896,19 @@ fn watch(channel: Channel, collection: &Collection, lsn: Lsn) -> Task<'static, E
     Box::pin(async move { Event::Changed(channel, collection.changed_after(lsn).await) })
 }
 
-async fn open(db: &Db, name: &str, spec: Option<&str>, hub: ReplicaId, part: Option<Part>) -> Result<Start> {
+/// `several` tells whether there are other hubs.
+async fn open(
+    db: &Db,
+    name: &str,
+    spec: Option<&str>,
+    hub: ReplicaId,
+    part: Option<Part>,
+    several: bool,
+) -> Result<Start> {
+    if several && part.is_some() {
+        let message = format!("the hub lets only a part of the rows be read, and there are others: {ONE_HUB_A_PART}");
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
     let spec = spec.map(from_json).transpose()?;
     let shared = |spec: &CollectionSpec| check_shared(name, &spec.schema, db.replica_number());
     let collection = match spec {
@@ -794,6 +925,11 @@ async fn open(db: &Db, name: &str, spec: Option<&str>, hub: ReplicaId, part: Opt
             created => created?,
         },
     };
+    if several && !collection.is_whole() && collection.kept_part(hub).is_none() {
+        let message =
+            format!("only a part of another hub's rows is here: {ONE_HUB_A_PART}, until all of its rows are here");
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
     part::prepare(&collection, hub, part.as_ref()).await?;
     Ok(start_of(&collection, hub))
 }
@@ -803,13 +939,30 @@ pub(super) fn start_of(collection: &Collection, hub: ReplicaId) -> Start {
     let SyncPosition { pulled, pushed } = collection.sync_position(hub);
     let reshape = collection.kept_part(hub).and_then(|kept| kept.reshape);
     let reshape = reshape.map(|reshape| Reshape { old: reshape.old, after: reshape.after, through: reshape.through });
-    // Of whom rows of a part were sent, not all up to the last one are here.
-    let known = if collection.has_parts() { BTreeMap::new() } else { collection.seen() };
-    Start { pulled, pushed, known, reshape }
+    if collection.has_parts() {
+        // Of whom rows of a part were sent, not all up to the last one are here.
+        return Start { pulled, pushed, known: BTreeMap::new(), reshape };
+    }
+    // Whatever hub it was noted for, it was here then. A hub that has this replica's changes from another one, or less of them than that
+    // one, is no sign of a past that was lost here.
+    let noted = collection.sync_positions().into_values().map(|position| position.pushed).max().unwrap_or_default();
+    Start { pulled, pushed: noted, known: collection.seen(), reshape }
 }
 
-async fn read_own(collection: Result<Collection>, after: Sequence, bytes_max: usize) -> Result<OwnChanges> {
-    let (changes, through) = collection?.own_changes_after(after, bytes_max).await?;
+/// `several` tells whether there are other hubs.
+async fn read_own(
+    collection: Result<Collection>,
+    after: Sequence,
+    bytes_max: usize,
+    several: bool,
+) -> Result<OwnChanges> {
+    let collection = collection?;
+    if several || collection.sync_positions().len() > 1 {
+        // What one hub has and a crash takes from here, another one must not lack for good: it would be pushed what comes later, and
+        // takes nothing that is earlier from the first. One hub alone tells what was lost.
+        collection.sync_log(&mut *collection.inner.log.lock().await).await?;
+    }
+    let (changes, through) = collection.own_changes_after(after, bytes_max).await?;
     let changes = if changes.is_empty() { Vec::new() } else { changes.encode() };
     Ok(OwnChanges { changes, through })
 }

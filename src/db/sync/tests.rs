@@ -352,7 +352,7 @@ async fn what_can_be_wrong_with_a_session_is_said_at_once() {
         ("ws://host/sync", vec!["notes".to_owned(), "notes".to_owned()]),
     ] {
         let error =
-            a.db.sync(SyncOptions { url: url.to_owned(), collections, ..SyncOptions::default() }).err().unwrap();
+            a.db.sync(SyncOptions { urls: vec![url.to_owned()], collections, ..SyncOptions::default() }).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
     }
 }

@@ -26,9 +26,10 @@ pub(in crate::db) struct Syncs {
 
 impl Syncs {
     /// Notes a session, which lasts as long as what is given.
-    pub(super) fn begin(&self, url: &str, names: &[String]) -> Arc<Session> {
-        let hub = Known { hub: None, reached: vec![0; names.len()], amid: vec![false; names.len()] };
-        let session = Session { url: url.to_owned(), known: Watch::new(hub), wanted: Watch::new(0) };
+    pub(super) fn begin(&self, url: Option<&str>, names: &[String]) -> Arc<Session> {
+        let url = url.unwrap_or(NAMELESS).to_owned();
+        let hub = Known { url, hub: None, reached: vec![0; names.len()], amid: vec![false; names.len()] };
+        let session = Session { known: Watch::new(hub), wanted: Watch::new(0) };
         let session = Arc::new(session);
         let mut sessions = self.sessions.lock().expect("no panic while held");
         sessions.retain(|(_, session)| session.strong_count() > 0);
@@ -55,9 +56,11 @@ impl Syncs {
     }
 }
 
+/// A hub that has no URL.
+const NAMELESS: &str = "at the other end";
+
 /// What is known of the hub of one session.
 pub(super) struct Session {
-    url: String,
     known: Watch<Known>,
     /// The moment for which the hub is to be asked.
     wanted: Watch<u64>,
@@ -65,8 +68,9 @@ pub(super) struct Session {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
+    url: String,
     hub: Option<ReplicaId>,
-    /// By collection: the moment of which everything is here that the hub had.
+    /// By collection: the moment of which everything is here that this hub had.
     reached: Vec<u64>,
     /// Whether something came, and more is to come with it.
     amid: Vec<bool>,
@@ -83,10 +87,15 @@ impl Session {
         self.wanted.after(version).await.1
     }
 
-    /// Takes what the client's end knows.
-    pub(super) fn learn(&self, client: &Client) {
+    /// Takes what the client's end of a connection knows.
+    pub(super) fn learn(&self, client: &Client, url: Option<&str>) {
         let mut known = self.known.get().0;
-        known.hub = client.hub().or(known.hub);
+        if client.hub().is_some() && client.hub() != known.hub {
+            // What another one had says nothing of what this one has.
+            known.reached.fill(0);
+            known.hub = client.hub();
+            known.url = url.unwrap_or(NAMELESS).to_owned();
+        }
         for (index, reached) in known.reached.iter_mut().enumerate() {
             let channel = Channel(index as u32);
             *reached = client.reached(channel).max(*reached);
@@ -104,8 +113,8 @@ pub(in crate::db) struct Told {
 
 impl Told {
     /// The other end.
-    pub(in crate::db) fn url(&self) -> &str {
-        &self.session.url
+    pub(in crate::db) fn url(&self) -> String {
+        self.session.known.get().0.url
     }
 
     /// The hub, once it was met.

@@ -46,6 +46,11 @@ pub trait Connect: MaybeSend + MaybeSync {
     /// # Errors
     /// `Unavailable` when nobody answers, `InvalidArgument` for a place that cannot be.
     fn connect(&self) -> Task<'_, Result<Arc<dyn Connection>>>;
+
+    /// What the place is called, where it has a name.
+    fn url(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Connects to a WebSocket URL: `ws://`, `wss://`, or `http://`, `https://` in their stead.
@@ -53,22 +58,29 @@ pub trait Connect: MaybeSend + MaybeSync {
 #[derive(Debug, Clone)]
 pub struct WebSocketUrl {
     url: String,
+    /// As it was given.
+    given: String,
 }
 
 #[cfg(hosted)]
 impl WebSocketUrl {
-    /// The place that `url` names.
+    /// The place that `given` names.
     ///
     /// # Errors
     /// `InvalidArgument` when the scheme is another.
-    pub fn new(url: &str) -> Result<Self> {
-        let url = match url.split_once("://") {
-            Some(("ws" | "wss", _)) => url.to_owned(),
+    pub fn new(given: &str) -> Result<Self> {
+        let url = match given.split_once("://") {
+            Some(("ws" | "wss", _)) => given.to_owned(),
             Some(("http", rest)) => format!("ws://{rest}"),
             Some(("https", rest)) => format!("wss://{rest}"),
-            _ => return Err(Error::invalid(format!("sync URL {url:?}: expected ws:// or wss:// and a host"))),
+            _ => return Err(Error::invalid(format!("sync URL {given:?}: expected ws:// or wss:// and a host"))),
         };
-        Ok(Self { url })
+        Ok(Self { url, given: given.to_owned() })
+    }
+
+    /// Whether both are the same place, however they were written.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.url == other.url
     }
 }
 
@@ -79,6 +91,10 @@ impl Connect for WebSocketUrl {
             let socket: Arc<dyn Connection> = Arc::new(Socket::connect(&self.url).await?);
             Ok(socket)
         })
+    }
+
+    fn url(&self) -> Option<&str> {
+        Some(&self.given)
     }
 }
 

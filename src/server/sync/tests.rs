@@ -37,7 +37,7 @@ impl Server {
 
     fn options(&self) -> SyncOptions {
         SyncOptions {
-            url: format!("http://{}/sync", self.address),
+            urls: vec![format!("http://{}/sync", self.address)],
             collections: vec!["notes".to_owned()],
             ..SyncOptions::default()
         }
@@ -214,9 +214,9 @@ async fn strange_pages_and_plain_requests_are_turned_away() {
     // What is no sync server is an error that says so, and no end of the session.
     let a = Device::new().await;
     a.db.create_collection("notes", spec()).await.unwrap();
-    let url = format!("ws://{}/elsewhere", server.address);
+    let urls = vec![format!("ws://{}/elsewhere", server.address)];
     let session =
-        a.db.sync(SyncOptions { url, collections: vec!["notes".to_owned()], ..SyncOptions::default() }).unwrap();
+        a.db.sync(SyncOptions { urls, collections: vec!["notes".to_owned()], ..SyncOptions::default() }).unwrap();
     let status = status_where(&session, "an error", |status| status.error.is_some()).await;
     let error = status.error.unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable);

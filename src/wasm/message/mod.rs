@@ -223,6 +223,8 @@ impl From<(&str, &CollectionStats)> for StatsMessage {
 #[serde(rename_all = "camelCase")]
 pub(super) struct SyncStatusMessage {
     state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
     pending: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorMessage>,
@@ -263,6 +265,7 @@ impl From<&SyncStatus> for SyncStatusMessage {
     fn from(status: &SyncStatus) -> Self {
         Self {
             state: status.state.as_str(),
+            url: status.url.clone(),
             pending: status.pending as f64,
             error: status.error.as_ref().map(ErrorMessage::from),
             last_synced_at: status.last_synced_ms.map(|ms| ms as f64),
@@ -283,7 +286,7 @@ impl From<&SyncStatus> for SyncStatusMessage {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SyncMessage {
-    url: String,
+    urls: Vec<String>,
     collections: Vec<String>,
     /// By name, as JSON.
     #[serde(default)]
@@ -294,6 +297,6 @@ impl SyncMessage {
     pub(super) fn into_options(self) -> Result<SyncOptions> {
         let shape = |(name, text): (String, String)| Ok((name, Shape::from_json(&text)?));
         let shapes = self.shapes.into_iter().map(shape).collect::<Result<_>>()?;
-        Ok(SyncOptions { url: self.url, collections: self.collections, shapes })
+        Ok(SyncOptions { urls: self.urls, collections: self.collections, shapes })
     }
 }

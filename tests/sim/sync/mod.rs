@@ -64,8 +64,8 @@ struct Node {
     environment: Environment,
     /// How far its clock is off.
     skew_ms: Arc<AtomicI64>,
-    /// The hubs that it syncs with.
-    hubs: Vec<usize>,
+    /// The hubs that it syncs with: of each session, the first that is there.
+    hubs: Vec<Vec<usize>>,
     /// Whether it keeps a part only: what it asks for.
     part: Option<u8>,
     life: Option<Life>,
@@ -117,10 +117,13 @@ impl World {
                 };
                 let mut hubs = Vec::new();
                 if at > 1 && random.one_in(2) {
-                    hubs.push(1 + random.below(at as u64 - 1) as usize);
+                    hubs.push(vec![1 + random.below(at as u64 - 1) as usize]);
                 }
                 if at > 0 && (hubs.is_empty() || random.one_in(3)) {
-                    hubs.push(0);
+                    hubs.push(vec![0]);
+                }
+                if at > 1 && random.one_in(3) {
+                    hubs = vec![some_of(&mut random, at)];
                 }
                 Node {
                     storage: FaultStorage::new(seed.wrapping_mul(31).wrapping_add(at as u64)),
@@ -138,7 +141,8 @@ impl World {
         let rights = Rights::new();
         // Who is no hub, and has one, may keep a part.
         for at in 1..count {
-            if nodes[at].hubs == [0] && !nodes.iter().any(|node| node.hubs.contains(&at)) && random.one_in(2) {
+            let is_hub = nodes.iter().any(|node| node.hubs.iter().flatten().any(|hub| *hub == at));
+            if nodes[at].hubs == [[0]] && !is_hub && random.one_in(2) {
                 nodes[at].part = Some(1 + random.below(u64::from(ALL)) as u8);
                 if random.one_in(2) {
                     rights.allow(at, 1 + random.below(u64::from(ALL)) as u8);
@@ -288,7 +292,7 @@ impl World {
                     event(|| format!("{at} wants part {part:03b}"));
                     self.nodes[at].part = Some(part);
                     self.nodes[at].life.iter().flat_map(|life| &life.sessions).for_each(SyncSession::stop);
-                    let session = self.session(at, 0);
+                    let session = self.session(at, &[0]);
                     self.nodes[at].life.as_mut().expect("it lives").sessions = vec![session];
                 }
             }
@@ -403,18 +407,19 @@ impl World {
         }
         self.nodes[at].life = Some(Life { db, sessions: Vec::new() });
         let hubs = self.nodes[at].hubs.clone();
-        let sessions = hubs.into_iter().map(|hub| self.session(at, hub)).collect();
+        let sessions = hubs.iter().map(|hubs| self.session(at, hubs)).collect();
         self.nodes[at].life.as_mut().expect("it lives").sessions = sessions;
         event(|| format!("{at} runs"));
     }
 
-    fn session(&self, at: usize, hub: usize) -> SyncSession {
+    fn session(&self, at: usize, hubs: &[usize]) -> SyncSession {
         let (db, names) = (self.db(at), COLLECTIONS.map(str::to_owned).to_vec());
         let part = self.nodes[at].part;
-        let route = self.network.route(at, hub, &db, part.unwrap_or(ALL), self.rights.clone());
+        let route = |hub: &usize| self.network.route(at, *hub, &db, part.unwrap_or(ALL), self.rights.clone());
+        let routes = hubs.iter().map(route).collect();
         let session = match part {
-            Some(part) => db.sync_parts_over(route, names, &parts::shapes(part), Some(Arc::new(at.to_string()))),
-            None => db.sync_over(route, names),
+            Some(part) => db.sync_parts_over(routes, names, &parts::shapes(part), Some(Arc::new(at.to_string()))),
+            None => db.sync_parts_over(routes, names, &BTreeMap::new(), None),
         };
         session.expect("two collections, each once")
     }
@@ -502,7 +507,7 @@ impl World {
                 ["open the store again", "could not be cut back"].iter().any(|text| error.message().contains(text))
             };
             if errors.into_iter().any(broken) {
-                let hubs = self.nodes[at].hubs.clone();
+                let hubs = self.nodes[at].hubs.concat();
                 for at in hubs.into_iter().chain([at]) {
                     self.kill(at);
                     self.start(at).await;
@@ -537,6 +542,16 @@ impl World {
         });
         Ok(Some(whole.collect()))
     }
+}
+
+/// Two or three of the stores before `at`, or both that there are, in any order.
+fn some_of(random: &mut Random, at: usize) -> Vec<usize> {
+    let mut stores: Vec<usize> = (0..at).collect();
+    let mut some = Vec::new();
+    for _ in 0..(2 + random.below(2) as usize).min(at) {
+        some.push(stores.swap_remove(random.below(stores.len() as u64) as usize));
+    }
+    some
 }
 
 /// Tells what happens when one seed is run.

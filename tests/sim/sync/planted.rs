@@ -40,6 +40,8 @@ pub enum Fault {
     IgnoredKnown,
     /// A client tells that it has what it has not.
     KnownAhead,
+    /// A client takes for its position at one hub that at another.
+    OtherPosition,
     /// Of two writes at the same time the one that came first wins, whoever wrote it.
     WithoutOrigin,
     /// Pieces of files are wrong.
@@ -58,7 +60,7 @@ pub enum Fault {
     WiderPart,
 }
 
-pub const FAULTS: [Fault; 19] = [
+pub const FAULTS: [Fault; 20] = [
     Fault::SkippedSync,
     Fault::PositionAhead,
     Fault::LostPull,
@@ -70,6 +72,7 @@ pub const FAULTS: [Fault; 19] = [
     Fault::ForgottenOutbox,
     Fault::IgnoredKnown,
     Fault::KnownAhead,
+    Fault::OtherPosition,
     Fault::WithoutOrigin,
     Fault::WrongPieces,
     Fault::SeenAhead,
@@ -132,6 +135,13 @@ impl Spoiled {
                 self.state.lock().unwrap().known.insert(start.channel, start.known.clone());
                 match fault {
                     Some(Fault::IgnoredKnown) => start.known.clear(),
+                    Some(Fault::OtherPosition) => {
+                        if let Ok(notes) = self.db.collection(name(start.channel)) {
+                            let positions = notes.sync_positions();
+                            let pulled = positions.values().map(|position| position.pulled).max();
+                            start.pulled = pulled.unwrap_or_default();
+                        }
+                    }
                     Some(Fault::KnownAhead) => {
                         if let Ok(notes) = self.hub.collection(name(start.channel)) {
                             start.known.extend(notes.seen());
