@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{DataDirectory, output};
 use crate::base::{Error, ErrorKind, Result};
-use crate::db::{Db, Durability, Options};
+use crate::db::{Db, Durability, Options, SyncOptions, TokenSource};
 use crate::server::access::TokenGate;
 use crate::server::http::{Origin, Settings, Stop, serve};
 use crate::server::import::FileConnector;
@@ -34,6 +34,7 @@ Examples:
   eddy serve --sample www/sample/symbols.arrow --sample www/sample/words.arrow
   eddy serve --storage s3://bucket/store
   eddy serve --listen 0.0.0.0:7700 --allow-origin https://notes.example
+  eddy serve --upstream ws://first.internal:7700/sync --upstream-collections notes,tags
   curl -s localhost:7700/api/collections/symbols/search -d '{\"text\": \"rain and storm\", \"limit\": 3}'")]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -62,6 +63,24 @@ pub(super) struct Serve {
     /// The file of what is revoked, which is also written; where nothing is said, the one of the keys with `.revoked` behind its name.
     #[arg(long, env = "EDDY_TOKENS_REVOKED", value_name = "FILE")]
     tokens_revoked: Option<PathBuf>,
+
+    /// A hub to be in step with, as a client of it: `ws://HOST/sync`. Repeated, the first that is there, in this order.
+    #[arg(
+        long = "upstream",
+        env = "EDDY_UPSTREAM",
+        value_name = "URL",
+        value_delimiter = ',',
+        requires = "upstream_collections"
+    )]
+    upstreams: Vec<String>,
+
+    /// The collections to sync with it. Can be repeated.
+    #[arg(long, env = "EDDY_UPSTREAM_COLLECTIONS", value_name = "NAME", value_delimiter = ',', requires = "upstreams")]
+    upstream_collections: Vec<String>,
+
+    /// Who this store is there: a token with `admin` of the collections, for it passes on what its own clients write.
+    #[arg(long, env = "EDDY_UPSTREAM_TOKEN", value_name = "TOKEN", hide_env_values = true, requires = "upstreams")]
+    upstream_token: Option<String>,
 
     /// A dataset (Arrow file with its collection in it) to load when the store is empty. Can be repeated.
     #[arg(long = "sample", value_name = "FILE")]
@@ -118,6 +137,12 @@ pub(super) async fn run(command: Serve) -> Result<()> {
         for sample in &command.samples {
             load(&db, sample).await?;
         }
+    }
+    if !command.upstreams.is_empty() {
+        let (urls, collections) = (command.upstreams, command.upstream_collections);
+        let tokens = command.upstream_token.map(|token| Arc::new(token) as Arc<dyn TokenSource>);
+        // It ends with the store.
+        db.sync_as(SyncOptions { urls, collections, ..SyncOptions::default() }, tokens)?;
     }
     let (mut stopper, stop) = Stop::new();
     let mut signals = Signals::new()?;
