@@ -14,6 +14,8 @@
 mod accumulate;
 mod bottleneck;
 mod buffer;
+#[cfg(feature = "streams")]
+pub mod bus;
 mod checkpoint;
 mod edge;
 mod exact;
