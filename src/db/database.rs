@@ -99,6 +99,8 @@ pub(super) struct Inner {
     #[cfg(feature = "streams")]
     pub(super) push_streams: super::push::PushStreams,
     #[cfg(feature = "streams")]
+    pub(super) bus: super::bus::Buses,
+    #[cfg(feature = "streams")]
     pub(super) connectors: super::source::Connectors,
 }
 
@@ -327,6 +329,8 @@ impl Db {
             pipelines: super::pipeline::Pipelines::open(&shared).await?,
             #[cfg(feature = "streams")]
             push_streams: super::push::PushStreams::open(&shared).await?,
+            #[cfg(feature = "streams")]
+            bus: super::bus::Buses::open(&shared).await?,
             #[cfg(feature = "streams")]
             connectors: Default::default(),
         };

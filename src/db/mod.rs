@@ -11,6 +11,8 @@ mod alias;
 mod alter;
 mod archive;
 mod blocks;
+#[cfg(feature = "streams")]
+mod bus;
 mod collection;
 mod commit;
 #[cfg(hosted)]
@@ -47,6 +49,8 @@ mod writer;
 pub use crate::engine::{Memory, MergePolicy};
 pub use access::{Access, Action, Admitted, Gate, Grant};
 pub use archive::{ArchiveImport, ArchivePieces, StoreSnapshot};
+#[cfg(feature = "streams")]
+pub use bus::{Bus, BusSourceStatus, BusStatus, Published, ReplayRequest, ReplayState, ReplayStatus};
 pub use collection::Collection;
 #[cfg(hosted)]
 pub use conflicts::Conflict;

@@ -372,7 +372,8 @@ async fn sweep(storage: &dyn Storage, manifest: &Manifest, entries: &[Entry]) ->
         .map(|file| file.name.as_str())
         .collect();
     // What a pipeline does not need any more it removes itself.
-    let kept = [name::MANIFESTS, name::COPIES, name::OUTLINES, name::ASIDE, name::PIPELINES, name::PUSH_STREAMS];
+    let kept =
+        [name::MANIFESTS, name::COPIES, name::OUTLINES, name::ASIDE, name::PIPELINES, name::PUSH_STREAMS, name::BUS];
     let swept = |entry: &&Entry| !kept.iter().any(|prefix| entry.name.starts_with(prefix));
     for entry in entries.iter().filter(swept) {
         let is_live_log = manifest.collections.iter().any(|collection| {

@@ -15,6 +15,9 @@ pub const PIPELINES: &str = "pipeline/";
 /// The prefix of everything of push streams.
 pub const PUSH_STREAMS: &str = "stream/";
 
+/// The prefix of what is stored of the event bus.
+pub const BUS: &str = "bus/";
+
 /// The prefix of what tells the collections when no manifest can be read.
 pub const OUTLINES: &str = "outline/";
 
@@ -119,6 +122,11 @@ pub fn incoming_file(id: CollectionId, hub: ReplicaId, segment: SegmentId, entry
 /// The prefix of everything of a pipeline.
 pub fn pipeline(id: u64) -> String {
     format!("{PIPELINES}{id:016x}/")
+}
+
+/// Definition `version` of the event bus.
+pub fn bus(version: u64) -> String {
+    format!("{BUS}{version:010}")
 }
 
 /// The prefix of everything of a push stream.

@@ -578,8 +578,8 @@ impl Db {
         self.inner.pipelines.functions().get(name).cloned()
     }
 
-    /// Gives a function to pipelines whose plans call it by that name, in place of the one before. They are gone when the store is closed.
-    /// Pipelines that wait for one go on.
+    /// Gives a function to pipelines whose plans call it by that name, and to handlers of the [bus](Db::bus), in place of the one before.
+    /// They are gone when the store is closed. Who waits for one goes on.
     pub fn set_function(&self, name: &str, function: impl PipelineFunction + 'static) {
         {
             let mut functions = self.inner.pipelines.functions.lock().expect("no panic while held");
@@ -588,9 +588,10 @@ impl Db {
         for pipeline in self.pipelines() {
             pipeline.inner.counters().retry_at_ms = 0;
         }
+        self.inner.bus.wake();
     }
 
-    /// Takes a function away: pipelines that call it wait until it is there again.
+    /// Takes a function away: pipelines and handlers that call it wait until it is there again.
     pub fn remove_function(&self, name: &str) {
         let mut functions = self.inner.pipelines.functions.lock().expect("no panic while held");
         Arc::make_mut(&mut functions).remove(name);

@@ -74,6 +74,14 @@ fn decode(bytes: &[u8]) -> Result<(u64, u64)> {
     }
 }
 
+impl PushStream {
+    /// From where on rows are kept for a reader; nothing of one that has not read yet.
+    pub(in crate::db) fn positions_of(&self, reader: &str) -> Positions {
+        let floor = self.floor(reader).unwrap_or_default();
+        (0..).zip(floor).map(|(partition, next)| (partition, encode(self.inner.epoch, next))).collect()
+    }
+}
+
 impl PushSource {
     async fn connect_at(&mut self, positions: &Positions) -> Result<()> {
         self.stream.check_open()?;
