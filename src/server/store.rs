@@ -132,6 +132,45 @@ pub(super) async fn run_pipelines(db: Db, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// Runs the event bus of `db` until `stop` says so: after each write, push and publication, when a call has ended, and when something is due.
+pub(super) async fn run_bus(db: Db, mut stop: watch::Receiver<bool>) {
+    let mut positions = BTreeMap::new();
+    let (mut pushes, mut moves) = (0, 0);
+    while !*stop.borrow() {
+        let stepped = {
+            let db = db.clone();
+            off_worker(async move { db.run_bus().await }).await.and_then(|stepped| stepped)
+        };
+        match stepped {
+            Ok(true) => {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Ok(false) => {}
+            Err(error) if error.kind() == ErrorKind::Closed => return,
+            Err(error) => {
+                tracing::warn!(kind = error.kind().as_str(), "running the bus failed: {error}");
+                platform::sleep_ms(LOOK_AGAIN_MS).await;
+            }
+        }
+        let due = db.bus_due_ms().unwrap_or(LOOK_AGAIN_MS).clamp(1, LOOK_AGAIN_MS);
+        let goes_on = tokio::select! {
+            count = db.pushed_after(pushes) => {
+                pushes = count;
+                true
+            }
+            count = db.bus_moved_after(moves) => {
+                moves = count;
+                true
+            }
+            goes_on = wait(&db, &mut positions, due, &mut stop) => goes_on,
+        };
+        if !goes_on {
+            return;
+        }
+    }
+}
+
 /// Waits for a write, at most so long; false when it is to stop. Positions are taken before the next step, so that a write during it is not
 /// missed.
 async fn wait(db: &Db, positions: &mut BTreeMap<String, Lsn>, ms: u64, stop: &mut watch::Receiver<bool>) -> bool {

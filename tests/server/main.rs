@@ -11,6 +11,7 @@ mod native;
 
 mod access;
 mod api;
+mod bus;
 mod changes;
 mod console;
 mod crash;

@@ -39,7 +39,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<BusSpec> {
 pub(super) async fn read(storage: &dyn Storage) -> Result<Option<(BusSpec, u64)>> {
     let mut entries = storage.list(name::BUS).await?;
     entries.sort_unstable_by(|left, right| right.name.cmp(&left.name));
-    let (mut found, mut damaged): (Option<(BusSpec, u64)>, Vec<(String, Error)>) = (None, vec![]);
+    let mut found: Option<(BusSpec, u64)> = None;
+    let mut damaged: Vec<(String, Error)> = vec![];
     for entry in entries {
         if found.is_some() {
             storage.remove(&entry.name).await?;

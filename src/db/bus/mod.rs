@@ -45,6 +45,9 @@ const REPLAYS_MAX: usize = 16;
 /// The fastest that events come again, as a multiple of how fast they happened.
 const SPEED_MAX: f64 = 1e6;
 
+/// A call that has come to its end: its number, whose it is, and what it came to.
+type Finished = (u64, Arc<str>, Vec<Tried>);
+
 /// What a store has of its bus.
 pub(super) struct Buses {
     core: Mutex<Core>,
@@ -52,7 +55,7 @@ pub(super) struct Buses {
     reading: async_lock::Mutex<Option<Readings>>,
     running: Mutex<Vec<Running>>,
     /// What is under way while it is asked whether it has come to its end is none of those.
-    finished: Mutex<Vec<(u64, Arc<str>, Vec<Tried>)>>,
+    finished: Mutex<Vec<Finished>>,
     /// That which is stored, with its version.
     stored: Mutex<Option<(BusSpec, u64)>>,
     moved: Mutex<(u64, Vec<oneshot::Sender<()>>)>,
@@ -346,7 +349,11 @@ impl Db {
                     continue;
                 }
                 match reading.note(partition, &position).await {
-                    Ok(()) => bus.core().bus.noted(&reading.name, partition, &position),
+                    // A note stands in the log of its collection, and is read past.
+                    Ok(()) => {
+                        bus.core().bus.noted(&reading.name, partition, &position);
+                        more = true;
+                    }
                     Err(error) => {
                         self.inner.shared.check_open()?;
                         tracing::warn!(source = reading.name, "how far the bus is was not noted: {error}");

@@ -39,11 +39,11 @@ enum From {
         /// Up to where it was read; none before all rows of `full` were.
         position: Option<Lsn>,
         /// Open while it is read: whoever is interrupted goes on from the position.
-        stream: Option<ChangeStream>,
+        stream: Option<Box<ChangeStream>>,
     },
     Rows {
         positions: Positions,
-        reader: Option<SourceReader>,
+        reader: Option<Box<SourceReader>>,
     },
 }
 
@@ -200,7 +200,7 @@ impl Reading {
                             Some(lsn) => Since::Token(token(collection, *lsn)),
                             None => self.spec.since.as_deref().unwrap_or("now").parse()?,
                         };
-                        collection.changes(request(&self.spec, since)).await?
+                        Box::new(collection.changes(request(&self.spec, since)).await?)
                     }
                 };
                 let batch = open.ready().await?;
@@ -293,7 +293,7 @@ impl Reading {
             return Some(self.retry_at_ms);
         }
         match &self.from {
-            From::Rows { reader, .. } => reader.as_ref().and_then(SourceReader::wake_ms),
+            From::Rows { reader, .. } => reader.as_deref().and_then(SourceReader::wake_ms),
             From::Application | From::Missing | From::Changes { .. } => None,
         }
     }
@@ -306,7 +306,7 @@ impl Reading {
                 let behind = collection.lsn().0.saturating_sub(position.unwrap_or_default().0);
                 (behind, position.map(|lsn| token(collection, lsn).to_string()))
             }
-            From::Rows { reader, .. } => (reader.as_ref().and_then(SourceReader::waiting).unwrap_or_default(), None),
+            From::Rows { reader, .. } => (reader.as_deref().and_then(SourceReader::waiting).unwrap_or_default(), None),
         }
     }
 }
@@ -318,7 +318,8 @@ impl From {
         let options = serde_json::json!({ "stream": stream });
         let asked = Asked { name, reader: &subscription(name), relation: &relation, options: &options };
         let source = db.open_source(crate::db::push::CONNECTOR, &asked)?;
-        *reader = Some(SourceReader::connect(source, SourceSettings::default(), positions.clone()).await?);
+        let connected = SourceReader::connect(source, SourceSettings::default(), positions.clone()).await?;
+        *reader = Some(Box::new(connected));
         Ok(())
     }
 }

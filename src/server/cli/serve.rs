@@ -11,6 +11,7 @@ use crate::server::access::TokenGate;
 use crate::server::http::{Origin, Settings, Stop, serve};
 use crate::server::import::FileConnector;
 use crate::server::store;
+use crate::stream::bus::BusSpec;
 
 /// Serve a store: the console, a JSON API, and sync for browsers and other replicas
 #[derive(Args)]
@@ -90,6 +91,10 @@ pub(super) struct Serve {
     #[arg(long, env = "EDDY_SOURCES", value_name = "DIR")]
     sources: Option<PathBuf>,
 
+    /// A file of JSON with what the event bus does: in place of what the store has of it. It is read when the server starts.
+    #[arg(long, env = "EDDY_BUS", value_name = "FILE")]
+    bus: Option<PathBuf>,
+
     /// Acknowledge writes before they are synced, which follows within half a second: a crash of the machine may lose the last ones.
     #[arg(long, env = "EDDY_BUFFERED")]
     buffered: bool,
@@ -138,6 +143,9 @@ pub(super) async fn run(command: Serve) -> Result<()> {
             load(&db, sample).await?;
         }
     }
+    if let Some(path) = &command.bus {
+        configure_bus(&db, path).await?;
+    }
     if !command.upstreams.is_empty() {
         let (urls, collections) = (command.upstreams, command.upstream_collections);
         let tokens = command.upstream_token.map(|token| Arc::new(token) as Arc<dyn TokenSource>);
@@ -177,6 +185,20 @@ async fn load(db: &Db, path: &Path) -> Result<()> {
     let collection = db.load_dataset(name, bytes.into(), |_, _| {}).await.map_err(|error| error.context(shown))?;
     let rows = collection.stats().await?.rows;
     tracing::info!(collection = name, rows, "sample loaded");
+    Ok(())
+}
+
+/// Has the event bus do what a file says; nothing where it does that already.
+async fn configure_bus(db: &Db, path: &Path) -> Result<()> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let kind = if error.kind() == std::io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Io };
+        Error::new(kind, format!("{shown}: {error}"))
+    })?;
+    let spec = BusSpec::from_json(&text).map_err(|error| error.context(&shown))?;
+    if db.bus().spec() != spec {
+        db.bus().configure(spec).await.map_err(|error| error.context(&shown))?;
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 mod access;
 mod api;
+mod bus;
 mod caller;
 mod changes;
 mod console;
@@ -95,6 +96,7 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
     let address = listener.local_addr().map_err(failed)?;
     let background = tokio::spawn(store::maintain(db.clone(), stop.receiver()));
     let pipelines = tokio::spawn(store::run_pipelines(db.clone(), stop.receiver()));
+    let bus = tokio::spawn(store::run_bus(db.clone(), stop.receiver()));
     let gate = settings.gate.clone().map(|gate| -> Arc<dyn Gate> { gate });
     if let Some(tokens) = &settings.gate {
         tokens.follow();
@@ -137,7 +139,7 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
     if tokio::time::timeout(STOP_TIMEOUT, stop.wait_for_guards()).await.is_err() {
         tracing::warn!("some sockets did not close within {} s and are cut", STOP_TIMEOUT.as_secs());
     }
-    let ended = background.await.and(pipelines.await);
+    let ended = background.await.and(pipelines.await).and(bus.await);
     ended.map_err(|error| Error::internal(format!("the background work did not end: {error}")))
 }
 
@@ -162,6 +164,7 @@ fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr)
         .merge(live::router())
         .merge(pipelines::router())
         .merge(streams::router())
+        .merge(bus::router())
         .merge(sync::router(hub, allowed_to_sync(&settings.allow_origins)))
         .fallback_service(console::service(settings.console.as_deref()))
         .layer(axum::middleware::from_fn_with_state(gate, caller::let_in))

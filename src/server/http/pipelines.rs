@@ -1,4 +1,4 @@
-//! Pipelines: made of SQL or a plan, looked at, paused, resumed and dropped.
+//! Pipelines: made of SQL or a plan, looked at, paused, resumed and dropped, and their rows for applications.
 //!
 //! A pipeline reads and writes collections by name: whoever may do everything may have one.
 
@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::Path;
+use axum::extract::{Path, Query};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -21,13 +21,17 @@ use super::caller::Caller;
 use super::reply::Failure;
 use super::stop::Stop;
 use crate::base::{Error, Result};
-use crate::db::{Pipeline, PipelineOptions, PipelineRows, PipelineSource, PipelineSpec, PipelineState, Recovery};
+use crate::db::{
+    Pipeline, PipelineOptions, PipelineRows, PipelineSource, PipelineSpec, PipelineState, Recovery, UnreadRow,
+};
 use crate::query::Parameters;
 use crate::server::store::off_worker;
 use crate::stream::{Operator, Plan};
 
 /// How many rows an event has at most.
 const ROWS_MAX: usize = 1_000;
+/// How long a request for rows waits for some, at most.
+const WAIT_MS_MAX: u64 = 30_000;
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
@@ -39,6 +43,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/pipelines/{name}/savepoints", get(savepoints))
         .route("/api/pipelines/{name}/savepoints/{savepoint}", delete(remove_savepoint).post(savepoint))
         .route("/api/pipelines/{name}/rows/{sink}", get(rows))
+        .route("/api/pipelines/{name}/unread/{sink}", get(unread).post(acknowledge))
 }
 
 type Answer = Result<Json<JsonValue>, Failure>;
@@ -162,6 +167,59 @@ async fn remove_savepoint(caller: Caller, Path((name, label)): Path<(String, Str
     if !caller.all()?.pipeline(&name)?.remove_savepoint(&label).await? {
         return Err(Error::not_found(format!("there is no savepoint {label:?}")).into());
     }
+    Ok(Json(json!({})))
+}
+
+/// Which rows: from which number on, at most how many, and how long there may be none.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct UnreadQuery {
+    from: Option<u64>,
+    count: Option<usize>,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// Rows that were not acknowledged, of a sink whose pipeline keeps them.
+async fn unread(
+    caller: Caller,
+    Path((name, sink)): Path<(String, String)>,
+    Query(UnreadQuery { from, count, wait_ms }): Query<UnreadQuery>,
+) -> Answer {
+    let pipeline = caller.all()?.pipeline(&name)?;
+    let count = count.unwrap_or(ROWS_MAX).min(ROWS_MAX);
+    let mut found = pipeline.unread(&sink, from, count).await?;
+    if found.is_empty() && wait_ms > 0 && count > 0 {
+        // What was acknowledged before is no reason to wake.
+        let status = pipeline.status().await;
+        let acknowledged = status.unread.iter().find(|one| one.sink == sink).map_or(0, |one| one.acknowledged);
+        let from = from.unwrap_or_default().max(acknowledged);
+        let mut stop = caller.app.stop.clone();
+        tokio::select! {
+            waited = pipeline.wait_for_row(&sink, from) => waited?,
+            () = stop.requested() => {}
+            () = crate::platform::sleep_ms(wait_ms.min(WAIT_MS_MAX)) => {}
+        }
+        found = pipeline.unread(&sink, Some(from), count).await?;
+    }
+    let row = |one: &UnreadRow| {
+        let op = if one.taken_back { "delete" } else { "insert" };
+        json!({"position": one.position, "op": op, "row": one.row})
+    };
+    Ok(Json(json!({ "rows": found.iter().map(row).collect::<Vec<_>>() })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AcknowledgeBody {
+    position: u64,
+}
+
+/// Notes that all rows up to that number are done: they do not come again.
+async fn acknowledge(caller: Caller, Path((name, sink)): Path<(String, String)>, body: Body) -> Answer {
+    let pipeline = caller.all()?.pipeline(&name)?;
+    let AcknowledgeBody { position } = parse(body)?;
+    off_worker(async move { pipeline.acknowledge(&sink, position).await }).await??;
     Ok(Json(json!({})))
 }
 
