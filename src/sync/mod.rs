@@ -23,6 +23,7 @@ mod seed;
 #[cfg(test)]
 mod tests;
 
+pub use backoff::Backoff;
 pub use client::{Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Relay, Start};
 pub use failover::Failover;
 pub use hub::{Changes, Hub, HubAction, HubInput, HubOptions, Opened, Rest};
