@@ -9,9 +9,12 @@ export const nativeArguments = ['--features', 'object-store,hnsw-static'];
 
 /** Builds the command `eddy` where it is out of date, tells its path: `debug` as the tests share it, `release` as users run it. */
 export function eddyProgram(profile = 'debug') {
-  const args = ['build', '--quiet', '--bin', 'eddy', '--message-format', 'json', ...(profile === 'release' ? ['--release'] : nativeArguments)];
+  // What tests use besides gives their dependencies other features: with `cargo build` the command would be built apart, with all of them.
+  const shared = ['test', '--no-run', '--test', 'cli', ...nativeArguments];
+  const args = [...(profile === 'release' ? ['build', '--release', '--bin', 'eddy'] : shared), '--quiet', '--message-format', 'json'];
   const told = execFileSync('cargo', args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28 });
-  const built = told.split('\n').filter(Boolean).map((line) => JSON.parse(line)).find(({ executable }) => executable);
+  const messages = told.split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
+  const built = messages.find(({ executable, target }) => executable && target.kind.includes('bin'));
   if (!built) throw new Error('cargo does not tell where it built eddy');
   return built.executable;
 }
