@@ -30,6 +30,8 @@ const GROUPS_MAX: usize = 32;
 /// How long writers who have just been answered are waited for after the last one that came, at most: a quarter of the last sync. Tasks on
 /// several threads come within microseconds, and each that is left behind waits for two syncs.
 const PATIENCE_US_MAX: u64 = 50;
+/// And for so many turns of other tasks, at most: each takes a tenth of a microsecond or more.
+const PATIENCE_TURNS_MAX: u32 = 1_000;
 
 /// Holds what stands before the rows of a write of one version: the headers of the file and of the frame, and the record's head.
 const ROOM_BYTES: usize = 128;
@@ -238,12 +240,12 @@ impl Collection {
     /// Commits a group; false when nobody waits.
     async fn commit_waiting(&self, log: &mut Log) -> bool {
         let mut group = Group::default();
-        let (mut came, mut waiting_since) = (0, None);
+        let (mut came, mut waiting_since, mut turns) = (0, None, 0);
         loop {
             let requests = std::mem::take(&mut *self.inner.pending.lock().expect("no panic while held"));
             if !requests.is_empty() {
                 came += requests.len();
-                waiting_since = None;
+                (waiting_since, turns) = (None, 0);
                 // While the others are on their way.
                 self.stage_all(log, &mut group, requests).await;
             }
@@ -257,6 +259,11 @@ impl Collection {
                 None => waiting_since = Some(now),
                 Some(since) if now.saturating_sub(since) >= log.patience_us => break,
                 Some(_) => {}
+            }
+            // By a clock that stands still, or is set back, the moment would have no end.
+            turns += 1;
+            if turns > PATIENCE_TURNS_MAX {
+                break;
             }
             platform::yield_now().await;
         }
