@@ -30,7 +30,7 @@ const GROUPS_MAX: usize = 32;
 /// How long writers who have just been answered are waited for after the last one that came, at most: a quarter of the last sync. Tasks on
 /// several threads come within microseconds, and each that is left behind waits for two syncs.
 const PATIENCE_US_MAX: u64 = 50;
-/// And for so many turns of other tasks, at most: each takes a tenth of a microsecond or more.
+/// And for so many turns of other tasks, at most.
 const PATIENCE_TURNS_MAX: u32 = 1_000;
 
 /// Holds what stands before the rows of a write of one version: the headers of the file and of the frame, and the record's head.

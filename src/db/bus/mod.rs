@@ -267,16 +267,14 @@ impl Db {
         let spec = self.bus().spec();
         let mut begun = Readings::default();
         self.let_go_of_sources(&spec).await?;
-        {
-            for (name, source) in &spec.sources {
-                let opened = Reading::open(self, name, source).await;
-                // What is wrong with one keeps nobody from reading the others.
-                begun.sources.push(opened.unwrap_or_else(|error| Reading::missing(name, source, error)));
-            }
-            let now_ms = self.inner.shared.options.environment.now_ms();
-            let shapes = self.shapes_there(&spec)?;
-            self.inner.bus.core().bus.configure(spec, shapes, now_ms)?;
+        for (name, source) in &spec.sources {
+            let opened = Reading::open(self, name, source).await;
+            // What is wrong with one keeps nobody from reading the others.
+            begun.sources.push(opened.unwrap_or_else(|error| Reading::missing(name, source, error)));
         }
+        let now_ms = self.inner.shared.options.environment.now_ms();
+        let shapes = self.shapes_there(&spec)?;
+        self.inner.bus.core().bus.configure(spec, shapes, now_ms)?;
         *readings = Some(begun);
         self.inner.bus.core().is_started = true;
         Ok(())
