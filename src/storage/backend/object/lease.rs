@@ -40,8 +40,12 @@ fn namespace() -> String {
 }
 
 impl Record {
-    /// Whether the holder lives, where this process can tell.
-    fn is_alive(&self) -> Option<bool> {
+    /// Whether the holder lives, where this process can tell. Of itself it cannot: what was dropped without being closed is let go of by
+    /// whatever still works on it in the background, soon or never.
+    fn is_alive(&self, own: &Self) -> Option<bool> {
+        if self.token == own.token {
+            return None;
+        }
         let here = Claimant::this_process();
         let same_machine = here.boot != 0 && here.boot == self.boot;
         let same_ids = !self.namespace.is_empty() && self.namespace == namespace();
@@ -106,7 +110,7 @@ impl Lease {
                     let record: Record = serde_json::from_slice(&bytes)
                         .map_err(|error| Error::corrupt(format!("{path}: no lease: {error}")))?;
                     let unchanged = seen.as_ref().map(|(before, since)| (*before == version, since.elapsed()));
-                    match (record.released, record.is_alive(), unchanged) {
+                    match (record.released, record.is_alive(&own), unchanged) {
                         (true, ..) | (_, Some(false), _) => {}
                         (_, None, Some((true, since))) if since >= LEASE => {}
                         (_, Some(true), _) | (_, None, Some((false, _))) => {
@@ -293,9 +297,12 @@ mod tests {
         let Claimant { pid, started, boot, .. } = Claimant::this_process();
         let record = |pid, token| Record { pid, started, boot, namespace: namespace(), ..elsewhere(token) };
         let take = |record| Lease::take_as(record, store.clone(), Path::from("LEASE"));
-        let _holder = take(record(pid, 1)).await.unwrap();
+        let holder = take(record(pid, 1)).await.unwrap();
         let at = Instant::now();
         assert_eq!(kind(take(record(pid, 2)).await), ErrorKind::Locked);
+        // One of this very process may be about to give it up.
+        let (next, ()) = tokio::join!(take(record(pid, 1)), holder.release());
+        next.unwrap().release().await;
         // Past the largest process id of Linux.
         let path = Path::from("LEASE");
         write(&*store, &path, &record((1 << 22) + 1, 3), PutMode::Overwrite).await.unwrap();
