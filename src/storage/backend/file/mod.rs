@@ -4,16 +4,18 @@
     reason = "this backend is where bytes meet the file system"
 )]
 
+mod room;
+
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LockResult, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use self::room::{Maker, Room};
 use super::claim::Claim;
 use crate::base::{Error, ErrorKind, Result};
 use crate::platform::{Task, blocking};
@@ -30,24 +32,15 @@ const TEMPORARY_PREFIX: &str = "TMP-";
 /// an `open` per append.
 const OPEN_FILES_MAX: usize = 64;
 
-/// An object gets room in advance from the so many-th small append that is synced at once: one that gets a few has no use for it.
-const ROOM_AFTER: u32 = 8;
-/// What is small. The bytes of groups of 100 kB take longer than the metadata beside them, and room for them has to be written too: it gained
-/// nothing.
-const ROOM_APPEND_BYTES_MAX: usize = 16 << 10;
-/// For so many appends like this one room is made at a time, within these bounds.
-const ROOM_APPENDS: usize = 64;
-const ROOM_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
 /// A store in a directory of the file system, one file an object, `/` in names written as `~`.
 ///
 /// `put` writes a temporary file, syncs it, links it under its name (which fails when the name is taken) and syncs the directory:
 /// whole or absent, whatever happens. `sync` is `fdatasync`, and `fsync` of the directory once per object.
 ///
-/// Who appends little and syncs it again and again (a log) gets **room in advance**: zeros behind what was appended, synced with it. The
-/// next ones take their place, and the file system has no new length and no new blocks to note in its journal, which takes it as long
-/// again as the bytes. Readers are told the length without them; they go when the object is let go of, and a crash leaves them.
+/// Who appends and syncs again and again (a log) gets **room in advance**: zeros behind what was appended, written and synced by another
+/// thread while the disk would be idle. The next ones take their place, and the file system has no new length and no new blocks to note in
+/// its journal, which takes it as long again as 100 kB. Readers are told the length without them; they go when the object is let go of, and
+/// a crash leaves them.
 ///
 /// The owner holds an advisory lock on the file `LOCK`, which the operating system drops with the process, and a claim: a file
 /// `.lock.PID-STARTED-BOOT-TOKEN`, as processes of Node leave one, which cannot lock. Where the lock means nothing (some network file
@@ -67,6 +60,7 @@ struct Open {
     /// Objects that were appended to, synced or cut. Never locked while an `Object` is, except to try.
     objects: Mutex<HashMap<String, Arc<Shared>>>,
     temporary_count: AtomicU64,
+    maker: Maker,
 }
 
 #[derive(Debug)]
@@ -88,10 +82,7 @@ struct OpenFile {
     file: File,
     /// Of what was appended.
     len: u64,
-    /// Where the zeros behind it end, or `len` when there are none.
-    room_end: u64,
-    /// How many small appends were synced at once.
-    small_appends: u32,
+    room: Room,
     /// The length last synced, or found at opening.
     synced_len: u64,
     /// Whether the directory was synced since this owner may have created the file.
@@ -110,7 +101,8 @@ impl FileStorage {
             create_directory(&directory).map_err(|error| failed(&directory, "create the data directory", &error))?;
             let lock = lock(&directory)?;
             sweep(&directory).map_err(|error| failed(&directory, "remove unfinished files", &error))?;
-            let open = Open { lock, objects: Mutex::default(), temporary_count: AtomicU64::new(0) };
+            let open =
+                Open { lock, objects: Mutex::default(), temporary_count: AtomicU64::new(0), maker: Maker::default() };
             Ok(Self { directory, open: RwLock::new(Some(open)) })
         })
     }
@@ -246,22 +238,22 @@ impl FileStorage {
 
     fn append_and_sync_now(
         &self,
-        object: &mut Object,
+        open: &Open,
+        (object, shared): (&mut Object, &Shared),
         name: &str,
         bytes: &[u8],
-        shared: &Shared,
     ) -> Result<Result<()>> {
         self.append_now(object, name, bytes)?;
-        if let Some(open_file) = &mut object.file
-            && bytes.len() <= ROOM_APPEND_BYTES_MAX
+        let synced = self.sync_now(object, name);
+        if let Some(OpenFile { len, room, .. }) = &mut object.file
+            && synced.is_ok()
+            && room.is_wanted(bytes.len(), *len)
         {
-            open_file.small_appends += 1;
-            if open_file.small_appends >= ROOM_AFTER && open_file.room_end == open_file.len {
-                shared.len_max.store(open_file.len, Ordering::Release);
-                open_file.make_room((ROOM_APPENDS * bytes.len()).clamp(*ROOM_BYTES.start(), *ROOM_BYTES.end()));
-            }
+            // Before the file grows by it.
+            shared.len_max.store(*len, Ordering::Release);
+            room.make(&self.path(name), bytes.len(), &open.maker);
         }
-        Ok(self.sync_now(object, name))
+        Ok(synced)
     }
 
     fn sync_now(&self, object: &mut Object, name: &str) -> Result<()> {
@@ -288,6 +280,7 @@ impl FileStorage {
         let cut_to = object.cut_to;
         let open_file = self.existing_file(object, "truncate", name)?;
         let io = |error: &io::Error| self.failed("truncate", name, error);
+        open_file.room.settle(None);
         let total = match open_file.has_room() {
             true => open_file.len,
             // Asked, not remembered: a failed append or truncate may have left any length.
@@ -300,7 +293,7 @@ impl FileStorage {
         match cut.and_then(|()| self.sync_entry(open_file)) {
             Ok(()) => {
                 open_file.len = len;
-                open_file.room_end = len;
+                open_file.room = Room::none(len);
                 let cut_to = cut_to.filter(|cut_to| *cut_to < len);
                 if cut_to.is_none() {
                     open_file.synced_len = len;
@@ -339,8 +332,7 @@ impl FileStorage {
                 OpenOptions::new().read(true).write(true).create(create).truncate(false).open(self.path(name));
             let file = options?;
             let len = file.metadata()?.len();
-            let open_file =
-                OpenFile { file, len, room_end: len, small_appends: 0, synced_len: len, entry_is_synced: false };
+            let open_file = OpenFile { file, len, room: Room::none(len), synced_len: len, entry_is_synced: false };
             object.file = Some(open_file);
         }
         Ok(object.file.as_mut().expect("opened above"))
@@ -356,39 +348,18 @@ impl FileStorage {
 
 impl OpenFile {
     fn has_room(&self) -> bool {
-        self.room_end > self.len
+        self.room.is_behind(self.len)
     }
 
     /// Writes behind what was appended, over the room that is there.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let end = self.len + bytes.len() as u64;
+        self.room.settle(Some(end));
         self.file.seek(SeekFrom::Start(self.len))?;
         self.file.write_all(bytes)?;
-        self.len += bytes.len() as u64;
-        self.room_end = self.room_end.max(self.len);
+        self.len = end;
+        self.room.appended(end);
         Ok(())
-    }
-
-    /// Writes zeros behind what was appended. Where there is no space for them there is no room, and nothing is lost.
-    fn make_room(&mut self, bytes: usize) {
-        let mut write = || -> io::Result<()> {
-            self.file.seek(SeekFrom::Start(self.len))?;
-            (0..bytes)
-                .step_by(ZEROS.len())
-                .try_for_each(|at| self.file.write_all(&ZEROS[..ZEROS.len().min(bytes - at)]))
-        };
-        let done = write();
-        // However much of it was written.
-        self.room_end = self.len + bytes as u64;
-        if done.is_err() {
-            self.give_up_room();
-        }
-    }
-
-    /// Cuts off the zeros. Should that not last, they are there again after a crash, as they would be without it.
-    fn give_up_room(&mut self) {
-        if self.has_room() && self.file.set_len(self.len).is_ok() {
-            self.room_end = self.len;
-        }
     }
 }
 
@@ -446,12 +417,13 @@ impl Default for Shared {
 impl Drop for Open {
     /// Before the lock is given up: the next owner may write where the room was.
     fn drop(&mut self) {
-        if !self.lock.claim.is_held().is_ok_and(|held| held) {
-            return;
-        }
+        let held = self.lock.claim.is_held().is_ok_and(|held| held);
         for shared in ignore_poison(self.objects.get_mut()).values() {
-            if let Some(open_file) = &mut ignore_poison(shared.object.lock()).file {
-                open_file.give_up_room();
+            if let Some(OpenFile { file, len, room, .. }) = &mut ignore_poison(shared.object.lock()).file {
+                match held {
+                    true => room.give_up(file, *len),
+                    false => room.settle(None),
+                }
             }
         }
     }
@@ -463,7 +435,7 @@ fn is_idle(shared: &Arc<Shared>) -> bool {
         && shared.object.try_lock().is_ok_and(|mut object| {
             object.cut_to.is_none()
                 && object.file.as_mut().is_none_or(|open_file| {
-                    open_file.give_up_room();
+                    open_file.room.give_up(&open_file.file, open_file.len);
                     open_file.len == open_file.synced_len && !open_file.has_room()
                 })
         })
@@ -626,7 +598,7 @@ impl Storage for FileStorage {
         Box::pin(async move {
             check_name(name)?;
             self.change(|open| {
-                open.with_object(name, |object, shared| self.append_and_sync_now(object, name, &bytes, shared))
+                open.with_object(name, |object, shared| self.append_and_sync_now(open, (object, shared), name, &bytes))
             })
         })
     }
@@ -698,41 +670,88 @@ mod tests {
         });
     }
 
+    /// Waits for the room that is being made for `log`.
+    fn settle(storage: &FileStorage) {
+        let open = storage.open.read().expect("no panic while held");
+        let open = open.as_ref().expect("not closed");
+        open.with_object("log", |object, _| object.file.as_mut().expect("appended to").room.settle(None));
+    }
+
     #[test]
-    fn room_in_advance_is_there_for_small_appends_and_goes_with_the_owner() {
+    fn room_in_advance_is_there_for_appends_that_are_synced_and_goes_with_the_owner() {
         let directory = tempfile::tempdir().unwrap();
         let len = || fs::metadata(directory.path().join("log")).unwrap().len();
         let storage = FileStorage::open(directory.path()).unwrap();
-        let append = |bytes: usize| block_on(storage.append_and_sync("log", vec![7; bytes].into())).unwrap().unwrap();
-        (1..ROOM_AFTER).for_each(|_| append(100));
+        let append = |bytes: usize| {
+            block_on(storage.append_and_sync("log", vec![7; bytes].into())).unwrap().unwrap();
+            settle(&storage);
+        };
+        (1..room::APPENDS_MIN).for_each(|_| append(100));
         assert_eq!(len(), 700);
         append(100);
         let with_room = len();
-        assert_eq!(with_room, 800 + *ROOM_BYTES.start() as u64);
+        assert_eq!(with_room, 800 + *room::BYTES.start() as u64);
+        append(100);
+        let more = len();
+        assert_eq!(more, with_room + *room::BYTES.start() as u64, "before it is used up");
         (0..600).for_each(|_| append(100));
-        assert_eq!(len(), with_room, "no new length");
-        append(ROOM_APPEND_BYTES_MAX + 1);
-        assert_eq!(len(), 60_800 + ROOM_APPEND_BYTES_MAX as u64 + 1, "none for what is large");
+        assert_eq!(len(), more, "no new length");
+        let mut whole = 60_900;
+        append(room::APPEND_BYTES_MAX + 1);
+        whole += room::APPEND_BYTES_MAX + 1;
+        assert_eq!(len(), whole as u64, "none for what is large");
         append(2_000);
-        assert!(len() > 100_000 + ROOM_APPEND_BYTES_MAX as u64);
+        whole += 2_000;
+        assert!(len() > whole as u64);
+        let bytes = block_on(storage.read_all("log")).unwrap();
+        assert!(bytes.len() == whole && bytes.iter().all(|&byte| byte == 7), "{}", bytes.len());
         // What a crash leaves.
         let crashed = tempfile::tempdir().unwrap();
         fs::copy(directory.path().join("log"), crashed.path().join("log")).unwrap();
         let after = FileStorage::open(crashed.path()).unwrap();
         let bytes = block_on(after.read_all("log")).unwrap();
-        let whole = 62_801 + ROOM_APPEND_BYTES_MAX;
         assert!(bytes.len() > whole && bytes[..whole].iter().all(|&byte| byte == 7), "{}", bytes.len());
         assert!(bytes[whole..].iter().all(|&byte| byte == 0));
+        // Cut, and written on.
+        block_on(storage.truncate("log", 1_000)).unwrap();
+        assert_eq!(len(), 1_000);
+        (0..room::APPENDS_MIN).for_each(|_| append(1));
+        assert!(len() > 2_000);
+        whole = 1_000 + room::APPENDS_MIN as usize;
 
         // So many others have come that this one is let go of.
         for other in 0..OPEN_FILES_MAX {
             block_on(storage.append_and_sync(&format!("other-{other}"), vec![1].into())).unwrap().unwrap();
         }
         assert_eq!(len(), whole as u64);
-        (0..ROOM_AFTER).for_each(|_| append(1));
+        (0..room::APPENDS_MIN).for_each(|_| append(1));
         assert!(len() > whole as u64 + 1_000);
         drop(storage);
-        assert_eq!(len(), whole as u64 + u64::from(ROOM_AFTER));
+        assert_eq!(len(), whole as u64 + u64::from(room::APPENDS_MIN));
+    }
+
+    /// Nobody waits for the room but who writes over it: the bytes are there, in order, whatever thread was faster.
+    #[test]
+    fn what_is_appended_while_room_is_made_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = FileStorage::open(directory.path()).unwrap();
+        let mut expected = Vec::new();
+        for round in 0..120usize {
+            let bytes = vec![round as u8 + 1; [10, 3_000, 70_000, 200_000, 20, 300_000][round % 6] + round];
+            expected.extend_from_slice(&bytes);
+            match round % 17 {
+                5 => block_on(storage.append("log", bytes.into())).unwrap(),
+                _ => block_on(storage.append_and_sync("log", bytes.into())).unwrap().unwrap(),
+            }
+            if round % 23 == 22 {
+                expected.truncate(expected.len() - 5);
+                block_on(storage.truncate("log", expected.len() as u64)).unwrap();
+            }
+            assert_eq!(block_on(storage.list("log")).unwrap()[0].len, expected.len() as u64);
+        }
+        assert!(block_on(storage.read_all("log")).unwrap() == expected);
+        drop(storage);
+        assert!(fs::read(directory.path().join("log")).unwrap() == expected);
     }
 
     /// It is not this owner's any more: who has taken over may write there.
@@ -740,13 +759,15 @@ mod tests {
     fn an_owner_that_lost_the_store_cuts_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let storage = FileStorage::open(directory.path()).unwrap();
-        for _ in 0..ROOM_AFTER {
+        for _ in 0..room::APPENDS_MIN {
             block_on(storage.append_and_sync("log", vec![7].into())).unwrap().unwrap();
         }
+        settle(&storage);
         let claim = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap());
         let claim = claim.filter(|entry| entry.file_name().to_str().unwrap().starts_with(".lock."));
         claim.for_each(|entry| fs::remove_file(entry.path()).unwrap());
         let len = fs::metadata(directory.path().join("log")).unwrap().len();
+        assert!(len > 1_000);
         drop(storage);
         assert_eq!(fs::metadata(directory.path().join("log")).unwrap().len(), len);
     }
