@@ -469,6 +469,9 @@ impl Db {
             flushed = flushed.and(db.inner.shared.remove_discarded(true).await);
             db.inner.shared.closed.store(true, Ordering::Release);
             db.inner.shared.pool.end();
+            // Who waits for it to have something to do is told that it never will.
+            #[cfg(feature = "streams")]
+            db.inner.bus.wake();
             for collection in db.collections() {
                 collection.end().await;
             }

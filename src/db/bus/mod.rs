@@ -16,10 +16,9 @@ mod source;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures_channel::oneshot;
 
@@ -58,7 +57,7 @@ pub(super) struct Buses {
     finished: Mutex<Vec<Finished>>,
     /// That which is stored, with its version.
     stored: Mutex<Option<(BusSpec, u64)>>,
-    moved: Mutex<(u64, Vec<oneshot::Sender<()>>)>,
+    bell: Arc<Bell>,
 }
 
 #[derive(Default)]
@@ -173,7 +172,7 @@ impl Buses {
             running: Mutex::default(),
             finished: Mutex::default(),
             stored: Mutex::new(stored),
-            moved: Mutex::default(),
+            bell: Arc::default(),
         })
     }
 
@@ -183,16 +182,16 @@ impl Buses {
 
     /// Something is to be done.
     pub(super) fn wake(&self) {
-        let mut moved = self.moved.lock().expect("no panic while held");
-        moved.0 += 1;
-        for waiter in moved.1.drain(..) {
-            // One who stopped waiting needs no call.
-            let _ = waiter.send(());
-        }
+        self.bell.state().moves += 1;
+        self.bell.ring();
     }
 
-    /// Asks the calls that are under way whether they have come to their end; true when one has.
-    fn poll_calls(&self, context: &mut Context<'_>) -> bool {
+    /// Asks the calls that are under way whether they have come to their end; true when one has. Whoever asks, when one can be asked again
+    /// all are told who wait: the one who asked last may have stopped waiting.
+    fn poll_calls(&self) -> bool {
+        let waker = Waker::from(self.bell.clone());
+        let context = &mut Context::from_waker(&waker);
+        let rings = self.bell.state().rings;
         let running = std::mem::take(&mut *self.running.lock().expect("no panic while held"));
         let (mut left, mut ended) = (vec![], vec![]);
         for mut one in running {
@@ -204,7 +203,54 @@ impl Buses {
         self.running.lock().expect("no panic while held").append(&mut left);
         let has_ended = !ended.is_empty();
         self.finished.lock().expect("no panic while held").append(&mut ended);
+        // Who was told meanwhile may have looked while they were none of those under way.
+        if self.bell.state().rings != rings {
+            self.bell.ring();
+        }
         has_ended
+    }
+}
+
+/// What those wait for who drive the bus.
+#[derive(Default)]
+struct Bell {
+    state: Mutex<BellState>,
+}
+
+#[derive(Default)]
+struct BellState {
+    /// How often something was to be done.
+    moves: u64,
+    /// How often it was rung: for that, or for a call that may have come to its end.
+    rings: u64,
+    waiters: Vec<oneshot::Sender<()>>,
+}
+
+impl Bell {
+    fn state(&self) -> MutexGuard<'_, BellState> {
+        self.state.lock().expect("no panic while held")
+    }
+
+    fn ring(&self) {
+        let waiters = {
+            let mut state = self.state();
+            state.rings += 1;
+            std::mem::take(&mut state.waiters)
+        };
+        for waiter in waiters {
+            // One who stopped waiting needs no call.
+            let _ = waiter.send(());
+        }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ring();
     }
 }
 
@@ -239,23 +285,21 @@ impl Db {
     pub async fn bus_moved_after(&self, seen: u64) -> u64 {
         let bus = &self.inner.bus;
         loop {
-            let mut waiting = {
-                let mut moved = bus.moved.lock().expect("no panic while held");
-                if moved.0 > seen {
-                    return moved.0;
+            let waiting = {
+                let mut state = bus.bell.state();
+                if state.moves > seen {
+                    return state.moves;
                 }
                 let (waiter, waiting) = oneshot::channel();
-                moved.1.retain(|waiter| !waiter.is_canceled());
-                moved.1.push(waiter);
+                state.waiters.retain(|waiter| !waiter.is_canceled());
+                state.waiters.push(waiter);
                 waiting
             };
-            let has_ended = poll_fn(|context| match bus.poll_calls(context) {
-                true => Poll::Ready(true),
-                false => Pin::new(&mut waiting).poll(context).map(|_| false),
-            });
-            if has_ended.await {
+            if bus.poll_calls() {
                 bus.wake();
             }
+            // It is told, or the store is gone.
+            let _ = waiting.await;
         }
     }
 
@@ -471,11 +515,7 @@ impl Db {
             more |= !calls.is_empty();
             let begun: Vec<Running> = calls.into_iter().map(|call| call::begin(self, call)).collect();
             bus.running.lock().expect("no panic while held").extend(begun);
-            poll_fn(|context| {
-                bus.poll_calls(context);
-                Poll::Ready(())
-            })
-            .await;
+            bus.poll_calls();
             let finished = std::mem::take(&mut *bus.finished.lock().expect("no panic while held"));
             if finished.is_empty() {
                 return more;
@@ -820,7 +860,7 @@ impl Bus {
     pub async fn settle(&self) -> Result<()> {
         let bus = &self.db.inner.bus;
         loop {
-            let seen = bus.moved.lock().expect("no panic while held").0;
+            let seen = bus.bell.state().moves;
             let more = self.db.step_bus(&mut *bus.reading.lock().await, true).await?;
             let is_under_way = !bus.running.lock().expect("no panic while held").is_empty();
             if more || !bus.finished.lock().expect("no panic while held").is_empty() {

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
@@ -211,7 +212,7 @@ fn a_slow_function_keeps_nobody_waiting_and_one_that_hangs_is_given_up() {
         while db.run_bus().await.unwrap() {}
         assert_eq!((take(&all), slow.0.lock().unwrap().len()), (vec!["event 1".to_owned(), "event 2".to_owned()], 1));
         assert_eq!(db.bus().status().handlers[1].in_flight, 1);
-        let seen = db.inner.bus.moved.lock().unwrap().0;
+        let seen = db.inner.bus.bell.state().moves;
         slow.0.lock().unwrap().pop().unwrap().send(()).unwrap();
         db.bus_moved_after(seen).await;
         while db.run_bus().await.unwrap() {}
@@ -226,6 +227,46 @@ fn a_slow_function_keeps_nobody_waiting_and_one_that_hangs_is_given_up() {
         assert_eq!((status.failures, status.dead, status.in_flight), (2, 1, 0));
         let letters = db.collection("dead_letters").unwrap().query(&QueryRequest::default()).await.unwrap();
         assert_eq!(letters[0]["reason"], "no answer in 500 ms".into());
+    });
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// One who waits all the time, as the npm package does, was not told of a call that a step beside it had asked for since: the call woke who
+/// had asked last, which was over, and its end was noticed when its time was up.
+#[test]
+fn who_waits_is_told_of_calls_that_others_have_asked_since() {
+    block_on(async {
+        let db = open(MemoryDisk::new().open().unwrap(), &simulated()).await;
+        let slow = Arc::new(Slow(Mutex::default()));
+        db.set_function("slow", slow.clone());
+        let given =
+            json!({"sources": {"app": {}}, "routes": [{"to": ["slow"]}], "handlers": {"slow": {"function": "slow"}}});
+        db.bus().configure(spec(given)).await.unwrap();
+        db.bus().publish("app", vec![Published { row: row(json!({"id": 1})), ..Published::default() }]).await.unwrap();
+        while db.run_bus().await.unwrap() {}
+        let seen = db.inner.bus.bell.state().moves;
+        let mut waiting = std::pin::pin!(db.bus_moved_after(seen));
+        let woken = Arc::new(Woken::default());
+        let mut poll = || waiting.as_mut().poll(&mut Context::from_waker(&Waker::from(woken.clone())));
+        assert!(poll().is_pending());
+        // A step, which comes to its end.
+        while db.run_bus().await.unwrap() {}
+        while woken.0.swap(false, Ordering::SeqCst) {
+            assert!(poll().is_pending());
+        }
+        slow.0.lock().unwrap().pop().unwrap().send(()).unwrap();
+        assert!(woken.0.load(Ordering::SeqCst), "nobody was told");
+        assert!(poll().is_ready());
+        while db.run_bus().await.unwrap() {}
+        assert_eq!(db.bus().status().handlers[0].handled, 1);
     });
 }
 
