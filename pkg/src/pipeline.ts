@@ -116,6 +116,9 @@ export interface SqlResult<R = Record<string, unknown>> {
 /** A function for `call` in plans: the rows that come of a row, one row, or none. What it throws becomes a dead letter. */
 export type RowFunction = (row: Record<string, unknown>) => unknown;
 
+/** The same for all rows of a call at once. @internal */
+export type RowsFunction = (rows: Record<string, unknown>[]) => unknown;
+
 /** What is sent of a specification. @internal */
 export function specText(spec: PipelineSpec): string {
   if (typeof spec !== 'object' || spec === null) throw new EddyError('invalid_argument', 'a pipeline is made of { sql } or { plan }');
@@ -124,10 +127,21 @@ export function specText(spec: PipelineSpec): string {
   // What the builder made knows its sources.
   const built = (plan as { sources?: { [name: string]: PlanSource } } | undefined)?.sources;
   const whole = { ...rest, ...(plan && { plan: { nodes: plan.nodes } }), sources: { ...built, ...sources }, options: { keepRows: KEEP_ROWS, ...options } };
+  return jsonText('the pipeline', whole);
+}
+
+/** How something is doing, and what it is made of. @internal */
+export function statusOf<S extends { spec: unknown }>(text: string): S {
+  const { status, spec } = JSON.parse(text) as { status: Omit<S, 'spec'>; spec: S['spec'] };
+  return { ...status, spec } as S;
+}
+
+/** What JSON can say of it. @internal */
+export function jsonText(what: string, whole: unknown): string {
   const toJson = (_: string, value: unknown): unknown => {
     if (typeof value === 'bigint') {
       if (value > BigInt(Number.MAX_SAFE_INTEGER) || value < BigInt(Number.MIN_SAFE_INTEGER)) {
-        throw new EddyError('invalid_argument', `the pipeline: ${value} is no number that JSON can say; write it into the text`);
+        throw new EddyError('invalid_argument', `${what}: ${value} is no number that JSON can say; write it into the text`);
       }
       return Number(value);
     }
@@ -157,7 +171,7 @@ export class Pipeline {
 
   /** How it is doing, and what it is made of. */
   async status(): Promise<PipelineStatus> {
-    return JSON.parse((await this.#ask('pipelineStatus')) as string) as PipelineStatus;
+    return statusOf<PipelineStatus>((await this.#ask('pipelineStatus')) as string);
   }
 
   /** Its graph as text, and what each operator has done. */
@@ -340,7 +354,7 @@ export class PipelineRows<R = Record<string, unknown>> implements AsyncIterableI
 export class Functions {
   readonly #client: Client;
   readonly #bigint: boolean;
-  readonly #functions = new Map<string, { call: RowFunction; timeoutMs: number }>();
+  readonly #functions = new Map<string, { call: RowFunction | RowsFunction; timeoutMs: number; whole: boolean }>();
   #listening = false;
 
   constructor(client: Client, bigint: boolean) {
@@ -348,12 +362,13 @@ export class Functions {
     this.#bigint = bigint;
   }
 
-  async set(name: string, call: RowFunction, { timeoutMs = FUNCTION_MS }: { timeoutMs?: number } = {}): Promise<void> {
+  /** With `whole`, it gets all rows of a call, and what it throws is said of each. */
+  async set(name: string, call: RowFunction | RowsFunction, { timeoutMs = FUNCTION_MS, whole = false }: { timeoutMs?: number; whole?: boolean } = {}): Promise<void> {
     if (typeof call !== 'function') throw new EddyError('invalid_argument', `function ${JSON.stringify(name)}: a function expected, got ${typeof call}`);
     if (!(timeoutMs > 0 && timeoutMs < 2 ** 31)) throw new EddyError('invalid_argument', `timeoutMs: a number above 0 expected, got ${String(timeoutMs)}`);
     // Calls are expected for as long as there is a function.
     if (this.#functions.size === 0) this.#client.hold(true);
-    this.#functions.set(name, { call, timeoutMs });
+    this.#functions.set(name, { call, timeoutMs, whole });
     if (!this.#listening) {
       this.#listening = true;
       this.#client.onEvent((event) => {
@@ -371,7 +386,13 @@ export class Functions {
   async #answer(id: number, name: string, body: Uint8Array): Promise<void> {
     const { rows, ...names } = decode(body, this.#bigint) as { rows: Record<string, unknown>[] } & FieldNames;
     const found = this.#functions.get(name);
-    const answers = found && (await Promise.all(rows.map((row) => callWithin(found.call, reviveRow(row, names), found.timeoutMs))));
+    const revived = rows.map((row) => reviveRow(row, names));
+    const one = (row: Record<string, unknown>) => callWithin(() => (found!.call as RowFunction)(row), found!.timeoutMs);
+    const all = async () => {
+      const answer = await callWithin(() => (found!.call as RowsFunction)(revived), found!.timeoutMs);
+      return revived.map(() => answer);
+    };
+    const answers = found && (await (found.whole ? all() : Promise.all(revived.map(one))));
     // When the database was closed meanwhile, nobody waits for it.
     await this.#client.request('functionAnswer', String(id), encodeAnswers(answers)).catch(() => {});
   }
@@ -380,13 +401,13 @@ export class Functions {
 type RowAnswer = { rows: unknown[] } | { error: string };
 
 /** What a function says of a row, or that it said nothing in time. */
-async function callWithin(call: RowFunction, row: Record<string, unknown>, timeoutMs: number): Promise<RowAnswer> {
+async function callWithin(call: () => unknown, timeoutMs: number): Promise<RowAnswer> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   try {
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs);
     });
-    const given = await Promise.race([call(row), late]);
+    const given = await Promise.race([call(), late]);
     const rows = Array.isArray(given) ? given : given === undefined || given === null ? [] : [given];
     const wrong = rows.find((one) => typeof one !== 'object' || one === null || Array.isArray(one));
     if (wrong !== undefined) return { error: `rows are objects, got ${wrong === null ? 'null' : typeof wrong}` };

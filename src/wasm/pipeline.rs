@@ -4,8 +4,8 @@ use wasm_bindgen_futures::JsFuture;
 
 use super::Database;
 use super::error::{OrThrow, Thrown, from_js};
-use super::message::{self, CallOut, SqlMessage, SqlOut, UnreadOut};
-use crate::base::{Error, Result};
+use super::message::{self, CallOut, SqlMessage, SqlOut, StatusOut, UnreadOut};
+use crate::base::Result;
 use crate::db::{PipelineFunction, PipelineSpec, Recovery};
 use crate::model::{Field, Row};
 use crate::platform::Task;
@@ -26,10 +26,6 @@ impl PipelineFunction for ForeignFunction {
             message::decode_answers(&Uint8Array::new(&answer).to_vec(), fields)
         })
     }
-}
-
-fn json(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::internal(format!("a status is no JSON: {error}")))
 }
 
 /// The pipelines of a store. What they are made of and how they do is JSON, as HTTP has it.
@@ -57,11 +53,7 @@ impl Database {
     #[wasm_bindgen(js_name = pipelineStatus)]
     pub async fn pipeline_status(&self, name: String) -> Thrown<String> {
         let pipeline = self.db.pipeline(&name).or_throw()?;
-        let mut status = serde_json::to_value(pipeline.status().await)
-            .map_err(|error| Error::internal(format!("a status is no JSON: {error}")))
-            .or_throw()?;
-        status["spec"] = serde_json::to_value(pipeline.spec()).unwrap_or_default();
-        json(&status).or_throw()
+        StatusOut { status: pipeline.status().await, spec: pipeline.spec() }.to_json().or_throw()
     }
 
     /// Its graph as text, and what each operator has done.

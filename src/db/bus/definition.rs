@@ -1,6 +1,6 @@
 use crate::base::codec::{Write, checksum};
 use crate::base::{Error, ErrorKind, Result};
-use crate::db::pipeline::unframed;
+use crate::db::pipeline::unframed_text;
 use crate::engine::name;
 use crate::storage::Storage;
 use crate::stream::bus::BusSpec;
@@ -28,8 +28,8 @@ pub(super) fn encode(spec: &BusSpec) -> Vec<u8> {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<BusSpec> {
-    let json = unframed(bytes, MAGIC, VERSION, WHAT)?;
-    serde_json::from_slice(json).map_err(|error| Error::corrupt(format!("{WHAT}: {error}")))
+    let json = unframed_text(bytes, MAGIC, VERSION, WHAT)?;
+    BusSpec::parse(json).map_err(|error| Error::corrupt(format!("{WHAT}: {}", error.message())))
 }
 
 /// That which counts, with its version.

@@ -42,7 +42,7 @@ pub use rows::PipelineRows;
 pub use spec::{
     Definition, Guarantee, LookupTime, OnGone, PipelineOptions, PipelineSource, PipelineSpec, PipelineState,
 };
-pub(super) use spec::{check_name, unframed};
+pub(super) use spec::{check_name, unframed_text};
 
 use super::Db;
 use super::database::Shared;

@@ -281,8 +281,8 @@ impl Definition {
     /// # Errors
     /// `Corrupt` for bytes that are none, `Unsupported` for those of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let json = unframed(bytes, MAGIC, VERSION, "a pipeline's definition")?;
-        serde_json::from_slice(json).map_err(|error| Error::corrupt(format!("a pipeline's definition: {error}")))
+        let json = unframed_text(bytes, MAGIC, VERSION, "a pipeline's definition")?;
+        serde_json::from_str(json).map_err(|error| Error::corrupt(format!("a pipeline's definition: {error}")))
     }
 
     pub(super) fn plan(&self) -> Result<&Plan> {
@@ -333,6 +333,13 @@ pub(in crate::db) fn unframed<'b>(bytes: &'b [u8], magic: &[u8; 4], version: u8,
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
     Ok(rest)
+}
+
+/// The same, as a text: JSON is then read by the code that reads what an application gives. That for bytes would be there beside it, which pages
+/// download.
+pub(in crate::db) fn unframed_text<'b>(bytes: &'b [u8], magic: &[u8; 4], version: u8, what: &str) -> Result<&'b str> {
+    let text = unframed(bytes, magic, version, what)?;
+    std::str::from_utf8(text).map_err(|error| Error::corrupt(format!("{what}: {error}")))
 }
 
 pub(in crate::db) fn check_name(name: &str) -> Result<()> {

@@ -153,8 +153,8 @@ impl PushStreamDefinition {
     /// # Errors
     /// `Corrupt` for bytes that are none, `Unsupported` for those of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let json = crate::db::pipeline::unframed(bytes, MAGIC, VERSION, WHAT)?;
-        let found: Self = serde_json::from_slice(json).map_err(|error| Error::corrupt(format!("{WHAT}: {error}")))?;
+        let json = crate::db::pipeline::unframed_text(bytes, MAGIC, VERSION, WHAT)?;
+        let found: Self = serde_json::from_str(json).map_err(|error| Error::corrupt(format!("{WHAT}: {error}")))?;
         let partitions = found.spec.partitions as usize;
         match found.readers.iter().find(|(_, from)| from.len() != partitions) {
             Some((reader, from)) => Err(Error::corrupt(format!(

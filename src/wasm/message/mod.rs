@@ -16,7 +16,7 @@ pub(super) use rows::{ChangesOut, LiveOut, RowsMessage, SearchResponseMessage};
 pub(super) use schema::{FieldMessage, IndexMessage, SchemaMessage};
 use std::collections::BTreeMap;
 #[cfg(feature = "streams")]
-pub(super) use stream::{CallOut, SqlMessage, SqlOut, UnreadOut, decode_answers};
+pub(super) use stream::{CallOut, SqlMessage, SqlOut, StatusOut, UnreadOut, decode_answers};
 
 use serde::{Deserialize, Serialize};
 

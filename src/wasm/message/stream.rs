@@ -85,6 +85,21 @@ impl Serialize for UnreadOut<'_> {
     }
 }
 
+/// How something is doing, and what it is made of, as JSON. The two are put together in JavaScript: serde would need code for each of both in
+/// another form.
+#[derive(serde::Serialize)]
+pub(in super::super) struct StatusOut<S, P> {
+    pub(in super::super) status: S,
+    pub(in super::super) spec: P,
+}
+
+impl<S: serde::Serialize, P: serde::Serialize> StatusOut<S, P> {
+    /// `{ status, spec }`.
+    pub(in super::super) fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|error| Error::internal(format!("a status is no JSON: {error}")))
+    }
+}
+
 /// What a query came to: `{ columns: [{ name, type }], rows, plan, vectors, int8s, bits, integers }`.
 pub(in super::super) struct SqlOut<'a> {
     pub(in super::super) response: &'a SqlResponse,
