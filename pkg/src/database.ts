@@ -3,6 +3,7 @@ import { Client, type Port } from './client.js';
 import { type Bytes, decode, encode, type FieldNames, reviveRow, toSchemaMessage } from './codec.js';
 import { Collection } from './collection.js';
 import { EddyError } from './error.js';
+import { Bus } from './bus.js';
 import { Functions, Pipeline, type PipelineSpec, type RowFunction, specText, type SqlResult } from './pipeline.js';
 import type { OpenMessage } from './protocol.js';
 import type { AnySchema, Schema } from './schema.js';
@@ -210,6 +211,7 @@ export class Database<B extends boolean = false> {
   readonly #client: Client;
   readonly #bigint: boolean;
   readonly #functions: Functions;
+  #bus: Bus | undefined;
 
   /** @internal */
   protected constructor(client: Client, name: string, bigint: boolean) {
@@ -442,6 +444,11 @@ export class Database<B extends boolean = false> {
   /** Takes a function away. */
   async removeFunction(name: string): Promise<void> {
     await this.#functions.remove(name);
+  }
+
+  /** The event bus: what happens to collections, and what the application tells, handed to handlers. Needs `streams: true`. */
+  bus(): Bus {
+    return (this.#bus ??= new Bus(this.#client, this.#functions));
   }
 
   /**

@@ -783,6 +783,11 @@ class EngineSession implements Session {
       case 'setFunction':
       case 'removeFunction':
       case 'functionAnswer':
+      case 'busConfigure':
+      case 'busStatus':
+      case 'busPublish':
+      case 'busReplay':
+      case 'busCancel':
         return this.#engine.pipe(op, target, body, this);
       default:
         return this.#engine.run(op, target, body, mark);

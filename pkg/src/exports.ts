@@ -1,3 +1,4 @@
+export type { Bus, BusAggregate, BusEvent, BusHandler, BusRoute, BusSource, BusSpec, BusStatus, BusValue, EventFunction, EventsFunction, ReplayRequest } from './bus.js';
 export type {
   BoostRanker, ChangeEvent, Collection, Conditions, Conflict, ConsistencyOptions, DecayRanker, DeleteTarget, EvaluateRequest, Evaluation, EvaluationPoint, ExplainOptions,
   FilterOptions, FilterParam, FilterParams, Hit, HybridRequest, IteratorOptions, Operation, OutputOptions, Plan, QueryIteratorRequest, QueryRequest,

@@ -1,5 +1,6 @@
 import { type Bytes, decode, encode } from './codec.js';
 import { EddyError, toEddyError } from './error.js';
+import { type PipelineStatus, statusOf } from './pipeline.js';
 import type { EngineEvent, Op } from './protocol.js';
 import type { WasmCollection, WasmDatabase, WasmStreams } from './wasm.js';
 
@@ -17,6 +18,28 @@ interface Asked {
   reject(error: EddyError): void;
 }
 
+/** The event bus of a store, in the builds that have pipelines. */
+interface WasmBus {
+  configureBus(spec: string): Promise<void>;
+  busStatus(): string;
+  publishToBus(source: string, events: string): Promise<Uint32Array>;
+  replayOnBus(request: string): Promise<number>;
+  cancelReplay(id: number): boolean;
+  busIsConfigured(): boolean;
+  runBus(): Promise<boolean>;
+  busDueMs(): number | undefined;
+  busMovedAfter(seen: number): Promise<number>;
+}
+
+type Db = WasmDatabase & WasmStreams & WasmBus;
+
+/** A function that a client has. */
+interface Given {
+  client: PipesClient;
+  timeoutMs: number;
+  bigint: boolean;
+}
+
 /**
  * The pipelines of an open store, in the thread that holds it. Each goes on by itself, in steps between requests, so that one whose function
  * is slow keeps nobody waiting but itself.
@@ -24,20 +47,24 @@ interface Asked {
  * @internal
  */
 export class Pipes {
-  readonly #db: WasmDatabase & WasmStreams;
+  readonly #db: Db;
   readonly #pause: () => Promise<void>;
   readonly #onError: (error: unknown) => void;
   /** By name, those under way, and whether each is to look again. */
   readonly #steps = new Map<string, { again: boolean; ended: Promise<void> }>();
   readonly #followed = new Set<string>();
-  readonly #functions = new Map<string, PipesClient>();
+  /** By name, who has given one: the last of them is called, and when it goes, the one before. */
+  readonly #functions = new Map<string, Given[]>();
   readonly #asked = new Map<number, Asked>();
   readonly #listeners = new Map<string, { client: PipesClient }>();
+  /** A step of the bus that is under way. */
+  #bus: { again: boolean; ended: Promise<void> } | undefined;
+  #busFollowed = false;
   #nextAsk = 1;
   #due: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
 
-  constructor(db: WasmDatabase & WasmStreams, pause: () => Promise<void>, onError: (error: unknown) => void) {
+  constructor(db: Db, pause: () => Promise<void>, onError: (error: unknown) => void) {
     this.#db = db;
     this.#pause = pause;
     this.#onError = onError;
@@ -45,15 +72,17 @@ export class Pipes {
 
   /** That of a store, when its engine's build has pipelines. */
   static of(db: WasmDatabase, pause: () => Promise<void>, onError: (error: unknown) => void): Pipes | undefined {
-    return 'createPipeline' in db ? new Pipes(db as WasmDatabase & WasmStreams, pause, onError) : undefined;
+    return 'createPipeline' in db ? new Pipes(db as Db, pause, onError) : undefined;
   }
 
   /** Has all pipelines look whether there is something to do. */
   wake(): void {
     if (this.#closed) return;
     const names = this.#db.pipelines();
-    if (names.length === 0) return;
+    const hasBus = this.#db.busIsConfigured();
+    if (names.length === 0 && !hasBus) return;
     this.#followAll();
+    if (hasBus) this.#wakeBus();
     for (const name of names) {
       const step = this.#steps.get(name);
       if (step) step.again = true;
@@ -82,10 +111,48 @@ export class Pipes {
     })();
   }
 
+  /** Has the bus look whether there is something to do. */
+  #wakeBus(): void {
+    if (this.#bus) {
+      this.#bus.again = true;
+      return;
+    }
+    const step = { again: true, ended: Promise.resolve() };
+    this.#bus = step;
+    step.ended = (async () => {
+      try {
+        while (step.again && !this.#closed) {
+          await this.#pause();
+          if (this.#closed) return;
+          step.again = false;
+          if (await this.#db.runBus()) step.again = true;
+        }
+      } catch (error) {
+        this.#onError(error);
+      } finally {
+        this.#bus = undefined;
+        this.#wakeWhenDue();
+      }
+    })();
+    if (!this.#busFollowed) {
+      this.#busFollowed = true;
+      void this.#followBus();
+    }
+  }
+
+  /** Calls that end, and what is published, give it something to do. */
+  async #followBus(): Promise<void> {
+    for (let moves = 0; !this.#closed; ) {
+      moves = await this.#db.busMovedAfter(moves);
+      if (!this.#closed && this.#db.busIsConfigured()) this.#wakeBus();
+    }
+  }
+
   #wakeWhenDue(): void {
     clearTimeout(this.#due);
     if (this.#closed) return;
-    const dueMs = this.#db.pipelinesDueMs();
+    const dues = [this.#db.pipelinesDueMs(), this.#db.busDueMs()].filter((dueMs) => dueMs !== undefined);
+    const dueMs = dues.length > 0 ? Math.min(...dues) : undefined;
     this.#due = dueMs === undefined ? undefined : setTimeout(() => this.wake(), Math.min(dueMs + 1, 2 ** 31 - 1));
   }
 
@@ -170,13 +237,12 @@ export class Pipes {
         return undefined;
       case 'setFunction': {
         const { timeoutMs, bigint } = decode(body!) as { timeoutMs: number; bigint: boolean };
-        this.#functions.set(name, client);
-        db.setFunction(name, (rows) => this.#call(name, rows, timeoutMs + ANSWER_MS), bigint);
+        this.#give(name, [...(this.#functions.get(name) ?? []).filter((one) => one.client !== client), { client, timeoutMs, bigint }]);
         this.wake();
         return undefined;
       }
       case 'removeFunction':
-        if (this.#functions.delete(name)) db.removeFunction(name);
+        this.#give(name, (this.#functions.get(name) ?? []).filter((one) => one.client !== client));
         return undefined;
       case 'functionAnswer': {
         const asked = this.#asked.get(Number(name));
@@ -184,6 +250,18 @@ export class Pipes {
         else asked?.resolve(body!);
         return undefined;
       }
+      case 'busConfigure':
+        await db.configureBus(decode(body!) as string);
+        this.wake();
+        return undefined;
+      case 'busStatus':
+        return encode(db.busStatus());
+      case 'busPublish':
+        return encode([...(await db.publishToBus(name, decode(body!) as string))]);
+      case 'busReplay':
+        return encode(await db.replayOnBus(decode(body!) as string));
+      case 'busCancel':
+        return encode(db.cancelReplay(Number(name)));
       default:
         throw new EddyError('internal', `no operation ${op}`);
     }
@@ -198,8 +276,8 @@ export class Pipes {
         for (let from = 0; !this.#closed && this.#listeners.get(key) === listener; ) {
           await this.#db.waitForRow(pipeline, sink, from);
           if (this.#closed || this.#listeners.get(key) !== listener) return;
-          const status = JSON.parse(await this.#db.pipelineStatus(pipeline)) as { state: string; unread: { sink: string; acknowledged: number; rows: number }[] };
-          const unread = status.unread.find((one) => one.sink === sink);
+          const { unread: all } = statusOf<PipelineStatus>(await this.#db.pipelineStatus(pipeline));
+          const unread = all.find((one) => one.sink === sink);
           const end = unread ? unread.acknowledged + unread.rows : from;
           client.send({ event: 'rows', key });
           // It failed or was dropped: who asks is told why.
@@ -213,7 +291,7 @@ export class Pipes {
   }
 
   #call(name: string, rows: Bytes, withinMs: number): Promise<Uint8Array> {
-    const client = this.#functions.get(name);
+    const client = this.#functions.get(name)?.at(-1)?.client;
     if (!client || this.#closed) return Promise.reject(new EddyError('unavailable', `function ${JSON.stringify(name)} is not there`));
     return new Promise((resolve, reject) => {
       const id = this.#nextAsk++;
@@ -227,13 +305,20 @@ export class Pipes {
     });
   }
 
+  /** Has the last of them be the function of that name. */
+  #give(name: string, given: Given[]): void {
+    const before = this.#functions.get(name)?.at(-1);
+    const last = given.at(-1);
+    if (last) this.#functions.set(name, given);
+    else this.#functions.delete(name);
+    if (this.#closed || last === before) return;
+    if (last) this.#db.setFunction(name, (rows) => this.#call(name, rows, last.timeoutMs + ANSWER_MS), last.bigint);
+    else this.#db.removeFunction(name);
+  }
+
   /** A client is gone, and its functions with it. */
   forget(client: PipesClient): void {
-    for (const [name, owner] of this.#functions) {
-      if (owner !== client) continue;
-      this.#functions.delete(name);
-      if (!this.#closed) this.#db.removeFunction(name);
-    }
+    for (const [name, given] of [...this.#functions]) this.#give(name, given.filter((one) => one.client !== client));
     for (const [key, listener] of this.#listeners) if (listener.client === client) this.#listeners.delete(key);
     for (const asked of [...this.#asked.values()]) if (asked.client === client) asked.reject(new EddyError('unavailable', 'who gave the function is gone'));
   }
@@ -248,6 +333,6 @@ export class Pipes {
   /** Lets each step come to its end; functions are waited for no longer. */
   async close(): Promise<void> {
     this.end(new EddyError('unavailable', 'the database is being closed'));
-    await Promise.all([...this.#steps.values()].map((step) => step.ended));
+    await Promise.all([...[...this.#steps.values()].map((step) => step.ended), this.#bus?.ended]);
   }
 }

@@ -84,7 +84,12 @@ export type Op =
   | 'rowsStop'
   | 'setFunction'
   | 'removeFunction'
-  | 'functionAnswer';
+  | 'functionAnswer'
+  | 'busConfigure'
+  | 'busStatus'
+  | 'busPublish'
+  | 'busReplay'
+  | 'busCancel';
 
 /**
  * Operations that are the same asked twice: they leave the store as it is, or in the state that they name. A `write` is asked again with
@@ -93,7 +98,7 @@ export type Op =
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
   'flush', 'compact', 'loadDataset', 'setTtl', 'createIndex', 'setOptions', 'evaluate', 'tune',
   'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'conflicts', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncToken', 'syncPause', 'syncResume', 'syncStop', 'network',
-  'sql', 'pipelines', 'explainSpec', 'pipelineStatus', 'pipelineExplain', 'pausePipeline', 'savepoints', 'unreadRows', 'acknowledgeRows', 'rowsStart', 'rowsStop', 'setFunction', 'removeFunction', 'functionAnswer',
+  'sql', 'pipelines', 'explainSpec', 'pipelineStatus', 'pipelineExplain', 'pausePipeline', 'savepoints', 'unreadRows', 'acknowledgeRows', 'rowsStart', 'rowsStop', 'setFunction', 'removeFunction', 'functionAnswer', 'busConfigure', 'busStatus', 'busCancel',
 ]);
 
 /** The first message of a client. @internal */

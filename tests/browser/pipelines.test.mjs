@@ -21,7 +21,7 @@ test('the stream suite in the worker, on each storage', async (t) => {
         await db.close();
       }
     }, storage);
-    assert.equal(cases, flink.length + nexmark.length + 2, storage);
+    assert.equal(cases, flink.length + nexmark.length + 3, storage);
   }
 });
 
@@ -78,4 +78,32 @@ test('a browser that is killed goes on where the application was', async (t) => 
   await openNumbers(again);
   await waitForRows(again, 4);
   assert.deepEqual(await again.evaluate(() => window.told), [2, 3, 4, 5].map((id) => [id, id, 2 * id]));
+});
+
+test('events go to the tab that gave its functions last, and to another when it closes', async (t) => {
+  const url = await serveFiles(t);
+  const { context } = await launch(t);
+  const pages = [await openPage(t, context, url), await openPage(t, context, url), await openPage(t, context, url)];
+  const [a, b, c] = pages;
+  for (const page of pages) {
+    await page.evaluate(async () => {
+      window.db = await window.eddydb.open({ name: 'bus', storage: 'opfs', streams: true });
+      window.numbers = await window.db.createCollection('numbers', { fields: { id: { type: 'int64', primaryKey: true } } }, { ifNotExists: true });
+      window.told = [];
+      const handlers = { tell: { function: ({ key }) => void window.told.push(key) } };
+      await window.db.bus().configure({ sources: { numbers: { collection: 'numbers' } }, handlers, routes: [{ to: ['tell'] }] });
+    });
+  }
+  const wasTold = (page, key) => page.waitForFunction((key) => window.told.some((one) => one === key), key);
+  await insert(b, [0]);
+  await wasTold(c, 0);
+  await c.close();
+  await insert(b, [1]);
+  await wasTold(b, 1);
+  // The tab that holds the database.
+  await a.close();
+  await insert(b, [2]);
+  await wasTold(b, 2);
+  // What was handled and not noted when a tab closed comes again.
+  assert.deepEqual(await b.evaluate(() => [...new Set(window.told)].filter((key) => key > 0)), [1, 2]);
 });

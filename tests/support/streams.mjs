@@ -367,6 +367,95 @@ async function runBuilt(db) {
   for (const one of ['events', 'halves', 'latest']) await db.dropCollection(one);
 }
 
+/** Waits until something is so. */
+async function until(what, fact) {
+  for (let tries = 0; !(await fact()); tries++) {
+    if (tries > 5_000) throw new Error(`not so after long: ${what}`);
+    await pauseMs(2);
+  }
+}
+
+/** The event bus: routes, batches, aggregates, retries, dead letters, replays and another configuration. */
+async function runBus(db) {
+  const bus = db.bus();
+  const collection = await db.createCollection('events', events);
+  await collection.insert(rowsOf([['before', 1, 0]]));
+  const told = { one: [], many: [], sums: [], big: [] };
+  let failures = 0;
+  const spec = {
+    sources: { events: { collection: 'events', since: 'full', before: true }, app: {} },
+    handlers: {
+      one: {
+        function: async (event) => {
+          if (event.row.key === 'never') throw new Error('it throws');
+          if (event.row.key === 'twice' && event.attempt === 1) {
+            failures += 1;
+            throw new Error('only now');
+          }
+          told.one.push(`${event.source} ${event.kind} ${event.key ?? '-'} ${event.row.key}${event.before ? ` was ${event.before.key}` : ''}${event.replayed ? ' again' : ''}`);
+        },
+        retry: { attempts: 2, delayMs: 1 },
+      },
+      many: { function: (all) => void told.many.push(all.length), batch: { events: 3, delayMs: 60_000 } },
+      sums: { function: (all) => void told.sums.push(...all.map(({ row: one }) => `${one.key} ${one.n} ${one.total}`)), aggregate: { by: ['key'], events: 4, delayMs: 60_000, values: { n: { function: 'count' }, total: { function: 'sum', of: 'value' } } } },
+      big: { cases: [{ filter: 'value > 5', function: (event) => void told.big.push(event.row.value) }] },
+      hangs: { function: () => new Promise(() => {}), timeoutMs: 30, retry: { attempts: 1 } },
+    },
+    routes: [
+      { from: ['events'], to: ['one', 'big'] },
+      { from: ['app'], kinds: ['count'], to: ['many', 'sums'] },
+      { from: ['app'], kinds: ['hang'], to: ['hangs'] },
+    ],
+    deadLetters: 'dead',
+  };
+  await bus.configure(spec);
+  // All that is there is read as of the first step.
+  await until('the first is read', () => told.one.length === 1);
+  await collection.insert([{ id: 1, key: 'never', value: 9, at: 0 }, { id: 2, key: 'twice', value: 3, at: 0 }]);
+  await collection.upsert([{ id: 0, key: 'after', value: 2, at: 0 }]);
+  await collection.delete({ keys: [2] });
+  const app = (kind, key, value) => ({ kind, row: { key, value } });
+  same('published', await bus.publish('app', [app('count', 'a', 1), app('count', 'b', 2), app('count', 'a', 3), app('count', 'a', 4), app('other', 'a', 5), app('hang', 'h', 0)]), [2, 2, 2, 2, 0, 1]);
+  const idle = async () => (await bus.status()).handlers.every(({ queued, inFlight, name }) => name === 'many' || queued + inFlight === 0) && (await bus.status()).sources.every(({ behind }) => behind === 0);
+  await until('the bus is idle', async () => told.one.length >= 4 && (await db.collection('dead').count()) === 2 && (await idle()));
+  same('one', told.one, ['events read 0 before', 'events insert 2 twice', 'events update 0 after was before', 'events delete 2 twice']);
+  if (failures !== 2) throw new Error(`${failures} failures, expected 2`);
+  same('many', told.many, [3]);
+  same('sums', told.sums, ['a 3 8', 'b 1 2']);
+  same('big', told.big, [9]);
+  same('dead', (await db.collection('dead').query({ outputFields: ['node', 'reason'] })).map(({ node, reason }) => `${node}: ${reason}`), ['one: it throws', 'hangs: no answer in 30 ms']);
+  // What waits for a batch is handled by what the handler does then.
+  await bus.configure({ ...spec, handlers: { ...spec.handlers, many: { function: (all) => void told.many.push(`all ${all.length}`), batch: { events: 1 } } } });
+  await until('the batch is handled', () => told.many.length === 2);
+  same('many, changed', told.many, [3, 'all 1']);
+  told.one.length = 0;
+  await collection.insert([{ id: 3, key: 'new', value: 1, at: 0 }]);
+  await until('the change is handled', () => told.one.length === 1);
+  const { sources } = await bus.status();
+  const replay = await bus.replay({ source: 'events', since: 'full', handlers: ['one'] });
+  await until('the replay is done', async () => (await bus.status()).replays.find(({ id }) => id === replay.id).state === 'done' && (await idle()));
+  same('replayed', told.one.filter((one) => one.endsWith('again')), ['events read 0 after again', 'events read 3 new again']);
+  if ((await replay.cancel()) !== false || typeof sources.find(({ name }) => name === 'events').token !== 'string') throw new Error('no token');
+  for (const [wrong, part] of [
+    [{ ...spec, routes: [{ to: ['none'] }] }, 'routes[0].to[0]'],
+    [{ handlers: { a: { function: 'f', retry: { attempts: 0 } } } }, 'handlers.a.retry.attempts'],
+    [{ sources: { a: { collection: 'none' } } }, 'sources.a'],
+  ]) {
+    const error = await bus.configure(wrong).then(() => undefined, (thrown) => thrown);
+    if (!error?.message.includes(part)) throw new Error(`expected ${part}, got ${error?.kind}: ${error?.message}`);
+  }
+  // Then it does what it did, with the functions that it had.
+  const other = { ...spec.handlers.one, function: () => void told.one.push('not this one') };
+  if (await bus.configure({ ...spec, handlers: { ...spec.handlers, one: other }, routes: [{ to: ['none'] }] }).then(() => true, () => false)) throw new Error('a route to nobody was taken');
+  told.one.length = 0;
+  await collection.insert([{ id: 4, key: 'last', value: 1, at: 0 }]);
+  await until('the last is handled', () => told.one.length === 1);
+  same('one, not changed', told.one, ['events insert 4 last']);
+  await bus.configure({});
+  if (Object.keys(await collection.subscriptions()).length > 0) throw new Error('something is kept for a bus that is none');
+  for (const one of ['events', 'dead', 'dead_letters']) await db.dropCollection(one);
+}
+
 /** All of it; tells how many cases were run. */
 export async function runAll(db, seeds = [1, 2]) {
   let cases = 0;
@@ -374,5 +463,6 @@ export async function runAll(db, seeds = [1, 2]) {
   for (const one of nexmark) for (const seed of seeds) await runNexmark(db, one, seed).then(() => (cases += 1));
   await runFunctions(db);
   await runBuilt(db);
-  return cases + 2;
+  await runBus(db);
+  return cases + 3;
 }

@@ -1,6 +1,6 @@
 // What the compiler makes of a plan that is built: right when it compiles.
 
-import { open, type PipelineRow, type PipelineSpec } from 'eddydb';
+import { open, type BusEvent, type PipelineRow, type PipelineSpec } from 'eddydb';
 import { bool, collect, count, countWindow, double, max, source, sum, tumbling, type Stream, type StreamPlan } from 'eddydb/plan';
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -68,4 +68,23 @@ for await (const told of pipeline.rows<{ auction: number }>()) {
 await db.setFunction('words', ({ note }) => String(note).split(' ').map((word) => ({ word, length: word.length })), { timeoutMs: 100 });
 const { rows } = await db.sql<{ total: number }>('SELECT sum(price) AS total FROM bids');
 const total: number | undefined = rows[0]?.total;
-export { neither, total };
+const bus = db.bus();
+await bus.configure({
+  sources: { bids: { collection: 'bids', before: true }, app: {} },
+  handlers: {
+    one: { function: (event) => event.row['price'], retry: { attempts: 2 } },
+    many: { function: (events: BusEvent[]) => events.map(({ row }) => row), batch: { events: 10 } },
+    sums: { function: (events: BusEvent[]) => events.length, aggregate: { by: ['auction'], values: { n: { function: 'count' } } } },
+    either: { cases: [{ filter: 'price > 5', function: ({ attempt }) => attempt + 1 }], otherwise: 'named' },
+    copy: { collection: 'copies' },
+  },
+  routes: [{ from: ['bids'], kinds: ['insert'], priority: 1, to: ['one', 'many'] }],
+});
+// @ts-expect-error without a batch it is one event
+await bus.configure({ handlers: { one: { function: (events: BusEvent[]) => events.length } } });
+// @ts-expect-error nobody who handles
+await bus.configure({ handlers: { one: { retry: {} } } });
+const counts: number[] = await bus.publish('app', [{ kind: 'login', row: { user: 'ann' } }]);
+const { cancel } = await bus.replay({ source: 'bids', speed: 2 });
+const cancelled: boolean = await cancel();
+export { cancelled, counts, neither, total };
