@@ -23,7 +23,7 @@ export async function open<const B extends boolean = false>(options: OpenOptions
 }
 
 function spawn(): Port {
-  // Sync needs WebSocket, which Node has had behind a flag before version 22.
+  // Node has had WebSocket behind a flag before version 22; without one sync makes requests.
   const flags = typeof globalThis.WebSocket === 'undefined' ? { execArgv: ['--experimental-websocket'] } : {};
   const worker = new Worker(new URL('./worker-node.js', import.meta.url), { name: 'eddydb', ...flags });
   let ended = false;

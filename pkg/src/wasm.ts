@@ -8,6 +8,7 @@ import type { DirectoryHandle } from './directory.js';
 import { EddyError } from './error.js';
 import type { SearchPool } from './pool.js';
 import type { OpenMessage } from './protocol.js';
+import { makeSocket, type Socket } from './socket.js';
 import type { ForeignStorage } from './storage.js';
 
 // The shape of the generated classes; all builds have the same, and the full one more. An error that they throw has `kind`.
@@ -168,6 +169,7 @@ export interface Wasm {
   };
   PoolWorker: new () => WasmPoolWorker;
   onPanic(listener: (message: string) => void): void;
+  makeSocketsBy(make: (url: string) => Socket): void;
 }
 
 /** @internal */
@@ -184,7 +186,9 @@ export async function start(compile: (build: EngineBuild) => Promise<WebAssembly
   } catch (error) {
     throw new EddyError('unavailable', `the engine's WebAssembly was not loaded: ${(error as Error).message}`, { cause: error });
   }
-  return glue[build] as unknown as Wasm;
+  const wasm = glue[build] as unknown as Wasm;
+  wasm.makeSocketsBy(makeSocket);
+  return wasm;
 }
 
 /** The options in the form that the engine takes. @internal */

@@ -1,4 +1,6 @@
-//! The endpoint `/sync`: a WebSocket on which the store's collections are synced.
+//! The endpoint `/sync`: a WebSocket on which the store's collections are synced, and plain requests in its place.
+
+mod exchange;
 
 use std::sync::Arc;
 
@@ -50,9 +52,11 @@ impl AllowedOrigins {
     }
 }
 
-/// The route `/sync`.
+/// The route `/sync`, and those below it.
 pub fn router<S: Clone + Send + Sync + 'static>(hub: SyncHub, allowed: AllowedOrigins) -> Router<S> {
-    Router::new().route("/sync", any(upgrade)).with_state((hub, Arc::new(allowed)))
+    let allowed = Arc::new(allowed);
+    let requests = exchange::router(hub.clone(), allowed.clone());
+    Router::new().route("/sync", any(upgrade)).with_state((hub, allowed)).merge(requests)
 }
 
 async fn upgrade(

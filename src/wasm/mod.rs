@@ -35,6 +35,12 @@ thread_local! {
     static PANIC_LISTENER: RefCell<Option<js_sys::Function>> = const { RefCell::new(None) };
 }
 
+/// From now on `make` is called with the URL of each connection to a hub, and gives a WebSocket, or what has its members.
+#[wasm_bindgen(js_name = makeSocketsBy)]
+pub fn make_sockets_by(make: js_sys::Function) {
+    crate::platform::socket::make_sockets_by(make);
+}
+
 /// Hands every panic's message to `listener` before the instance stops: a panic in a task would otherwise leave its
 /// promise pending for ever. The instance must not be used afterwards.
 #[wasm_bindgen(js_name = onPanic)]

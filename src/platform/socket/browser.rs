@@ -6,7 +6,7 @@ use wasm_bindgen::prelude::*;
 use web_sys::{BinaryType, CloseEvent, MessageEvent, WebSocket};
 
 use super::{Connection, MESSAGE_BYTES_MAX, unavailable};
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, Result};
 use crate::platform::{Task, sleep_ms};
 
 /// More than this is not put into the host's buffer: it has no end, and no way to take something back.
@@ -14,7 +14,25 @@ const BUFFERED_BYTES_MAX: u32 = 1 << 20;
 /// The host does not tell when its buffer drains; it is looked at again after so long.
 const BUFFERED_LOOK_MS: u64 = 20;
 
+const NO_ANSWER: &str = "the server does not answer, or not as a hub does";
+
 type Received = Result<Option<Vec<u8>>>;
+
+thread_local! {
+    static MAKE: RefCell<Option<js_sys::Function>> = const { RefCell::new(None) };
+}
+
+/// From now on `make` is called with the URL of each connection, and gives what has the members of a WebSocket that are used here.
+pub fn make_sockets_by(make: js_sys::Function) {
+    MAKE.set(Some(make));
+}
+
+fn make(url: &str) -> Result<WebSocket, JsValue> {
+    match MAKE.with_borrow(Clone::clone) {
+        Some(make) => make.call1(&JsValue::NULL, &url.into()).map(JsCast::unchecked_into),
+        None => WebSocket::new(url),
+    }
+}
 
 /// The client's end of a WebSocket.
 pub struct Socket {
@@ -47,17 +65,10 @@ impl Socket {
     /// Connects.
     ///
     /// # Errors
-    /// `Unavailable` when nobody answers or the answer is no WebSocket (hosts do not tell which), `InvalidArgument` for a URL
-    /// that cannot be, `Unsupported` on a host without WebSockets.
+    /// `Unavailable` when nobody answers, or the answer is none of a hub (hosts do not tell which), `InvalidArgument` for a URL that cannot
+    /// be.
     pub async fn connect(url: &str) -> Result<Self> {
-        let global = js_sys::global();
-        if !js_sys::Reflect::has(&global, &"WebSocket".into()).unwrap_or(false) {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "this host has no WebSocket; Node has one from version 22, or set globalThis.WebSocket",
-            ));
-        }
-        let socket = WebSocket::new(url).map_err(|error| Error::invalid(format!("{url}: {}", text(&error))))?;
+        let socket = make(url).map_err(|error| Error::invalid(format!("{url}: {}", text(&error))))?;
         socket.set_binary_type(BinaryType::Arraybuffer);
         let (sender, received) = mpsc::unbounded();
         let (opened, opening) = oneshot::channel();
@@ -77,7 +88,7 @@ impl Socket {
         // Node 20 tells of a connection that cannot be made by `error` alone; browsers tell `close` after it.
         let (to_receiver, tell_failed) = (sender.clone(), opened.clone());
         let error = Closure::<dyn FnMut()>::new(move || {
-            let failed = unavailable("the server does not answer, or not with a WebSocket");
+            let failed = unavailable(NO_ANSWER);
             let _ = match tell_failed.borrow_mut().take() {
                 Some(opened) => opened.send(Err(failed)).is_ok(),
                 None => to_receiver.unbounded_send(Err(unavailable("the connection broke"))).is_ok(),
@@ -85,7 +96,7 @@ impl Socket {
         });
         let close = Closure::<dyn FnMut(CloseEvent)>::new(move |event: CloseEvent| {
             if let Some(opened) = opened.borrow_mut().take() {
-                let _ = opened.send(Err(unavailable("the server does not answer, or not with a WebSocket")));
+                let _ = opened.send(Err(unavailable(NO_ANSWER)));
             }
             // 1000 and 1001: the peer closed. Anything else, most often 1006, broke.
             let _ = sender.unbounded_send(if matches!(event.code(), 1000 | 1001) {

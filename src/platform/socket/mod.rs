@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 #[cfg(hosted)]
 pub use host::Socket;
+#[cfg(all(browser, hosted))]
+pub use host::make_sockets_by;
 #[cfg(all(test, native, hosted))]
 pub(crate) use memory::{Cut, duplex};
 

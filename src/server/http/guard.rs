@@ -79,7 +79,7 @@ impl Guard {
             );
             return Err(Failure(StatusCode::MISDIRECTED_REQUEST, Error::invalid(message)));
         }
-        let changes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || uri.path() == "/sync";
+        let changes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || is_sync(uri.path());
         match text(header::ORIGIN) {
             Some(origin) if changes && !self.allows(&origin, &authority) => {
                 let message =
@@ -94,6 +94,10 @@ impl Guard {
         let own = origin.split_once("://").is_some_and(|(_, of_page)| !of_page.is_empty() && of_page == authority);
         own || self.allowed.iter().any(|allowed| allowed.is_any() || allowed.as_str() == origin)
     }
+}
+
+fn is_sync(path: &str) -> bool {
+    path.strip_prefix("/sync").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Result<Response, Failure> {
@@ -157,7 +161,9 @@ mod tests {
             ["http://127.0.0.1:7701", "https://evil.example", "null", "", "https://notes.example.evil.example"]
         {
             assert_eq!(check(&guard, Method::POST, path, &[own, ("origin", origin)]), 403, "{origin}");
-            assert_eq!(check(&guard, Method::GET, "/sync", &[own, ("origin", origin)]), 403, "{origin}");
+            for path in ["/sync", "/sync/http/0"] {
+                assert_eq!(check(&guard, Method::GET, path, &[own, ("origin", origin)]), 403, "{origin}");
+            }
             assert_eq!(check(&guard, Method::GET, "/health", &[own, ("origin", origin)]), 200, "{origin}");
         }
         let any = Guard::new("127.0.0.1:7700".parse().unwrap(), vec!["*".parse().unwrap()]);

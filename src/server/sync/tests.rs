@@ -57,6 +57,21 @@ impl Server {
         (stream, String::from_utf8(head).unwrap())
     }
 
+    /// A whole request without a WebSocket: the status, and the answer's body.
+    async fn request(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let len = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n",
+            self.address
+        );
+        stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+        let answer = rest(&mut stream).await;
+        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+        let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
+        (status, answer[end + 4..].to_vec())
+    }
+
     async fn upgraded(&self) -> TcpStream {
         let (stream, head) = self.ask(UPGRADE).await;
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
@@ -221,6 +236,48 @@ async fn strange_pages_and_plain_requests_are_turned_away() {
     let error = status.error.unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.message().contains("404"), "{error}");
+}
+
+#[tokio::test]
+async fn requests_in_place_of_a_websocket_are_a_connection_like_any() {
+    let hub = Device::new().await;
+    let server = Server::of(&hub, 0).await;
+    let (status, name) = server.request("POST", "/sync/http", "", b"").await;
+    assert_eq!(status, 201);
+    let path = format!("/sync/http/{}", String::from_utf8(name).unwrap());
+    for (method, path, headers, body, expected) in [
+        ("POST", "/sync/http", "Origin: https://evil.example\r\n", &b""[..], 403),
+        ("GET", &*format!("{path}?at=0"), "Origin: https://evil.example\r\n", b"", 403),
+        ("GET", "/sync/http/0?at=0", "", b"", 404),
+        ("POST", "/sync/http/0?at=0", "", b"", 404),
+        ("DELETE", "/sync/http/0", "", b"", 404),
+        ("GET", &path, "", b"", 400),
+        ("GET", &format!("{path}?at=-1"), "", b"", 400),
+        ("GET", &format!("{path}?at=1"), "", b"", 409),
+        ("POST", &format!("{path}?at=0"), "", b"\x05\0\0\0five", 400),
+        ("POST", &format!("{path}?at=1"), "", b"", 409),
+    ] {
+        let (status, answer) = server.request(method, path, headers, body).await;
+        assert_eq!(status, expected, "{method} {path}: {}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(server.hub.connections(), 1);
+    // No greeting: the hub says what it takes this for, and closes.
+    let (status, _) = server.request("POST", &format!("{path}?at=0"), "", b"\x03\0\0\0one").await;
+    assert_eq!(status, 204);
+    let (status, told) = server.request("GET", &format!("{path}?at=0"), "", b"").await;
+    assert_eq!(status, 200);
+    let len = u32::from_le_bytes(told[..4].try_into().unwrap()) as usize;
+    assert!(matches!(Frame::decode(&told[4..4 + len]).unwrap(), Frame::Fault(None, _)));
+    let (status, _) = server.request("GET", &format!("{path}?at=1"), "", b"").await;
+    assert_eq!(status, 410);
+    // One that leaves.
+    let (_, name) = server.request("POST", "/sync/http", "", b"").await;
+    let path = format!("/sync/http/{}", String::from_utf8(name).unwrap());
+    let (status, _) = server.request("DELETE", &path, "", b"").await;
+    assert_eq!(status, 204);
+    let (status, _) = server.request("POST", &format!("{path}?at=0"), "", b"\x03\0\0\0one").await;
+    assert_eq!(status, 410);
+    server.stop().await;
 }
 
 #[test]
