@@ -354,6 +354,28 @@ export class Stream<R extends Row> {
     return this.#then('distinct', { distinct: { keys: [...keys] } });
   }
 
+  /**
+   * Rows whose vector is not near to that of a row shortly before, of the same key: of many that are near to each other the first. Rows are taken
+   * by their event time once the watermark has come to it, so what is told does not depend on the order in which they come.
+   */
+  dedupe<const K extends Name<R> = never, const N extends string = never, const D extends string = never>(
+    vector: Name<R>,
+    { radius, withinMs, metric = 'cosine', keys = [], duplicates }: {
+      /** Rows are near that are no farther than this: 1 - cosine of the angle between the vectors, or Euclid's distance. */
+      radius: number;
+      /** For how long in event time a row is compared with, and kept. */
+      withinMs: number;
+      metric?: 'cosine' | 'l2';
+      /** Rows of different keys are not compared. */
+      keys?: readonly Name<R>[];
+      /** Tells duplicates too: `name` is the field `of` of the row that one is near to, and null of all others; `distance` how far it is. */
+      duplicates?: { of: K; name: N; distance?: D };
+    },
+  ): Stream<Plain<R & { [Key in N]: R[K] | null } & { [Key in D]: number | null }>> {
+    const told = duplicates && { of: duplicates.of, name: duplicates.name, distance: duplicates.distance ?? null };
+    return this.#then('dedupe', { dedupe: { keys: [...keys], vector, metric, radius, within: micros('withinMs', withinMs), duplicates: told ?? null } });
+  }
+
   /** The first rows by an order, with those of a window when its bounds are among `keys`. */
   limit(limit: number, options: LimitOptions<R>): Stream<R> {
     return this.#top([], limit, options);

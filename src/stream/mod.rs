@@ -36,8 +36,8 @@ pub use buffer::{Batching, Buffer, Found, PIECE_ROWS_MAX, Piece, Room};
 pub use job::{Given, Job, Metrics, Options};
 pub use operator::{Answer, DeadLetter, Overflow, Wanted, WantedKind};
 pub use plan::{
-    Aggregate, AggregateFunction, Join, JoinKind, JoinScope, Lookup, Measure, Nearest, Node, Operator, Output, Pace,
-    Plan, Reference, Relation, Sink, Source, SourceField, Top, Trigger, WINDOW_END, WINDOW_START, Watermark, Window,
-    WindowAggregate,
+    Aggregate, AggregateFunction, Dedupe, Duplicates, Join, JoinKind, JoinScope, Lookup, Measure, Nearest, Nearness,
+    Node, Operator, Output, Pace, Plan, Reference, Relation, Sink, Source, SourceField, Top, Trigger, WINDOW_END,
+    WINDOW_START, Watermark, Window, WindowAggregate,
 };
 pub use rows::Rows;

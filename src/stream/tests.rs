@@ -6,6 +6,7 @@ use crate::base::Random;
 use crate::model::{DataType, Row, Value};
 use crate::query::compute::Expression;
 
+mod dedupe;
 mod flink;
 mod joins;
 mod random;

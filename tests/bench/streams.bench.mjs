@@ -1,5 +1,5 @@
 // Streams, natively: the queries of Nexmark through a job on one core; what it takes to follow a store by change streams and live queries;
-// a pipeline that joins events with their nearest rows.
+// a pipeline that joins events with their nearest rows; events of which those are left out that are near to one before.
 
 import { spawnSync } from 'node:child_process';
 
@@ -15,7 +15,7 @@ const CHANGE_MS_MAX = 1;
 const LIVE_TIMES_MIN = 50;
 
 /** All parts, or those that are named: `EDDY_BENCH_PARTS=nexmark,standing`. */
-const parts = (process.env.EDDY_BENCH_PARTS ?? 'nexmark,changes,standing,nearest').split(',');
+const parts = (process.env.EDDY_BENCH_PARTS ?? 'nexmark,changes,standing,nearest,dedupe').split(',');
 
 const whole = (number) => Math.round(number).toLocaleString('en');
 
@@ -45,7 +45,7 @@ export async function run({ log, directory }) {
   if (done.status !== 0) throw new Error('the native bench of streams failed');
   const told = JSON.parse(done.stdout);
   const targets = [];
-  const { nexmark, changes, standing, nearest } = told;
+  const { nexmark, changes, standing, nearest, dedupe } = told;
   if (nexmark) targets.push(...tellNexmark(nexmark, log));
   if (changes) {
     log(`change stream, ${whole(changes.writes)} writes of a row: from the commit p50 ${changes.from_commit_p50_ms.toFixed(3)} ms, p99 ${changes.from_commit_p99_ms.toFixed(3)} ms; ` +
@@ -62,7 +62,10 @@ export async function run({ log, directory }) {
   if (nearest) {
     log(`join with the 10 nearest of ${whole(nearest.rows)} rows: ${whole(nearest.events_per_second)} events/s (${whole(nearest.events)} events, ${whole(nearest.joined)} rows out)`);
   }
-  const others = Object.entries({ changes, standing, nearest }).filter(([, part]) => part);
+  if (dedupe) {
+    log(`dedupe by vectors of 384 floats, ${whole(dedupe.kept)} kept: ${whole(dedupe.events_per_second)} events/s (${whole(dedupe.events)} events, ${whole(dedupe.told)} rows out)`);
+  }
+  const others = Object.entries({ changes, standing, nearest, dedupe }).filter(([, part]) => part);
   const rows = [...(nexmark?.queries ?? []).map((query) => ({ name: query.query, ...query })), ...others.map(([name, part]) => ({ name, ...part }))];
   return { rows, targets };
 }

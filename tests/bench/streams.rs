@@ -22,9 +22,10 @@ use std::time::Instant;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{Field, Schema};
 use eddydb::base::{Random, Result};
+use eddydb::model::{Row, Value as Told};
 use eddydb::query::Parameters;
 use eddydb::stream::sql::{Catalog, Mode, compile};
-use eddydb::stream::{Job, Options};
+use eddydb::stream::{Job, Options, Plan};
 use serde_json::{Value as Json, json};
 
 /// The rows under live queries, and how many of these there are.
@@ -32,6 +33,8 @@ const STANDING_ROWS: usize = 100_000;
 const STANDING_QUERIES: usize = 10_000;
 /// The rows that events are joined with.
 const JOINED_ROWS: usize = 20_000;
+/// The events of which those are left out that are near to one before.
+const DEDUPED: usize = 30_000;
 /// How many events there are.
 const EVENTS: u64 = 1_000_000;
 /// How many come at once.
@@ -292,12 +295,58 @@ async fn main() -> Result<()> {
             "changes" => follow::changes(&directory).await?,
             "standing" => follow::standing(&directory, STANDING_ROWS, STANDING_QUERIES).await?,
             "nearest" => follow::nearest(&directory, JOINED_ROWS).await?,
+            "dedupe" => dedupe()?,
             other => panic!("no part {other:?}"),
         };
         eprint_progress(part);
     }
     println!("{told}");
     Ok(())
+}
+
+/// Events with vectors of which every second one is almost one of the 10,000 before: those are left out, exactly.
+fn dedupe() -> Result<Json> {
+    let plan = Plan::from_json(
+        r#"{"nodes": [
+            {"name": "in", "operator": {"source": {"fields": [{"name": "id", "type": "int64"}, {"name": "v", "type": "float_vector", "dim": 384},
+                {"name": "at", "type": "timestamp"}], "time": "at"}}},
+            {"name": "work", "inputs": ["in"], "operator": {"dedupe": {"vector": "v", "radius": 0.05, "within": 10000}}},
+            {"name": "out", "inputs": ["work"], "operator": {"sink": {}}}
+        ]}"#,
+    )?;
+    let mut random = Random::new(7);
+    let mut number = || random.below(2_001) as f32 / 1_000.0 - 1.0;
+    let mut vectors: Vec<Vec<f32>> = vec![];
+    for at in 0..DEDUPED {
+        let first: Vec<f32> = (0..384).map(|_| number()).collect();
+        // Of an even one, an eighth of another vector away: a distance of about 0.01.
+        let before = if at % 2 == 0 { None } else { vectors.get(at.saturating_sub(1 + at % 5_000 / 2 * 2)) };
+        let vector = match before {
+            Some(before) => before.iter().zip(&first).map(|(before, first)| before + first / 8.0).collect(),
+            None => first,
+        };
+        vectors.push(vector);
+    }
+    let row = |(at, vector): (usize, Vec<f32>)| {
+        let at = at as i64;
+        Row::from([("id".into(), Told::Int(at)), ("v".into(), Told::Vector(vector)), ("at".into(), Told::Int(at))])
+    };
+    let rows: Vec<Row> = vectors.into_iter().enumerate().map(row).collect();
+    let mut job = Job::new(plan, Options::default())?;
+    let batches: Vec<_> = rows
+        .chunks(1_000)
+        .map(|rows| job.relation("in").map(|relation| relation.batch(rows).0))
+        .collect::<Result<_>>()?;
+    let (mut told, begun) = (0, Instant::now());
+    for batch in &batches {
+        job.push("in", 0, b"", batch, None, 0)?;
+        told += job.poll().rows.iter().map(|(_, rows)| rows.len()).sum::<usize>();
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let kept = job.metrics()[1].entries;
+    job.end("in", 0, 0)?;
+    told += job.poll().rows.iter().map(|(_, rows)| rows.len()).sum::<usize>();
+    Ok(json!({ "events": DEDUPED, "told": told, "kept": kept, "events_per_second": DEDUPED as f64 / seconds }))
 }
 
 /// Says on the other line what is under way.

@@ -1,6 +1,6 @@
 // The stream suite as data, run through the package wherever an engine lives: Node, a browser's worker, workerd. Nothing here is of one host.
 
-import { count, countWindow, double, max, session, sliding, source, sum, tumbling } from 'eddydb/plan';
+import { bool, count, countWindow, double, max, session, sliding, source, sum, tumbling } from 'eddydb/plan';
 
 const second = 1_000_000;
 
@@ -367,6 +367,27 @@ async function runBuilt(db) {
   for (const one of ['events', 'halves', 'latest']) await db.dropCollection(one);
 }
 
+/** Rows whose vectors are near to those before are told with them. */
+async function runDeduped(db) {
+  const fields = { id: { type: 'int64', primaryKey: true }, v: { type: 'float_vector', dim: 2, metric: 'L2' }, at: { type: 'timestamp' } };
+  const collection = await db.createCollection('docs', { fields });
+  const docs = source('docs', { id: 'int64', v: { vector: 2 }, at: 'timestamp' }, { time: 'at' });
+  const duplicates = { of: 'id', name: 'same', distance: 'far' };
+  const fresh = docs.dedupe('v', { radius: 0.01, withinMs: 1_000, duplicates }).map({ id: 'id', same: 'same', isFar: bool('far > 0') });
+  const pipeline = await db.createPipeline('deduped', { plan: fresh.sink({ name: 'told' }) });
+  const row = (id, v, ms) => ({ id, v: new Float32Array(v), at: ms * 1_000 });
+  // Told by time; the last waits for one that is later.
+  await collection.insert([row(2, [2, 0.01], 500), row(1, [1, 0], 0), row(3, [0, 1], 900), row(4, [3, 0], 1_400), row(5, [0, 0], 9_000)]);
+  await settled(pipeline);
+  await pipeline.pause();
+  const found = (await told(pipeline)).map(({ row: { id, same: other, isFar } }) => `${id} ${other} ${isFar}`);
+  same('deduped', found, ['1 null false', '2 1 true', '3 null false', '4 null false']);
+  const wrong = await db.createPipeline('wrong', { plan: docs.dedupe('v', { radius: 3, withinMs: 1_000 }).sink({ name: 'told' }) }).catch((error) => error);
+  if (wrong.kind !== 'invalid_argument' || !wrong.message.includes('radius is 3, expected 0 to 2')) throw new Error(`${wrong.kind}: ${wrong.message}`);
+  await pipeline.drop();
+  await db.dropCollection('docs');
+}
+
 /** Waits until something is so. */
 async function until(what, fact) {
   for (let tries = 0; !(await fact()); tries++) {
@@ -463,6 +484,7 @@ export async function runAll(db, seeds = [1, 2]) {
   for (const one of nexmark) for (const seed of seeds) await runNexmark(db, one, seed).then(() => (cases += 1));
   await runFunctions(db);
   await runBuilt(db);
+  await runDeduped(db);
   await runBus(db);
-  return cases + 3;
+  return cases + 4;
 }

@@ -49,6 +49,11 @@ bids.join(auctions, { on: [['auction', 'id']], within: countWindow(5) });
 // @ts-expect-error no such field of the other
 bids.join(auctions, { on: [['auction', 'auction']], within: 'unbounded' });
 
+expectRow<{ auction: number; price: number; note: string | null; at: number; tags: unknown; v: Float32Array }>()(bids.dedupe('v', { radius: 0.1, withinMs: 60_000 }));
+const near = bids.dedupe('v', { radius: 1, withinMs: 1_000, metric: 'l2', keys: ['note'], duplicates: { of: 'auction', name: 'same', distance: 'far' } });
+expectRow<{ auction: number; price: number; note: string | null; at: number; tags: unknown; v: Float32Array; same: number | null; far: number | null }>()(near);
+// @ts-expect-error no such field
+bids.dedupe('w', { radius: 0.1, withinMs: 60_000 });
 expectRow<{ word: string; length: number }>()(bids.call('words', { word: 'varchar', length: 'int64' }));
 const plan: StreamPlan = bids.keyBy('auction').limit(3, { orderBy: [{ by: 'price', descending: true }] }).sink({ collection: 'best', keys: ['auction'] });
 // @ts-expect-error no such field

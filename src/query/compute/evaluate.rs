@@ -634,7 +634,9 @@ fn dot(left: &[f32], right: &[f32]) -> f64 {
     left.iter().zip(right).map(|(left, right)| f64::from(*left) * f64::from(*right)).sum()
 }
 
-fn distance(function: Function, left: &[f32], right: &[f32]) -> Option<f64> {
+/// The distance of two vectors, or their product, the same bits on every target; `None` for two of different lengths, and for the cosine
+/// with one of zero length.
+pub(crate) fn distance(function: Function, left: &[f32], right: &[f32]) -> Option<f64> {
     if left.len() != right.len() {
         return None;
     }

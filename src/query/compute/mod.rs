@@ -16,5 +16,6 @@ mod function;
 mod tests;
 
 pub use bind::{Computed, canonical};
+pub(crate) use evaluate::distance;
 pub use expression::Expression;
 pub use function::Function;

@@ -1,6 +1,7 @@
 //! What nodes do: each takes rows and watermarks, and gives rows and watermarks, in order.
 
 mod aggregate;
+mod dedupe;
 mod join;
 mod outside;
 mod plain;
@@ -133,6 +134,7 @@ pub(super) fn build(plan: &Plan, checked: &Checked, at: usize) -> Result<Box<dyn
         }
         Operator::Join(join) => Box::new(join::Joiner::new(join, inputs[0], inputs[1], gives)?),
         Operator::Distinct { keys } => Box::new(top::Distinct::new(keys, inputs[0])),
+        Operator::Dedupe(spec) => Box::new(dedupe::Deduper::new(spec, inputs[0], gives)),
         Operator::Top(spec) => Box::new(top::Ranking::new(spec, inputs[0], gives)?),
         Operator::Lookup(lookup) => Box::new(outside::Asker::lookup(lookup, inputs[0], gives)?),
         Operator::Nearest(nearest) => Box::new(outside::Asker::nearest(nearest, inputs[0], gives)?),

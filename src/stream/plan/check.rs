@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use super::aggregate::{Aggregate, AggregateFunction as Function, Measure};
-use super::node::{Join, JoinKind, JoinScope, Node, Operator, Plan, Source, SourceField, Top, WindowAggregate};
+use super::node::{
+    Dedupe, Join, JoinKind, JoinScope, Nearness, Node, Operator, Plan, Source, SourceField, Top, WindowAggregate,
+};
 use super::window::{Output, Pace, Window};
 use super::{WINDOW_END, WINDOW_START};
 use crate::base::{Error, Result};
@@ -192,6 +194,7 @@ impl Plan {
                 check_keys(keys, &input)?;
                 Ok(input)
             }
+            Operator::Dedupe(dedupe) => dedupe_relation(dedupe, input),
             Operator::Top(top) => top_relation(top, input),
             Operator::Union => {
                 for other in &given[1..] {
@@ -490,6 +493,36 @@ fn join_relation(join: &Join, left: &Relation, right: &Relation) -> Result<Relat
         fields.extend(window_fields());
     }
     Ok(Relation { fields, timed: left.timed && right.timed, updates: false, retracts: false })
+}
+
+fn dedupe_relation(dedupe: &Dedupe, input: Relation) -> Result<Relation> {
+    only_final(&input, "dedupe", false)?;
+    has_time(&input, false)?;
+    check_keys(&dedupe.keys, &input)?;
+    let vector = &input.fields[input.find(&dedupe.vector)?];
+    if !vector.data_type.is_vector() {
+        return refused(format!("`{}` is {}, expected a float_vector", dedupe.vector, vector.data_type.name()));
+    }
+    let radius_max = if dedupe.metric == Nearness::Cosine { 2.0 } else { f64::MAX };
+    if !(0.0..=radius_max).contains(&dedupe.radius) {
+        return refused(format!("radius is {}, expected 0 to {radius_max:?}", dedupe.radius));
+    }
+    if !(0..=i64::MAX / 16).contains(&dedupe.within) {
+        return refused(format!("within is {} microseconds, expected 0 to {}", dedupe.within, i64::MAX / 16));
+    }
+    let mut relation = input;
+    if let Some(duplicates) = &dedupe.duplicates {
+        let of = &relation.fields[relation.find(&duplicates.of)?];
+        if of.data_type.is_vector() || of.data_type == DataType::Json {
+            return refused(format!("`{}` is {}, expected a scalar", duplicates.of, of.data_type.name()));
+        }
+        let of = of.data_type;
+        relation.fields.push(Field::new(&duplicates.name, of).nullable());
+        if let Some(distance) = &duplicates.distance {
+            relation.fields.push(Field::new(distance, DataType::Double).nullable());
+        }
+    }
+    Ok(relation)
 }
 
 fn top_relation(top: &Top, input: Relation) -> Result<Relation> {

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use super::node::{JoinScope, Node, Operator, Plan};
+use super::node::{JoinScope, Nearness, Node, Operator, Plan};
 use super::window::{Output, Pace, Span};
 use crate::base::Result;
 
@@ -138,6 +138,21 @@ fn describe(node: &Node) -> String {
             format!("join with the {} nearest of {} to {}", nearest.limit, nearest.collection, nearest.vector)
         }
         Operator::Distinct { keys } => format!("distinct {}", list(keys)),
+        Operator::Dedupe(dedupe) => {
+            let metric = match dedupe.metric {
+                Nearness::Cosine => "cosine",
+                Nearness::L2 => "l2",
+            };
+            let (vector, radius, within) = (&dedupe.vector, dedupe.radius, Span(dedupe.within));
+            let mut text = format!("dedupe {vector} within {metric} {radius} for {within}");
+            if !dedupe.keys.is_empty() {
+                let _ = write!(text, " of each {}", list(&dedupe.keys));
+            }
+            if let Some(duplicates) = &dedupe.duplicates {
+                let _ = write!(text, ", {} = {} of the nearest", duplicates.name, duplicates.of);
+            }
+            text
+        }
         Operator::Top(top) => {
             let order: Vec<_> = top
                 .order

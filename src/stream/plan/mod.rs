@@ -12,8 +12,8 @@ pub use aggregate::{Aggregate, AggregateFunction, Measure, Reference};
 pub(in crate::stream) use check::Checked;
 pub use check::Relation;
 pub use node::{
-    Join, JoinKind, JoinScope, Lookup, Nearest, Node, Operator, Plan, Sink, Source, SourceField, Top, Watermark,
-    WindowAggregate,
+    Dedupe, Duplicates, Join, JoinKind, JoinScope, Lookup, Nearest, Nearness, Node, Operator, Plan, Sink, Source,
+    SourceField, Top, Watermark, WindowAggregate,
 };
 pub use window::{Output, Pace, Trigger, Window};
 

@@ -72,6 +72,8 @@ pub enum Operator {
         /// Its fields; with the bounds of a window among them, the state goes with that window.
         keys: Vec<String>,
     },
+    /// Rows to which none shortly before them is near.
+    Dedupe(Dedupe),
     /// The first rows of each key by an order.
     Top(Top),
     /// The rows of two or more inputs with the same fields.
@@ -268,6 +270,56 @@ pub struct Nearest {
     /// Whether a row to which nothing is found is left out.
     #[serde(default)]
     pub inner: bool,
+}
+
+/// Rows whose vector is not near to that of a row shortly before, of the same key. Only such rows are compared with: of many that are near to
+/// each other the first is told, and again one of them when that is longer ago than [`within`](Self::within).
+///
+/// Rows are taken by their event time, when the watermark has come to it, and those of one time by their values: what is told does not depend
+/// on the order in which they come. Late rows are left out. It is exact: every row that is kept is compared with. A row without a vector is near
+/// to none, and so is, by the cosine, a vector of zero length.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dedupe {
+    /// Fields whose values make a key; rows of different keys are not compared.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// The field with the vector.
+    pub vector: String,
+    /// How distances are measured.
+    #[serde(default)]
+    pub metric: Nearness,
+    /// Rows are near that are no farther than this.
+    pub radius: f64,
+    /// For how many microseconds of event time a row is compared with, its end included. Rows are kept for so long.
+    pub within: i64,
+    /// What is told of rows that are near to one before; `None` leaves them out.
+    #[serde(default)]
+    pub duplicates: Option<Duplicates>,
+}
+
+/// How far two vectors are from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Nearness {
+    /// 1 - cosine of the angle between them, 0 to 2.
+    #[default]
+    Cosine,
+    /// Euclid's distance.
+    L2,
+}
+
+/// Two more fields, for all rows: which one a row is near to, null when it is near to none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Duplicates {
+    /// The field whose value stands for a row, a scalar.
+    pub of: String,
+    /// The field that takes the value of the nearest one.
+    pub name: String,
+    /// The field that takes how far it is, a `double`; `None` for none.
+    #[serde(default)]
+    pub distance: Option<String>,
 }
 
 /// The first rows of each key by an order.
