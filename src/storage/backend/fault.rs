@@ -212,6 +212,19 @@ impl FaultStorage {
         self.open_again().expect("a crashed handle owns nothing")
     }
 
+    /// A copy of all that is there now, as a backup of the whole disk: another store, which fails by the same seed.
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        let disk = self.disk();
+        let copied = |(name, object): (&String, &Object)| {
+            let (bytes, durable_len) = (object.bytes.clone(), object.bytes.len());
+            (name.clone(), Object { bytes, durable_len, is_durable: true, ..Object::default() })
+        };
+        let copy = Self::new(disk.seed.wrapping_add(disk.operations));
+        copy.disk().objects.extend(disk.objects.iter().map(copied));
+        copy
+    }
+
     /// Opens what is there, as a second process would.
     ///
     /// # Errors
