@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use eddydb::base::codec::{checksum, checksum_append};
-use eddydb::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, SegmentId, Sequence, message};
+use eddydb::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, SegmentId, Sequence, Timestamp, message};
 use eddydb::db::{Checkpoint, Definition, PushStreamDefinition};
 use eddydb::engine::{ChangeSet, CollectionManifest, CollectionSpec, Manifest, Record, archive};
 use eddydb::index::terms::{Bm25, Matching, Payload, Source, Terms, TextMatch, Weighted, top};
@@ -21,8 +21,8 @@ use eddydb::segment::{self, FileKind, StoredFile};
 use eddydb::server::import::{Format, Plan, rehearse};
 use eddydb::stream::{Job, Piece};
 use eddydb::sync::{
-    Changes, Client, ClientAction, ClientCollection, ClientInput, Hub, HubAction, HubInput, HubOptions, Message,
-    Opened, OwnChanges, Relay, Start, Want,
+    Changes, Channel, Client, ClientAction, ClientCollection, ClientInput, Hub, HubAction, HubInput, HubOptions, Item,
+    Items, Message, Opened, OwnChanges, RANGES_BYTES, Relay, Start, Want,
 };
 use eddydb::wal;
 
@@ -451,6 +451,7 @@ fn session(frames: &[&[u8]]) {
     let mut hub = Hub::new(ReplicaId(1), options, 0);
     let collection = ClientCollection { name: "notes".to_owned(), spec: Some("{}".to_owned()), part: None };
     let mut client = Client::new(ReplicaId(2), vec![collection], 0, 0);
+    client.reconcile(Channel(0), 1);
     for (now, frame) in (1..).zip(frames) {
         hub.receive(HubInput::Frame(frame.to_vec()), now);
         while let Some(action) = hub.poll(now) {
@@ -481,6 +482,17 @@ fn session(frames: &[&[u8]]) {
                         Err(Error::invalid("no part"))
                     },
                 ),
+                HubAction::Compare { channel, ranges } => HubInput::Compared(
+                    channel,
+                    match ranges {
+                        None => Ok(([1, 2], held().begin())),
+                        Some(ranges) => held().answer(&ranges, RANGES_BYTES).map(|said| ([1, 2], said)),
+                    },
+                ),
+                HubAction::ReadItems { channel, items, .. } => HubInput::ItemsRead(channel, Ok((items.len(), vec![1]))),
+                HubAction::TakeIn { channel, changes: bytes, .. } => {
+                    HubInput::TakenIn(channel, changes(&bytes).map(|()| (1, Lsn(now))))
+                }
                 HubAction::Admit { token } => HubInput::Admitted(match token {
                     Some(token) => Ok(Some(now + token.len() as u64)),
                     None => Err(Error::invalid("no token")),
@@ -496,10 +508,17 @@ fn session(frames: &[&[u8]]) {
                     Message::decode(&frame).expect("a frame of our own");
                     continue;
                 }
-                ClientAction::Refused(_) => continue,
+                ClientAction::Refused(_) | ClientAction::Reconciled { .. } => continue,
+                ClientAction::Summarize { channel, .. } => ClientInput::Summarized(channel, Ok(held())),
+                ClientAction::TakeIn { channel, changes: bytes } => {
+                    ClientInput::TakenIn(channel, changes(&bytes).map(|()| 1))
+                }
+                ClientAction::ReadItems { channel, items, .. } => {
+                    ClientInput::ItemsRead(channel, Ok((items.len(), vec![1])))
+                }
                 ClientAction::Refresh => ClientInput::Token(Ok("a.b.c".to_owned())),
                 ClientAction::Open { channel, .. } => {
-                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), known: BTreeMap::new(), reshape: None };
+                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), ..Start::default() };
                     ClientInput::Opened(channel, Ok(start))
                 }
                 ClientAction::ReadOwn { channel, after, .. } => {
@@ -535,7 +554,7 @@ fn session(frames: &[&[u8]]) {
                 }
                 ClientAction::Store { channel, .. } => ClientInput::Stored(channel, Ok(None)),
                 ClientAction::EndSeed { channel, .. } => {
-                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), known: BTreeMap::new(), reshape: None };
+                    let start = Start { pulled: Lsn(2), pushed: Sequence(3), ..Start::default() };
                     ClientInput::Seeded(channel, Ok(start))
                 }
                 ClientAction::Close(_) => break,
@@ -543,6 +562,13 @@ fn session(frames: &[&[u8]]) {
             client.receive(input, now);
         }
     }
+}
+
+/// What both sides hold.
+fn held() -> Items {
+    Items::new(
+        (0..100).map(|at| Item { timestamp: Timestamp(1_000 + at / 3), id: at.wrapping_mul(0x9e37_79b9) }).collect(),
+    )
 }
 
 // Importing.

@@ -60,6 +60,9 @@ pub(super) struct Inner {
     pub(super) seeding: async_lock::Mutex<u64>,
     #[cfg(hosted)]
     pub(super) conflicts: async_lock::Mutex<super::conflicts::Kept>,
+    /// What is held of it for those who compare.
+    #[cfg(hosted)]
+    pub(super) compared: async_lock::Mutex<super::sync::Sets>,
     /// Held while what a hub has sent is applied, and while another part of its rows is begun.
     #[cfg(hosted)]
     pub(super) reshaping: async_lock::Mutex<()>,
@@ -107,6 +110,8 @@ impl Collection {
             seeding: async_lock::Mutex::new(0),
             #[cfg(hosted)]
             conflicts: Default::default(),
+            #[cfg(hosted)]
+            compared: Default::default(),
             #[cfg(hosted)]
             reshaping: async_lock::Mutex::new(()),
             turn: AtomicU64::new(0),
@@ -424,18 +429,20 @@ impl Collection {
         self.with_blocks(|state, blocks| state.changes_after(lsn, until, known, bytes_max, blocks)).await
     }
 
-    /// The same, with the newest position at that moment, and up to where all is here of the origins of the changes, or of `all`.
+    /// The same, also without what came late at the positions in `told`; with the newest position at that moment, and up to where all is
+    /// here of the origins of the changes, or of `all`.
     #[cfg(hosted)]
     pub(super) async fn changes_and_seen_after(
         &self,
         lsn: Lsn,
         known: &BTreeMap<ReplicaId, Sequence>,
+        told: &[Lsn],
         bytes_max: usize,
         all: bool,
     ) -> Result<(ChangeSet, Lsn, Lsn, BTreeMap<ReplicaId, Sequence>)> {
         self.inner.shared.check_open()?;
         self.with_blocks(|state, blocks| {
-            let (changes, reached) = state.changes_after(lsn, Lsn(u64::MAX), known, bytes_max, blocks)?;
+            let (changes, reached) = state.changes_but(lsn, Lsn(u64::MAX), known, told, bytes_max, blocks)?;
             let seen = if all {
                 state.progress().seen.clone()
             } else {
@@ -519,6 +526,22 @@ impl Collection {
         let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
         changes.deletes.iter().try_for_each(|(key, _)| self.check_key(key))?;
         Ok(self.write(Request::Apply { changes, from, seen, met, conditions }, None).await?.count)
+    }
+
+    /// Applies what a comparison with another replica found to be missing here, in one frame: by versions alone. Tells how many won, and
+    /// where they are in the log, if any did.
+    #[cfg(hosted)]
+    pub(super) async fn take_in(&self, changes: ChangeSet) -> Result<(usize, Lsn)> {
+        let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
+        changes.deletes.iter().try_for_each(|(key, _)| self.check_key(key))?;
+        let response = self.write(Request::TakeIn { changes }, None).await?;
+        Ok((response.count, response.lsn))
+    }
+
+    /// The newest position at which something came late, of which others may think that they have it.
+    #[cfg(hosted)]
+    pub(super) fn late(&self) -> Option<Lsn> {
+        self.inner.state.read().expect("no panic while held").progress().late.newest()
     }
 
     /// How far this collection and `hub` have got.

@@ -58,6 +58,10 @@ pub(super) enum Request {
         met: Option<Met>,
         conditions: Vec<Condition>,
     },
+    /// Changes that a comparison with another replica found to be missing here.
+    TakeIn {
+        changes: ChangeSet,
+    },
     MarkPushed {
         hub: ReplicaId,
         sequence: Sequence,
@@ -284,7 +288,7 @@ impl Collection {
                     steps.iter().any(|step| matches!(step, Step::DeleteWhere(_)))
                         || request.is_some_and(|request| request.again)
                 }
-                Request::Apply { .. } => false,
+                Request::Apply { .. } | Request::TakeIn { .. } => false,
                 Request::MarkPushed { .. }
                 | Request::SetCursor { .. }
                 | Request::NoteRefused(_)
@@ -375,14 +379,7 @@ impl Collection {
                     group.note_keys();
                     self.check_conditions(group, &conditions)?;
                 }
-                {
-                    let now = shared.options.environment.now_ms();
-                    let mut clock = shared.clock.lock().expect("no panic while held");
-                    // All or none: a set with one refused timestamp leaves no trace.
-                    let mut probe = *clock;
-                    changes.versions().try_for_each(|version| probe.observe(version.timestamp, now))?;
-                    *clock = probe;
-                }
+                self.observe(&changes)?;
                 let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
                 #[cfg(hosted)]
                 if let Some(met) = &met {
@@ -407,9 +404,19 @@ impl Collection {
                         (position.pulled != pulled)
                             .then_some(Record::Position { hub, position: SyncPosition { pulled, ..position } })
                     }
-                    (false, Some((hub, pulled))) => Some(Record::Changes { from: Source::Hub(hub, pulled), changes }),
+                    (false, Some((hub, pulled))) => {
+                        let late = state.comes_late(&changes);
+                        Some(Record::Changes { from: Source::Hub { hub, pulled, late }, changes })
+                    }
                     (false, None) => Some(Record::Changes { from: Source::Here, changes }),
                 }
+            }
+            Request::TakeIn { changes } => {
+                self.observe(&changes)?;
+                let changes = ChangeSet { puts: self.checked(changes.puts)?, ..changes };
+                let changes = self.inner.state.read().expect("no panic while held").winners(changes);
+                self.note_partitions(&changes.puts);
+                (!changes.is_empty()).then_some(Record::Changes { from: Source::Comparison, changes })
             }
             Request::MarkPushed { hub, sequence } => {
                 let position = self.sync_position(hub);
@@ -481,6 +488,17 @@ impl Collection {
         let place = log.place(group.staged.len());
         group.frames.push(lsn, place, record.kind(), head, body);
         Ok(Some(Staged { lsn, record, version, seen }))
+    }
+
+    /// Has the clock be past what comes from elsewhere; all or none: a set with one refused timestamp leaves no trace.
+    fn observe(&self, changes: &ChangeSet) -> Result<()> {
+        let shared = &self.inner.shared;
+        let now = shared.options.environment.now_ms();
+        let mut clock = shared.clock.lock().expect("no panic while held");
+        let mut probe = *clock;
+        changes.versions().try_for_each(|version| probe.observe(version.timestamp, now))?;
+        *clock = probe;
+        Ok(())
     }
 
     fn stage_local(&self, group: &mut Group, puts: Batch, deletes: Vec<Key>, from: Source) -> Option<Record> {

@@ -8,8 +8,8 @@ use super::compaction::SEAL_ROWS;
 use super::feed::Place;
 use super::keys::KeyTable;
 use super::{
-    Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, KeptPart, Memory, Merge, Movable, Refused, RequestId,
-    Source, SyncPosition, View, is_eviction,
+    Answer, Answers, Candidate, ChangeSet, CollectionSpec, Death, KeptPart, Late, Memory, Merge, Movable, Refused,
+    RequestId, Source, SyncPosition, View, is_eviction,
 };
 use crate::base::{
     Error, ErrorKind, Lsn, ReplicaId, Result, RowMask, SegmentId, Sequence, Timestamp, Version, sort_by_key,
@@ -51,6 +51,9 @@ pub struct Progress {
     /// By pipeline, its last write here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pipelines: BTreeMap<u64, u64>,
+    /// Where changes came late: somebody may take it for sure that he has them.
+    #[serde(default, skip_serializing_if = "Late::is_empty")]
+    pub late: Late,
 }
 
 fn is_start(lsn: &Lsn) -> bool {
@@ -343,12 +346,16 @@ impl CollectionState {
         assert!(lsn > self.progress.frame, "frame {lsn} after {}", self.progress.frame);
         self.progress.frame = lsn;
         self.progress.lsn = lsn;
-        if let Source::Hub(hub, pulled) = from {
+        if let Source::Hub { hub, pulled, .. } = from {
             self.progress.positions.entry(hub).or_default().pulled = pulled;
+        }
+        if matches!(from, Source::Comparison | Source::Hub { late: true, .. }) {
+            self.progress.late.note(lsn);
         }
         // In the log of a hub, changes of an origin may come before others that it wrote earlier: so long as the hub itself takes in
         // segments, say. It tells by itself what is whole.
-        self.observe(changes, !matches!(from, Source::Hub(..)));
+        // What a comparison found comes in no order at all.
+        self.observe(changes, !matches!(from, Source::Hub { .. } | Source::Comparison));
         let mut won = 0;
         for (row, version) in changes.put_versions.iter().enumerate() {
             let place = Place { segment: self.growing, row: (first + row) as u32 };
@@ -744,14 +751,50 @@ impl CollectionState {
         bytes_max: usize,
         blocks: &Blocks,
     ) -> Result<(ChangeSet, Lsn), Vec<BlockRef>> {
-        let wanted = |version: Version, at: Lsn| {
-            let new =
-                at > lsn && at <= until && known.get(&version.origin).is_none_or(|known| version.sequence > *known);
-            new.then_some(at.0)
+        self.changes_but(lsn, until, known, &[], bytes_max, blocks)
+    }
+
+    /// The same without those that are in `known` and came late at one of the positions in `told`. What came late somewhere else is told
+    /// whatever is known: who knows all changes of an origin up to a sequence may have it from this replica, which was mistaken.
+    pub fn changes_but(
+        &self,
+        lsn: Lsn,
+        until: Lsn,
+        known: &BTreeMap<ReplicaId, Sequence>,
+        told: &[Lsn],
+        bytes_max: usize,
+        blocks: &Blocks,
+    ) -> Result<(ChangeSet, Lsn), Vec<BlockRef>> {
+        let late = &self.progress.late;
+        let wanted = |version: Version, at: Lsn, _: &dyn Fn() -> Key| {
+            let new = at > lsn && at <= until;
+            let is_unknown = || known.get(&version.origin).is_none_or(|known| version.sequence > *known);
+            (new && (is_unknown() || late.has(at) && !told.contains(&at))).then_some(at.0)
         };
         let (changes, reached) =
             self.select(|segment| segment.versions().lsn_max() > lsn, wanted, bytes_max, blocks)?;
         Ok((changes, reached.map_or(self.progress.lsn, Lsn)))
+    }
+
+    /// Changes to which `order` gives a number, by ascending number until `bytes_max` is exceeded, never splitting those of one number; the
+    /// number that they reach when some are left out; or blocks, as above.
+    pub fn changes_by(
+        &self,
+        order: impl Fn(Version, &dyn Fn() -> Key) -> Option<u64>,
+        bytes_max: usize,
+        blocks: &Blocks,
+    ) -> Result<(ChangeSet, Option<u64>), Vec<BlockRef>> {
+        self.select(|_| true, |version, _, key| order(version, key), bytes_max, blocks)
+    }
+
+    /// Whether somebody may take one of these changes for being here, although it was not.
+    pub fn comes_late(&self, changes: &ChangeSet) -> bool {
+        changes.versions().any(|version| !is_eviction(version) && version.sequence <= self.seen(version.origin))
+    }
+
+    /// The newest change of each deleted key.
+    pub fn deletes(&self) -> impl Iterator<Item = (&Key, Version)> {
+        self.tombstones.iter().map(|(key, (version, _))| (key, *version))
     }
 
     /// Changes of `origin` after `sequence`, until `bytes_max` is exceeded, and the sequence that they reach; or blocks, as above. Only
@@ -764,7 +807,7 @@ impl CollectionState {
         blocks: &Blocks,
     ) -> Result<(ChangeSet, Sequence), Vec<BlockRef>> {
         let newest = self.seen(origin);
-        let wanted = |Version { origin: of, sequence: at, .. }: Version, _| {
+        let wanted = |Version { origin: of, sequence: at, .. }: Version, _, _: &dyn Fn() -> Key| {
             (of == origin && at > sequence && at <= newest).then_some(at.0)
         };
         let (changes, reached) =
@@ -772,9 +815,12 @@ impl CollectionState {
         Ok((changes, reached.map_or(newest, Sequence)))
     }
 
-    /// How many living rows and deletes `origin` wrote after `sequence`.
+    /// How many living rows and deletes `origin` wrote after `sequence`, of those that [`Self::origin_changes_after`] tells: what a comparison
+    /// has brought beyond that is no part of the sequence.
     pub fn origin_changes_count(&self, origin: ReplicaId, sequence: Sequence) -> usize {
-        let newer = |version: Version| version.origin == origin && version.sequence > sequence;
+        let newest = self.seen(origin);
+        let newer =
+            |version: Version| version.origin == origin && version.sequence > sequence && version.sequence <= newest;
         let rows = self
             .slots
             .values()
@@ -793,7 +839,7 @@ impl CollectionState {
     fn select(
         &self,
         relevant: impl Fn(&Segment) -> bool,
-        order: impl Fn(Version, Lsn) -> Option<u64>,
+        order: impl Fn(Version, Lsn, &dyn Fn() -> Key) -> Option<u64>,
         bytes_max: usize,
         blocks: &Blocks,
     ) -> Result<(ChangeSet, Option<u64>), Vec<BlockRef>> {
@@ -807,15 +853,13 @@ impl CollectionState {
             row_bytes.insert(slot.segment.id(), slot.segment.row_bytes());
             let versions = slot.segment.versions();
             items.extend(slot.live.iter().filter_map(|row| {
-                let number = order(versions.version(row), versions.lsn(row))?;
+                let number = order(versions.version(row), versions.lsn(row), &|| slot.segment.key(row))?;
                 Some((number, Item::Row(slot.segment.id(), row as u32)))
             }));
         }
-        items.extend(
-            self.tombstones
-                .iter()
-                .filter_map(|(key, (version, lsn))| Some((order(*version, *lsn)?, Item::Delete(key, *version)))),
-        );
+        items.extend(self.tombstones.iter().filter_map(|(key, (version, lsn))| {
+            Some((order(*version, *lsn, &|| key.clone())?, Item::Delete(key, *version)))
+        }));
         sort_by_key(&mut items, |(number, _)| *number);
         let mut rows: BTreeMap<SegmentId, Vec<u32>> = BTreeMap::new();
         let mut deletes = Vec::new();

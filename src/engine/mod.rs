@@ -15,6 +15,7 @@ mod conflict;
 mod feed;
 mod history;
 mod keys;
+mod late;
 mod manifest;
 mod memory;
 pub mod name;
@@ -31,6 +32,7 @@ pub use compaction::{
 pub use conflict::{Meeting, Met};
 pub use feed::{Fed, Place};
 pub use history::{Death, View};
+pub use late::Late;
 pub use manifest::{Adopted, CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use memory::{Memory, Movable, choose_move};
 pub use options::{CollectionOptions, Growing, SealPolicy, Watch};

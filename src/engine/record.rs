@@ -11,7 +11,7 @@ use crate::wal::FrameKind;
 ///
 /// | kind | payload |
 /// |---|---|
-/// | 1, changes | 1 byte: 1 when a hub sent them, then its replica id (8) and its log position (8); 2 when a client may ask for their answer again, then its number (8) and that of its request (8); 3 when a pipeline wrote them, then its number (8) and that of the write (8); else 0 and 16 zeros; then a [`ChangeSet`] |
+/// | 1, changes | 1 byte: 1 when a hub sent them, then its replica id (8) and its log position (8); 2 when a client may ask for their answer again, then its number (8) and that of its request (8); 3 when a pipeline wrote them, then its number (8) and that of the write (8); 4 when a comparison with another replica found that they were missing here, then 16 zeros; 5 as 1, and some of them come late; else 0 and 16 zeros; then a [`ChangeSet`] |
 /// | 2, position | the hub's replica id (8), `pushed` (8), `pulled` (8) |
 /// | 3, lost | the number of the last lost frame (8) |
 /// | 4, cursor | how far a subscription has got (8), 2^64 - 1 when it ended; then its name |
@@ -64,8 +64,17 @@ pub enum Source {
     /// Somebody here who does not ask again.
     #[default]
     Here,
-    /// A hub: they bring this replica to that position of its log.
-    Hub(ReplicaId, Lsn),
+    /// A hub: they bring this replica to that position of its log. Some may come late: it was taken for sure before that they are here.
+    Hub {
+        /// Which hub.
+        hub: ReplicaId,
+        /// Where its log is then.
+        pulled: Lsn,
+        /// Whether some come late.
+        late: bool,
+    },
+    /// A comparison with another replica, which found that they were missing here: in whatever order.
+    Comparison,
     /// A client that may ask again.
     Client(RequestId),
     /// A pipeline: this is its write of that number, and there is no later one here yet.
@@ -102,7 +111,8 @@ impl Record {
             Self::Changes { from, changes } => {
                 let (kind, sender, position) = match from {
                     Source::Here => (0, 0, 0),
-                    Source::Hub(hub, lsn) => (1, hub.0, lsn.0),
+                    Source::Hub { hub, pulled, late } => (if *late { 5 } else { 1 }, hub.0, pulled.0),
+                    Source::Comparison => (4, 0, 0),
                     Source::Client(RequestId { client, number }) => (2, *client, *number),
                     Source::Pipeline(PipelineWrite { pipeline, number }) => (3, *pipeline, *number),
                 };
@@ -165,10 +175,11 @@ impl Record {
                 let (sender, position) = (reader.u64()?, reader.u64()?);
                 let from = match kind {
                     0 => Source::Here,
-                    1 => Source::Hub(ReplicaId(sender), Lsn(position)),
+                    1 | 5 => Source::Hub { hub: ReplicaId(sender), pulled: Lsn(position), late: kind == 5 },
                     2 => Source::Client(RequestId { client: sender, number: position }),
                     3 => Source::Pipeline(PipelineWrite { pipeline: sender, number: position }),
-                    other => return Err(Error::corrupt(format!("at byte 0: flag {other}, expected 0 to 3"))),
+                    4 => Source::Comparison,
+                    other => return Err(Error::corrupt(format!("at byte 0: flag {other}, expected 0 to 5"))),
                 };
                 let changes = ChangeSet::decode(schema, reader.bytes(reader.remaining())?)?;
                 Ok(Self::Changes { from, changes })
@@ -251,7 +262,10 @@ mod tests {
         let hub = ReplicaId(5);
         [
             Record::Changes { from: Source::Here, changes: changes(3, vec![(9.into(), version(1))]) },
-            Record::Changes { from: Source::Hub(hub, Lsn(12)), changes: changes(0, Vec::new()) },
+            Record::Changes {
+                from: Source::Hub { hub, pulled: Lsn(12), late: false },
+                changes: changes(0, Vec::new()),
+            },
             Record::Position { hub, position: SyncPosition { pushed: Sequence(41), pulled: Lsn(12) } },
             Record::Changes {
                 from: Source::Client(RequestId { client: 1 << 40, number: 9 }),
@@ -279,6 +293,19 @@ mod tests {
             },
             Record::Lost { last: Lsn(30) },
         ]
+    }
+
+    #[test]
+    fn changes_that_come_late_are_told_apart() {
+        let hub = ReplicaId(5);
+        for from in [Source::Comparison, Source::Hub { hub, pulled: Lsn(12), late: true }] {
+            let record = Record::Changes { from, changes: ChangeSet::empty(&schema()) };
+            let payload = [record.encode_head(), record.encode_rows()].concat();
+            let Ok(Record::Changes { from: read, .. }) = Record::decode(&schema(), FrameKind::Changes, &payload) else {
+                panic!("a record of changes")
+            };
+            assert_eq!(read, from);
+        }
     }
 
     #[test]

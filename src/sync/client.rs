@@ -5,6 +5,8 @@ use super::message::{
     Capabilities, Channel, Hello, HelloCollection, Message, Part, Pull, PullAck, PullPart, Push, PushAck, Reshape,
     StartPull, Welcome,
 };
+use super::reconcile::{Item, Items};
+use super::reconciliation::{COMPARES, Reconciled, Reconciliation};
 use super::seed::{Download, Seed, Want};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
 
@@ -41,7 +43,7 @@ pub struct ClientCollection {
 }
 
 /// Where a client stands with a hub: the answer to [`ClientAction::Open`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Start {
     /// The hub's log up to here is here, durably.
     pub pulled: Lsn,
@@ -52,6 +54,10 @@ pub struct Start {
     pub known: BTreeMap<ReplicaId, Sequence>,
     /// Another part was here before.
     pub reshape: Option<Reshape>,
+    /// The newest own batch that is here.
+    pub own: Sequence,
+    /// Whether what is here of others can have come from this hub only: then a hub that has less of it has lost it.
+    pub alone: bool,
 }
 
 /// Own changes: the answer to [`ClientAction::ReadOwn`].
@@ -114,9 +120,16 @@ pub enum ClientInput {
     Seeded(Channel, Result<Start>),
     /// [`ClientAction::Refresh`] is done.
     Token(Result<String>),
+    /// [`ClientAction::Summarize`] is done.
+    Summarized(Channel, Result<Items>),
+    /// [`ClientAction::TakeIn`] is done, durably: so many changes won.
+    TakenIn(Channel, Result<u64>),
+    /// [`ClientAction::ReadItems`] is done: how many of them were looked at, one at least, and an encoded change set of those that are
+    /// still the newest of their key, or nothing.
+    ItemsRead(Channel, Result<(usize, Vec<u8>)>),
 }
 
-/// What a client wants done. Each but `Send`, `Refused` and `Close` is answered with one input; there is never more than one
+/// What a client wants done. Each but `Send`, `Refused`, `Reconciled` and `Close` is answered with one input; there is never more than one
 /// of a kind under way for a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientAction {
@@ -209,6 +222,42 @@ pub enum ClientAction {
     },
     /// Get a new token: the one that was given ends soon.
     Refresh,
+    /// Tell what is here, each change by its timestamp and a hash of its key and version under that key: an error where that is not all
+    /// that the hub has.
+    Summarize {
+        /// Which collection.
+        channel: Channel,
+        /// The key.
+        secret: [u64; 2],
+    },
+    /// Apply changes durably, by their versions alone: nothing follows from their sequences.
+    TakeIn {
+        /// Which collection.
+        channel: Channel,
+        /// An encoded change set.
+        changes: Vec<u8>,
+    },
+    /// Read the changes with these hashes that are still the newest of their key, in order until `bytes_max` is exceeded; those of one
+    /// timestamp are never split.
+    ReadItems {
+        /// Which collection.
+        channel: Channel,
+        /// The key of the hashes.
+        secret: [u64; 2],
+        /// Which changes.
+        items: Vec<Item>,
+        /// Until this is exceeded.
+        bytes_max: usize,
+    },
+    /// A comparison has ended, for all who have asked up to a mark, or because something was missing.
+    Reconciled {
+        /// Which collection.
+        channel: Channel,
+        /// The greatest mark for which it was begun; 0 where nobody had asked.
+        mark: u64,
+        /// What it has changed.
+        result: Result<Reconciled>,
+    },
     /// Tell the application.
     Refused(Refusal),
     /// Close the connection: it is over.
@@ -220,6 +269,8 @@ pub enum ClientAction {
 pub struct Client {
     replica: ReplicaId,
     hub: Option<ReplicaId>,
+    /// What the hub can do.
+    capabilities: Capabilities,
     channels: Vec<State>,
     keep_alive: KeepAlive,
     started_ms: u64,
@@ -229,6 +280,7 @@ pub struct Client {
     wanted: u64,
     asked: Option<u64>,
     refusals: VecDeque<Refusal>,
+    reconciled: VecDeque<(Channel, u64, Result<Reconciled>)>,
     tokens: Tokens,
     end: Option<Error>,
     silence: bool,
@@ -280,6 +332,15 @@ struct State {
     noted: Sequence,
     /// Segments are on their way, and pulls come after them.
     seed: Option<Seed>,
+    /// What was here of others when it began that the hub must have had.
+    witnessed: BTreeMap<ReplicaId, Sequence>,
+    /// Where the hub's log was.
+    pulled: Lsn,
+    /// The hub has, or sends, a part of the rows.
+    partial: bool,
+    /// Both sides are to be compared, for all wishes up to this.
+    to_reconcile: Option<u64>,
+    reconciliation: Option<Reconciliation>,
     ack_due: Option<Lsn>,
     caught_up: bool,
     /// A moment of which everything arrived that the hub had, and how many of the pulls that wait have to be applied for it.
@@ -359,6 +420,10 @@ fn is_refusal(error: &Error) -> bool {
     )
 }
 
+fn unsupported(message: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, message)
+}
+
 /// The id of one collection's life at a hub, in the 53 bits of replica ids. Mixed by Vigna's splitmix64.
 fn incarnated(hub: ReplicaId, incarnation: u64) -> ReplicaId {
     let mut mixed = hub.0 ^ incarnation.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -375,6 +440,7 @@ impl Client {
         Self {
             replica,
             hub: None,
+            capabilities: Capabilities::default(),
             channels: collections.into_iter().map(State::new).collect(),
             keep_alive: KeepAlive::new(now_ms, Some(PING_AFTER_MS), dead_after_ms),
             started_ms: now_ms,
@@ -383,6 +449,7 @@ impl Client {
             wanted: 0,
             asked: None,
             refusals: VecDeque::new(),
+            reconciled: VecDeque::new(),
             tokens: Tokens::default(),
             end: None,
             silence: false,
@@ -417,6 +484,9 @@ impl Client {
         }
         if let Some(refusal) = self.refusals.pop_front() {
             return Some(ClientAction::Refused(refusal));
+        }
+        if let Some((channel, mark, result)) = self.reconciled.pop_front() {
+            return Some(ClientAction::Reconciled { channel, mark, result });
         }
         if self.end.is_none() {
             self.end = self.keep_alive.dead(now_ms).or_else(|| self.welcome_missing(now_ms));
@@ -453,7 +523,29 @@ impl Client {
     pub fn wants_frame(&self) -> bool {
         let waiting = self.channels.iter().flat_map(|state| &state.arrived).map(|pull| pull.changes.len());
         let seeds = self.channels.iter().filter_map(|state| state.seed.as_ref()).map(Seed::waiting_bytes);
-        waiting.chain(seeds).sum::<usize>() < WAITING_BYTES_MAX
+        let missing = self.channels.iter().filter_map(|state| state.reconciliation.as_ref());
+        let missing = missing.map(Reconciliation::waiting_bytes);
+        waiting.chain(seeds).chain(missing).sum::<usize>() < WAITING_BYTES_MAX
+    }
+
+    /// Has both sides of a collection compared, once the client has what the hub sends anyhow; [`ClientAction::Reconciled`] tells a mark
+    /// that is at least this one when it is done. Marks ascend; 0 for a comparison that nobody waits for.
+    pub fn reconcile(&mut self, channel: Channel, mark: u64) {
+        if let Some(state) = self.channels.get_mut(channel.0 as usize) {
+            state.to_reconcile = state.to_reconcile.max(Some(mark));
+        }
+    }
+
+    /// Whether a comparison is under way, or is to come.
+    pub fn is_reconciling(&self, channel: Channel) -> bool {
+        let state = self.channels.get(channel.0 as usize);
+        state.is_some_and(|state| state.to_reconcile.is_some() || state.reconciliation.is_some())
+    }
+
+    /// What the comparison that is under way has changed so far.
+    pub fn reconciling(&self, channel: Channel) -> Reconciled {
+        let state = self.channels.get(channel.0 as usize);
+        state.and_then(|state| state.reconciliation.as_ref()).map(|under_way| under_way.done).unwrap_or_default()
     }
 
     /// How far the download of a collection's segments is, while there is one.
@@ -548,10 +640,10 @@ impl Client {
                 Ok(())
             }
             ClientInput::Opened(channel, result) => {
-                let replica = self.replica;
+                let (replica, hub) = (self.replica, self.hub.unwrap_or_default());
                 let state = self.state(channel)?;
                 match result {
-                    Ok(start) => state.take_in_start(start, replica),
+                    Ok(start) => state.take_in_start(start, replica, hub),
                     Err(error) => state.fail(error),
                 }
                 Ok(())
@@ -569,12 +661,16 @@ impl Client {
                 Ok(())
             }
             ClientInput::Applied(channel, result) => {
+                let replica = self.replica;
                 let state = self.state(channel)?;
                 state.applying = false;
                 match result {
                     Ok(()) => {
                         state.pull_retry = Retry::default();
                         let pull = state.arrived.pop_front().expect("a pull stays until it is applied");
+                        state.look_for_loss(&pull);
+                        // Own changes that a comparison has brought are part of the sequence once the hub has told that it has all of it.
+                        state.own_left |= pull.seen.contains_key(&replica);
                         state.ack_due = Some(pull.lsn);
                         state.caught_up = pull.caught_up;
                         state.relaying.learn(pull.seen, pull.caught_up);
@@ -617,6 +713,17 @@ impl Client {
                 }
                 Ok(())
             }
+            ClientInput::Summarized(channel, result) => {
+                self.go_on_reconciling(channel, |under_way| under_way.take_in_items(result?))
+            }
+            ClientInput::TakenIn(channel, result) => self.go_on_reconciling(channel, |under_way| {
+                under_way.taken_in(result?);
+                Ok(())
+            }),
+            ClientInput::ItemsRead(channel, result) => self.go_on_reconciling(channel, |under_way| {
+                let (done, changes) = result?;
+                under_way.take_in_read(done, changes)
+            }),
             ClientInput::Token(result) => {
                 self.tokens.refreshing = false;
                 match result {
@@ -639,6 +746,7 @@ impl Client {
                 state.seed = None;
                 match result {
                     Ok(mut start) => {
+                        state.pulled = start.pulled;
                         if state.recovering {
                             start.known.insert(replica, state.noted);
                         }
@@ -721,7 +829,25 @@ impl Client {
                 }
                 Ok(())
             }
+            Message::Compared(compared) if COMPARES => {
+                self.expect_reconciliation(compared.channel, "compared")?;
+                self.go_on_reconciling(compared.channel, |under_way| under_way.take_in_compared(compared))
+            }
+            Message::Found(found) if COMPARES => {
+                self.expect_reconciliation(found.channel, "found")?;
+                self.go_on_reconciling(found.channel, |under_way| under_way.take_in_found(found))
+            }
+            Message::Given(given) if COMPARES => {
+                self.expect_reconciliation(given.channel, "given")?;
+                self.go_on_reconciling(given.channel, |under_way| under_way.take_in_given(given))
+            }
             Message::Hello(_)
+            | Message::Compare(_)
+            | Message::Compared(_)
+            | Message::Found(_)
+            | Message::Given(_)
+            | Message::Lack(_)
+            | Message::Give(_)
             | Message::Start(_)
             | Message::Push(_)
             | Message::PullAck(_)
@@ -729,6 +855,33 @@ impl Client {
             | Message::Token(_)
             | Message::Fetch(_) => Err(Error::corrupt(format!("a {} frame from a hub", message.name()))),
         }
+    }
+
+    /// Whatever goes wrong in a comparison ends nothing else.
+    fn go_on_reconciling(
+        &mut self,
+        channel: Channel,
+        step: impl FnOnce(&mut Reconciliation) -> Result<()>,
+    ) -> Result<()> {
+        let state = self.state(channel)?;
+        let Some(under_way) = state.reconciliation.as_mut().filter(|_| COMPARES) else {
+            // The collection has failed meanwhile.
+            return Ok(());
+        };
+        if let Err(error) = step(under_way) {
+            let mark = under_way.mark;
+            state.reconciliation = None;
+            self.reconciled.push_back((channel, mark, Err(error)));
+        }
+        Ok(())
+    }
+
+    fn expect_reconciliation(&mut self, channel: Channel, name: &str) -> Result<()> {
+        let state = self.state(channel)?;
+        if state.reconciliation.is_none() && state.stage != Stage::Failed {
+            return Err(Error::corrupt(format!("a {name} frame, and nothing is compared")));
+        }
+        Ok(())
     }
 
     fn take_in_welcome(&mut self, welcome: Welcome) -> Result<()> {
@@ -746,6 +899,7 @@ impl Client {
             return Err(Error::invalid(format!("the hub has this replica's own id {}: one is a copy", self.replica)));
         }
         self.hub = Some(welcome.replica);
+        self.capabilities = welcome.capabilities;
         for (state, answer) in self.channels.iter_mut().zip(welcome.collections) {
             if let Some(fault) = answer.error {
                 state.fail(fault.into());
@@ -759,6 +913,7 @@ impl Client {
             state.hub = incarnated(welcome.replica, answer.incarnation);
             state.pushed = answer.acknowledged;
             state.read = answer.acknowledged;
+            state.partial = answer.part.is_some();
             let spec = answer.spec.filter(|_| state.collection.spec.is_none());
             state.stage = Stage::Open { spec, part: answer.part };
         }
@@ -797,8 +952,16 @@ impl Client {
         }
         if self.hub.is_some() {
             for (index, state) in self.channels.iter_mut().enumerate() {
-                let (action, refusal) = state.next(Channel(index as u32), self.replica, now_ms)?;
+                let channel = Channel(index as u32);
+                let (action, refusal) = state.next(channel, self.replica, now_ms)?;
                 self.refusals.extend(refusal);
+                if action.is_some() {
+                    return Ok(action);
+                }
+                let (action, ended) = state.next_of_reconciliation(channel, self.capabilities);
+                if let Some((mark, result)) = ended {
+                    return Ok(Some(ClientAction::Reconciled { channel, mark, result }));
+                }
                 if action.is_some() {
                     return Ok(action);
                 }
@@ -861,6 +1024,11 @@ impl State {
             recovering: false,
             noted: Sequence(0),
             seed: None,
+            witnessed: BTreeMap::new(),
+            pulled: Lsn(0),
+            partial: false,
+            to_reconcile: None,
+            reconciliation: None,
             ack_due: None,
             caught_up: false,
             arriving: None,
@@ -879,7 +1047,73 @@ impl State {
         }
     }
 
+    /// What comes of a comparison next, or of one that has ended.
+    fn next_of_reconciliation(
+        &mut self,
+        channel: Channel,
+        capabilities: Capabilities,
+    ) -> (Option<ClientAction>, Option<(u64, Result<Reconciled>)>) {
+        if self.reconciliation.is_none()
+            && let Some(mark) = self.to_reconcile
+        {
+            let refused = match self.stage {
+                Stage::Failed => self.failure.clone(),
+                _ if !COMPARES => {
+                    Some(unsupported("this build cannot compare what both sides hold: the one for streams can"))
+                }
+                _ if self.hub == ReplicaId(0) => None,
+                _ if !capabilities.has(Capabilities::RECONCILES) => {
+                    Some(unsupported("the hub cannot compare what both sides hold"))
+                }
+                _ if self.partial => {
+                    Some(unsupported("only a part of the rows is here, and only wholes can be compared"))
+                }
+                _ => None,
+            };
+            if let Some(error) = refused {
+                self.to_reconcile = None;
+                return (None, Some((mark, Err(error))));
+            }
+            if COMPARES && self.stage == Stage::Live && self.caught_up() {
+                self.to_reconcile = None;
+                self.reconciliation = Some(Reconciliation::new(mark));
+            }
+        }
+        let Some(under_way) = self.reconciliation.as_mut().filter(|_| COMPARES) else { return (None, None) };
+        let mark = under_way.mark;
+        let ended = match under_way.next(channel) {
+            Ok(Some(action)) => return (Some(action), None),
+            Ok(None) if !under_way.is_over() => return (None, None),
+            Ok(None) => Ok(under_way.done),
+            Err(error) => Err(error),
+        };
+        self.reconciliation = None;
+        (None, Some((mark, ended)))
+    }
+
+    /// A hub that has less than it had was restored from an older backup: what it has lost is found by comparing.
+    fn look_for_loss(&mut self, pull: &Pull) {
+        if pull.caught_up && !self.relaying.told {
+            let lacks = |(origin, there): (&ReplicaId, &Sequence)| {
+                self.witnessed.get(origin).is_some_and(|witnessed| there < witnessed)
+            };
+            if pull.seen.iter().any(lacks) {
+                self.to_reconcile = self.to_reconcile.max(Some(0));
+            }
+            self.witnessed.clear();
+        }
+        if pull.part.is_none() {
+            if pull.lsn < self.pulled {
+                self.to_reconcile = self.to_reconcile.max(Some(0));
+            }
+            self.pulled = pull.lsn;
+        }
+    }
+
     fn fail(&mut self, error: Error) {
+        if let Some(under_way) = self.reconciliation.take() {
+            self.to_reconcile = self.to_reconcile.max(Some(under_way.mark));
+        }
         self.stage = Stage::Failed;
         self.failure = Some(error);
         self.outgoing = None;
@@ -936,7 +1170,14 @@ impl State {
             .min()
     }
 
-    fn take_in_start(&mut self, mut start: Start, replica: ReplicaId) {
+    fn take_in_start(&mut self, mut start: Start, replica: ReplicaId, hub: ReplicaId) {
+        self.witnessed = start.known.clone();
+        self.witnessed.retain(|origin, _| *origin != replica && (start.alone || *origin == hub));
+        self.pulled = start.pulled;
+        if start.own < self.pushed {
+            // What was lost here comes back with the pulls; what was written since then the hub may take for known.
+            self.to_reconcile = self.to_reconcile.max(Some(0));
+        }
         // The hub has more of us than we know: an answer that was cut off, or a past that this side has lost (a collection made
         // anew, an unsynced tail). Then our own newest sequence does not stand for all before it: the hub is to send what we
         // do not know for sure, and nothing is pushed that would make it think otherwise before that is here.

@@ -2,12 +2,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use super::keepalive::KeepAlive;
 use super::message::{
-    Capabilities, Channel, FETCH_WINDOW, Fault, Fetch, HelloCollection, Message, Offer, PIECE_BYTES_MAX, Part, Piece,
-    Pull, PullAck, PullPart, Push, PushAck, Reshape, StartPull, TOKEN_BYTES_MAX, Welcome, WelcomeCollection,
+    Capabilities, Channel, Compare, Compared, FETCH_WINDOW, Fault, Fetch, Found, Give, Given, HelloCollection, Lack,
+    Message, Offer, PIECE_BYTES_MAX, Part, Piece, Pull, PullAck, PullPart, Push, PushAck, Reshape, StartPull,
+    TOKEN_BYTES_MAX, Welcome, WelcomeCollection,
 };
+use super::reconcile::{Item, decode_items};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
 
 /// A client that is silent for so long is given up. Clients ask for a sign of life every 20 s (browsers in the background
@@ -17,6 +20,10 @@ const DEAD_AFTER_MS: u64 = 600_000;
 const HELLO_WITHIN_MS: u64 = 20_000;
 /// A read of changes stops when it is past this.
 const PULL_BYTES_MAX: usize = 512 << 10;
+/// A read of changes that the client lacks stops when it is past this.
+const FOUND_BYTES_MAX: usize = 512 << 10;
+/// The longest ranges of a client that are looked at; its own are shorter by far.
+const COMPARE_BYTES_MAX: usize = 1 << 20;
 /// An empty pull, which only moves the client's position, is sent when the position is off by so much.
 const EMPTY_PULL_EVERY: u64 = 256;
 
@@ -84,6 +91,13 @@ pub enum HubInput {
     Offered(Channel, Result<Option<Vec<u8>>>),
     /// [`HubAction::ReadPiece`] is done.
     PieceRead(Channel, Result<Vec<u8>>),
+    /// [`HubAction::Compare`] is done: under which key, and what to say.
+    Compared(Channel, Result<([u64; 2], Vec<u8>)>),
+    /// [`HubAction::ReadItems`] is done: how many of them were looked at, one at least, and an encoded change set of those that are still
+    /// the newest of their key, or nothing.
+    ItemsRead(Channel, Result<(usize, Vec<u8>)>),
+    /// [`HubAction::TakeIn`] is done, durably: how many changes won, and where in the log they are.
+    TakenIn(Channel, Result<(u64, Lsn)>),
     /// [`HubAction::Admit`] is done: until which time the client is let in, if there is an end, or why it is not. May also come unasked,
     /// when the answer has become another.
     Admitted(Result<Option<u64>>),
@@ -117,8 +131,10 @@ pub enum HubAction {
         channel: Channel,
         /// From here.
         after: Lsn,
-        /// What the client has, whatever the position.
+        /// What the client has, whatever the position: but for what came late, of which others may be mistaken.
         known: BTreeMap<ReplicaId, Sequence>,
+        /// What came late at these positions it has itself given.
+        given: Vec<Lsn>,
         /// Until this is exceeded.
         bytes_max: usize,
         /// Where only rows are wanted that were not in the old part, but are in the one that the client gets now.
@@ -166,6 +182,35 @@ pub enum HubAction {
         offset: u64,
         /// So many.
         len: u32,
+    },
+    /// Compare what is here with what the client says: begin without `ranges`, answer them, or, when they are empty, let go of what is held
+    /// for it.
+    Compare {
+        /// Which collection.
+        channel: Channel,
+        /// What the client has said.
+        ranges: Option<Vec<u8>>,
+    },
+    /// Read the changes with these hashes that are still the newest of their key, in order until `bytes_max` is exceeded; those of one
+    /// timestamp are never split.
+    ReadItems {
+        /// Which collection.
+        channel: Channel,
+        /// The key of the hashes.
+        secret: [u64; 2],
+        /// Which changes.
+        items: Vec<Item>,
+        /// Until this is exceeded.
+        bytes_max: usize,
+    },
+    /// Apply changes durably, by their versions alone. What is not the client's own may need a right of its own.
+    TakeIn {
+        /// Which collection.
+        channel: Channel,
+        /// An encoded change set.
+        changes: Vec<u8>,
+        /// Who sent them.
+        client: ReplicaId,
     },
     /// Find out what the client may do, and let it do nothing else from then on: also on channels that are open, of which the next `Read`
     /// fails where it may do nothing any more.
@@ -301,6 +346,26 @@ struct State {
     /// The fetch that is being answered.
     fetching: Option<Fetch>,
     piece_due: Option<Piece>,
+    comparing: Comparing,
+    /// A comparison has begun, and something is held for it.
+    compares: bool,
+    /// Where changes are in the log that the client has given.
+    given: Vec<Lsn>,
+}
+
+/// What the client has said last of what both sides hold.
+#[derive(Debug)]
+enum Comparing {
+    Nothing,
+    Compare(Option<Vec<u8>>),
+    Lack([u64; 2], Vec<Item>),
+    Give(Vec<u8>),
+    /// It is being done.
+    Doing {
+        bytes: usize,
+    },
+    /// What to say to it.
+    Answer(Message),
 }
 
 /// Whether the client gets segments first.
@@ -314,6 +379,16 @@ enum Seeding {
     Offered,
     /// Not, or not any more.
     Over,
+}
+
+impl Comparing {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Give(changes) => changes.len(),
+            Self::Doing { bytes } => *bytes,
+            _ => 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -462,6 +537,7 @@ impl Hub {
         let waiting = self.channels.iter().map(|state| {
             state.arrived.as_ref().map_or(0, |push| push.changes.len())
                 + state.applying.as_ref().map_or(0, |applying| applying.bytes)
+                + state.comparing.bytes()
         });
         !self.resuming && waiting.sum::<usize>() < super::client::WAITING_BYTES_MAX
     }
@@ -545,6 +621,38 @@ impl Hub {
                 state.seeding = if state.offer_due.is_some() { Seeding::Offered } else { Seeding::Over };
                 Ok(())
             }
+            HubInput::Compared(channel, result) => {
+                let state = self.state(channel)?;
+                let (secret, ranges, error) = match result {
+                    Ok((secret, ranges)) => (secret, ranges, None),
+                    Err(error) => ([0; 2], Vec::new(), Some(Fault::from(&error))),
+                };
+                state.comparing = Comparing::Answer(Message::Compared(Compared { channel, secret, ranges, error }));
+                Ok(())
+            }
+            HubInput::ItemsRead(channel, result) => {
+                let state = self.state(channel)?;
+                let (done, changes, error) = match result {
+                    Ok((done, changes)) => (done as u32, changes, None),
+                    Err(error) => (0, Vec::new(), Some(Fault::from(&error))),
+                };
+                state.comparing = Comparing::Answer(Message::Found(Found { channel, done, changes, error }));
+                Ok(())
+            }
+            HubInput::TakenIn(channel, result) => {
+                let state = self.state(channel)?;
+                let (rows, error) = match result {
+                    Ok((rows, lsn)) => {
+                        if rows > 0 {
+                            state.given.push(lsn);
+                        }
+                        (rows, None)
+                    }
+                    Err(error) => (0, Some(Fault::from(&error))),
+                };
+                state.comparing = Comparing::Answer(Message::Given(Given { channel, rows, error }));
+                Ok(())
+            }
             HubInput::PieceRead(channel, result) => {
                 let state = self.state(channel)?;
                 let Fetch { file, offset, .. } = state.fetching.take().expect("a read of a piece is under way");
@@ -611,7 +719,14 @@ impl Hub {
                 Ok(())
             }
             Message::Fault(None, fault) => Err(Error::from(fault).context("the client")),
-            Message::Start(_) | Message::Push(_) | Message::PullAck(_) | Message::Ask | Message::Fetch(_)
+            Message::Start(_)
+            | Message::Push(_)
+            | Message::PullAck(_)
+            | Message::Ask
+            | Message::Fetch(_)
+            | Message::Compare(_)
+            | Message::Lack(_)
+            | Message::Give(_)
                 if !self.welcome_sent =>
             {
                 Err(Error::corrupt(format!("a {name} frame before the welcome frame")))
@@ -630,6 +745,24 @@ impl Hub {
                 let segments = self.capabilities.has(Capabilities::SEGMENTS);
                 self.state(start.channel)?.take_in_start(start, segments)
             }
+            Message::Compare(Compare { channel, ranges }) => {
+                let ranges = ranges.map(ByteBuf::into_vec);
+                let len = ranges.as_ref().map_or(0, Vec::len);
+                if len > COMPARE_BYTES_MAX {
+                    return Err(Error::invalid(format!("{len} bytes of ranges; at most {COMPARE_BYTES_MAX}")));
+                }
+                self.state(channel)?.take_in_comparing(Comparing::Compare(ranges), name)
+            }
+            Message::Lack(Lack { channel, secret, items }) => {
+                let items = decode_items(&items)?;
+                if items.is_empty() {
+                    return Err(Error::corrupt("a lack frame for no change"));
+                }
+                self.state(channel)?.take_in_comparing(Comparing::Lack(secret, items), name)
+            }
+            Message::Give(Give { channel, changes }) => {
+                self.state(channel)?.take_in_comparing(Comparing::Give(changes), name)
+            }
             Message::Fetch(fetch) => self.state(fetch.channel)?.take_in_fetch(fetch),
             Message::Push(push) => {
                 let client = self.client.expect("the welcome was for a client");
@@ -643,6 +776,9 @@ impl Hub {
             | Message::Answer
             | Message::Offer(_)
             | Message::Piece(_)
+            | Message::Compared(_)
+            | Message::Found(_)
+            | Message::Given(_)
             | Message::Granted(_) => Err(Error::corrupt(format!("a {name} frame from a client"))),
         }
     }
@@ -747,6 +883,9 @@ impl State {
             fetches: VecDeque::new(),
             fetching: None,
             piece_due: None,
+            comparing: Comparing::Nothing,
+            compares: false,
+            given: Vec::new(),
         }
     }
 
@@ -758,6 +897,9 @@ impl State {
         self.offer_due = None;
         self.fetches.clear();
         self.piece_due = None;
+        if !matches!(self.comparing, Comparing::Doing { .. }) {
+            self.comparing = Comparing::Nothing;
+        }
     }
 
     /// Where it stands, when nothing is under way.
@@ -771,7 +913,8 @@ impl State {
                 let behind = self.started && (self.left || !self.told_caught_up || self.reshape.is_some());
                 let seeds = self.seeding != Seeding::Over || self.offer_due.is_some();
                 let pieces = !self.fetches.is_empty() || self.fetching.is_some() || self.piece_due.is_some();
-                self.fault_due.is_none() && !(pushes || pulls || behind || seeds || pieces)
+                let compares = self.compares || !matches!(self.comparing, Comparing::Nothing);
+                self.fault_due.is_none() && !(pushes || pulls || behind || seeds || pieces || compares)
             }
         };
         let HelloCollection { name, part: wanted, .. } = &self.collection;
@@ -836,6 +979,43 @@ impl State {
         }
         self.fetches.push_back(fetch);
         Ok(())
+    }
+
+    fn take_in_comparing(&mut self, said: Comparing, name: &str) -> Result<()> {
+        if self.stage == Stage::Failed {
+            return Ok(());
+        }
+        if !self.started || !matches!(self.comparing, Comparing::Nothing) {
+            return Err(Error::corrupt(format!("a {name} frame before the start, or the last answer of that kind")));
+        }
+        if let Comparing::Compare(ranges) = &said {
+            self.compares = ranges.as_ref().is_none_or(|ranges| !ranges.is_empty());
+        }
+        self.comparing = said;
+        Ok(())
+    }
+
+    /// What is to be done for a comparison.
+    fn next_comparing(&mut self, channel: Channel, client: ReplicaId) -> Result<Option<HubAction>> {
+        // A read that was asked for before would send back what is given.
+        let waits = self.reading && matches!(self.comparing, Comparing::Give(_));
+        if waits || matches!(self.comparing, Comparing::Nothing | Comparing::Doing { .. }) {
+            return Ok(None);
+        }
+        let bytes = self.comparing.bytes();
+        let said = std::mem::replace(&mut self.comparing, Comparing::Doing { bytes });
+        Ok(Some(match said {
+            Comparing::Compare(ranges) => HubAction::Compare { channel, ranges },
+            Comparing::Lack(secret, items) => {
+                HubAction::ReadItems { channel, secret, items, bytes_max: FOUND_BYTES_MAX }
+            }
+            Comparing::Give(changes) => HubAction::TakeIn { channel, changes, client },
+            Comparing::Answer(message) => {
+                self.comparing = Comparing::Nothing;
+                HubAction::Send(message.encode()?)
+            }
+            Comparing::Nothing | Comparing::Doing { .. } => unreachable!("looked at above"),
+        }))
     }
 
     fn take_in_start(&mut self, start: StartPull, segments: bool) -> Result<()> {
@@ -988,6 +1168,10 @@ impl State {
                 }
             };
         }
+        let comparing = self.next_comparing(channel, client)?;
+        if comparing.is_some() {
+            return Ok(comparing);
+        }
         if let Some(piece) = self.piece_due.take() {
             return Ok(Some(HubAction::Send(Message::Piece(piece).encode()?)));
         }
@@ -1015,7 +1199,9 @@ impl State {
             let (known, reshape) = (self.known.clone(), self.reshape.as_ref().map(|(reshape, _)| reshape.clone()));
             let (after, all_seen) = (self.read, !self.told_seen);
             let bytes_max = PULL_BYTES_MAX;
-            return Ok(Some(HubAction::Read { channel, after, known, bytes_max, all_seen, reshape }));
+            self.given.retain(|lsn| *lsn > after);
+            let given = self.given.clone();
+            return Ok(Some(HubAction::Read { channel, after, known, given, bytes_max, all_seen, reshape }));
         }
         Ok(None)
     }

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
+use super::reconciliation::COMPARES;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp, message};
 
 /// The version of the protocol that this build speaks: 1 to 127.
@@ -39,6 +41,12 @@ const FETCH: u8 = 14;
 const PIECE: u8 = 15;
 const TOKEN: u8 = 16;
 const GRANTED: u8 = 17;
+const COMPARE: u8 = 18;
+const COMPARED: u8 = 19;
+const LACK: u8 = 20;
+const FOUND: u8 = 21;
+const GIVE: u8 = 22;
+const GIVEN: u8 = 23;
 
 /// What a side can do beyond the first eight types of frames, one bit each. Bits that the other side does not know mean nothing to
 /// it, and what only one of the two can do is not done.
@@ -49,8 +57,10 @@ pub struct Capabilities(pub u64);
 impl Capabilities {
     /// Segments travel as files: offer, fetch and piece frames.
     pub const SEGMENTS: Self = Self(1);
+    /// Both sides compare what they hold: compare, compared, lack, found, give and given frames.
+    pub const RECONCILES: Self = Self(2);
     /// All that this build can do.
-    pub const ALL: Self = Self::SEGMENTS;
+    pub const ALL: Self = Self(Self::SEGMENTS.0 | if COMPARES { Self::RECONCILES.0 } else { 0 });
 
     /// Whether it has all of `other`.
     pub fn has(self, other: Self) -> bool {
@@ -248,6 +258,76 @@ pub struct Piece {
     pub bytes: Vec<u8>,
 }
 
+/// What a client says in a comparison of what both sides hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    /// Which collection.
+    pub channel: Channel,
+    /// Ranges of what it holds; `None` to begin, empty when it knows all that differs.
+    pub ranges: Option<ByteBuf>,
+}
+
+/// What a hub says to that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Which collection.
+    pub channel: Channel,
+    /// The key of the hashes.
+    pub secret: [u64; 2],
+    /// Ranges of what it holds.
+    #[serde(with = "serde_bytes")]
+    pub ranges: Vec<u8>,
+    /// Why it does not compare.
+    pub error: Option<Fault>,
+}
+
+/// Which changes a client lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// Which collection.
+    pub channel: Channel,
+    /// The key of the hashes.
+    pub secret: [u64; 2],
+    /// A list of them, all of each timestamp.
+    #[serde(with = "serde_bytes")]
+    pub items: Vec<u8>,
+}
+
+/// Those of them that the hub still has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Which collection.
+    pub channel: Channel,
+    /// Of so many, from the first on.
+    pub done: u32,
+    /// An encoded change set, or nothing.
+    #[serde(with = "serde_bytes")]
+    pub changes: Vec<u8>,
+    /// Why there are none.
+    pub error: Option<Fault>,
+}
+
+/// Changes that the hub lacks, whoever wrote them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Give {
+    /// Which collection.
+    pub channel: Channel,
+    /// An encoded change set.
+    #[serde(with = "serde_bytes")]
+    pub changes: Vec<u8>,
+}
+
+/// The hub's answer to a give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Which collection.
+    pub channel: Channel,
+    /// So many of them were newer than what it had; they are durable there.
+    pub rows: u64,
+    /// Why they are not.
+    pub error: Option<Fault>,
+}
+
 /// An error as it travels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -306,6 +386,18 @@ pub enum Message {
     Token(String),
     /// Hub to client, once for each token that it took: for so many milliseconds from now, or for good.
     Granted(Option<u64>),
+    /// Client to hub; of this, `Lack` and `Give` one unanswered at a time and collection.
+    Compare(Compare),
+    /// Hub to client.
+    Compared(Compared),
+    /// Client to hub.
+    Lack(Lack),
+    /// Hub to client.
+    Found(Found),
+    /// Client to hub.
+    Give(Give),
+    /// Hub to client.
+    Given(Given),
 }
 
 impl Message {
@@ -318,6 +410,8 @@ impl Message {
             Self::Push(push) => push.changes.len() + 64,
             Self::Pull(pull) => pull.changes.len() + 64,
             Self::Piece(piece) => piece.bytes.len() + 64,
+            Self::Found(found) => found.changes.len() + 64,
+            Self::Give(give) => give.changes.len() + 64,
             _ => 128,
         });
         let result = match self {
@@ -344,6 +438,13 @@ impl Message {
             Self::Piece(body) => put(&mut frame, PIECE, body),
             Self::Token(body) => put(&mut frame, TOKEN, body),
             Self::Granted(body) => put(&mut frame, GRANTED, body),
+            _ if !COMPARES => return Err(incomparable()),
+            Self::Compare(body) => put(&mut frame, COMPARE, body),
+            Self::Compared(body) => put(&mut frame, COMPARED, body),
+            Self::Lack(body) => put(&mut frame, LACK, body),
+            Self::Found(body) => put(&mut frame, FOUND, body),
+            Self::Give(body) => put(&mut frame, GIVE, body),
+            Self::Given(body) => put(&mut frame, GIVEN, body),
         };
         result.map_err(|error| Error::internal(format!("a sync message could not be encoded: {error}")))?;
         let bytes_max = bytes_max(self.number());
@@ -386,7 +487,7 @@ impl Message {
         let Some(name) = type_name(number) else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {GRANTED}"),
+                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {GIVEN}"),
             ));
         };
         if frame.len() > bytes_max(number) {
@@ -424,7 +525,14 @@ impl Message {
             FETCH => Self::Fetch(body(name, frame, 2)?),
             PIECE => Self::Piece(body(name, frame, 2)?),
             TOKEN => Self::Token(body(name, frame, 2)?),
-            _ => Self::Granted(body(name, frame, 2)?),
+            GRANTED => Self::Granted(body(name, frame, 2)?),
+            _ if !COMPARES => return Err(incomparable()),
+            COMPARE => Self::Compare(body(name, frame, 2)?),
+            COMPARED => Self::Compared(body(name, frame, 2)?),
+            LACK => Self::Lack(body(name, frame, 2)?),
+            FOUND => Self::Found(body(name, frame, 2)?),
+            GIVE => Self::Give(body(name, frame, 2)?),
+            _ => Self::Given(body(name, frame, 2)?),
         })
     }
 
@@ -447,6 +555,12 @@ impl Message {
             Self::Piece(_) => PIECE,
             Self::Token(_) => TOKEN,
             Self::Granted(_) => GRANTED,
+            Self::Compare(_) => COMPARE,
+            Self::Compared(_) => COMPARED,
+            Self::Lack(_) => LACK,
+            Self::Found(_) => FOUND,
+            Self::Give(_) => GIVE,
+            Self::Given(_) => GIVEN,
         }
     }
 
@@ -475,12 +589,22 @@ fn type_name(number: u8) -> Option<&'static str> {
         PIECE => "piece",
         TOKEN => "token",
         GRANTED => "granted",
+        COMPARE => "compare",
+        COMPARED => "compared",
+        LACK => "lack",
+        FOUND => "found",
+        GIVE => "give",
+        GIVEN => "given",
         _ => return None,
     })
 }
 
 const fn bytes_max(number: u8) -> usize {
-    if matches!(number, PUSH | PULL) { FRAME_BYTES_MAX } else { CONTROL_BYTES_MAX }
+    if matches!(number, PUSH | PULL | FOUND | GIVE) { FRAME_BYTES_MAX } else { CONTROL_BYTES_MAX }
+}
+
+fn incomparable() -> Error {
+    Error::new(ErrorKind::Unsupported, "this build cannot compare what both sides hold: the one for streams can")
 }
 
 fn other_version(theirs: &str) -> Error {
@@ -535,7 +659,7 @@ mod tests {
                 "hello",
                 Message::Hello(Hello {
                     replica: ReplicaId(0x001f_ffff_ffff_fffe),
-                    capabilities: Capabilities::ALL,
+                    capabilities: Capabilities::SEGMENTS,
                     collections: vec![
                         HelloCollection { name: "notes".into(), spec: Some("{\"fields\":[]}".into()), part: None },
                         HelloCollection { name: "symbols".into(), spec: None, part: Some("[]".into()) },
@@ -607,7 +731,7 @@ mod tests {
                 }),
             ),
             ("pull-ack", Message::PullAck(PullAck { channel: Channel(0), lsn: Lsn(301) })),
-            ("fault", Message::Fault(Some(Channel(2)), fault)),
+            ("fault", Message::Fault(Some(Channel(2)), fault.clone())),
             ("ping", Message::Ping),
             ("pong", Message::Pong),
             ("ask", Message::Ask),
@@ -620,6 +744,28 @@ mod tests {
             ("piece", Message::Piece(Piece { channel: Channel(1), file: 5, offset: 1 << 33, bytes: vec![1, 2, 3] })),
             ("token", Message::Token("a.b.c".into())),
             ("granted", Message::Granted(Some(900_000))),
+            ("compare", Message::Compare(Compare { channel: Channel(1), ranges: Some(ByteBuf::from([0, 2])) })),
+            (
+                "compared",
+                Message::Compared(Compared {
+                    channel: Channel(1),
+                    secret: [7, u64::MAX],
+                    ranges: vec![0, 3, 0],
+                    error: Some(fault.clone()),
+                }),
+            ),
+            ("lack", Message::Lack(Lack { channel: Channel(1), secret: [7, u64::MAX], items: vec![0] })),
+            (
+                "found",
+                Message::Found(Found {
+                    channel: Channel(1),
+                    done: 3,
+                    changes: vec![1, 0xff],
+                    error: Some(fault.clone()),
+                }),
+            ),
+            ("give", Message::Give(Give { channel: Channel(0), changes: vec![1, 0xff] })),
+            ("given", Message::Given(Given { channel: Channel(0), rows: 1 << 20, error: Some(fault) })),
         ]
     }
 
@@ -706,7 +852,7 @@ mod tests {
         let examples: Vec<Vec<u8>> = examples().iter().map(|(_, message)| message.encode().unwrap()).collect();
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200),
-            (1u8..19, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(number, body)| [
+            (1u8..25, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(number, body)| [
                 &[0x92, number][..],
                 &body
             ]

@@ -19,6 +19,7 @@ mod hub;
 mod keepalive;
 mod message;
 mod reconcile;
+mod reconciliation;
 mod seed;
 #[cfg(test)]
 mod tests;
@@ -28,9 +29,10 @@ pub use client::{Client, ClientAction, ClientCollection, ClientInput, OwnChanges
 pub use failover::Failover;
 pub use hub::{Changes, Hub, HubAction, HubInput, HubOptions, Opened, Rest};
 pub use message::{
-    CONTROL_BYTES_MAX, Capabilities, Channel, FETCH_WINDOW, FRAME_BYTES_MAX, Fault, Fetch, Hello, HelloCollection,
-    Message, Offer, PIECE_BYTES_MAX, Part, Piece, Pull, PullAck, PullPart, Push, PushAck, Reshape, StartPull,
-    TOKEN_BYTES_MAX, VERSION, Welcome, WelcomeCollection,
+    CONTROL_BYTES_MAX, Capabilities, Channel, Compare, Compared, FETCH_WINDOW, FRAME_BYTES_MAX, Fault, Fetch, Found,
+    Give, Given, Hello, HelloCollection, Lack, Message, Offer, PIECE_BYTES_MAX, Part, Piece, Pull, PullAck, PullPart,
+    Push, PushAck, Reshape, StartPull, TOKEN_BYTES_MAX, VERSION, Welcome, WelcomeCollection,
 };
 pub use reconcile::{Comparison, Item, Items, RANGES_BYTES, decode_items, encode_items};
+pub use reconciliation::{COMPARES, ITEMS_MAX, Reconciled};
 pub use seed::{Download, Want};

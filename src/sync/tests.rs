@@ -24,6 +24,14 @@ struct Change {
 
 const POISON: u32 = 666;
 
+impl Change {
+    fn item(&self) -> Item {
+        let (timestamp, origin, sequence) = self.stamp;
+        let mixed = Random::new(origin ^ sequence.rotate_left(20) ^ u64::from(self.key).rotate_left(50)).next_u64();
+        Item { timestamp: Timestamp(timestamp), id: mixed }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct ModelCollection {
     spec: String,
@@ -97,6 +105,33 @@ impl ModelCollection {
                 self.rows.insert(change.key, (change, self.lsn));
             }
         }
+    }
+
+    fn own(&self, own: ReplicaId) -> Sequence {
+        self.seen.get(&own).copied().unwrap_or_default()
+    }
+
+    /// What it holds.
+    fn items(&self) -> Items {
+        Items::new(self.rows.values().map(|(change, _)| change.item()).collect())
+    }
+
+    fn read(&self, items: &[Item], bytes_max: usize) -> (usize, Vec<u8>) {
+        let order = |change: &Change, _| {
+            let at = items.binary_search(&change.item()).ok()?;
+            Some(items.partition_point(|item| item.timestamp < items[at].timestamp) as u64)
+        };
+        let (changes, reached) = self.select(order, bytes_max);
+        let end_of = |first: u64| items.partition_point(|item| item.timestamp <= items[first as usize].timestamp);
+        (reached.map_or(items.len(), end_of), if changes.is_empty() { Vec::new() } else { encode(&changes) })
+    }
+
+    /// Takes changes in by their versions alone; how many won.
+    fn take_in(&mut self, changes: &[Change]) -> u64 {
+        let wins = |change: &&Change| self.rows.get(&change.key).is_none_or(|(here, _)| here.stamp < change.stamp);
+        let won = changes.iter().filter(wins).count() as u64;
+        self.adopt(changes);
+        won
     }
 
     fn select(&self, order: impl Fn(&Change, Lsn) -> Option<u64>, bytes_max: usize) -> (Vec<Change>, Option<u64>) {
@@ -218,6 +253,9 @@ struct World {
     adopted: usize,
     /// How often the hub's end of a connection came to rest, and went on.
     rests: usize,
+    /// Whether comparisons are asked for now and then, and how many came to their end.
+    asks: bool,
+    reconciled: usize,
 }
 
 const NAMES: [&str; 2] = ["notes", "tags"];
@@ -235,7 +273,21 @@ impl World {
         let connections = clients.iter().map(|_| None).collect();
         let (now_ms, written) = (START_MS, BTreeMap::new());
         let (refusals, failures, adopted, rests) = (Vec::new(), 0, 0, 0);
-        Self { random, now_ms, clients, hub, connections, written, refusals, failures, adopted, rests }
+        let (asks, reconciled) = (true, 0);
+        Self {
+            random,
+            now_ms,
+            clients,
+            hub,
+            connections,
+            written,
+            refusals,
+            failures,
+            adopted,
+            rests,
+            asks,
+            reconciled,
+        }
     }
 
     fn connect(&mut self, index: usize) {
@@ -297,7 +349,13 @@ impl World {
                 let pushed = collection.pushed.get(&hub).copied().unwrap_or_default();
                 ClientInput::Opened(
                     channel,
-                    Ok(Start { pulled, pushed, known: collection.seen.clone(), reshape: None }),
+                    Ok(Start {
+                        pulled,
+                        pushed,
+                        known: collection.seen.clone(),
+                        own: collection.own(own),
+                        ..Start::default()
+                    }),
                 )
             }
             ClientAction::ReadOwn { channel, after, bytes_max } => {
@@ -380,10 +438,39 @@ impl World {
                 let pushed = collection.pushed.get(&hub).copied().unwrap_or_default();
                 ClientInput::Seeded(
                     channel,
-                    Ok(Start { pulled: offer.lsn, pushed, known: collection.seen.clone(), reshape: None }),
+                    Ok(Start {
+                        pulled: offer.lsn,
+                        pushed,
+                        known: collection.seen.clone(),
+                        own: collection.own(own),
+                        ..Start::default()
+                    }),
                 )
             }
-            ClientAction::Send(_) | ClientAction::Refresh | ClientAction::Refused(_) | ClientAction::Close(_) => {
+            ClientAction::Summarize { channel, .. } => {
+                if let Some(error) = self.fails() {
+                    return Some(ClientInput::Summarized(channel, error));
+                }
+                ClientInput::Summarized(channel, Ok(self.clients[index].collections[connection.name(channel)].items()))
+            }
+            ClientAction::TakeIn { channel, changes } => {
+                if let Some(error) = self.fails() {
+                    return Some(ClientInput::TakenIn(channel, error));
+                }
+                let collection = self.clients[index].collections.get_mut(connection.name(channel)).unwrap();
+                let won = collection.take_in(&decode(&changes));
+                self.changed_at_client(index, channel);
+                ClientInput::TakenIn(channel, Ok(won))
+            }
+            ClientAction::ReadItems { channel, items, bytes_max, .. } => {
+                let collection = &self.clients[index].collections[connection.name(channel)];
+                ClientInput::ItemsRead(channel, Ok(collection.read(&items, bytes_max)))
+            }
+            ClientAction::Send(_)
+            | ClientAction::Refresh
+            | ClientAction::Refused(_)
+            | ClientAction::Reconciled { .. }
+            | ClientAction::Close(_) => {
                 unreachable!()
             }
         })
@@ -446,6 +533,28 @@ impl World {
                 let file = &connection.offered[&channel][file as usize];
                 HubInput::PieceRead(channel, Ok(file[offset as usize..][..len as usize].to_vec()))
             }
+            HubAction::Compare { channel, ranges } => {
+                let items = self.hub.collections[connection.name(channel)].items();
+                let said = match ranges {
+                    None => Ok(items.begin()),
+                    Some(ranges) => items.answer(&ranges, 100),
+                };
+                HubInput::Compared(channel, said.map(|said| ([3, 4], said)))
+            }
+            HubAction::ReadItems { channel, items, bytes_max, .. } => {
+                let collection = &self.hub.collections[connection.name(channel)];
+                HubInput::ItemsRead(channel, Ok(collection.read(&items, bytes_max)))
+            }
+            HubAction::TakeIn { channel, changes, .. } => {
+                if let Some(error) = self.fails() {
+                    return Some(HubInput::TakenIn(channel, error));
+                }
+                let collection = self.hub.collections.get_mut(connection.name(channel)).unwrap();
+                let won = collection.take_in(&decode(&changes));
+                let lsn = collection.lsn;
+                self.changed_at_hub(channel);
+                HubInput::TakenIn(channel, Ok((won, lsn)))
+            }
             HubAction::Send(_) | HubAction::Admit { .. } | HubAction::Close(_) => unreachable!(),
         })
     }
@@ -502,6 +611,9 @@ impl World {
         let now_ms = self.now_ms;
         let first = self.random.below(6);
         let mut done = false;
+        if self.asks && self.random.one_in(50) {
+            connection.client.reconcile(Channel(self.random.below(2) as u32), now_ms);
+        }
         for offset in 0..6 {
             done = match (first + offset) % 6 {
                 0 => match connection.client.poll(now_ms) {
@@ -512,6 +624,10 @@ impl World {
                     }
                     Some(ClientAction::Refused(refusal)) => {
                         self.refusals.push(refusal);
+                        true
+                    }
+                    Some(ClientAction::Reconciled { result, .. }) => {
+                        self.reconciled += usize::from(result.is_ok());
                         true
                     }
                     Some(ClientAction::Close(error)) => {
@@ -571,7 +687,12 @@ impl World {
                     let action = connection.client_asked.swap_remove(at);
                     let input = self.do_at_client(index, &mut connection, action);
                     // What the operation changed is not news to the connection that is out of the list; tell it here.
-                    if let Some(ClientInput::Applied(channel, Ok(())) | ClientInput::Stored(channel, Ok(_))) = &input {
+                    if let Some(
+                        ClientInput::Applied(channel, Ok(()))
+                        | ClientInput::Stored(channel, Ok(_))
+                        | ClientInput::TakenIn(channel, Ok(_)),
+                    ) = &input
+                    {
                         connection.client.receive(ClientInput::Changed(*channel), now_ms);
                     }
                     input.into_iter().for_each(|input| connection.client.receive(input, now_ms));
@@ -581,7 +702,7 @@ impl World {
                     let at = self.random.below(connection.hub_asked.len() as u64) as usize;
                     let action = connection.hub_asked.swap_remove(at);
                     let input = self.do_at_hub(&mut connection, action);
-                    if let Some(HubInput::Applied(channel, Ok(()))) = &input {
+                    if let Some(HubInput::Applied(channel, Ok(())) | HubInput::TakenIn(channel, Ok(_))) = &input {
                         connection.hub.receive(HubInput::Changed(*channel), now_ms);
                     }
                     input.into_iter().for_each(|input| connection.hub.receive(input, now_ms));
@@ -600,6 +721,7 @@ impl World {
     /// Runs until nothing is left to do, with every client connected.
     fn settle(&mut self) {
         self.failures = 0;
+        self.asks = false;
         let mut steps = 0;
         loop {
             let mut idle = true;
@@ -693,7 +815,7 @@ impl World {
 }
 
 /// How many segments came whole, and how often a hub's end came to rest.
-fn run(seed: u64) -> [usize; 2] {
+fn run(seed: u64) -> [usize; 3] {
     let mut world = World::new(seed);
     for _ in 0..1 + world.random.below(3) {
         world.failures = world.random.below(3) * 7;
@@ -728,7 +850,7 @@ fn run(seed: u64) -> [usize; 2] {
     for connection in world.connections.iter().flatten() {
         assert_eq!((connection.pushes, connection.changes_pulled, connection.pieces), (0, 0, 0));
     }
-    [world.adopted, world.rests]
+    [world.adopted, world.rests, world.reconciled]
 }
 
 /// Runs `test` for seeds; a failing one is named. `EDDY_SEED` runs one, `EDDY_SEEDS` so many.
@@ -748,15 +870,18 @@ fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
 
 #[test]
 fn replicas_converge_whatever_is_cut_and_whoever_forgets() {
-    let happened = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let happened = [0; 3].map(AtomicUsize::new);
     for_seeds(2_000, |seed| {
         for (all, one) in happened.iter().zip(run(seed)) {
             all.fetch_add(one, Ordering::Relaxed);
         }
     });
-    let [adopted, rests] = happened.map(AtomicUsize::into_inner);
+    let [adopted, rests, reconciled] = happened.map(AtomicUsize::into_inner);
     let is_one = std::env::var_os("EDDY_SEED").is_some();
-    assert!(is_one || (adopted > 100 && rests > 1_000), "{adopted} segments came, ends rested {rests} times");
+    assert!(
+        is_one || (adopted > 100 && rests > 1_000 && reconciled > 300),
+        "{adopted} segments came, ends rested {rests} times, {reconciled} comparisons"
+    );
 }
 
 #[test]
@@ -965,7 +1090,7 @@ fn a_note_that_failed_is_made_later() {
     let welcome = Welcome { replica: ReplicaId(1), capabilities: Capabilities::ALL, collections: vec![answer] };
     client.receive(ClientInput::Frame(Message::Welcome(welcome).encode().unwrap()), START_MS);
     assert!(matches!(client.poll(START_MS), Some(ClientAction::Open { .. })));
-    let start = Start { pulled: Lsn(0), pushed: Sequence(7), known: BTreeMap::new(), reshape: None };
+    let start = Start { pulled: Lsn(0), pushed: Sequence(7), ..Start::default() };
     client.receive(ClientInput::Opened(Channel(0), Ok(start)), START_MS);
     assert!(matches!(client.poll(START_MS), Some(ClientAction::Send(_))));
     let hub = client.hub_of(Channel(0)).unwrap();

@@ -11,7 +11,7 @@
     reason = "a bench reads the clock"
 )]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -144,7 +144,7 @@ async fn replica(place: &WebSocketUrl, spec: &CollectionSpec, board: &Board, id:
                     continue;
                 }
                 ClientAction::Open { channel, .. } => {
-                    let start = Start { pulled: Lsn(0), pushed: Sequence(0), known: BTreeMap::new(), reshape: None };
+                    let start = Start { pulled: Lsn(0), pushed: Sequence(0), ..Start::default() };
                     ClientInput::Opened(channel, Ok(start))
                 }
                 ClientAction::ReadOwn { channel, after, .. } => {

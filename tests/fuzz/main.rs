@@ -278,7 +278,7 @@ fn log() -> Vec<u8> {
     let records = [
         Record::Changes { from: Source::Client(RequestId { client: 5, number: 6 }), changes: changes() },
         Record::Position { hub: ReplicaId(1), position },
-        Record::Changes { from: Source::Hub(ReplicaId(1), Lsn(8)), changes: changes() },
+        Record::Changes { from: Source::Hub { hub: ReplicaId(1), pulled: Lsn(8), late: false }, changes: changes() },
     ];
     let mut bytes = wal::encode_header(CollectionId(7), 3);
     for (place, record) in (0..).zip(&records) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use futures_channel::{mpsc, oneshot};
 
 use super::agreement::{check_agreement, from_json, to_json};
+use super::comparison::{self, Held};
 use super::part::{self, WHOLE};
 use super::seed::{self, Offered};
 use super::tasks::Tasks;
@@ -66,6 +67,7 @@ enum Event {
     Sent(Result<()>),
     Done(HubInput, Option<Collection>),
     Offered(Channel, Option<(Vec<u8>, Offered)>),
+    Compared(Channel, Result<(Arc<Held>, Vec<u8>)>),
     Changed(Channel, Result<Lsn>),
     Timer(u64),
     /// The gate may say something else now.
@@ -157,6 +159,7 @@ impl SyncHub {
             wanted: BTreeMap::new(),
             told: BTreeMap::new(),
             offers: BTreeMap::new(),
+            compared: BTreeMap::new(),
             tasks: Tasks::new(),
         };
         let end = serving.run(self.stopping.clone(), asked).await;
@@ -194,6 +197,8 @@ struct Serving {
     told: BTreeMap<Channel, String>,
     /// By channel, while the client takes them in.
     offers: BTreeMap<Channel, Arc<Offered>>,
+    /// By channel what is compared, while the client compares.
+    compared: BTreeMap<Channel, Arc<Held>>,
     tasks: Tasks<Event>,
 }
 
@@ -299,6 +304,14 @@ impl Serving {
                     });
                     self.hub.receive(HubInput::Offered(channel, Ok(segments)), self.environment.now_ms());
                 }
+                Event::Compared(channel, compared) => {
+                    let said = compared.map(|(held, said)| {
+                        let secret = held.secret;
+                        self.compared.insert(channel, held);
+                        (secret, said)
+                    });
+                    self.hub.receive(HubInput::Compared(channel, said), self.environment.now_ms());
+                }
                 Event::Changed(channel, Ok(lsn)) => {
                     let collection = self.collection(channel);
                     self.tasks.push(watch(channel, collection, lsn));
@@ -377,7 +390,7 @@ impl Serving {
                     Event::Done(HubInput::Opened(channel, answer), collection)
                 })
             }
-            HubAction::Read { channel, after, known, bytes_max, all_seen, reshape } => {
+            HubAction::Read { channel, after, known, given, bytes_max, all_seen, reshape } => {
                 let (collection, environment) = (self.collection(channel), self.environment.clone());
                 self.offers.remove(&channel);
                 let (part, client) = (self.part(channel), self.hub.client().unwrap_or_default());
@@ -385,7 +398,7 @@ impl Serving {
                     let answer = async {
                         let part = part?;
                         if part == WHOLE && reshape.is_none() {
-                            return read(&collection, after, &known, bytes_max, all_seen).await;
+                            return read(&collection, after, &known, &given, bytes_max, all_seen).await;
                         }
                         let asked = part::Asked { part, reshape, client };
                         part::read(&collection, &environment, &asked, after, &known, bytes_max).await
@@ -429,6 +442,54 @@ impl Serving {
                         None => Err(Error::internal("a piece of what was not offered")),
                     };
                     Event::Done(HubInput::PieceRead(channel, piece), None)
+                })
+            }
+            HubAction::Compare { channel, ranges } => {
+                let collection = self.collection(channel);
+                let held = self.compared.remove(&channel).filter(|_| ranges.is_some());
+                if ranges.as_ref().is_some_and(Vec::is_empty) {
+                    // The client knows all that it wants to know.
+                    let done = held.map_or([0; 2], |held| held.secret);
+                    return Box::pin(
+                        async move { Event::Done(HubInput::Compared(channel, Ok((done, Vec::new()))), None) },
+                    );
+                }
+                Box::pin(async move {
+                    let compared = async {
+                        let Limits { read, .. } = &collection.limits;
+                        if !read.is_all() {
+                            let name = collection.name();
+                            let message = "who may read a part of the rows only cannot compare them";
+                            return Err(forbidden(format!("collection {name:?}: {message}")));
+                        }
+                        let held = match (held, &ranges) {
+                            (Some(held), _) => held,
+                            (None, None) => comparison::held(&collection).await?,
+                            (None, Some(_)) => return Err(Error::invalid("ranges of a comparison that was not begun")),
+                        };
+                        let said = held.answer(ranges.as_deref())?;
+                        Ok((held, said))
+                    };
+                    Event::Compared(channel, compared.await)
+                })
+            }
+            HubAction::ReadItems { channel, secret, items, bytes_max } => {
+                let collection = self.collection(channel);
+                Box::pin(async move {
+                    let read = match collection.limits.read.is_all() {
+                        true => comparison::read(&collection, secret, &items, bytes_max).await,
+                        false => {
+                            Err(forbidden(format!("collection {:?}: not all of it may be read", collection.name())))
+                        }
+                    };
+                    Event::Done(HubInput::ItemsRead(channel, read), None)
+                })
+            }
+            HubAction::TakeIn { channel, changes, client } => {
+                let (db, access, collection) = (self.db.clone(), self.access.clone(), self.collection(channel));
+                Box::pin(async move {
+                    let taken = comparison::take_in_given(&db, &access, &collection, client, &changes).await;
+                    Event::Done(HubInput::TakenIn(channel, taken), None)
                 })
             }
             HubAction::Admit { .. } | HubAction::Send(_) | HubAction::Close(_) => {
@@ -517,11 +578,13 @@ async fn open(
 async fn read(
     collection: &Collection,
     after: Lsn,
-    known: &std::collections::BTreeMap<ReplicaId, Sequence>,
+    known: &BTreeMap<ReplicaId, Sequence>,
+    given: &[Lsn],
     bytes_max: usize,
     all_seen: bool,
 ) -> Result<Changes> {
-    let (changes, lsn, newest, seen) = collection.changes_and_seen_after(after, known, bytes_max, all_seen).await?;
+    let (changes, lsn, newest, seen) =
+        collection.changes_and_seen_after(after, known, given, bytes_max, all_seen).await?;
     let changes = if changes.is_empty() { Vec::new() } else { changes.encode() };
     Ok(Changes { changes, lsn, newest, seen, left: None })
 }

@@ -4,6 +4,7 @@
 //! An operation on the store that a connection began runs to its end when the connection is gone.
 
 mod agreement;
+mod comparison;
 mod hub;
 mod part;
 mod seed;
@@ -12,6 +13,7 @@ mod tasks;
 mod told;
 mod watch;
 
+pub(super) use comparison::Sets;
 pub use hub::{Resting, SyncHub};
 pub use part::{Near, Shape};
 pub use session::{SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource};
@@ -21,6 +23,9 @@ pub(super) use told::{Syncs, Told, Wake};
 #[cfg(test)]
 #[cfg(native)]
 mod access_tests;
+#[cfg(test)]
+#[cfg(native)]
+mod comparison_tests;
 #[cfg(test)]
 #[cfg(native)]
 mod failover_tests;

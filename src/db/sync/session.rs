@@ -1,7 +1,10 @@
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use futures_channel::oneshot;
 
 use super::agreement::{from_json, to_json};
+use super::comparison;
 use super::hub::within;
 use super::part::{self, Shape, WHOLE};
 use super::seed::{self, Seeding};
@@ -15,8 +18,8 @@ use crate::engine::{ChangeSet, CollectionSpec, Refused, SyncPosition};
 use crate::platform::socket::{Connect, Connection, WebSocketUrl};
 use crate::platform::{Environment, MaybeSend, MaybeSync, Task, run_to_end, sleep_ms, spawn};
 use crate::sync::{
-    Channel, Client, ClientAction, ClientCollection, ClientInput, Download, Failover, OwnChanges, Part, Refusal, Relay,
-    Reshape, Start,
+    COMPARES, Channel, Client, ClientAction, ClientCollection, ClientInput, Download, Failover, OwnChanges, Part,
+    Reconciled, Refusal, Relay, Reshape, Start,
 };
 
 /// A connection that lived so long did its work: the next failure starts with short waits again.
@@ -123,8 +126,21 @@ pub struct SyncSession {
 }
 
 struct Shared {
+    names: Vec<String>,
     status: Watch<SyncStatus>,
     command: Watch<Command>,
+    /// Who waits for a comparison of both sides, by the mark that each was given: the last one's.
+    asked: Watch<u64>,
+    waiting: Mutex<Vec<Waiting>>,
+}
+
+/// Somebody who waits for a comparison.
+struct Waiting {
+    channel: Channel,
+    mark: u64,
+    /// What connections that broke have changed already.
+    done: Reconciled,
+    answer: oneshot::Sender<Result<Reconciled>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,7 +256,13 @@ impl Db {
             download: None,
             refusals: Vec::new(),
         };
-        let shared = Arc::new(Shared { status: Watch::new(status), command: Watch::new(Command::Run) });
+        let shared = Arc::new(Shared {
+            names: collections.clone(),
+            status: Watch::new(status),
+            command: Watch::new(Command::Run),
+            asked: Watch::new(0),
+            waiting: Mutex::default(),
+        });
         let mut driver = Driver {
             db: self.clone(),
             environment: self.inner.shared.options.environment.clone(),
@@ -258,6 +280,8 @@ impl Db {
             refusals: Vec::new(),
             last_synced_ms: None,
             seedings: BTreeMap::new(),
+            late: Vec::new(),
+            owed: Vec::new(),
         };
         driver.refusals = driver.refused();
         driver.publish(SyncState::Offline, None);
@@ -288,6 +312,54 @@ impl SyncSession {
         self.command(Command::Run);
     }
 
+    /// Compares what both sides hold of those collections, or of all that are synced, and moves what differs, both ways, each change with
+    /// its own version: what a hub has lost that was restored from an older backup, say, or a client of which a log was lost. Sessions do
+    /// so by themselves where they see that something was lost; not everything can be seen. It begins when the session is connected
+    /// and has what the hub sends anyhow, goes on over connections that break, and tells what it has changed. Done again, it changes nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a collection that is not synced here, `Unavailable` when the session is paused or stopped, `Unsupported` where only
+    /// a part of a collection is kept here, or the hub cannot compare, `Forbidden` where the rights here do not suffice: for all that differs
+    /// that is "admin" of the collection. What was moved before stays moved.
+    pub async fn reconcile(&self, collections: Option<&[String]>) -> Result<BTreeMap<String, Reconciled>> {
+        if !COMPARES {
+            let message = "this build cannot compare what both sides hold: the one for streams can";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let names = &self.shared.names;
+        let mut answers = Vec::new();
+        for name in collections.unwrap_or(names) {
+            let at = names.iter().position(|other| other == name);
+            let at = at.ok_or_else(|| Error::invalid(format!("collection {name:?} is not synced by this session")))?;
+            answers.push((Channel(at as u32), name.clone()));
+        }
+        if self.shared.command.get().0 != Command::Run {
+            return Err(not_running());
+        }
+        let mut waits = Vec::new();
+        self.shared.asked.update(|mark| {
+            *mark += 1;
+            let mut waiting = self.shared.waiting.lock().expect("no panic while held");
+            for (channel, name) in answers {
+                let (answer, answered) = oneshot::channel();
+                waiting.push(Waiting { channel, mark: *mark, done: Reconciled::default(), answer });
+                waits.push((name, answered));
+            }
+        });
+        if self.shared.status.get().0.state == SyncState::Stopped {
+            self.shared.give_up();
+        }
+        let mut changed = BTreeMap::new();
+        let mut failed = None;
+        for (name, answered) in waits {
+            match answered.await.unwrap_or_else(|_| Err(not_running())) {
+                Ok(done) => drop(changed.insert(name, done)),
+                Err(error) => failed = failed.or(Some(error.context(format_args!("collection {name:?}")))),
+            }
+        }
+        failed.map_or(Ok(changed), Err)
+    }
+
     /// Ends for good.
     pub fn stop(&self) {
         self.command(Command::Stop);
@@ -300,6 +372,19 @@ impl SyncSession {
                 *current = command;
             }
         });
+    }
+}
+
+fn not_running() -> Error {
+    Error::new(ErrorKind::Unavailable, "the session is paused or stopped: nothing can be compared with the hub")
+}
+
+impl Shared {
+    /// Nobody is to wait for a comparison that does not come.
+    fn give_up(&self) {
+        for Waiting { answer, .. } in self.waiting.lock().expect("no panic while held").drain(..) {
+            drop(answer.send(Err(not_running())));
+        }
     }
 }
 
@@ -349,6 +434,10 @@ struct Driver {
     last_synced_ms: Option<u64>,
     /// What is on its way in segments, by channel. A piece that is being stored is waited for by the next connection.
     seedings: BTreeMap<Channel, Arc<async_lock::Mutex<Option<Seeding>>>>,
+    /// By channel and hub, the newest position at which something came late that both sides were compared after.
+    late: Vec<(Channel, ReplicaId, Lsn)>,
+    /// With whom a comparison was not brought to its end.
+    owed: Vec<(Channel, ReplicaId)>,
 }
 
 /// Why a connection ended.
@@ -375,6 +464,8 @@ enum Event {
     Found(Option<usize>),
     /// A read must see what the hub has.
     Wanted(u64),
+    /// Somebody wants both sides compared.
+    Asked(u64),
     Command,
 }
 
@@ -387,6 +478,7 @@ impl Driver {
                 Command::Pause => {
                     self.failover.begin_again();
                     self.error = None;
+                    self.shared.give_up();
                     None
                 }
                 Command::Run => match self.connect(version).await {
@@ -408,6 +500,7 @@ impl Driver {
             }
         }
         self.publish(SyncState::Stopped, None);
+        self.shared.give_up();
     }
 
     /// Waits for a command, or `ms`, and keeps the number of pending rows up to date meanwhile. True when the store was closed.
@@ -460,7 +553,22 @@ impl Driver {
             Event::Connected(Ok((connection, token))) => {
                 // Rows that were refused may have been written anew.
                 self.refusals = self.refused();
-                let end = self.drive(connection.clone(), token, version).await;
+                let collections = match self.channels().map(|channel| self.hello_of(channel)).collect() {
+                    Ok(collections) => collections,
+                    Err(error) if error.kind() == ErrorKind::Closed => return End::Closed,
+                    Err(error) => return End::Failed(error),
+                };
+                let now = self.environment.now_ms();
+                let mut client = Client::new(self.db.replica_id(), collections, self.patience, now);
+                let end = self.drive(&mut client, connection.clone(), token, version).await;
+                for channel in self.channels().filter(|channel| client.is_reconciling(*channel)) {
+                    self.owed.extend(client.hub_of(channel).map(|hub| (channel, hub)));
+                }
+                for waiting in &mut *self.shared.waiting.lock().expect("no panic while held") {
+                    let Reconciled { sent, received } = client.reconciling(waiting.channel);
+                    waiting.done.sent += sent;
+                    waiting.done.received += received;
+                }
                 within(FAREWELL_MS, async move { connection.close().await }).await;
                 end
             }
@@ -469,13 +577,13 @@ impl Driver {
         }
     }
 
-    async fn drive(&mut self, connection: Arc<dyn Connection>, token: Option<String>, version: u64) -> End {
-        let collections = match self.channels().map(|channel| self.hello_of(channel)).collect() {
-            Ok(collections) => collections,
-            Err(error) if error.kind() == ErrorKind::Closed => return End::Closed,
-            Err(error) => return End::Failed(error),
-        };
-        let mut client = Client::new(self.db.replica_id(), collections, self.patience, self.environment.now_ms());
+    async fn drive(
+        &mut self,
+        client: &mut Client,
+        connection: Arc<dyn Connection>,
+        token: Option<String>,
+        version: u64,
+    ) -> End {
         if let Some(token) = token {
             client.show(token);
         }
@@ -483,6 +591,8 @@ impl Driver {
         tasks.push(self.next_command(version));
         tasks.push(self.next_wanted(self.told.wanted().1));
         client.ask(self.told.wanted().0);
+        tasks.push(self.next_asked(0));
+        let mut compared_after = vec![None; self.names.len()];
         let mut waiting = VecDeque::new();
         let (mut receiving, mut sending) = (false, false);
         let mut timer_ms = None;
@@ -494,6 +604,18 @@ impl Driver {
                 match action {
                     ClientAction::Send(frame) => waiting.push_back(frame),
                     ClientAction::Refused(refusal) => tasks.push(self.note_refusal(refusal)),
+                    ClientAction::Reconciled { channel, mark, result } => {
+                        if let Some(hub) = client.hub_of(channel)
+                            && !client.is_reconciling(channel)
+                        {
+                            self.owed.retain(|owed| *owed != (channel, hub));
+                            if let Some(after) = compared_after[channel.0 as usize].take() {
+                                self.late.retain(|(of, with, _)| (*of, *with) != (channel, hub));
+                                self.late.push((channel, hub, after));
+                            }
+                        }
+                        self.reconciled(channel, mark, &result);
+                    }
                     ClientAction::Close(error) => {
                         if client.ended_in_silence() {
                             self.patience += 1;
@@ -503,7 +625,7 @@ impl Driver {
                     action => tasks.push(self.perform(action)),
                 }
             }
-            self.told.learn(&client, self.place().url());
+            self.told.learn(client, self.place().url());
             if !sending && let Some(frame) = waiting.pop_front() {
                 sending = true;
                 let connection = connection.clone();
@@ -552,7 +674,7 @@ impl Driver {
                     }
                     deadline_ms = deadline_ms.min(live_ms + FAILED_AGAIN_MS);
                 }
-                self.publish(SyncState::Live, Some(&client));
+                self.publish(SyncState::Live, Some(client));
             } else {
                 self.publish(SyncState::Connecting, None);
             }
@@ -575,6 +697,9 @@ impl Driver {
                         && let Ok(collection) = self.collection(*channel)
                     {
                         tasks.push(watch(*channel, &collection, Lsn(0)));
+                        if client.hub_of(*channel).is_some_and(|hub| self.owed.contains(&(*channel, hub))) {
+                            client.reconcile(*channel, 0);
+                        }
                     }
                     client.receive(input, self.environment.now_ms());
                 }
@@ -582,6 +707,10 @@ impl Driver {
                     (Ok(lsn), Ok(collection)) => {
                         tasks.push(watch(channel, &collection, lsn));
                         self.forget_refusals();
+                        if let Some(late) = self.came_late(channel, &collection, client.hub_of(channel)) {
+                            compared_after[channel.0 as usize] = Some(late);
+                            client.reconcile(channel, 0);
+                        }
                         client.receive(ClientInput::Changed(channel), self.environment.now_ms());
                     }
                     (_, Err(error)) if error.kind() == ErrorKind::Closed => return End::Closed,
@@ -592,6 +721,12 @@ impl Driver {
                 Event::Wanted(version) => {
                     tasks.push(self.next_wanted(version));
                     client.ask(self.told.wanted().0);
+                }
+                Event::Asked(version) => {
+                    tasks.push(self.next_asked(version));
+                    for waiting in &*self.shared.waiting.lock().expect("no panic while held") {
+                        client.reconcile(waiting.channel, waiting.mark);
+                    }
                 }
                 Event::Command => return End::Command,
                 Event::Noted => self.refusals = self.refused(),
@@ -709,6 +844,41 @@ impl Driver {
                     ClientInput::Seeded(channel, ended.await)
                 })))
             }
+            ClientAction::Summarize { .. } | ClientAction::TakeIn { .. } | ClientAction::ReadItems { .. }
+                if !COMPARES =>
+            {
+                unreachable!("nothing is compared in this build")
+            }
+            ClientAction::Summarize { channel, secret } => {
+                let collection = self.collection(channel);
+                done(Box::pin(async move {
+                    let items = match collection {
+                        Ok(collection) => comparison::summarize(&collection, secret).await,
+                        Err(error) => Err(error),
+                    };
+                    ClientInput::Summarized(channel, items)
+                }))
+            }
+            ClientAction::TakeIn { channel, changes } => {
+                let (db, collection) = (self.db.clone(), self.collection(channel));
+                done(Box::pin(run_to_end(async move {
+                    let taken = match collection {
+                        Ok(collection) => comparison::take_in(&db, &collection, &changes).await,
+                        Err(error) => Err(error),
+                    };
+                    ClientInput::TakenIn(channel, taken)
+                })))
+            }
+            ClientAction::ReadItems { channel, secret, items, bytes_max } => {
+                let collection = self.collection(channel);
+                done(Box::pin(async move {
+                    let read = match collection {
+                        Ok(collection) => comparison::read(&collection, secret, &items, bytes_max).await,
+                        Err(error) => Err(error),
+                    };
+                    ClientInput::ItemsRead(channel, read)
+                }))
+            }
             ClientAction::Refresh => {
                 let token = self.tokens.as_ref().map(|tokens| tokens.token());
                 done(Box::pin(async move {
@@ -718,7 +888,10 @@ impl Driver {
                     })
                 }))
             }
-            ClientAction::Send(_) | ClientAction::Refused(_) | ClientAction::Close(_) => {
+            ClientAction::Send(_)
+            | ClientAction::Refused(_)
+            | ClientAction::Reconciled { .. }
+            | ClientAction::Close(_) => {
                 unreachable!("the loop above does these")
             }
         }
@@ -753,6 +926,46 @@ impl Driver {
     fn next_wanted(&self, version: u64) -> Task<'static, Event> {
         let told = self.told.clone();
         Box::pin(async move { Event::Wanted(told.wanted_after(version).await) })
+    }
+
+    fn next_asked(&self, version: u64) -> Task<'static, Event> {
+        let shared = self.shared.clone();
+        Box::pin(async move { Event::Asked(shared.asked.after(version).await.1) })
+    }
+
+    /// Tells who has waited for a comparison.
+    fn reconciled(&self, channel: Channel, mark: u64, result: &Result<Reconciled>) {
+        let name = &self.names[channel.0 as usize];
+        match result {
+            Ok(Reconciled { sent: 0, received: 0 }) => tracing::debug!(collection = name, "both sides hold the same"),
+            Ok(Reconciled { sent, received }) => {
+                tracing::info!(
+                    collection = name,
+                    sent,
+                    received,
+                    "compared with the hub, and made good what was missing"
+                );
+            }
+            Err(error) => tracing::warn!(collection = name, %error, "could not be compared with the hub"),
+        }
+        let mut waiting = self.shared.waiting.lock().expect("no panic while held");
+        let served = |waiting: &mut Waiting| waiting.channel == channel && waiting.mark <= mark;
+        for Waiting { done, answer, .. } in waiting.extract_if(.., served) {
+            let all = |Reconciled { sent, received }: Reconciled| Reconciled {
+                sent: done.sent + sent,
+                received: done.received + received,
+            };
+            drop(answer.send(result.clone().map(all)));
+        }
+    }
+
+    /// Where something came late, from whom else, since this side was compared with that hub: those below may have brought it, and the
+    /// hub may take for known what it lacks.
+    fn came_late(&self, channel: Channel, collection: &Collection, hub: Option<ReplicaId>) -> Option<Lsn> {
+        let late = collection.late()?;
+        let others =
+            self.db.inner.shared.syncs.is_hub.load(std::sync::atomic::Ordering::Relaxed) || self.failover.has_others();
+        (others && !self.late.contains(&(channel, hub?, late))).then_some(late)
     }
 
     /// Those of the collections as they are here: noted on this connection, or long ago.
@@ -941,12 +1154,16 @@ pub(super) fn start_of(collection: &Collection, hub: ReplicaId) -> Start {
     let reshape = reshape.map(|reshape| Reshape { old: reshape.old, after: reshape.after, through: reshape.through });
     if collection.has_parts() {
         // Of whom rows of a part were sent, not all up to the last one are here.
-        return Start { pulled, pushed, known: BTreeMap::new(), reshape };
+        return Start { pulled, pushed, known: BTreeMap::new(), reshape, own: Sequence(u64::MAX), alone: false };
     }
     // Whatever hub it was noted for, it was here then. A hub that has this replica's changes from another one, or less of them than that
     // one, is no sign of a past that was lost here.
     let noted = collection.sync_positions().into_values().map(|position| position.pushed).max().unwrap_or_default();
-    Start { pulled, pushed: noted, known: collection.seen(), reshape }
+    let known = collection.seen();
+    let own = known.get(&collection.inner.shared.replica).copied().unwrap_or_default();
+    let is_hub = collection.inner.shared.syncs.is_hub.load(std::sync::atomic::Ordering::Relaxed);
+    let alone = !is_hub && collection.sync_positions().keys().all(|other| *other == hub);
+    Start { pulled, pushed: noted, known, reshape, own, alone }
 }
 
 /// `several` tells whether there are other hubs.

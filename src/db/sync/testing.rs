@@ -34,6 +34,19 @@ impl Device {
         Self::on(self.storage.reopen()).await
     }
 
+    /// The collection, once it is there.
+    pub(crate) async fn notes_once(&self) -> Collection {
+        let wait = async {
+            loop {
+                if let Ok(notes) = self.db.collection("notes") {
+                    return notes;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the collection comes")
+    }
+
     pub(crate) fn notes(&self) -> Collection {
         self.db.collection("notes").unwrap()
     }

@@ -57,10 +57,18 @@ struct World {
     fault: Option<Fault>,
     spec: CollectionSpec,
     merge_policy: MergePolicy,
+    /// Whether stores go back to older backups; whether one has.
+    restores: bool,
+    gone_back: bool,
+    begun: tokio::time::Instant,
+    coarse_ms: u64,
+    /// No clock has been past this.
+    latest_ms: u64,
 }
 
 struct Node {
     storage: FaultStorage,
+    backup: Option<FaultStorage>,
     environment: Environment,
     /// How far its clock is off.
     skew_ms: Arc<AtomicI64>,
@@ -127,6 +135,7 @@ impl World {
                 }
                 Node {
                     storage: FaultStorage::new(seed.wrapping_mul(31).wrapping_add(at as u64)),
+                    backup: None,
                     environment: Environment::following(seed.wrapping_mul(17).wrapping_add(at as u64), clock),
                     skew_ms,
                     hubs,
@@ -137,12 +146,14 @@ impl World {
                 }
             })
             .collect();
+        // Who keeps a part cannot compare it.
+        let restores = random.one_in(3);
         let small_count = 2 + random.below(3) as usize;
         let rights = Rights::new();
         // Who is no hub, and has one, may keep a part.
         for at in 1..count {
             let is_hub = nodes.iter().any(|node| node.hubs.iter().flatten().any(|hub| *hub == at));
-            if nodes[at].hubs == [[0]] && !is_hub && random.one_in(2) {
+            if nodes[at].hubs == [[0]] && !is_hub && !restores && random.one_in(2) {
                 nodes[at].part = Some(1 + random.below(u64::from(ALL)) as u8);
                 if random.one_in(2) {
                     rights.allow(at, 1 + random.below(u64::from(ALL)) as u8);
@@ -160,6 +171,11 @@ impl World {
             fault,
             spec: spec(&mut random),
             merge_policy: MergePolicy { small_count, ..MergePolicy::default() },
+            restores,
+            gone_back: false,
+            begun,
+            coarse_ms,
+            latest_ms: 0,
             random,
         }
     }
@@ -179,6 +195,9 @@ impl World {
             self.look();
         }
         self.heal().await;
+        if self.gone_back {
+            self.reconcile_all().await;
+        }
         let rows = self.rest().await;
         for (at, group) in self.groups.iter().enumerate() {
             group.check(rows.get(&(at as i64)), &format!("in the end, group {at}"));
@@ -208,7 +227,7 @@ impl World {
     }
 
     async fn step(&mut self) {
-        match self.random.below(27) {
+        match self.random.below(34) {
             0..=9 => {
                 let count = 1 + self.random.below(3);
                 let mut writes = Vec::new();
@@ -275,6 +294,7 @@ impl World {
                     && self.random.one_in(2)
                 {
                     let by_ms = self.random.below(90_000) as i64 - 20_000;
+                    self.note_clock(at);
                     self.nodes[at].skew_ms.fetch_add(by_ms, Ordering::Relaxed);
                 }
             }
@@ -302,6 +322,31 @@ impl World {
                     let part = self.random.below(u64::from(ALL) + 1) as u8;
                     event(|| format!("{at} may read {part:03b}"));
                     self.rights.allow(at, part);
+                }
+            }
+            26 | 30 | 31 => {
+                if let Some(at) = self.any_living()
+                    && self.restores
+                {
+                    event(|| format!("back up {at}"));
+                    self.nodes[at].backup = Some(self.nodes[at].storage.backup());
+                }
+            }
+            27 | 32 => {
+                let at = self.any();
+                if let Some(backup) = self.nodes[at].backup.clone()
+                    && (!self.gone_back || self.random.one_in(4))
+                {
+                    self.go_back(at, backup).await;
+                }
+            }
+            28 => {
+                if let Some(at) = self.any_living() {
+                    for session in self.nodes[at].life.as_ref().unwrap().sessions.clone() {
+                        event(|| format!("{at} compares"));
+                        // What comes of it, whoever asked is told; where a part is kept, that it cannot be.
+                        tokio::spawn(async move { session.reconcile(None).await });
+                    }
                 }
             }
             _ => {
@@ -462,6 +507,73 @@ impl World {
         }
     }
 
+    /// What the clock of a store tells now, no other one tells later without this being known.
+    fn note_clock(&mut self, at: usize) {
+        let now = START_MS + self.begun.elapsed().as_millis() as u64;
+        self.latest_ms = self.latest_ms.max(now.saturating_add_signed(self.nodes[at].skew_ms.load(Ordering::Relaxed)));
+    }
+
+    /// Puts an older backup in the place of a store's disk. Its clock goes on: a store that writes at times at which it has written what it
+    /// does not know of has two changes of one version.
+    async fn go_back(&mut self, at: usize, backup: FaultStorage) {
+        event(|| format!("{at} goes back to a backup"));
+        self.kill(at);
+        self.gone_back = true;
+        self.network.inner().gone_back = true;
+        let mut elsewhere = Rows::new();
+        for other in 0..self.nodes.len() {
+            self.note_clock(other);
+            if self.nodes[other].life.is_none() {
+                continue;
+            }
+            for (group, row) in self.rows(other).await.ok().flatten().unwrap_or_default() {
+                let newest = elsewhere.entry(group).or_insert_with(|| row.clone());
+                if *newest < row {
+                    *newest = row;
+                }
+            }
+        }
+        for (group, known) in self.groups.iter_mut().enumerate() {
+            known.gone_back(elsewhere.remove(&(group as i64)));
+        }
+        self.nodes[at].backup = Some(backup.backup());
+        self.nodes[at].storage = backup;
+        let now = START_MS + self.begun.elapsed().as_millis() as u64;
+        let skew_ms = match self.fault {
+            Some(Fault::ReusedSequence) => -200_000,
+            _ => (self.latest_ms + self.coarse_ms + 1) as i64 - now as i64,
+        };
+        self.nodes[at].skew_ms.store(skew_ms, Ordering::Relaxed);
+        self.start(at).await;
+    }
+
+    /// After stores went back to older backups: has every session compare, one after the other.
+    async fn reconcile_all(&mut self) {
+        let begun = tokio::time::Instant::now();
+        let mut left: Vec<(usize, usize)> = Vec::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            left.extend((0..node.hubs.len()).map(|session| (at, session)));
+        }
+        while !left.is_empty() {
+            let next = self.random.below(left.len() as u64) as usize;
+            let (at, index) = left[next];
+            let session = self.nodes[at].life.as_ref().expect("nothing fails any more").sessions[index].clone();
+            match tokio::time::timeout(Duration::from_secs(600), session.reconcile(None)).await {
+                Ok(Ok(changed)) => {
+                    event(|| format!("{at} has compared: {changed:?}"));
+                    left.swap_remove(next);
+                }
+                other => {
+                    event(|| format!("{at} could not compare: {other:?}, {:?}", session.status()));
+                    assert!(begun.elapsed() < Duration::from_secs(2 * REST_S), "{at} cannot compare: {other:?}");
+                    self.reopen_broken().await;
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+            }
+            self.look();
+        }
+    }
+
     /// Waits until all hold the same, and gives it.
     async fn rest(&mut self) -> Rows {
         let begun = tokio::time::Instant::now();
@@ -492,8 +604,18 @@ impl World {
                     sessions.iter().map(SyncSession::status).collect::<Vec<_>>()
                 });
                 let statuses: Vec<_> = sessions.collect();
+                let stands = |at: usize| {
+                    COLLECTIONS.map(|name| {
+                        let collection = self.db(at).collection(name).ok()?;
+                        Some((self.db(at).replica_id(), collection.seen(), collection.sync_positions()))
+                    })
+                };
+                let seen: Vec<_> = (0..self.nodes.len()).map(stands).collect();
                 let parts: Vec<_> = self.nodes.iter().map(|node| node.part).collect();
-                panic!("no rest after {REST_S} s.\nhubs {hubs:?}\nparts {parts:?}\nrows {}\n{statuses:?}", brief(&all));
+                panic!(
+                    "no rest after {REST_S} s.\nhubs {hubs:?}\nparts {parts:?}\nseen {seen:?}\nrows {}\n{statuses:?}",
+                    brief(&all)
+                );
             }
         }
     }

@@ -32,6 +32,8 @@ pub struct Inner {
     pub slow_ms: u64,
     wires: Vec<Arc<Wire>>,
     messages: u64,
+    /// A store has gone back to an older backup: what is sent to whom is not looked at any more.
+    pub gone_back: bool,
     /// What was seen that must not be.
     pub wrong: Vec<String>,
     fault: Option<Fault>,
@@ -74,6 +76,7 @@ impl Network {
             slow_ms: 20,
             wires: Vec::new(),
             messages: 0,
+            gone_back: false,
             wrong: Vec::new(),
             fault,
         })))

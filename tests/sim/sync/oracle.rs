@@ -10,12 +10,15 @@ pub type Content = Option<String>;
 pub struct Group {
     /// The newest that was acknowledged.
     newest: Option<(Version, Content)>,
+    /// All that were acknowledged.
+    all: Vec<Content>,
     /// Those that failed or never answered: done or not.
     open: Vec<Content>,
 }
 
 impl Group {
     pub fn acknowledged(&mut self, version: Version, content: Content) {
+        self.all.push(content.clone());
         if self.newest.as_ref().is_none_or(|(newest, _)| version > *newest) {
             self.newest = Some((version, content));
         }
@@ -23,6 +26,15 @@ impl Group {
 
     pub fn uncertain(&mut self, content: Content) {
         self.open.push(content);
+    }
+
+    /// A store has gone back to an older backup: what is for sure is what another one has. Each write may be the last that is left.
+    pub fn gone_back(&mut self, elsewhere: Option<(Version, String)>) {
+        let Some((newest, _)) = &self.newest else { return };
+        if elsewhere.as_ref().is_none_or(|(version, _)| version < newest) {
+            self.newest = elsewhere.map(|(version, text)| (version, Some(text)));
+            self.open.append(&mut self.all);
+        }
     }
 
     /// Panics unless the rows may be so.

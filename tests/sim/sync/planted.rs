@@ -58,9 +58,17 @@ pub enum Fault {
     EvictionUpward,
     /// A client asks for all rows.
     WiderPart,
+    /// Of what a comparison finds, some never comes.
+    SkippedRange,
+    /// Of what a comparison finds, some is never given.
+    SkippedGive,
+    /// What came late is not sent to who takes it for known.
+    LateKnown,
+    /// A store that goes back to an older backup writes anew under the versions that it has used since.
+    ReusedSequence,
 }
 
-pub const FAULTS: [Fault; 20] = [
+pub const FAULTS: [Fault; 24] = [
     Fault::SkippedSync,
     Fault::PositionAhead,
     Fault::LostPull,
@@ -81,6 +89,10 @@ pub const FAULTS: [Fault; 20] = [
     Fault::ReshapeAhead,
     Fault::EvictionUpward,
     Fault::WiderPart,
+    Fault::SkippedRange,
+    Fault::SkippedGive,
+    Fault::LateKnown,
+    Fault::ReusedSequence,
 ];
 
 /// The client's end of a connection, with that fault, and an eye on what comes.
@@ -169,6 +181,10 @@ impl Spoiled {
                     }
                 }
             }
+            Message::Give(give) if fault == Some(Fault::SkippedGive) => {
+                let schema = &self.db.collection("notes").expect("both have one schema").spec().schema.clone();
+                give.changes = ChangeSet::empty(schema).encode();
+            }
             Message::Fetch(fetch) if fault == Some(Fault::SeedWithoutDeletes) => {
                 fetch.file = self.state.lock().unwrap().files[&fetch.channel][fetch.file as usize];
             }
@@ -223,6 +239,10 @@ impl Spoiled {
                 offer.segments = rmp_serde::to_vec_named(&manifest).unwrap();
                 vec![Message::Offer(offer)]
             }
+            (Some(Fault::SkippedRange), Message::Found(mut found)) => {
+                found.changes.clear();
+                vec![Message::Found(found)]
+            }
             (Some(Fault::WrongPieces), Message::Piece(mut piece)) => {
                 if let Some(byte) = piece.bytes.last_mut() {
                     *byte ^= 1;
@@ -247,6 +267,15 @@ impl Spoiled {
         self.look_at(&changes);
         match fault {
             Some(Fault::PositionAhead) if self.strikes(3) => pull.changes = Vec::new(),
+            Some(Fault::LateKnown) => {
+                let known = self.state.lock().unwrap().known.get(&pull.channel).cloned().unwrap_or_default();
+                let is_new =
+                    |version: &Version| known.get(&version.origin).is_none_or(|sequence| version.sequence > *sequence);
+                let rows = (0..changes.puts.len() as u32).filter(|row| is_new(&changes.put_versions[*row as usize]));
+                let mut kept = keep(changes.clone(), &rows.collect::<Vec<_>>());
+                kept.deletes.retain(|(_, version)| is_new(version));
+                pull.changes = kept.encode();
+            }
             Some(Fault::LostPull) if self.strikes(3) => return Vec::new(),
             Some(Fault::SeenAhead) => pull.seen = self.hub.collection(name(pull.channel)).unwrap().seen(),
             Some(Fault::LostDeletes) => pull.changes = ChangeSet { deletes: Vec::new(), ..changes.clone() }.encode(),
@@ -322,8 +351,11 @@ impl Spoiled {
         let echo = changes
             .versions()
             .find(|version| known.get(&version.origin).is_some_and(|known| version.sequence <= *known));
-        if let Some(version) = echo {
-            self.network.inner().wrong.push(format!("{version} was sent to who had told that it has it: {known:?}"));
+        let mut inner = self.network.inner();
+        if let Some(version) = echo
+            && !inner.gone_back
+        {
+            inner.wrong.push(format!("{version} was sent to who had told that it has it: {known:?}"));
         }
     }
 }
