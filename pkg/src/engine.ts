@@ -614,6 +614,13 @@ export class Engine {
     this.#steer(sync);
   }
 
+  /** Compares what both sides of a sync hold. @internal */
+  async reconcile(key: string, names: string[] | undefined): Promise<Bytes> {
+    const sync = this.#syncs.get(key);
+    if (!sync) throw new EddyError('closed', 'the sync was stopped');
+    return sync.session.reconcile(names);
+  }
+
   /** The host's network came or went. @internal */
   setOnline(online: boolean): void {
     this.#online = online;
@@ -722,6 +729,8 @@ class EngineSession implements Session {
       case 'syncResume':
         this.#engine.pauseSync(target!, op === 'syncPause');
         return undefined;
+      case 'syncReconcile':
+        return this.#engine.reconcile(target!, body && (decode(body) as string[]));
       case 'snapshot': {
         const key = (await this.#engine.run(op, target, body))!;
         this.#snapshots.add(decode(key) as string);

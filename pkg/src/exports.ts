@@ -16,4 +16,4 @@ export type {
 } from './schema.js';
 export type { Change, ChangeBatch, ChangeOperation, ChangesOptions, ChangeStream } from './stream-changes.js';
 export type { Difference, LiveHit, LiveQuery, LiveRequest, LiveUpdate } from './stream-live.js';
-export type { SyncNear, SyncOptions, SyncSession, SyncShape, SyncStatus } from './sync.js';
+export type { Reconciled, SyncNear, SyncOptions, SyncSession, SyncShape, SyncStatus } from './sync.js';

@@ -64,6 +64,7 @@ export type Op =
   | 'syncToken'
   | 'syncPause'
   | 'syncResume'
+  | 'syncReconcile'
   | 'syncStop'
   | 'network'
   | 'sql'
@@ -97,7 +98,7 @@ export type Op =
  */
 export const repeatable: ReadonlySet<Op> = new Set<Op>([
   'flush', 'compact', 'loadDataset', 'setTtl', 'createIndex', 'setOptions', 'evaluate', 'tune',
-  'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'conflicts', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncToken', 'syncPause', 'syncResume', 'syncStop', 'network',
+  'collections', 'aliases', 'memory', 'exportFile', 'importStart', 'importEnd', 'databaseStats', 'describe', 'options', 'partitions', 'conflicts', 'snapshot', 'releaseSnapshot', 'get', 'query', 'count', 'search', 'atLeast', 'explain', 'searchIterator', 'queryIterator', 'iteratorEnd', 'changes', 'changesEnd', 'liveStart', 'liveStop', 'acknowledge', 'subscriptions', 'unsubscribe', 'stats', 'watch', 'unwatch', 'syncStart', 'syncToken', 'syncPause', 'syncResume', 'syncReconcile', 'syncStop', 'network',
   'sql', 'pipelines', 'explainSpec', 'pipelineStatus', 'pipelineExplain', 'pausePipeline', 'savepoints', 'unreadRows', 'acknowledgeRows', 'rowsStart', 'rowsStop', 'setFunction', 'removeFunction', 'functionAnswer', 'busConfigure', 'busStatus', 'busCancel',
 ]);
 

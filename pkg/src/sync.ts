@@ -1,5 +1,5 @@
 import type { Client } from './client.js';
-import { describe, encode } from './codec.js';
+import { decode, describe, encode } from './codec.js';
 import type { FilterParams } from './collection.js';
 import { EddyError, type ErrorKind } from './error.js';
 import type { SyncStatusMessage } from './protocol.js';
@@ -70,6 +70,14 @@ export interface SyncStatus {
   download?: { done: number; total: number };
   /** Changes made here that the server refused, oldest first. They stay in the database. */
   refusals?: { collection: string; error: { kind: ErrorKind; message: string } }[];
+}
+
+/** What a comparison of both sides of a sync has changed. */
+export interface Reconciled {
+  /** Rows and deletes that the server lacked. */
+  sent: number;
+  /** Rows and deletes that were missing here. */
+  received: number;
 }
 
 /**
@@ -144,6 +152,24 @@ export class SyncSession {
   /** Connects again after {@link SyncSession.pause}, at once. */
   async resume(): Promise<void> {
     await this.#client.request('syncResume', this.#key);
+  }
+
+  /**
+   * Compares what this database and the server hold of those collections, or of all that are synced, and moves what differs, both ways; the
+   * newest change of each row wins, as ever. A sync does so by itself where it sees that one side has lost something; after a server was
+   * restored from an older backup, ask every client for it once. Waits for the connection; fails with `unavailable` while the
+   * sync is paused or the network is away, with `unsupported` for a collection of which only a part is kept here, and with `forbidden` when what
+   * others wrote would have to be given to the server and the token has no `admin` of the collection. In a database that was not opened with
+   * `streams: true` it fails with `unsupported`: the build of the engine that pages download first is without it.
+   *
+   * @returns Of each collection, how many rows and deletes went to the server and came from it.
+   */
+  async reconcile(collections?: readonly string[]): Promise<{ [collection: string]: Reconciled }> {
+    if (collections !== undefined && !(Array.isArray(collections) && collections.every((name) => typeof name === 'string'))) {
+      throw new EddyError('invalid_argument', `collections: names expected, got ${describe(collections)}`);
+    }
+    const changed = await this.#client.request('syncReconcile', this.#key, collections && encode([...collections]));
+    return decode(changed!) as { [collection: string]: Reconciled };
   }
 
   /** Ends it for this tab. What was not sent yet is sent by the next sync. */

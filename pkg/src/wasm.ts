@@ -82,6 +82,7 @@ export interface WasmLiveQueries {
 export interface WasmSyncSession {
   pause(): void;
   resume(): void;
+  reconcile(names: string[] | undefined): Promise<Uint8Array<ArrayBuffer>>;
   stop(): void;
 }
 

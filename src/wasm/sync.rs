@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
+
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use super::message::{self, SyncStatusMessage};
+use super::error::{OrThrow, Thrown};
+use super::message::{self, ReconciledMessage, SyncStatusMessage};
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::TokenSource;
 use crate::platform::{self, Task};
@@ -58,6 +61,13 @@ impl SyncSession {
     /// Connects again, at once.
     pub fn resume(&self) {
         self.session.resume();
+    }
+
+    /// Compares what both sides hold, of those collections or of all, and promises what it has changed.
+    pub async fn reconcile(&self, names: Option<Vec<String>>) -> Thrown<Vec<u8>> {
+        let changed = self.session.clone().reconcile(names.as_deref()).await.or_throw()?;
+        let changed = changed.into_iter().map(|(name, done)| (name, ReconciledMessage::from(done)));
+        Ok(message::encode(&changed.collect::<BTreeMap<_, _>>()))
     }
 
     /// Ends for good.

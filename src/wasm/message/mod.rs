@@ -25,6 +25,7 @@ use crate::db::{
     CollectionStats, Durability, Memory, Options, PoolStats, Shape, SyncOptions, SyncStatus, WriteResponse,
 };
 use crate::model::Key;
+use crate::sync::Reconciled;
 
 /// The message in `bytes`; `what` names it in the error.
 pub(super) fn decode<'de, T: Deserialize<'de>>(what: &str, bytes: &'de [u8]) -> Result<T> {
@@ -233,6 +234,19 @@ pub(super) struct SyncStatusMessage {
     #[serde(skip_serializing_if = "Option::is_none")]
     download: Option<DownloadMessage>,
     refusals: Vec<RefusalMessage>,
+}
+
+/// What a comparison has changed.
+#[derive(Serialize)]
+pub(super) struct ReconciledMessage {
+    sent: f64,
+    received: f64,
+}
+
+impl From<Reconciled> for ReconciledMessage {
+    fn from(done: Reconciled) -> Self {
+        Self { sent: done.sent as f64, received: done.received as f64 }
+    }
 }
 
 /// How far a first download is.
