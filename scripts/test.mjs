@@ -16,8 +16,11 @@ import { firefox as findFirefox, setup, toBuild, wasmEnv } from './setup.mjs';
  * had lost against others.
  */
 const WASM_BYTES_MAX = 860_000;
-/** The same of the build with pipelines, which a page downloads only when it opens a database with streams. */
-const WASM_FULL_BYTES_MAX = 1_250_000;
+/**
+ * The same of the build with pipelines, which a page downloads only when it opens a database with streams: 1,250,000 until it had the event bus
+ * and compared what replicas hold.
+ */
+const WASM_FULL_BYTES_MAX = 1_300_000;
 /** What Cloudflare takes of a worker on its free plan: scripts and WebAssembly, each by gzip. */
 const WORKER_BYTES_MAX = 3_000_000;
 
