@@ -86,3 +86,21 @@ test('a session outlives its tokens, and says which it lacks', async (t) => {
   const some = sign({ eddy: [{ collections: ['notes'], actions: ['read'], filter: 'id <= {most}', filterParams: { most: 2 } }] });
   assert.equal((await ask('/api/collections/notes/count', some, {})).body.count, await ask('/api/collections/notes/count', sign(grant('read')), { filter: 'id <= 2' }).then(({ body }) => body.count));
 });
+
+test('a server that is below another shows it the token that it was given', async (t) => {
+  const above = await Server.start({ more: ['--token-secret', secret] });
+  t.after(() => above.remove());
+  const token = sign(grant('admin'));
+  const below = await Server.start({ more: ['--upstream', above.sync, '--upstream-collections', 'notes', '--upstream-token', token] });
+  t.after(() => below.remove());
+  const db = await open({ name: 'below', storage: 'memory' });
+  t.after(() => db.close());
+  await (await db.createCollection('notes', schema)).insert(makeRows(4));
+  db.sync({ url: below.sync, collections: ['notes'] });
+  const count = async () => {
+    const headers = { 'content-type': 'application/json', authorization: `Bearer ${token}` };
+    const response = await fetch(`${above.url}/api/collections/notes/count`, { method: 'POST', headers, body: '{}' });
+    return response.ok ? (await response.json()).count : 0;
+  };
+  while ((await count()) < 4) await new Promise((resolve) => setTimeout(resolve, 20));
+});
