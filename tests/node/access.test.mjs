@@ -91,16 +91,22 @@ test('a server that is below another shows it the token that it was given', asyn
   const above = await Server.start({ more: ['--token-secret', secret] });
   t.after(() => above.remove());
   const token = sign(grant('admin'));
+  const db = await open({ name: 'above', storage: 'memory' });
+  t.after(() => db.close());
+  const notes = await db.createCollection('notes', schema);
+  await notes.insert(makeRows(2));
+  const direct = db.sync({ url: above.sync, collections: ['notes'], token });
+  await statusOf(direct, done);
+
   const below = await Server.start({ more: ['--upstream', above.sync, '--upstream-collections', 'notes', '--upstream-token', token] });
   t.after(() => below.remove());
-  const db = await open({ name: 'below', storage: 'memory' });
-  t.after(() => db.close());
-  await (await db.createCollection('notes', schema)).insert(makeRows(4));
-  db.sync({ url: below.sync, collections: ['notes'] });
-  const count = async () => {
-    const headers = { 'content-type': 'application/json', authorization: `Bearer ${token}` };
-    const response = await fetch(`${above.url}/api/collections/notes/count`, { method: 'POST', headers, body: '{}' });
-    return response.ok ? (await response.json()).count : 0;
-  };
-  while ((await count()) < 4) await new Promise((resolve) => setTimeout(resolve, 20));
+  const other = await open({ name: 'below', storage: 'memory' });
+  t.after(() => other.close());
+  const collections = async () => (await below.get('/api/collections')).collections;
+  while (!(await collections()).some(({ name }) => name === 'notes')) await new Promise((resolve) => setTimeout(resolve, 20));
+  await statusOf(other.sync({ url: below.sync, collections: ['notes'] }), done);
+  const others = other.collection('notes');
+  assert.equal(await others.count(), 2);
+  await others.insert(makeRows(4).slice(2));
+  while ((await notes.count()) < 4) await new Promise((resolve) => setTimeout(resolve, 20));
 });
