@@ -388,7 +388,7 @@ impl Db {
             let state = CollectionState::new(spec, shared.next_segment(), progress);
             let log = Log::new(1, BTreeMap::new());
             let collection = Collection::new(shared.clone(), id, &name, state, log, BTreeSet::new());
-            db.inner.collections.write().expect("no panic while held").insert(name, collection.clone());
+            db.insert_collection(collection.clone());
             Ok(collection)
         })
         .await
@@ -407,6 +407,8 @@ impl Db {
     pub(super) fn insert_collection(&self, collection: Collection) {
         let name = collection.name().to_owned();
         self.inner.collections.write().expect("no panic while held").insert(name, collection);
+        #[cfg(hosted)]
+        self.inner.shared.syncs.note_made();
     }
 
     /// All collections, by name.

@@ -596,6 +596,11 @@ impl Client {
         self.channels.iter().any(|state| state.stage == Stage::Failed)
     }
 
+    /// Whether that one has.
+    pub fn has_failed(&self, channel: Channel) -> bool {
+        self.channels.get(channel.0 as usize).is_some_and(|state| state.stage == Stage::Failed)
+    }
+
     /// Whether the connection ended because the hub said nothing for too long.
     pub fn ended_in_silence(&self) -> bool {
         self.silence

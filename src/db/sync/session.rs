@@ -466,6 +466,8 @@ enum Event {
     Wanted(u64),
     /// Somebody wants both sides compared.
     Asked(u64),
+    /// A collection was made here.
+    Made(u64),
     Command,
 }
 
@@ -553,6 +555,9 @@ impl Driver {
             Event::Connected(Ok((connection, token))) => {
                 // Rows that were refused may have been written anew.
                 self.refusals = self.refused();
+                // Looked for after it is known which is the last that was made: one that comes now is told.
+                let made = self.db.inner.shared.syncs.made.get().1;
+                let missing = self.channels().filter(|channel| self.collection(*channel).is_err()).collect();
                 let collections = match self.channels().map(|channel| self.hello_of(channel)).collect() {
                     Ok(collections) => collections,
                     Err(error) if error.kind() == ErrorKind::Closed => return End::Closed,
@@ -560,7 +565,7 @@ impl Driver {
                 };
                 let now = self.environment.now_ms();
                 let mut client = Client::new(self.db.replica_id(), collections, self.patience, now);
-                let end = self.drive(&mut client, connection.clone(), token, version).await;
+                let end = self.drive(&mut client, connection.clone(), token, version, (missing, made)).await;
                 for channel in self.channels().filter(|channel| client.is_reconciling(*channel)) {
                     self.owed.extend(client.hub_of(channel).map(|hub| (channel, hub)));
                 }
@@ -583,6 +588,7 @@ impl Driver {
         connection: Arc<dyn Connection>,
         token: Option<String>,
         version: u64,
+        (missing, made): (Vec<Channel>, u64),
     ) -> End {
         if let Some(token) = token {
             client.show(token);
@@ -592,6 +598,9 @@ impl Driver {
         tasks.push(self.next_wanted(self.told.wanted().1));
         client.ask(self.told.wanted().0);
         tasks.push(self.next_asked(0));
+        if !missing.is_empty() {
+            tasks.push(self.next_made(made));
+        }
         let mut compared_after = vec![None; self.names.len()];
         let mut waiting = VecDeque::new();
         let (mut receiving, mut sending) = (false, false);
@@ -669,7 +678,9 @@ impl Driver {
                     }
                 }
                 if client.failed() {
-                    if now >= live_ms + FAILED_AGAIN_MS {
+                    // Neither side had it, and now it is here.
+                    let is_here = |channel: &Channel| client.has_failed(*channel) && self.collection(*channel).is_ok();
+                    if now >= live_ms + FAILED_AGAIN_MS || missing.iter().any(is_here) {
                         return End::Again;
                     }
                     deadline_ms = deadline_ms.min(live_ms + FAILED_AGAIN_MS);
@@ -722,6 +733,7 @@ impl Driver {
                     tasks.push(self.next_wanted(version));
                     client.ask(self.told.wanted().0);
                 }
+                Event::Made(version) => tasks.push(self.next_made(version)),
                 Event::Asked(version) => {
                     tasks.push(self.next_asked(version));
                     for waiting in &*self.shared.waiting.lock().expect("no panic while held") {
@@ -931,6 +943,11 @@ impl Driver {
     fn next_asked(&self, version: u64) -> Task<'static, Event> {
         let shared = self.shared.clone();
         Box::pin(async move { Event::Asked(shared.asked.after(version).await.1) })
+    }
+
+    fn next_made(&self, version: u64) -> Task<'static, Event> {
+        let db = self.db.clone();
+        Box::pin(async move { Event::Made(db.inner.shared.syncs.made.after(version).await.1) })
     }
 
     /// Tells who has waited for a comparison.

@@ -343,6 +343,21 @@ async fn a_hub_that_may_not_create_says_so() {
 }
 
 #[tokio::test]
+async fn a_collection_that_nobody_had_is_synced_once_it_is_made() {
+    let (hub, a) = (Device::new().await, Device::new().await);
+    let wire = Wire::to(&hub);
+    let at_a = sync(&a, &wire);
+    let status = status_where(&at_a, "an error", |status| status.error.is_some()).await;
+    assert_eq!(status.error.unwrap().kind(), ErrorKind::NotFound);
+    a.db.create_collection("tags", spec()).await.unwrap();
+    a.db.create_collection("notes", spec()).await.unwrap();
+    put(&a.notes(), [(1, "a")]).await;
+    // Twice as long later it would try by itself.
+    tokio::time::timeout(PATIENCE / 2, converged(&hub.db, &[&a.db], 1)).await.unwrap();
+    assert_eq!(status_where(&at_a, "no error", |status| status.error.is_none()).await.state, SyncState::Live);
+}
+
+#[tokio::test]
 async fn what_can_be_wrong_with_a_session_is_said_at_once() {
     let a = Device::new().await;
     for (url, collections) in [

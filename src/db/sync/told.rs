@@ -20,11 +20,18 @@ pub(in crate::db) enum Wake {
 pub(in crate::db) struct Syncs {
     sessions: Mutex<Vec<(Vec<String>, Weak<Session>)>>,
     last: AtomicU64,
+    /// How many collections were made since the store was opened.
+    pub(super) made: Watch<u64>,
     /// Whether a hub serves the store, or has.
     pub(in crate::db) is_hub: AtomicBool,
 }
 
 impl Syncs {
+    /// A collection is there now.
+    pub(in crate::db) fn note_made(&self) {
+        self.made.update(|made| *made += 1);
+    }
+
     /// Notes a session, which lasts as long as what is given.
     pub(super) fn begin(&self, url: Option<&str>, names: &[String]) -> Arc<Session> {
         let url = url.unwrap_or(NAMELESS).to_owned();

@@ -13,6 +13,12 @@ struct State<T> {
     waiting: Vec<oneshot::Sender<()>>,
 }
 
+impl<T: Clone + PartialEq + Default> Default for Watch<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T: Clone + PartialEq> Watch<T> {
     pub(super) fn new(value: T) -> Self {
         Self { state: Mutex::new(State { value, version: 1, waiting: Vec::new() }) }
