@@ -112,7 +112,8 @@ impl World {
         let mut random = Random::new(seed ^ 0x5c_1e55);
         let count = 2 + random.below(7) as usize;
         // Clocks that tell seconds only have many writes at one time.
-        let coarse_ms = if random.one_in(3) { 20_000 } else { 1 };
+        // A version is used twice at one tick of a clock only.
+        let coarse_ms = if random.one_in(3) || fault == Some(Fault::ReusedSequence) { 20_000 } else { 1 };
         let begun = tokio::time::Instant::now();
         let mut nodes: Vec<Node> = (0..count)
             .map(|at| {
@@ -147,7 +148,8 @@ impl World {
             })
             .collect();
         // Who keeps a part cannot compare it.
-        let restores = random.one_in(3);
+        let of_restores = [Fault::SkippedRange, Fault::SkippedGive, Fault::LateKnown, Fault::ReusedSequence];
+        let restores = random.one_in(3) || fault.is_some_and(|fault| of_restores.contains(&fault));
         let small_count = 2 + random.below(3) as usize;
         let rights = Rights::new();
         // Who is no hub, and has one, may keep a part.
