@@ -567,7 +567,11 @@ impl Driver {
                 let mut client = Client::new(self.db.replica_id(), collections, self.patience, now);
                 let end = self.drive(&mut client, connection.clone(), token, version, (missing, made)).await;
                 for channel in self.channels().filter(|channel| client.is_reconciling(*channel)) {
-                    self.owed.extend(client.hub_of(channel).map(|hub| (channel, hub)));
+                    if let Some(hub) = client.hub_of(channel)
+                        && !self.owed.contains(&(channel, hub))
+                    {
+                        self.owed.push((channel, hub));
+                    }
                 }
                 for waiting in &mut *self.shared.waiting.lock().expect("no panic while held") {
                     let Reconciled { sent, received } = client.reconciling(waiting.channel);

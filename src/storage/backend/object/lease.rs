@@ -306,7 +306,9 @@ mod tests {
         // Past the largest process id of Linux.
         let path = Path::from("LEASE");
         write(&*store, &path, &record((1 << 22) + 1, 3), PutMode::Overwrite).await.unwrap();
-        take(record(pid, 4)).await.unwrap();
+        let _holder = take(record(pid, 4)).await.unwrap();
         assert!(at.elapsed() < LEASE, "nobody waited");
+        // One of this very process that goes on renews it.
+        assert_eq!(kind(take(record(pid, 4)).await), ErrorKind::Locked);
     }
 }
