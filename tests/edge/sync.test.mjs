@@ -8,6 +8,7 @@ import test from 'node:test';
 import { open } from 'eddydb';
 
 import { Server } from '../support/server.mjs';
+import { statusOf } from '../support/sync.mjs';
 import { Edge, token } from '../support/workerd.mjs';
 
 const fields = {
@@ -19,16 +20,6 @@ const row = (id, title = `row ${id}`) => ({ id, title, embedding: new Float32Arr
 const notes = '/databases/mine/collections/notes';
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-const statusOf = (sync, wanted) =>
-  new Promise((resolve) => {
-    const look = (status) => {
-      if (!wanted(status)) return;
-      forget();
-      resolve(status);
-    };
-    const forget = sync.onStatus(look);
-    look(sync.status);
-  });
 const isDone = ({ state, pending, lastSyncedAt }) => state === 'live' && pending === 0 && lastSyncedAt !== undefined;
 
 /** Waits until `look` gives what is expected; fails with what it gives instead. */

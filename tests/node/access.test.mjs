@@ -7,6 +7,7 @@ import test from 'node:test';
 import { open } from 'eddydb';
 
 import { Server } from '../support/server.mjs';
+import { done, statusOf } from '../support/sync.mjs';
 import { makeRows, schema } from '../support/vectors.mjs';
 
 const secret = 'a secret that only this test and its server know';
@@ -19,15 +20,6 @@ const sign = (claims) => {
 
 const grant = (...actions) => ({ eddy: [{ collections: ['notes'], actions }] });
 const now = () => Date.now() / 1000;
-
-const statusOf = (sync, wanted) =>
-  new Promise((resolve) => {
-    const look = (status) => wanted(status) && resolve(status);
-    sync.onStatus(look);
-    look(sync.status);
-  });
-
-const done = (status) => status.state === 'live' && status.pending === 0 && status.lastSyncedAt !== undefined;
 
 test('a session outlives its tokens, and says which it lacks', async (t) => {
   // The revocations are written beside the store of nobody else.

@@ -6,21 +6,11 @@ import test from 'node:test';
 import { open } from 'eddydb';
 
 import { Server } from '../support/server.mjs';
+import { statusOf } from '../support/sync.mjs';
 
 const fields = { id: { type: 'int64', primaryKey: true }, title: { type: 'varchar', maxLength: 40 }, embedding: { type: 'float_vector', dim: 2 } };
 const row = (id, title) => ({ id, title, embedding: new Float32Array([id, 0.5]) });
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-const statusOf = (sync, wanted) =>
-  new Promise((resolve) => {
-    const forget = sync.onStatus((status) => look(status));
-    const look = (status) => {
-      if (!wanted(status)) return;
-      forget();
-      resolve(status);
-    };
-    look(sync.status);
-  });
 
 const served = (sync, url) => statusOf(sync, (status) => status.state === 'live' && status.url === url && status.pending === 0);
 

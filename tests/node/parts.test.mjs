@@ -7,6 +7,7 @@ import test from 'node:test';
 import { open } from 'eddydb';
 
 import { Server } from '../support/server.mjs';
+import { statusOf } from '../support/sync.mjs';
 
 const schema = {
   fields: {
@@ -18,13 +19,6 @@ const schema = {
 
 const row = (id, owner) => ({ id, owner, place: [id, 0] });
 const keys = async (notes) => (await notes.query({ outputFields: ['id'] })).map(({ id }) => id);
-
-const statusOf = (sync, wanted) =>
-  new Promise((resolve) => {
-    const look = (status) => wanted(status) && resolve(status);
-    sync.onStatus(look);
-    look(sync.status);
-  });
 
 const done = (status) => status.state === 'live' && status.pending === 0 && status.lastSyncedAt !== undefined && !status.error;
 

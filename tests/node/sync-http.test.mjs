@@ -7,15 +7,8 @@ import { open } from 'eddydb';
 
 import { Proxy } from '../support/proxy.mjs';
 import { Server } from '../support/server.mjs';
+import { done, statusOf } from '../support/sync.mjs';
 import { makeRows, schema } from '../support/vectors.mjs';
-
-const statusOf = (sync, wanted) =>
-  new Promise((resolve) => {
-    const look = (status) => wanted(status) && resolve(status);
-    sync.onStatus(look);
-    look(sync.status);
-  });
-const done = (status) => status.state === 'live' && status.pending === 0 && status.lastSyncedAt !== undefined;
 
 /** Two replicas, one of them behind a proxy. */
 async function pair(t, options) {

@@ -7,14 +7,8 @@ import test from 'node:test';
 import { open } from 'eddydb';
 
 import { Server } from '../support/server.mjs';
+import { done, statusOf } from '../support/sync.mjs';
 import { dim, makeRows, nearest, schema } from '../support/vectors.mjs';
-
-const statusOf = (sync, wanted) =>
-  new Promise((resolve) => {
-    const look = (status) => wanted(status) && resolve(status);
-    sync.onStatus(look);
-    look(sync.status);
-  });
 
 test('what cannot be synced is refused', async (t) => {
   const db = await open({ name: 'refused', storage: 'memory' });
@@ -151,7 +145,6 @@ test('what lost without having been seen is told by the replica that wrote it', 
   const row = (id, title) => ({ id, title, embedding: new Float32Array([id, 0.5]) });
   const notes = await one.createCollection('notes', { fields });
   await notes.insert([row(1, 'first'), row(2, 'first')]);
-  const done = (status) => status.state === 'live' && status.pending === 0 && status.lastSyncedAt !== undefined;
   const atOne = one.sync({ url: server.sync, collections: ['notes'] });
   await statusOf(atOne, done);
   const atOther = other.sync({ url: server.sync, collections: ['notes'] });
