@@ -31,6 +31,9 @@ interface WasmBus {
   busMovedAfter(seen: number): Promise<number>;
 }
 
+/** The step of the bus: no pipeline has this name. */
+const BUS = '';
+
 type Db = WasmDatabase & WasmStreams & WasmBus;
 
 /** A function that a client has. */
@@ -57,8 +60,6 @@ export class Pipes {
   readonly #functions = new Map<string, Given[]>();
   readonly #asked = new Map<number, Asked>();
   readonly #listeners = new Map<string, { client: PipesClient }>();
-  /** A step of the bus that is under way. */
-  #bus: { again: boolean; ended: Promise<void> } | undefined;
   #busFollowed = false;
   #nextAsk = 1;
   #due: ReturnType<typeof setTimeout> | undefined;
@@ -84,13 +85,21 @@ export class Pipes {
     this.#followAll();
     if (hasBus) this.#wakeBus();
     for (const name of names) {
-      const step = this.#steps.get(name);
-      if (step) step.again = true;
-      else this.#run(name);
+      // One that was dropped meanwhile is no failure.
+      this.#step(name, () => this.#db.runPipeline(name).catch((error: unknown) => {
+        if (toEddyError(error).kind !== 'not_found') throw error;
+        return false;
+      }));
     }
   }
 
-  #run(name: string): void {
+  /** Has one look whether there is something to do, and goes on with it until there is nothing. */
+  #step(name: string, work: () => Promise<boolean>): void {
+    const underWay = this.#steps.get(name);
+    if (underWay) {
+      underWay.again = true;
+      return;
+    }
     const step = { again: true, ended: Promise.resolve() };
     this.#steps.set(name, step);
     step.ended = (async () => {
@@ -99,11 +108,10 @@ export class Pipes {
           await this.#pause();
           if (this.#closed) return;
           step.again = false;
-          if (await this.#db.runPipeline(name)) step.again = true;
+          if (await work()) step.again = true;
         }
       } catch (error) {
-        // One that was dropped meanwhile is no failure.
-        if (toEddyError(error).kind !== 'not_found') this.#onError(error);
+        this.#onError(error);
       } finally {
         this.#steps.delete(name);
         this.#wakeWhenDue();
@@ -113,27 +121,7 @@ export class Pipes {
 
   /** Has the bus look whether there is something to do. */
   #wakeBus(): void {
-    if (this.#bus) {
-      this.#bus.again = true;
-      return;
-    }
-    const step = { again: true, ended: Promise.resolve() };
-    this.#bus = step;
-    step.ended = (async () => {
-      try {
-        while (step.again && !this.#closed) {
-          await this.#pause();
-          if (this.#closed) return;
-          step.again = false;
-          if (await this.#db.runBus()) step.again = true;
-        }
-      } catch (error) {
-        this.#onError(error);
-      } finally {
-        this.#bus = undefined;
-        this.#wakeWhenDue();
-      }
-    })();
+    this.#step(BUS, () => this.#db.runBus());
     if (!this.#busFollowed) {
       this.#busFollowed = true;
       void this.#followBus();
@@ -333,6 +321,6 @@ export class Pipes {
   /** Lets each step come to its end; functions are waited for no longer. */
   async close(): Promise<void> {
     this.end(new EddyError('unavailable', 'the database is being closed'));
-    await Promise.all([...[...this.#steps.values()].map((step) => step.ended), this.#bus?.ended]);
+    await Promise.all([...this.#steps.values()].map((step) => step.ended));
   }
 }

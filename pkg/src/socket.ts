@@ -29,18 +29,23 @@ export function makeSocket(url: string): Socket {
   return new HubSocket(url);
 }
 
-/** A WebSocket, or requests once that has turned out not to open. */
-class HubSocket implements Socket {
+/** What whoever uses a socket sets. */
+class Listened {
   binaryType = 'arraybuffer';
   onopen: Socket['onopen'] = null;
   onmessage: Socket['onmessage'] = null;
   onclose: Socket['onclose'] = null;
   onerror: Socket['onerror'] = null;
+}
+
+/** A WebSocket, or requests once that has turned out not to open. */
+class HubSocket extends Listened implements Socket {
   readonly #url: string;
   #socket: Socket;
   #closed = false;
 
   constructor(url: string) {
+    super();
     this.#url = url;
     if (typeof globalThis.WebSocket === 'undefined') {
       this.#socket = this.#overHttp();
@@ -105,12 +110,7 @@ function forget(socket: Socket): void {
 }
 
 /** A connection made of requests. */
-class HttpSocket implements Socket {
-  binaryType = 'arraybuffer';
-  onopen: Socket['onopen'] = null;
-  onmessage: Socket['onmessage'] = null;
-  onclose: Socket['onclose'] = null;
-  onerror: Socket['onerror'] = null;
+class HttpSocket extends Listened implements Socket {
   readyState = CONNECTING;
   bufferedAmount = 0;
   readonly #begin: URL;
@@ -122,6 +122,7 @@ class HttpSocket implements Socket {
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(url: string) {
+    super();
     this.#begin = new URL(url);
     this.#begin.protocol = this.#begin.protocol === 'wss:' ? 'https:' : 'http:';
     this.#begin.pathname = `${this.#begin.pathname.replace(/\/$/, '')}/http`;
