@@ -58,14 +58,14 @@ const woff2Only = {
 };
 
 /**
- * The database comes as a script for the page, a script for its worker, and three builds of the engine, of which a browser takes one. Each
- * names the next by address; here those get the hashed names.
+ * The database comes as a script for the page, a script for its worker, and four builds of the engine: of three a browser takes one,
+ * and the full one is for the live view. Each names the next by address; here those get the hashed names.
  */
 async function engine() {
   const dist = (name) => fileURLToPath(import.meta.resolve(`eddydb/${name}`));
   const builds = {};
   let worker = await readFile(dist('worker.js'), 'utf8');
-  for (const build of ['relaxed', 'simd', 'plain']) {
+  for (const build of ['relaxed', 'simd', 'plain', 'full']) {
     builds[build] = await copy(dist(`eddydb_${build}.wasm`));
     worker = renamed(worker, `./eddydb_${build}.wasm`, builds[build].file);
   }
@@ -218,5 +218,5 @@ const code = ['index.html', values['main.js'], values['main.css'], parts.script.
 console.log(
   `the console is in ${path.relative(process.cwd(), out) || '.'}: ${(total / 1e6).toFixed(1)} MB of files; a first visit downloads ` +
     `${kilobytes(weight(code))} of page, ${kilobytes(weight([parts.builds.relaxed.file]))} of engine, ${kilobytes(weight(textFonts))} of fonts, ` +
-    `${kilobytes(weight([SAMPLE.symbols.url, SAMPLE.words.url]))} of sample data`,
+    `${kilobytes(weight([SAMPLE.symbols.url, SAMPLE.words.url]))} of sample data; the live view ${kilobytes(weight([parts.builds.full.file]))} more`,
 );

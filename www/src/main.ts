@@ -6,6 +6,7 @@ import { editSymbol, showShortcuts } from './dialogs';
 import { announce, byId, fill, h } from './dom';
 import { explain } from './errors';
 import { bytes, duration, integer } from './format';
+import { LiveView, STIR_ID_MIN } from './live';
 import { Results } from './results';
 import type { SymbolRow } from './schemas';
 import { Finder, type Answer, type Request } from './search';
@@ -19,7 +20,7 @@ import { Reader } from './words';
 
 const PAGE = 60;
 // Ids above the last code point are free for symbols of the user's own; 52 random bits do not collide, and a number holds them.
-const OWN_ID_MIN = 0x110000;
+const OWN_ID_MIN = STIR_ID_MIN + 0x10000;
 const OWN_ID_BITS = 52;
 
 const query = byId<HTMLInputElement>('query');
@@ -39,6 +40,7 @@ let limit = PAGE;
 let answer: Answer | undefined;
 
 const status = new Status();
+const live = new LiveView(byId('live'), () => void toggleLive(false));
 const chips = new Chips(byId('chips'), () => changed());
 const examples = new Start(start, (text) => {
   query.value = text;
@@ -68,7 +70,7 @@ const results = new Results(
 // Searching. One search runs at a time; of those asked for meanwhile only the last one matters.
 
 let running = false;
-let waiting: { readonly since: number; readonly live: boolean } | undefined;
+let waiting: { readonly since: number; readonly background: boolean } | undefined;
 
 /** Something in the request changed by the user's hand. */
 function changed(): void {
@@ -76,11 +78,12 @@ function changed(): void {
   specimen.close();
   writeAddress();
   search(false);
+  void askLive();
 }
 
-function search(live: boolean): void {
-  // A live refresh that meets a request of the user's is part of it.
-  waiting = { since: waiting && !live ? performance.now() : (waiting?.since ?? performance.now()), live: live && (waiting?.live ?? true) };
+function search(background: boolean): void {
+  // A refresh that meets a request of the user's is part of it.
+  waiting = { since: waiting && !background ? performance.now() : (waiting?.since ?? performance.now()), background: background && (waiting?.background ?? true) };
   if (!running) void drain();
 }
 
@@ -88,7 +91,7 @@ async function drain(): Promise<void> {
   running = true;
   try {
     while (waiting && finder) {
-      const { since, live } = waiting;
+      const { since, background } = waiting;
       waiting = undefined;
       const request: Request = { text: query.value, like, categories: chips.chosen, limit };
       if (idle(request)) {
@@ -98,7 +101,7 @@ async function drain(): Promise<void> {
       try {
         const next = await finder.find(request);
         if (overtaken()) continue;
-        show(request, next, live);
+        show(request, next, background);
         status.searched(next.ms, performance.now() - since, next.rowsScanned);
       } catch (error) {
         fail(error, () => search(false));
@@ -110,7 +113,7 @@ async function drain(): Promise<void> {
 }
 
 /** Whether the user has asked for something else meanwhile. */
-const overtaken = (): boolean => waiting?.live === false;
+const overtaken = (): boolean => waiting?.background === false;
 
 const idle = (request: Request): boolean => !request.like && request.text.trim() === '' && request.categories.size === 0;
 
@@ -126,12 +129,12 @@ function showStart(): void {
   query.setAttribute('aria-expanded', 'false');
 }
 
-function show(request: Request, next: Answer, live: boolean): void {
+function show(request: Request, next: Answer, background: boolean): void {
   answer = next;
   start.hidden = true;
-  const before = live ? new Set(shownIds()) : undefined;
+  const before = background ? new Set(shownIds()) : undefined;
   results.list.hidden = next.found.length === 0;
-  results.show(next.found, live || request.limit > PAGE);
+  results.show(next.found, background || request.limit > PAGE);
   // Which text the list answers: for whoever watches the page from outside.
   results.list.dataset['answers'] = request.text;
   if (before) for (const { row } of next.found) if (!before.has(row.id)) results.flash(row.id);
@@ -147,7 +150,7 @@ function show(request: Request, next: Answer, live: boolean): void {
       : 'Try other words: English ones, for what it shows or means.';
     fill(notice, h('p', { class: 'notice-title' }, 'Nothing found'), h('p', null, advice));
   }
-  if (!live) announce(next.found.length === 0 ? 'Nothing found' : `${next.found.length} symbols. First: ${next.found[0]?.row.name ?? ''}`);
+  if (!background && !live.isOpen) announce(next.found.length === 0 ? 'Nothing found' : `${next.found.length} symbols. First: ${next.found[0]?.row.name ?? ''}`);
 }
 
 const shownIds = (): number[] => [...results.list.children].map((element) => Number((element as HTMLElement).dataset['id']));
@@ -220,7 +223,8 @@ function edit(row?: SymbolRow): void {
     const id = row && own ? row.id : ownId();
     await symbols.upsert([{ id, symbol, category: OWN, name, embedding: vector }]);
     toast(row && own ? `Renamed to “${name}”` : `${symbol} is now “${name}”`);
-    if (!row) {
+    // What is kept current stays what was asked.
+    if (!row && !live.isOpen) {
       // The new one, with what it is near.
       like = undefined;
       showLike();
@@ -255,6 +259,41 @@ function ownId(): number {
   return id < OWN_ID_MIN ? id + OWN_ID_MIN : id;
 }
 
+// The live view takes the place of the results; what is looked for there is kept current.
+
+const liveButton = byId<HTMLButtonElement>('live-toggle');
+
+async function toggleLive(on: boolean): Promise<void> {
+  if (!store || !reader || !complete || on === live.isOpen) return;
+  showLive(on);
+  writeAddress();
+  if (on) {
+    specimen.close();
+    await live.open(store, reader, query.value);
+    await askLive();
+  } else {
+    liveButton.focus();
+    await live.close();
+    search(false);
+  }
+}
+
+function showLive(on: boolean): void {
+  document.documentElement.toggleAttribute('data-live', on);
+  liveButton.setAttribute('aria-pressed', String(on));
+}
+
+async function askLive(): Promise<void> {
+  if (!live.isOpen) return;
+  const row = like;
+  try {
+    const vector = row && (await finder?.vectorOf(row.id));
+    await live.ask(query.value, row && vector && { row, vector });
+  } catch (error) {
+    toast(explain(error).title);
+  }
+}
+
 // The address holds what is looked for, so that it can be sent and the back button works.
 
 function writeAddress(): void {
@@ -262,6 +301,7 @@ function writeAddress(): void {
   if (like) parts.set('like', String(like.id));
   if (query.value.trim()) parts.set('q', query.value.trim());
   if (chips.chosen.size > 0) parts.set('in', [...chips.chosen].join(','));
+  if (document.documentElement.hasAttribute('data-live')) parts.set('view', 'live');
   const hash = parts.toString();
   history.replaceState(null, '', hash ? `#${hash}` : location.pathname + location.search);
   clearButton.hidden = query.value === '' && !like && chips.chosen.size === 0;
@@ -275,13 +315,14 @@ async function readAddress(): Promise<void> {
   like = id > 0 && finder ? await finder.row(id).catch(() => undefined) : undefined;
   showLike();
   clearButton.hidden = query.value === '' && !like && chips.chosen.size === 0;
+  void toggleLive(parts.get('view') === 'live');
 }
 
 // The keyboard.
 
 function escape(): void {
   if (specimen.close()) return results.focus();
-  if (query.value === '' && !like && chips.chosen.size === 0) return;
+  if (query.value === '' && !like && chips.chosen.size === 0) return void toggleLive(false);
   query.value = '';
   like = undefined;
   showLike();
@@ -313,6 +354,8 @@ document.addEventListener('keydown', (event) => {
   if (event.key === '/') return take(focusQuery);
   if (event.key === '?') return take(showShortcuts);
   if (event.key === 'n') return take(() => edit());
+  if (event.key === 'l') return take(() => void toggleLive(!live.isOpen));
+  if (event.key === 's' && live.isOpen) return take(() => void live.stir());
   if (event.key === 'u') return take(() => undoLast());
   if (active && event.key === 'm') return take(() => moreLike(active));
   if (active && event.key === 'e') return take(() => edit(active));
@@ -349,6 +392,7 @@ more.addEventListener('click', () => {
   search(false);
 });
 byId('results').addEventListener('click', () => specimen.open());
+liveButton.addEventListener('click', () => void toggleLive(!live.isOpen));
 byId('theme').addEventListener('click', toggleTheme);
 byId('help').addEventListener('click', showShortcuts);
 byId('new').addEventListener('click', () => edit());
@@ -414,6 +458,8 @@ async function boot(): Promise<void> {
   }
   document.documentElement.dataset['ready'] = 'yes';
   if (finder) void examples.show(finder);
+  liveButton.disabled = false;
+  if (new URLSearchParams(location.hash.slice(1)).get('view') === 'live') void toggleLive(true);
   refresh();
   sync = await opened.sync((changed) => status.update(changed));
   if (sync) status.synced(sync);

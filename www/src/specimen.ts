@@ -115,6 +115,7 @@ export const SHORTCUTS: readonly (readonly [keys: readonly string[], what: strin
   [['e'], 'Rename'],
   [['del'], 'Delete'],
   [['u'], 'Undo'],
+  [['l'], 'Live view'],
   [['esc'], 'Clear'],
   [['?'], 'All shortcuts'],
 ];
