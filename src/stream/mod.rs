@@ -20,6 +20,7 @@ mod checkpoint;
 mod edge;
 mod exact;
 mod job;
+mod mode;
 mod operator;
 mod plan;
 mod rows;
@@ -34,6 +35,7 @@ mod tests;
 pub use bottleneck::{Bottleneck, BottleneckReason, Stage, StageKind, bottleneck};
 pub use buffer::{Batching, Buffer, Found, PIECE_ROWS_MAX, Piece, Room};
 pub use job::{Given, Job, Metrics, Options};
+pub use mode::SourceMode;
 pub use operator::{Answer, DeadLetter, Overflow, Wanted, WantedKind};
 pub use plan::{
     Aggregate, AggregateFunction, Dedupe, Duplicates, Join, JoinKind, JoinScope, Lookup, Measure, Nearest, Nearness,

@@ -602,7 +602,8 @@ impl Db {
     /// # Errors
     /// As of [`Db::create_pipeline`].
     pub fn explain_pipeline(&self, spec: PipelineSpec) -> Result<String> {
-        self.plan_pipeline(spec)?.explain()
+        let spec = self.completed(spec)?;
+        spec.explain(spec.plan.as_ref().ok_or_else(|| Error::internal("no plan"))?)
     }
 
     /// The plan that a pipeline would have.
@@ -649,10 +650,22 @@ impl Db {
         let compiled = compile(sql, &catalog, &spec.params, Mode::Stream)?;
         // Sources are known by their nodes from here on.
         for read in &compiled.reads {
-            let mut source = spec.sources.remove(&read.name).unwrap_or_default();
+            let mut source = spec.sources.remove(&read.name);
+            if let Some(origin) = read.origin.clone() {
+                if source.is_some() {
+                    let message =
+                        format!("source {:?} is described by `WITH` and by `sources`: expected one", read.name);
+                    return Err(Error::invalid(message));
+                }
+                source = Some(origin.into());
+            }
+            let mut source = source.unwrap_or_default();
             source.collection.get_or_insert_with(|| read.name.clone());
             spec.sources.insert(read.node.clone(), source);
         }
+        // What the text says counts before what is said beside it.
+        spec.options.dead_letters = compiled.settings.dead_letters.or(spec.options.dead_letters);
+        spec.options.keep_rows = compiled.settings.keep_rows.unwrap_or(spec.options.keep_rows);
         spec.plan = Some(compiled.plan);
         self.find_push_streams(&mut spec);
         Ok(spec)
@@ -1280,7 +1293,8 @@ impl Pipeline {
     /// # Errors
     /// `Corrupt` when its definition is damaged.
     pub async fn explain(&self) -> Result<String> {
-        let mut text = self.inner.definition().plan()?.explain()?;
+        let definition = self.inner.definition();
+        let mut text = definition.spec.explain(definition.plan()?)?;
         let status = self.status().await;
         for node in status.nodes {
             let NodeStatus { name, rows_in, rows_out, late, entries, state_bytes, watermark_lag_ms, busy_us, .. } =

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
@@ -6,6 +7,7 @@ use crate::base::codec::checksum;
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::source::{SourceMode, SourceSettings};
 use crate::query::Parameters;
+use crate::stream::sql::Origin;
 use crate::stream::{Operator, Plan};
 
 const MAGIC: &[u8; 4] = b"EDPD";
@@ -51,6 +53,23 @@ impl PipelineSpec {
         last.and_then(|part| part.get(..7)).is_some_and(|word| word.eq_ignore_ascii_case("explain"))
     }
 
+    /// How it is done, as text: its plan, where the rows of sources come from, and where what is not taken goes.
+    pub(super) fn explain(&self, plan: &Plan) -> Result<String> {
+        let mut text = plan.explain_with(&|node| match &node.operator {
+            Operator::Source(_) => {
+                self.sources.get(&node.name).map_or(String::new(), |source| source.describe(&node.name))
+            }
+            Operator::Sink(sink) if sink.collection.is_none() && self.options.keep_rows > 0 => {
+                format!(", {} rows kept until they are acknowledged", self.options.keep_rows)
+            }
+            _ => String::new(),
+        })?;
+        if let Some(letters) = &self.options.dead_letters {
+            let _ = writeln!(text, "dead letters: into {letters}");
+        }
+        Ok(text)
+    }
+
     /// The specification in a JSON text.
     ///
     /// # Errors
@@ -93,7 +112,45 @@ pub struct PipelineSource {
     pub pace: Option<f64>,
 }
 
+impl From<Origin> for PipelineSource {
+    fn from(origin: Origin) -> Self {
+        let Origin { connector, collection, since, commit_time, mode, pace, options } = origin;
+        Self { connector, collection, since, commit_time, mode, pace, options, ..Self::default() }
+    }
+}
+
 impl PipelineSource {
+    /// Where the rows of the node come from, as text.
+    fn describe(&self, node: &str) -> String {
+        let mut text = String::new();
+        match (&self.connector, &self.collection) {
+            (Some(connector), _) => {
+                let _ = write!(text, ", from {connector}");
+                match &self.options {
+                    serde_json::Value::Null => {}
+                    options => drop(write!(text, " {options}")),
+                }
+            }
+            (None, Some(collection)) if collection != node => drop(write!(text, ", from collection {collection}")),
+            (None, _) => {}
+        }
+        if let Some(since) = &self.since {
+            let _ = write!(text, ", since {since}");
+        }
+        if let Some(field) = &self.commit_time {
+            let _ = write!(text, ", {field} is the time of the write");
+        }
+        match self.mode {
+            SourceMode::RealTime => {}
+            SourceMode::NearRealTime { every_ms } => drop(write!(text, ", every {every_ms} ms")),
+            SourceMode::Batch => text.push_str(", to its end"),
+        }
+        if let Some(pace) = self.pace {
+            let _ = write!(text, ", {pace} times as fast as it happened");
+        }
+        text
+    }
+
     /// How a connector's source is read for a source of the plan.
     pub(super) fn settings(&self, source: &crate::stream::Source) -> SourceSettings {
         SourceSettings { mode: self.mode, pace: self.pace, time: source.time.clone() }

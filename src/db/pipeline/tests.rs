@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::db::{Options, QueryRequest, Target};
+use crate::db::{Options, PushStreamSpec, QueryRequest, Target};
 use crate::engine::CollectionSpec;
 use crate::model::{Batch, Key, Value};
 use crate::platform::{Environment, block_on};
@@ -742,5 +742,63 @@ fn the_bottleneck_is_the_function_that_takes_the_time() {
         assert_eq!((bottleneck.node.as_str(), bottleneck.kind), ("words", StageKind::Lookup), "{}", bottleneck.text);
         assert!(bottleneck.text.contains("looking up"), "{}", bottleneck.text);
         assert!(pipeline.explain().await.unwrap().contains("bottleneck: words: looking up"));
+    });
+}
+
+/// All that a pipeline is made of stands in its text: sources of each kind, a pace, sinks, and where refused rows go.
+#[test]
+fn a_text_alone_is_a_pipeline() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        write(&db, "clicks", vec![click(1, "old", 10)]).await;
+        let pushed = r#"{"fields": [{"name": "page", "type": "varchar"}, {"name": "n", "type": "int64"}]}"#;
+        let pushed = db.create_push_stream("pushed", PushStreamSpec::from_json(pushed).unwrap()).await.unwrap();
+        let text = "
+            CREATE SOURCE seen (page VARCHAR, n BIGINT) WITH (connector = 'stream', stream = 'pushed', mode = 'batch');
+            CREATE SOURCE written (id BIGINT NOT NULL, page VARCHAR NOT NULL, at TIMESTAMP NOT NULL, came TIMESTAMP NOT NULL, WATERMARK FOR at AS at - INTERVAL '5' SECOND)
+                WITH (connector = 'collection', collection = 'clicks', since = 'now', commitTime = 'came');
+            CREATE SOURCE living WITH (connector = 'collection', collection = 'clicks', changes = TRUE);
+            CREATE SINK totals AS SELECT page, sum(n) AS n FROM seen GROUP BY page EMIT CHANGES WITH (deadLetters = 'dead');
+            CREATE SINK late AS SELECT id, page, at, came > TIMESTAMP '2000-01-01 00:00:00' AS is_new FROM written WITH (keys = 'id');
+            CREATE SINK pages AS SELECT page, count(*) AS clicks FROM living GROUP BY page EMIT CHANGES;
+            CREATE SINK told WITH (connector = 'application', keepRows = 100);
+            INSERT INTO told SELECT page FROM written";
+        let explained = db.explain_pipeline(PipelineSpec::sql(text)).unwrap();
+        for part in [
+            "seen: source, from stream {\"stream\":\"pushed\"}, to its end -> ",
+            "watermark 5 s behind, from collection clicks, since now, came is the time of the write -> ",
+            "living: source, from collection clicks -> ",
+            "told: sink, 100 rows kept until they are acknowledged -> ",
+            "dead letters: into dead\n",
+        ] {
+            assert!(explained.contains(part), "{part:?} in {explained}");
+        }
+        let mut doubled = PipelineSpec::sql(text);
+        doubled.sources.insert("written".to_owned(), PipelineSource::default());
+        let error = db.create_pipeline("all", doubled).await.unwrap_err();
+        assert!(error.message().contains("`WITH` and by `sources`"), "{error}");
+        let pipeline = db.create_pipeline("all", PipelineSpec::sql(text)).await.unwrap();
+        assert!(pipeline.explain().await.unwrap().contains("since now, came is"));
+        let rows = [("a", 1), ("b", 2), ("a", 3)];
+        pushed.push(rows.map(|(page, n)| row(json!({"page": page, "n": n}))).to_vec()).await.unwrap();
+        write(&db, "clicks", vec![click(2, "new", 20), click(3, "new", 30)]).await;
+        pipeline.settle().await.unwrap();
+        write(&db, "clicks", vec![click(3, "other", 30)]).await;
+        drop((pipeline, pushed));
+        db.close().await.unwrap();
+        let db = open(&disk).await;
+        let pipeline = db.pipeline("all").unwrap();
+        pipeline.settle().await.unwrap();
+        assert_eq!(told(&db, "totals", &["page", "n"]).await, ["a 4", "b 2"]);
+        assert_eq!(told(&db, "late", &["id", "page", "is_new"]).await, ["2 new true", "3 new true"]);
+        assert_eq!(told(&db, "pages", &["page", "clicks"]).await, ["new 1", "old 1", "other 1"]);
+        let unread = pipeline.unread("told", None, 10).await.unwrap();
+        assert_eq!(
+            unread.iter().map(|one| one.row["page"].clone()).collect::<Vec<_>>(),
+            [Value::from("new"), "new".into()]
+        );
+        assert_eq!(db.collection("dead").unwrap().count(None).await.unwrap(), 0);
     });
 }

@@ -14,7 +14,8 @@ use crate::base::{Error, Result};
 use crate::model::Row;
 use crate::platform::{MaybeSend, MaybeSync, Task};
 use crate::stream::Relation;
-pub use reader::{SourceMode, SourceReader, SourceSettings, SourceState};
+pub use crate::stream::SourceMode;
+pub use reader::{SourceReader, SourceSettings, SourceState};
 
 /// How far each partition of a source was read, in the source's own words. A partition that is not named was not read yet.
 pub type Positions = BTreeMap<u32, Vec<u8>>;

@@ -1,34 +1,12 @@
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Flow, Positions, Source, SourceBatch};
 use crate::base::{Error, ErrorKind, Result};
 use crate::model::Value;
+use crate::stream::SourceMode;
 
 /// The fastest that rows of the past are told, as a multiple of how fast they happened.
 const PACE_MAX: f64 = 1e6;
-
-/// When rows are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum SourceMode {
-    /// As soon as they are there.
-    #[default]
-    RealTime,
-    /// From time to time.
-    NearRealTime {
-        /// So many milliseconds after the last that were taken.
-        #[serde(rename = "everyMs")]
-        every_ms: u64,
-    },
-    /// Until there are no more for now: that is the end.
-    Batch,
-}
-
-impl SourceMode {
-    pub(in crate::db) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// How a source is read.
 #[derive(Debug, Clone, PartialEq, Default)]

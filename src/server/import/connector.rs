@@ -387,27 +387,35 @@ mod tests {
     fn a_pipeline_counts_what_is_in_files_to_their_end() {
         let directory = directory();
         block_on(async {
-            let db = Db::open(Arc::new(MemoryStorage::new()), Options::default()).await.unwrap();
-            db.set_connector("files", FileConnector::new(directory.path()));
-            let spec = json!({
-                "sql": "CREATE STREAM clicks (id BIGINT NOT NULL, page VARCHAR NOT NULL); \
-                    CREATE MATERIALIZED VIEW pages AS SELECT page, count(*) AS clicks, sum(id) AS ids FROM clicks GROUP BY page EMIT CHANGES",
+            let view = "CREATE MATERIALIZED VIEW pages AS SELECT page, count(*) AS clicks, sum(id) AS ids FROM clicks GROUP BY page EMIT CHANGES";
+            let by_sources = json!({
+                "sql": format!("CREATE STREAM clicks (id BIGINT NOT NULL, page VARCHAR NOT NULL); {view}"),
                 "sources": {"clicks": {"connector": "files", "options": {"paths": ["clicks.csv", "clicks.parquet"]}}},
                 "options": {"deadLetters": "dead"},
             });
-            let pipeline =
-                db.create_pipeline("pages", PipelineSpec::from_json(&spec.to_string()).unwrap()).await.unwrap();
-            pipeline.settle().await.unwrap();
-            assert_eq!(db.collection("pages").unwrap().count(Some("clicks == 2")).await.unwrap(), 10);
-            let dead = db.collection("dead").unwrap().query(&QueryRequest::default()).await.unwrap();
-            assert_eq!(dead.len(), 2);
-            assert!(
-                dead.iter().all(
-                    |row| matches!(&row["reason"], Value::String(reason) if reason.contains("clicks.csv: record"))
-                ),
-                "{dead:?}"
-            );
-            assert_eq!(pipeline.status().await.sources[0].state, crate::db::source::SourceState::Closed);
+            // The same by the text alone.
+            let text = "CREATE SOURCE clicks (id BIGINT NOT NULL, page VARCHAR NOT NULL)
+                    WITH (connector = 'files', paths = ['clicks.csv', {more}]);
+                CREATE SINK pages AS SELECT page, count(*) AS clicks, sum(id) AS ids FROM clicks GROUP BY page EMIT CHANGES
+                    WITH (connector = 'collection', deadLetters = 'dead')";
+            let by_text = json!({"sql": text, "params": {"more": "clicks.parquet"}});
+            for spec in [by_sources, by_text] {
+                let db = Db::open(Arc::new(MemoryStorage::new()), Options::default()).await.unwrap();
+                db.set_connector("files", FileConnector::new(directory.path()));
+                let pipeline =
+                    db.create_pipeline("pages", PipelineSpec::from_json(&spec.to_string()).unwrap()).await.unwrap();
+                pipeline.settle().await.unwrap();
+                assert_eq!(db.collection("pages").unwrap().count(Some("clicks == 2")).await.unwrap(), 10);
+                let dead = db.collection("dead").unwrap().query(&QueryRequest::default()).await.unwrap();
+                assert_eq!(dead.len(), 2);
+                assert!(
+                    dead.iter().all(
+                        |row| matches!(&row["reason"], Value::String(reason) if reason.contains("clicks.csv: record"))
+                    ),
+                    "{dead:?}"
+                );
+                assert_eq!(pipeline.status().await.sources[0].state, crate::db::source::SourceState::Closed);
+            }
         });
     }
 }

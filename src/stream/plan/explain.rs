@@ -11,12 +11,20 @@ impl Plan {
     /// # Errors
     /// As of [`Self::check`].
     pub fn explain(&self) -> Result<String> {
+        self.explain_with(&|_| String::new())
+    }
+
+    /// The same, with what `more` says behind what each node does.
+    ///
+    /// # Errors
+    /// As of [`Self::check`].
+    pub(crate) fn explain_with(&self, more: &dyn Fn(&Node) -> String) -> Result<String> {
         let checked = self.checked()?;
         let mut text = String::new();
         let mut drawn = vec![false; self.nodes.len()];
         for at in (0..self.nodes.len()).rev() {
             if checked.outputs[at].is_empty() {
-                self.draw(at, 0, &mut drawn, &mut text, &|at| {
+                self.draw(at, 0, &mut drawn, &mut text, more, &|at| {
                     let relation = &checked.relations[at];
                     let fields: Vec<_> = relation
                         .fields
@@ -44,6 +52,7 @@ impl Plan {
         depth: usize,
         drawn: &mut [bool],
         text: &mut String,
+        more: &dyn Fn(&Node) -> String,
         about: &dyn Fn(usize) -> (String, Vec<usize>),
     ) {
         let node = &self.nodes[at];
@@ -53,8 +62,8 @@ impl Plan {
             return;
         }
         let (gives, inputs) = about(at);
-        let _ = writeln!(text, "{indent}{}: {} -> {gives}", node.name, describe(node));
-        inputs.into_iter().for_each(|input| self.draw(input, depth + 1, drawn, text, about));
+        let _ = writeln!(text, "{indent}{}: {}{} -> {gives}", node.name, describe(node), more(node));
+        inputs.into_iter().for_each(|input| self.draw(input, depth + 1, drawn, text, more, about));
     }
 }
 

@@ -16,6 +16,12 @@ pub(super) enum Statement {
         into: Name,
         query: Query,
     },
+    /// `CREATE SINK name [FROM view | AS query] [WITH (…)]`: where rows go, and which; without them an `INSERT INTO` says which.
+    Sink {
+        name: Name,
+        of: Option<SinkRows>,
+        settings: Vec<Setting>,
+    },
     Select(Query),
     Explain(Box<Self>),
 }
@@ -27,15 +33,29 @@ pub(super) struct Name {
     pub(super) at: usize,
 }
 
-/// The columns of a stream.
+/// What goes into a sink.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum SinkRows {
+    From(Name),
+    As(Box<Query>),
+}
+
+/// `key = value` behind `WITH`. The value is a literal, a parameter or a list of such.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Setting {
+    pub(super) key: Name,
+    pub(super) value: Expr,
+}
+
+/// The columns of a stream; none where they are those of what it names.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Declaration {
     pub(super) name: Name,
     pub(super) columns: Vec<(Name, ColumnType)>,
     /// `WATERMARK FOR column AS column - INTERVAL …`: the column, and how late rows may be, in microseconds.
     pub(super) watermark: Option<(Name, i64)>,
-    /// `WITH (key = 'value', …)`.
-    pub(super) options: Vec<(Name, String)>,
+    /// `WITH (key = value, …)`.
+    pub(super) settings: Vec<Setting>,
 }
 
 /// The type of a column.

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::aggregates::{self, Called};
 use super::ast::{
-    Declaration, Emit, Expr, Item, Kind, Name, Operator as Sign, Query, Source as From, Statement, Window as Span,
+    Declaration, Emit, Expr, Item, Kind, Name, Operator as Sign, Query, SinkRows, Source as From, Statement,
+    Window as Span,
 };
-use super::{Catalog, Compiled, Mode, Read, Table};
+use super::settings::{self, SinkSettings};
+use super::{Catalog, Compiled, Mode, Origin, Read, RunSettings, Table};
 use crate::base::Error;
 use crate::model::{DataType, Field, Value};
 use crate::query::Parameters;
@@ -68,6 +70,12 @@ enum Meaning {
     Now,
 }
 
+/// A source that the text declares.
+struct Declared {
+    table: Table,
+    origin: Option<Origin>,
+}
+
 /// What rows have become by `GROUP BY`.
 struct Groups {
     /// Each value that rows were grouped by, and the field that has it.
@@ -93,8 +101,11 @@ pub(super) struct Lowering<'a> {
     mode: Mode,
     plan: Plan,
     relations: Vec<Relation>,
-    declared: BTreeMap<String, Table>,
+    declared: BTreeMap<String, Declared>,
     views: BTreeMap<String, Rows>,
+    /// Sinks that were declared, where, and whether something goes into them.
+    sinks: BTreeMap<String, (SinkSettings, usize, bool)>,
+    settings: RunSettings,
     /// The columns that the text names; `None` when it has a star.
     wanted: Option<BTreeSet<String>>,
     reads: Vec<Read>,
@@ -108,9 +119,10 @@ pub(super) fn lower(
     mode: Mode,
 ) -> Result<Compiled> {
     let planned = |wanted| {
-        let (declared, views) = (BTreeMap::new(), BTreeMap::new());
-        let (plan, relations, reads) = (Plan::default(), vec![], vec![]);
-        Lowering { catalog, parameters, mode, plan, relations, declared, views, wanted, reads }.all(statements)
+        let (declared, views, sinks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (plan, relations, reads, settings) = (Plan::default(), vec![], vec![], RunSettings::default());
+        Lowering { catalog, parameters, mode, plan, relations, declared, views, sinks, settings, wanted, reads }
+            .all(statements)
     };
     // What is wrong is told beside all columns that there are, not those alone that the text names.
     planned(wanted(statements)).or_else(|_| planned(None))
@@ -135,42 +147,96 @@ impl Lowering<'_> {
                 self.is_new(name)?;
                 let rows = self.query(query, true)?;
                 if *materialized {
-                    self.sink(rows.clone(), &name.text, Some(name.text.clone()), name.at, query.emit)?;
+                    let into = SinkSettings { collection: Some(name.text.clone()), ..SinkSettings::default() };
+                    self.sink(rows.clone(), &name.text, into, name.at, query.emit)?;
                 }
                 self.views.insert(name.text.clone(), rows.renamed(&name.text));
                 Ok(())
             }
             Statement::Insert { into, query } => {
                 let rows = self.query(query, true)?;
-                self.sink(rows, &into.text, Some(into.text.clone()), into.at, query.emit)
+                let settings = match self.sinks.get_mut(&into.text) {
+                    Some((settings, _, is_fed)) => {
+                        *is_fed = true;
+                        settings.clone()
+                    }
+                    None => SinkSettings { collection: Some(into.text.clone()), ..SinkSettings::default() },
+                };
+                self.sink(rows, &into.text, settings, into.at, query.emit)
+            }
+            Statement::Sink { name, of, settings } => {
+                self.is_new(name)?;
+                let settings = settings::sink(settings, self.parameters, name)?;
+                self.sinks.insert(name.text.clone(), (settings.clone(), name.at, of.is_some()));
+                self.set_up(&settings)?;
+                match of {
+                    None => Ok(()),
+                    Some(SinkRows::From(view)) => {
+                        let rows = self.named(view)?.renamed(&view.text);
+                        self.sink(rows, &name.text, settings, name.at, None)
+                    }
+                    Some(SinkRows::As(query)) => {
+                        let rows = self.query(query, true)?;
+                        self.sink(rows, &name.text, settings, name.at, query.emit)
+                    }
+                }
             }
             Statement::Select(query) => {
                 let rows = self.query(query, true)?;
-                self.sink(rows, "output", None, 0, query.emit)
+                self.sink(rows, "output", SinkSettings::default(), 0, query.emit)
             }
             Statement::Explain(inner) => self.statement(inner),
         }
     }
 
     fn is_new(&self, name: &Name) -> Result<()> {
-        if self.views.contains_key(&name.text) || self.declared.contains_key(&name.text) {
+        let of = &name.text;
+        if self.views.contains_key(of) || self.declared.contains_key(of) || self.sinks.contains_key(of) {
             return Err(Fault::new(name.at, format!("`{}` is there already", name.text)));
         }
         Ok(())
     }
 
     fn declare(&mut self, declaration: &Declaration) -> Result<()> {
-        let Declaration { name, columns, watermark, options } = declaration;
+        let Declaration { name, columns, watermark, settings } = declaration;
         self.is_new(name)?;
+        let told = settings::source(settings, self.parameters, name)?;
         let mut table = Table::default();
         for (column, kind) in columns {
             let data_type = canonical(kind.data_type).unwrap_or(kind.data_type);
             let field = SourceField::new(&column.text, data_type);
             table.fields.push(if kind.not_null { field } else { field.nullable() });
         }
+        let known = self.origin_table(name, told.origin.as_ref());
+        if columns.is_empty() {
+            let Some(known) = known else {
+                let message =
+                    format!("the columns of `{}` are known to nobody: expected `(` and the columns", name.text);
+                return Err(Fault::new(name.at, message));
+            };
+            table.fields.clone_from(&known.fields);
+        }
+        if let Some(at) = told.changes {
+            let Some(key) = known.and_then(|known| known.key.as_ref()) else {
+                return Err(Fault::new(at, "the changes of a collection that is not there"));
+            };
+            if !table.fields.iter().any(|field| field.name == *key) {
+                return Err(Fault::new(
+                    at,
+                    format!("rows that are taken back have their key, `{key}`, among the columns"),
+                ));
+            }
+            table.key = Some(key.clone());
+        }
+        if let Some(commit) = told.origin.as_ref().and_then(|origin| origin.commit_time.as_ref())
+            && !table.fields.iter().any(|field| field.name == *commit)
+        {
+            table.fields.push(SourceField::new(commit, DataType::Timestamp));
+        }
         if let Some((column, delay)) = watermark {
-            let Some(field) = table.fields.iter_mut().find(|field| field.name == column.text) else {
-                return Err(unknown(column.at, &column.text, columns.iter().map(|(name, _)| &*name.text)));
+            let names: Vec<&str> = table.fields.iter().map(|field| &*field.name).collect();
+            let Some(field) = table.fields.iter().find(|field| field.name == column.text) else {
+                return Err(unknown(column.at, &column.text, names.into_iter()));
             };
             if field.type_name != DataType::Timestamp.name() {
                 return Err(Fault::new(
@@ -181,21 +247,35 @@ impl Lowering<'_> {
             table.time = Some(column.text.clone());
             table.watermark.delay = *delay;
         }
-        for (key, value) in options {
-            match &*key.text {
-                "idle" => match super::time::interval(value, None) {
-                    Some(idle) if idle > 0 => table.watermark.idle = Some(idle),
-                    _ => {
-                        return Err(Fault::new(
-                            key.at,
-                            format!("found the idle time `{value}`, expected one such as `30 seconds`"),
-                        ));
-                    }
-                },
-                _ => return Err(Fault::unsupported(key.at, &format!("the option `{}`", key.text))),
+        table.watermark.idle = told.idle;
+        self.declared.insert(name.text.clone(), Declared { table, origin: told.origin });
+        Ok(())
+    }
+
+    /// What is known of the rows that a source names; of those of its own name when it names none.
+    fn origin_table(&self, name: &Name, origin: Option<&Origin>) -> Option<&Table> {
+        let Some(origin) = origin else { return self.catalog.tables.get(&name.text) };
+        let stream = || origin.options.get("stream").and_then(|stream| stream.as_str());
+        let found = self.catalog.tables.get(origin.collection.as_deref().or_else(stream)?)?;
+        (found.key.is_some() == origin.collection.is_some()).then_some(found)
+    }
+
+    /// What a sink says of the pipeline that it is a part of.
+    fn set_up(&mut self, sink: &SinkSettings) -> Result<()> {
+        let twice =
+            |at, what: &str| Err(Fault::new(at, format!("a pipeline has one {what}, and another sink names another")));
+        if let Some((letters, at)) = &sink.dead_letters {
+            if self.settings.dead_letters.as_ref().is_some_and(|other| other != letters) {
+                return twice(*at, "collection for dead letters");
             }
+            self.settings.dead_letters = Some(letters.clone());
         }
-        self.declared.insert(name.text.clone(), table);
+        if let Some((rows, at)) = sink.keep_rows {
+            if self.settings.keep_rows.is_some_and(|other| other != rows) {
+                return twice(at, "number of rows that sinks keep");
+            }
+            self.settings.keep_rows = Some(rows);
+        }
         Ok(())
     }
 
@@ -238,19 +318,13 @@ impl Lowering<'_> {
     }
 
     /// Sends rows out.
-    fn sink(
-        &mut self,
-        rows: Rows,
-        name: &str,
-        collection: Option<String>,
-        at: usize,
-        emit: Option<Emit>,
-    ) -> Result<()> {
-        let keys: Option<Vec<String>> = rows
-            .keys
-            .iter()
-            .map(|key| rows.columns.iter().find(|column| column.is_field(key)).map(|column| column.name.clone()))
-            .collect();
+    fn sink(&mut self, rows: Rows, name: &str, into: SinkSettings, at: usize, emit: Option<Emit>) -> Result<()> {
+        let SinkSettings { collection, keys, .. } = into;
+        let named: Result<Option<Vec<String>>> = keys.map(|keys| rows.keys_named(keys)).transpose();
+        let keys: Option<Vec<String>> = named?.or_else(|| {
+            let column = |key: &String| rows.columns.iter().find(|column| column.is_field(key));
+            rows.keys.iter().map(|key| column(key).map(|column| column.name.clone())).collect()
+        });
         let rows = self.settled(rows, at)?;
         let relation = self.plan.nodes.iter().position(|node| node.name == rows.node).map(|at| &self.relations[at]);
         if relation.is_some_and(|relation| relation.updates) && keys.as_ref().is_none_or(Vec::is_empty) {
@@ -544,7 +618,10 @@ impl Lowering<'_> {
         if let Some(rows) = self.views.get(&name.text) {
             return Ok(rows.clone());
         }
-        let table = match self.declared.get(&name.text).or_else(|| self.catalog.tables.get(&name.text)) {
+        let declared = self.declared.get(&name.text);
+        let origin = declared.and_then(|declared| declared.origin.clone());
+        let is_declared = declared.is_some();
+        let table = match declared.map(|declared| &declared.table).or_else(|| self.catalog.tables.get(&name.text)) {
             Some(table) => table.clone(),
             None => {
                 let names = self.views.keys().chain(self.declared.keys()).chain(self.catalog.tables.keys());
@@ -577,7 +654,13 @@ impl Lowering<'_> {
                 }
                 self.plan.nodes.push(Node { name: own.clone(), inputs: vec![], operator: Operator::Source(source) });
                 self.check(name.at)?;
-                self.reads.push(Read { node: own.clone(), name: name.text.clone(), collection: table.key.is_some() });
+                let collection = table.key.is_some() && !is_declared;
+                self.reads.push(Read {
+                    node: own.clone(),
+                    name: name.text.clone(),
+                    collection,
+                    origin: origin.clone(),
+                });
                 own
             }
         };
@@ -585,7 +668,11 @@ impl Lowering<'_> {
             Some(Operator::Source(source)) => source.time.clone().map(|field| (field, 0)),
             _ => None,
         };
-        let collection = table.key.is_some().then(|| name.text.clone());
+        let collection = match origin {
+            Some(origin) => origin.collection,
+            None => Some(name.text.clone()),
+        };
+        let collection = collection.filter(|_| table.key.is_some());
         Ok(Rows { node, columns, time, frame: Frame::None, keys: table.key.into_iter().collect(), collection })
     }
 
@@ -1354,7 +1441,12 @@ impl Lowering<'_> {
         }
         self.plan.nodes.retain(|node| needed.contains(&node.name));
         self.reads.retain(|read| needed.contains(&read.node));
-        Ok(Compiled { plan: self.plan, reads: self.reads, explain })
+        if let Some((name, (_, at, _))) = self.sinks.iter().find(|(_, (_, _, is_fed))| !is_fed) {
+            let message =
+                format!("nothing goes into the sink `{name}`: expected `FROM`, `AS` or an `INSERT INTO {name}`");
+            return Err(Fault::new(*at, message));
+        }
+        Ok(Compiled { plan: self.plan, reads: self.reads, settings: self.settings, explain })
     }
 }
 
@@ -1363,6 +1455,15 @@ impl Rows {
     fn renamed(mut self, name: &str) -> Self {
         self.columns.iter_mut().for_each(|column| column.of = Some(name.to_owned()));
         self
+    }
+
+    /// Columns by which a sink tells rows apart.
+    fn keys_named(&self, keys: Vec<(String, usize)>) -> Result<Vec<String>> {
+        let found = keys.into_iter().map(|(key, at)| match self.columns.iter().any(|column| column.name == key) {
+            true => Ok(key),
+            false => Err(unknown(at, &key, self.columns.iter().map(|column| &*column.name))),
+        });
+        found.collect()
     }
 
     fn find(&self, of: Option<&str>, name: &str, at: usize) -> Result<&Column> {
@@ -1688,7 +1789,10 @@ fn wanted(statements: &[Statement]) -> Option<BTreeSet<String>> {
     }
     fn of_statement(statement: &Statement, names: &mut BTreeSet<String>) -> bool {
         match statement {
-            Statement::Create(_) => true,
+            Statement::Create(_) | Statement::Sink { of: None, .. } => true,
+            // All of its columns.
+            Statement::Sink { of: Some(SinkRows::From(_)), .. } => false,
+            Statement::Sink { of: Some(SinkRows::As(query)), .. } => of_query(query, names),
             Statement::View { query, .. } | Statement::Insert { query, .. } | Statement::Select(query) => {
                 of_query(query, names)
             }

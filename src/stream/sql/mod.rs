@@ -9,6 +9,7 @@ mod parser;
 mod print;
 #[cfg(test)]
 mod run_tests;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -16,7 +17,7 @@ mod token;
 
 use std::collections::BTreeMap;
 
-use super::{Plan, SourceField, Watermark};
+use super::{Plan, SourceField, SourceMode, Watermark};
 use crate::base::Result;
 use crate::query::Parameters;
 
@@ -68,19 +69,51 @@ pub struct Compiled {
     pub plan: Plan,
     /// What its sources are.
     pub reads: Vec<Read>,
+    /// What its sinks say of how it runs.
+    pub settings: RunSettings,
     /// Whether the plan is to be shown and not run.
     pub explain: bool,
 }
 
 /// A source of a plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Read {
     /// The name of the source's node.
     pub node: String,
     /// The name of the stream or the collection.
     pub name: String,
-    /// Whether it is a collection.
+    /// Whether it is a collection that the text does not declare.
     pub collection: bool,
+    /// Where its rows come from, when the text says so.
+    pub origin: Option<Origin>,
+}
+
+/// What `CREATE SOURCE … WITH (…)` says of where rows come from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Origin {
+    /// The connector; `None` for a collection.
+    pub connector: Option<String>,
+    /// The collection.
+    pub collection: Option<String>,
+    /// Where it begins: `now`, `earliest`, `full` or the number of a hybrid time.
+    pub since: Option<String>,
+    /// The column that takes the time of the write.
+    pub commit_time: Option<String>,
+    /// When rows of a connector are taken.
+    pub mode: SourceMode,
+    /// So many times as fast as they happened; as fast as they can be read, with `None`.
+    pub pace: Option<f64>,
+    /// What the connector is told.
+    pub options: serde_json::Value,
+}
+
+/// What `CREATE SINK … WITH (…)` says of the whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunSettings {
+    /// The collection that takes rows that were not taken.
+    pub dead_letters: Option<String>,
+    /// How many rows are kept for the application.
+    pub keep_rows: Option<usize>,
 }
 
 /// The plan of the statements of `text`; `{name}` in it stands for the value of that name.

@@ -1,5 +1,6 @@
 use super::ast::{
-    ColumnType, Declaration, Emit, Expr, Item, Kind, Name, Operator, Order, Query, Source, Statement, Window, power,
+    ColumnType, Declaration, Emit, Expr, Item, Kind, Name, Operator, Order, Query, Setting, SinkRows, Source,
+    Statement, Window, power,
 };
 use super::token::{Lexer, Spanned, Token, out_of_range};
 use super::{DEPTH_MAX, JOINS_MAX, STATEMENTS_MAX, TEXT_BYTES_MAX, time};
@@ -148,20 +149,50 @@ impl Parser<'_> {
             self.keyword("AS")?;
             return Ok(Statement::View { name, materialized, query: self.query()? });
         }
+        if self.has("SINK")? {
+            return self.sink();
+        }
         if !(self.has("STREAM")? || self.has("SOURCE")? || self.has("TABLE")?) {
-            for word in ["SINK", "OR", "TEMPORARY", "FUNCTION", "INDEX", "DATABASE", "SCHEMA", "CATALOG"] {
+            for word in ["OR", "TEMPORARY", "FUNCTION", "INDEX", "DATABASE", "SCHEMA", "CATALOG"] {
                 if self.is(word) {
                     return Err(self.unsupported(&format!("`CREATE {word}`")));
                 }
             }
-            return Err(self.unexpected("`STREAM`, `SOURCE`, `TABLE`, `VIEW` or `MATERIALIZED VIEW`"));
+            return Err(self.unexpected("`STREAM`, `SOURCE`, `TABLE`, `SINK`, `VIEW` or `MATERIALIZED VIEW`"));
         }
         self.no_condition()?;
         let name = self.name("the name of the stream")?;
+        let (mut columns, mut watermark) = (vec![], None);
+        // What a source names by `WITH` may know its columns.
+        if !self.is("WITH") {
+            (columns, watermark) = self.columns()?;
+        }
+        Ok(Statement::Create(Declaration { name, columns, watermark, settings: self.settings()? }))
+    }
+
+    /// What follows `CREATE SINK`.
+    fn sink(&mut self) -> Result<Statement, Fault> {
+        self.no_condition()?;
+        let name = self.name("the name of the sink")?;
+        let of = if self.has("FROM")? {
+            Some(SinkRows::From(self.name("the name of a view, a stream or a collection")?))
+        } else if self.has("AS")? {
+            Some(SinkRows::As(Box::new(self.query()?)))
+        } else if self.is("WITH") {
+            None
+        } else {
+            return Err(self.unexpected("`FROM` and a view, `AS` and a query, or `WITH`"));
+        };
+        Ok(Statement::Sink { name, of, settings: self.settings()? })
+    }
+
+    /// The columns of a stream and its watermark, in brackets.
+    #[expect(clippy::type_complexity, reason = "two parts of what a statement declares")]
+    fn columns(&mut self) -> Result<(Vec<(Name, ColumnType)>, Option<(Name, i64)>), Fault> {
         let mut columns: Vec<(Name, ColumnType)> = vec![];
         let mut watermark = None;
         let bracket = self.next.at;
-        self.expect("(", "`(` and the columns")?;
+        self.expect("(", "`(` and the columns, or `WITH`")?;
         loop {
             if self.is("WATERMARK") {
                 if watermark.is_some() {
@@ -195,42 +226,57 @@ impl Parser<'_> {
             }
         }
         self.expect(")", &format!("`,` or `)` for the bracket at position {bracket}"))?;
-        let mut options = vec![];
-        if self.has("WITH")? {
-            self.expect("(", "`(` and options")?;
-            loop {
-                let key = match &self.next.token {
-                    Token::Text(text) => Name { text: text.clone(), at: self.next.at },
-                    Token::Word(_) | Token::Quoted(_) => {
-                        let mut name = self.name("the name of an option")?;
-                        while self.taken(".")? {
-                            name.text = format!("{}.{}", name.text, self.name("the rest of the name")?.text);
-                        }
-                        self.option(name, &mut options)?;
-                        if self.taken(",")? {
-                            continue;
-                        }
-                        break;
-                    }
-                    _ => return Err(self.unexpected("the name of an option")),
-                };
-                self.advance()?;
-                self.option(key, &mut options)?;
-                if !self.taken(",")? {
-                    break;
-                }
-            }
-            self.expect(")", "`,` or `)` after an option")?;
-        }
-        Ok(Statement::Create(Declaration { name, columns, watermark, options }))
+        Ok((columns, watermark))
     }
 
-    /// `= 'value'` of an option.
-    fn option(&mut self, key: Name, options: &mut Vec<(Name, String)>) -> Result<(), Fault> {
-        self.expect("=", "`=` and a value in quotes")?;
-        let Token::Text(value) = &self.next.token else { return Err(self.unexpected("a value in quotes")) };
-        options.push((key, value.clone()));
-        self.advance().map(|_| ())
+    /// `WITH (key = value, …)`, if it comes next.
+    fn settings(&mut self) -> Result<Vec<Setting>, Fault> {
+        let mut settings = vec![];
+        if !self.has("WITH")? {
+            return Ok(settings);
+        }
+        self.expect("(", "`(` and options")?;
+        loop {
+            let key = match &self.next.token {
+                Token::Text(text) => {
+                    let name = Name { text: text.clone(), at: self.next.at };
+                    self.advance()?;
+                    name
+                }
+                Token::Word(_) | Token::Quoted(_) => {
+                    let mut name = self.name("the name of an option")?;
+                    while self.taken(".")? {
+                        name.text = format!("{}.{}", name.text, self.name("the rest of the name")?.text);
+                    }
+                    name
+                }
+                _ => return Err(self.unexpected("the name of an option")),
+            };
+            self.expect("=", "`=` and a value")?;
+            let value = self.expression(power::UNARY)?;
+            let is_plain = |value: &Expr| {
+                matches!(value.kind, Kind::Text(_) | Kind::Int(_) | Kind::Float(_) | Kind::Bool(_) | Kind::Parameter(_))
+            };
+            let is_known = match &value.kind {
+                Kind::Interval(_) | Kind::Timestamp(_) => true,
+                Kind::List(list) => list.iter().all(is_plain),
+                _ => is_plain(&value),
+            };
+            if !is_known {
+                return Err(Fault::new(
+                    value.at,
+                    format!(
+                        "found `{value}`, expected a text in quotes, a number, TRUE, FALSE, an interval or a list of them"
+                    ),
+                ));
+            }
+            settings.push(Setting { key, value });
+            if !self.taken(",")? {
+                break;
+            }
+        }
+        self.expect(")", "`,` or `)` after an option")?;
+        Ok(settings)
     }
 
     /// `WATERMARK FOR column AS column - INTERVAL …`.

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::ast::{Emit, Expr, Item, Kind, Name, Query, Source, Statement, Window, power};
+use super::ast::{Emit, Expr, Item, Kind, Name, Query, Setting, SinkRows, Source, Statement, Window, power};
 use super::{parser, time};
 use crate::model::DataType;
 
@@ -10,8 +10,8 @@ impl Display for Statement {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Create(declaration) => {
-                write!(f, "CREATE STREAM {} (", declaration.name)?;
-                let mut separator = "";
+                write!(f, "CREATE STREAM {}", declaration.name)?;
+                let mut separator = " (";
                 for (name, column) in &declaration.columns {
                     let null = if column.not_null { " NOT NULL" } else { "" };
                     write!(f, "{separator}{name} {}{null}", type_name(&column.data_type))?;
@@ -19,14 +19,19 @@ impl Display for Statement {
                 }
                 if let Some((column, delay)) = &declaration.watermark {
                     write!(f, "{separator}WATERMARK FOR {column} AS {column} - {}", time::show_interval(*delay))?;
-                }
-                f.write_str(")")?;
-                separator = " WITH (";
-                for (key, value) in &declaration.options {
-                    write!(f, "{separator}{} = {}", text(&key.text), text(value))?;
                     separator = ", ";
                 }
-                f.write_str(if declaration.options.is_empty() { "" } else { ")" })
+                f.write_str(if separator == ", " { ")" } else { "" })?;
+                with(f, &declaration.settings)
+            }
+            Self::Sink { name, of, settings } => {
+                write!(f, "CREATE SINK {name}")?;
+                match of {
+                    Some(SinkRows::From(view)) => write!(f, " FROM {view}")?,
+                    Some(SinkRows::As(query)) => write!(f, " AS {query}")?,
+                    None => {}
+                }
+                with(f, settings)
             }
             Self::View { name, materialized, query } => {
                 write!(f, "CREATE {}VIEW {name} AS {query}", if *materialized { "MATERIALIZED " } else { "" })
@@ -227,6 +232,14 @@ impl Display for Name {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         f.write_str(&quoted(&self.text))
     }
+}
+
+/// What `WITH` says, if it says something.
+fn with(f: &mut Formatter<'_>, settings: &[Setting]) -> Result {
+    for (index, Setting { key, value }) in settings.iter().enumerate() {
+        write!(f, "{}{} = {value}", if index > 0 { ", " } else { " WITH (" }, text(&key.text))?;
+    }
+    f.write_str(if settings.is_empty() { "" } else { ")" })
 }
 
 const fn negation(not: bool) -> &'static str {

@@ -7,6 +7,7 @@ use super::ast::*;
 pub(super) use super::nexmark::NEXMARK;
 use super::parser::parse;
 use crate::base::{Error, ErrorKind};
+use crate::model::DataType;
 
 fn one(text: &str) -> Statement {
     let mut statements = parse(text).unwrap_or_else(|fault| panic!("{}", fault.into_error(text)));
@@ -43,6 +44,20 @@ fn statements_are_read_and_written() {
             "CREATE STREAM s (id BIGINT NOT NULL, v VECTOR(3), ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1.500000' SECOND) WITH ('a' = 'it''s')",
         ),
         (
+            "create source s with (connector = 'files', \"paths\" = ['a.csv', {more}], options.tries = 3, every = interval '1' second, on_ = true, pace = 0.5)",
+            "CREATE STREAM s WITH ('connector' = 'files', 'paths' = ['a.csv', {more}], 'options.tries' = 3, 'every' = INTERVAL '1' SECOND, 'on_' = TRUE, 'pace' = 0.5)",
+        ),
+        (
+            "create table t (watermark for at as at) with (since = timestamp '2024-02-29 12:30')",
+            "CREATE STREAM t (WATERMARK FOR at AS at - INTERVAL '0' DAY) WITH ('since' = TIMESTAMP '2024-02-29 12:30:00')",
+        ),
+        ("create sink s from v with ('keys' = 'a')", "CREATE SINK s FROM v WITH ('keys' = 'a')"),
+        (
+            "create sink s as select a from t limit 3 emit changes",
+            "CREATE SINK s AS SELECT a FROM t LIMIT 3 EMIT CHANGES",
+        ),
+        ("create sink s with (connector = 'application')", "CREATE SINK s WITH ('connector' = 'application')"),
+        (
             "CREATE MATERIALIZED VIEW top AS SELECT DISTINCT a.* FROM a ORDER BY x DESC, y LIMIT 3 EMIT ON WINDOW CLOSE",
             "CREATE MATERIALIZED VIEW top AS SELECT DISTINCT a.* FROM a ORDER BY x DESC, y LIMIT 3 EMIT ON WINDOW CLOSE",
         ),
@@ -74,7 +89,7 @@ fn what_is_not_supported_is_named_with_its_position() {
     for (text, at, what) in [
         ("DROP VIEW v", 0, "`DROP`"),
         ("WITH a AS (SELECT 1 FROM t) SELECT * FROM a", 0, "`WITH`"),
-        ("CREATE SINK s FROM t", 7, "`CREATE SINK`"),
+        ("CREATE FUNCTION f", 7, "`CREATE FUNCTION`"),
         ("CREATE STREAM IF NOT EXISTS s (a INT)", 14, "`IF NOT EXISTS`"),
         ("CREATE STREAM s (a DECIMAL(10, 2))", 19, "the type `DECIMAL`"),
         ("CREATE STREAM s (a INT, PRIMARY KEY (a))", 24, "`PRIMARY`"),
@@ -139,6 +154,15 @@ fn errors_say_what_was_found_and_expected_and_where() {
         ),
         ("SELECT a FROM t; SELECT b FROM t u v", 35, "found `v`, expected `;` or the end"),
         ("CREATE STREAM s (a INT, WATERMARK FOR a AS b)", 43, "found `b`, expected `a`"),
+        ("CREATE SOURCE s", 15, "found the end, expected `(` and the columns, or `WITH`"),
+        ("CREATE SINK s", 13, "found the end, expected `FROM` and a view, `AS` and a query, or `WITH`"),
+        ("CREATE SINK s WITH (a = )", 24, "found `)`, expected a value"),
+        ("CREATE SINK s WITH (a 'b')", 22, "found `'b'`, expected `=` and a value"),
+        (
+            "CREATE SINK s WITH (a = b)",
+            24,
+            "found `b`, expected a text in quotes, a number, TRUE, FALSE, an interval or a list of them",
+        ),
     ] {
         if text.is_empty() {
             assert!(parse(text).unwrap().is_empty());
@@ -331,14 +355,62 @@ fn query_from(source: impl Strategy<Value = Source> + 'static) -> impl Strategy<
         })
 }
 
+/// `key = value` behind `WITH`, of keys that mean something often enough.
+fn setting() -> impl Strategy<Value = Setting> {
+    let known =
+        vec!["connector", "collection", "since", "paths", "mode", "every", "idle", "keys", "deadLetters", "options.a"];
+    let key = prop_oneof![prop::sample::select(known).prop_map(str::to_owned), "[a-zA-Z_.' ]{0,6}"];
+    let plain = || {
+        prop_oneof![
+            "[a-z' é]{0,5}".prop_map(Kind::Text),
+            prop::sample::select(vec!["collection", "stream", "files", "application", "now", "batch", "1 day", "docs"])
+                .prop_map(|text| Kind::Text(text.to_owned())),
+            any::<i64>().prop_map(Kind::Int),
+            (-1e9..1e9f64).prop_map(Kind::Float),
+            any::<bool>().prop_map(Kind::Bool),
+            "[a-z]{1,3}".prop_map(Kind::Parameter),
+        ]
+        .prop_map(|kind| Expr::new(0, kind))
+    };
+    let value = prop_oneof![
+        4 => plain(),
+        1 => prop::collection::vec(plain(), 0..3).prop_map(|list| Expr::new(0, Kind::List(list))),
+        1 => (1i64..9_000_000_000).prop_map(|micros| Expr::new(0, Kind::Interval(micros))),
+        1 => (0i64..4_000_000_000).prop_map(|second| Expr::new(0, Kind::Timestamp(second * 1_000_000))),
+    ];
+    (key, value).prop_map(|(text, value)| Setting { key: Name { text, at: 0 }, value })
+}
+
+fn declaration() -> impl Strategy<Value = Declaration> {
+    let types =
+        vec![DataType::Int64, DataType::Timestamp, DataType::Bool, DataType::FloatVector { dim: 3 }, DataType::Json];
+    let column = (named(), prop::sample::select(types), any::<bool>())
+        .prop_map(|(name, data_type, not_null)| (name, ColumnType { data_type, not_null }));
+    let watermark = prop::option::of((named(), 0i64..9_000_000));
+    let parts = (named(), prop::collection::vec(column, 0..4), watermark, prop::collection::vec(setting(), 0..4));
+    parts.prop_map(|(name, mut columns, watermark, settings)| {
+        if watermark.is_none() && settings.is_empty() {
+            let data_type = DataType::Int64;
+            columns.push((Name { text: "last".to_owned(), at: 0 }, ColumnType { data_type, not_null: false }));
+        }
+        Declaration { name, columns, watermark, settings }
+    })
+}
+
 fn statement() -> impl Strategy<Value = Statement> {
     let query = query_from(source());
-    (query, named(), any::<bool>(), 0..4).prop_map(|(query, name, materialized, kind)| match kind {
-        0 => Statement::Select(query),
-        1 => Statement::View { name, materialized, query },
-        2 => Statement::Insert { into: name, query },
-        _ => Statement::Explain(Box::new(Statement::Select(query))),
-    })
+    let settings = prop::collection::vec(setting(), 1..4);
+    prop_oneof![
+        4 => (query, named(), any::<bool>(), 0..6, settings).prop_map(|(query, name, materialized, kind, settings)| match kind {
+            0 => Statement::Select(query),
+            1 => Statement::View { name, materialized, query },
+            2 => Statement::Insert { into: name, query },
+            3 => Statement::Sink { name, of: Some(SinkRows::As(Box::new(query))), settings },
+            4 => Statement::Sink { of: Some(SinkRows::From(name.clone())), name, settings: vec![] },
+            _ => Statement::Explain(Box::new(Statement::Select(query))),
+        }),
+        1 => declaration().prop_map(Statement::Create),
+    ]
 }
 
 /// Words that texts are made of, so that many of them mean something.
@@ -372,6 +444,11 @@ fn words() -> impl Strategy<Value = String> {
             "TUMBLE(t, a,",
             "TABLE(",
             "CREATE STREAM s (a INT",
+            "CREATE SOURCE s WITH (",
+            "CREATE SINK s",
+            "connector = 'collection'",
+            "since = 'now'",
+            "keys = ['a']",
             "CREATE VIEW v AS",
             "INSERT INTO",
             "EXPLAIN",
@@ -817,9 +894,84 @@ mod plans {
             ),
             ("CREATE STREAM bid (a BIGINT); CREATE STREAM bid (a BIGINT)", 44, "`bid` is there already"),
             (
-                "CREATE STREAM s (a BIGINT) WITH (connector = 'x')",
+                "CREATE STREAM s (a BIGINT) WITH (conector = 'x')",
                 33,
-                "the option `connector` is not supported by this version",
+                "found the option `conector`, which is none here: did you mean `connector`?",
+            ),
+            (
+                "CREATE SOURCE s (a BIGINT) WITH (connector = 'files')",
+                14,
+                "the files of `s` are not named: expected `paths`",
+            ),
+            (
+                "CREATE SOURCE s (a BIGINT) WITH (connector = 'files', paths = [1])",
+                63,
+                "found `1`, expected a text, or a list of texts",
+            ),
+            (
+                "CREATE SOURCE s (a BIGINT) WITH (connector = 'files', paths = 'a', since = 'now')",
+                67,
+                "found the option `since`, which is none here: expected `idle`, `connector`, `mode`, `every`, `pace`, `paths`, `format`",
+            ),
+            (
+                "CREATE SOURCE s (a BIGINT) WITH (connector = 'x', mode = 'realtime')",
+                57,
+                "found the mode `realtime`, expected `realTime`, `nearRealTime` or `batch`: did you mean `realTime`?",
+            ),
+            (
+                "CREATE SOURCE s (a BIGINT) WITH (connector = 'x', topic = 'realtime')",
+                50,
+                "found the option `topic`, which is none here: expected `idle`, `connector`, `mode`, `every`, `pace`, `options.…`",
+            ),
+            (
+                "CREATE SOURCE s (a BIGINT) WITH (connector = 'x', every = '1 second')",
+                58,
+                "`every` is of the mode `nearRealTime`",
+            ),
+            (
+                "CREATE SOURCE s (a BIGINT) WITH (idle = 'soon')",
+                40,
+                "found `'soon'`, expected a time such as `30 seconds`",
+            ),
+            (
+                "CREATE SOURCE s (a BIGINT) WITH (Commit_Time = 'a', connector = 'collection', commitTime = 'b')",
+                78,
+                "the option `commitTime` is given twice",
+            ),
+            (
+                "CREATE SOURCE s (a BIGINT) WITH (connector = 'collection', since = 'yesterday')",
+                67,
+                "found `'yesterday'`, expected 'full', 'now', 'earliest', a TIMESTAMP or the number of a hybrid time in quotes",
+            ),
+            (
+                "CREATE SOURCE s WITH (connector = 'x')",
+                14,
+                "the columns of `s` are known to nobody: expected `(` and the columns",
+            ),
+            (
+                "CREATE SOURCE s (title VARCHAR) WITH (connector = 'collection', collection = 'docs', changes = TRUE)",
+                95,
+                "rows that are taken back have their key, `id`, among the columns",
+            ),
+            (
+                "CREATE SINK s FROM bid WITH (keys = ['prize'])",
+                37,
+                "found `prize`, which is no column here: did you mean `price`?",
+            ),
+            (
+                "CREATE SINK s FROM bid WITH (connector = 'kafka')",
+                41,
+                "found the connector `kafka`, expected `collection` or `application` of a sink",
+            ),
+            (
+                "CREATE SINK s WITH (keys = 'a')",
+                12,
+                "nothing goes into the sink `s`: expected `FROM`, `AS` or an `INSERT INTO s`",
+            ),
+            (
+                "CREATE SINK s FROM bid WITH (deadLetters = 'a'); CREATE SINK t FROM bid WITH (deadLetters = 'b')",
+                92,
+                "a pipeline has one collection for dead letters, and another sink names another",
             ),
             (
                 "SELECT now() FROM bid",
@@ -829,6 +981,56 @@ mod plans {
         ];
         let told = cases.map(|(text, ..)| (text, wrong(text)));
         assert_eq!(told, cases.map(|(text, at, what)| (text, (at, what.to_owned()))));
+    }
+
+    #[test]
+    fn sources_and_sinks_say_where_rows_come_from_and_go_to() {
+        use crate::stream::SourceMode;
+        use crate::stream::sql::{Origin, RunSettings};
+        let text = "
+            CREATE SOURCE s (k BIGINT, t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'broker', idle = '1 minute',
+                mode = 'nearRealTime', every = INTERVAL '2' SECOND, pace = 3, options.bootstrap.servers = ['a', 'b'], options.tries = 5);
+            CREATE SOURCE d WITH (connector = 'collection', collection = 'docs', since = TIMESTAMP '1970-01-01 00:00:01');
+            CREATE SOURCE living WITH (connector = 'collection', collection = 'docs', changes = TRUE);
+            CREATE SINK out AS SELECT k, title FROM s LEFT JOIN living ON living.id = s.k WITH (collection = 'titles', keys = 'k', dead_letters = 'bad');
+            CREATE SINK seen WITH (connector = 'application', keepRows = 7);
+            INSERT INTO seen SELECT id FROM d";
+        let compiled = in_mode(text, Mode::Stream).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(compiled.settings, RunSettings { dead_letters: Some("bad".into()), keep_rows: Some(7) });
+        let origins: Vec<_> = compiled.reads.iter().map(|read| (&*read.name, read.origin.clone().unwrap())).collect();
+        let broker = Origin {
+            connector: Some("broker".into()),
+            mode: SourceMode::NearRealTime { every_ms: 2_000 },
+            pace: Some(3.0),
+            options: serde_json::json!({"bootstrap.servers": ["a", "b"], "tries": 5}),
+            ..Origin::default()
+        };
+        let since = Some((1_000u64 << 18).to_string());
+        let docs = Origin { collection: Some("docs".into()), since, ..Origin::default() };
+        assert_eq!(origins, [("s", broker), ("d", docs)]);
+        let sinks: Vec<_> = compiled
+            .plan
+            .nodes
+            .iter()
+            .filter_map(|node| match &node.operator {
+                Operator::Sink(sink) => Some((&*node.name, sink.clone())),
+                _ => None,
+            })
+            .collect();
+        let titles = Sink { collection: Some("titles".into()), keys: vec!["k".into()] };
+        assert_eq!(sinks, [("out", titles), ("seen", Sink::default())]);
+        // Changes of a collection are taken back; looked up, it goes by its own name.
+        let drawn = compiled.plan.explain().unwrap();
+        assert!(drawn.contains("join with docs by k") && drawn.contains("idle after 1 min"), "{drawn}");
+        let whole = in_mode(
+            "CREATE SOURCE living WITH (connector = 'collection', collection = 'docs', changes = TRUE); SELECT id FROM living",
+            Mode::Stream,
+        );
+        let Operator::Source(source) = &whole.unwrap().plan.nodes[0].operator else { panic!("no source") };
+        assert!(source.changes);
+        let stream = "CREATE SOURCE b WITH (connector = 'stream', stream = 'bid'); SELECT price FROM b";
+        let read = in_mode(stream, Mode::Stream).unwrap().reads.remove(0);
+        assert_eq!(read.origin.unwrap().options, serde_json::json!({"stream": "bid"}));
     }
 
     mod any {
