@@ -27,10 +27,28 @@ export const nativeProgram = (name = 'search_native') =>
 /** The program that measures sync natively; of the same library as the server. */
 export const syncProgram = () => cargo('sync_native', ['--release', '--example', 'sync_native']).executable;
 
+/** The WebAssembly of an example, built as a variant of the package's is. */
+export function wasmModule(example, variant) {
+  const { args, env } = variantBuild(variant);
+  return cargo(example, ['--example', example, ...args], env).filenames.find((file) => file.endsWith('.wasm'));
+}
+
+/** Its exports. The crate's JavaScript bindings are in it too; nothing that is measured calls one of their imports. */
+export function instantiate(file) {
+  const module = new WebAssembly.Module(readFileSync(file));
+  const imports = {};
+  for (const { module: from, name, kind } of WebAssembly.Module.imports(module)) {
+    if (kind !== 'function') throw new Error(`${file} imports ${from}.${name}, a ${kind}`);
+    (imports[from] ??= {})[name] = () => {
+      throw new Error(`${from}.${name} was called`);
+    };
+  }
+  return new WebAssembly.Instance(module, imports).exports;
+}
+
 /** The command that measures a variant of the WebAssembly in Chromium, for the set's file. */
 export function wasmCommand(name, variant) {
-  const { args, env } = variantBuild(variant);
-  const module = cargo('search_wasm', ['--example', 'search_wasm', ...args], env).filenames.find((file) => file.endsWith('.wasm'));
+  const module = wasmModule('search_wasm', variant);
   return [process.execPath, (set) => [join(here, 'wasm.mjs'), module, set, name]];
 }
 

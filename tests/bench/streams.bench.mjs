@@ -1,14 +1,17 @@
-// Streams, natively: the queries of Nexmark through a job on one core; what it takes to follow a store by change streams and live queries;
+// Streams: the queries of Nexmark through a job on one core, natively and in Node's WebAssembly; natively what it takes to follow a store by change streams and live queries;
 // a pipeline that joins events with their nearest rows; events of which those are left out that are near to one before.
 
 import { spawnSync } from 'node:child_process';
 
-import { nativeProgram } from './search.mjs';
+import { instantiate, nativeProgram, wasmModule } from './search.mjs';
 
 /** Events a second that a query is to take: those that look at each event alone, and those that keep state. */
 const STATELESS_MIN = 1_000_000;
 const WINDOWED_MIN = 300_000;
 const STATELESS = ['q0', 'q1', 'q2'];
+/** What is left of them in WebAssembly, and how many runs there are, of which the best counts. */
+const WASM_SHARE_MIN = 1 / 3;
+const WASM_RUNS = 3;
 /** From a commit until a follower in the same process is told, in the median. */
 const CHANGE_MS_MAX = 1;
 /** By how much a write under live queries costs less than searching them anew. */
@@ -39,6 +42,27 @@ function tellNexmark({ events, queries }, log) {
   });
 }
 
+/** The same queries of the same events in WebAssembly, beside what they took natively. */
+function tellNexmarkInWasm({ events, queries }, log) {
+  const { bench_prepare: prepare, bench_run: runOnce } = instantiate(wasmModule('streams_wasm', 'eddydb_full'));
+  log('');
+  log(`the same in WebAssembly, Node ${process.version}`);
+  log('query  events/s   of native');
+  return queries.map(({ query, rows_out, events_per_second }, number) => {
+    prepare(number);
+    let seconds = Infinity;
+    for (let run = 0; run < WASM_RUNS; run += 1) {
+      const start = performance.now();
+      const rows = runOnce();
+      seconds = Math.min(seconds, (performance.now() - start) / 1000);
+      if (rows !== rows_out) throw new Error(`${query}: ${rows} rows in WebAssembly, natively ${rows_out}`);
+    }
+    const share = events / seconds / events_per_second;
+    log(`${query.padEnd(5)} ${whole(events / seconds).padStart(10)} ${share.toFixed(2).padStart(10)}`);
+    return { query, events_per_second: events / seconds, share };
+  });
+}
+
 export async function run({ log, directory }) {
   const options = { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 24 };
   const done = spawnSync(nativeProgram('streams_native'), [directory, ...parts], options);
@@ -46,7 +70,14 @@ export async function run({ log, directory }) {
   const told = JSON.parse(done.stdout);
   const targets = [];
   const { nexmark, changes, standing, nearest, dedupe } = told;
-  if (nexmark) targets.push(...tellNexmark(nexmark, log));
+  let inWasm = [];
+  if (nexmark) {
+    targets.push(...tellNexmark(nexmark, log));
+    inWasm = tellNexmarkInWasm(nexmark, log);
+    const [least] = inWasm.toSorted((a, b) => a.share - b.share);
+    const { query, share } = least;
+    targets.push({ name: `Nexmark in WebAssembly, share of native (least, ${query})`, value: Number(share.toFixed(2)), limit: Number(WASM_SHARE_MIN.toFixed(2)), met: share >= WASM_SHARE_MIN });
+  }
   if (changes) {
     log(`change stream, ${whole(changes.writes)} writes of a row: from the commit p50 ${changes.from_commit_p50_ms.toFixed(3)} ms, p99 ${changes.from_commit_p99_ms.toFixed(3)} ms; ` +
       `from the call, with its sync, p50 ${changes.from_call_p50_ms.toFixed(2)} ms, p99 ${changes.from_call_p99_ms.toFixed(2)} ms`);
@@ -66,6 +97,7 @@ export async function run({ log, directory }) {
     log(`dedupe by vectors of 384 floats, ${whole(dedupe.kept)} kept: ${whole(dedupe.events_per_second)} events/s (${whole(dedupe.events)} events, ${whole(dedupe.told)} rows out)`);
   }
   const others = Object.entries({ changes, standing, nearest, dedupe }).filter(([, part]) => part);
-  const rows = [...(nexmark?.queries ?? []).map((query) => ({ name: query.query, ...query })), ...others.map(([name, part]) => ({ name, ...part }))];
+  const wasm = inWasm.map((query) => ({ name: `${query.query} in WebAssembly`, ...query }));
+  const rows = [...(nexmark?.queries ?? []).map((query) => ({ name: query.query, ...query })), ...wasm, ...others.map(([name, part]) => ({ name, ...part }))];
   return { rows, targets };
 }
