@@ -88,7 +88,12 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port, and waits until it says that it listens.
     pub fn start(data: &Path, args: &[&str]) -> Self {
-        let mut child = eddy()
+        Self::start_by(eddy(), data, args)
+    }
+
+    /// The same by a command that has an environment of its own.
+    pub fn start_by(mut command: Command, data: &Path, args: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(args)

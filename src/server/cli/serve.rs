@@ -65,7 +65,7 @@ pub(super) struct Serve {
     #[arg(long, env = "EDDY_TOKENS_REVOKED", value_name = "FILE")]
     tokens_revoked: Option<PathBuf>,
 
-    /// A hub to be in step with, as a client of it: `ws://HOST/sync`. Repeated, the first that is there, in this order.
+    /// A hub to be in step with, as a client of it: `ws://HOST/sync`, or `wss://` with a certificate that the system trusts. Repeated, the first that is there, in this order.
     #[arg(
         long = "upstream",
         env = "EDDY_UPSTREAM",
