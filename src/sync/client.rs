@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::keepalive::KeepAlive;
 use super::message::{
     Capabilities, Channel, Hello, HelloCollection, Message, Part, Pull, PullAck, PullPart, Push, PushAck, Reshape,
-    StartPull, Welcome,
+    StartPull, Welcome, pack,
 };
 use super::reconcile::{Item, Items};
 use super::reconciliation::{COMPARES, Reconciled, Reconciliation};
@@ -497,6 +497,7 @@ impl Client {
             return Some(ClientAction::Close(error.clone()));
         }
         match self.next(now_ms) {
+            Ok(Some(ClientAction::Send(frame))) => Some(ClientAction::Send(pack(frame, self.capabilities))),
             Ok(action) => action,
             Err(error) => {
                 self.end = Some(error);

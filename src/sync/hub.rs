@@ -8,7 +8,7 @@ use super::keepalive::KeepAlive;
 use super::message::{
     Capabilities, Channel, Compare, Compared, FETCH_WINDOW, Fault, Fetch, Found, Give, Given, HelloCollection, Lack,
     Message, Offer, PIECE_BYTES_MAX, Part, Piece, Pull, PullAck, PullPart, Push, PushAck, Reshape, StartPull,
-    TOKEN_BYTES_MAX, Welcome, WelcomeCollection,
+    TOKEN_BYTES_MAX, Welcome, WelcomeCollection, pack,
 };
 use super::reconcile::{Item, decode_items};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
@@ -501,6 +501,7 @@ impl Hub {
         }
         if self.end.is_none() {
             match self.next() {
+                Ok(Some(HubAction::Send(frame))) => return Some(HubAction::Send(pack(frame, self.capabilities))),
                 Ok(action) => return action,
                 Err(error) => self.end = Some(End::Tell(error)),
             }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::reconciliation::COMPARES;
-use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp, message};
+use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence, Timestamp, compress, message};
 
 /// The version of the protocol that this build speaks: 1 to 127.
 pub const VERSION: u8 = 1;
@@ -47,6 +47,7 @@ const LACK: u8 = 20;
 const FOUND: u8 = 21;
 const GIVE: u8 = 22;
 const GIVEN: u8 = 23;
+const PACKED: u8 = 24;
 
 /// What a side can do beyond the first eight types of frames, one bit each. Bits that the other side does not know mean nothing to
 /// it, and what only one of the two can do is not done.
@@ -59,8 +60,10 @@ impl Capabilities {
     pub const SEGMENTS: Self = Self(1);
     /// Both sides compare what they hold: compare, compared, lack, found, give and given frames.
     pub const RECONCILES: Self = Self(2);
+    /// Frames come compressed where that pays: packed frames.
+    pub const PACKS: Self = Self(4);
     /// All that this build can do.
-    pub const ALL: Self = Self(Self::SEGMENTS.0 | if COMPARES { Self::RECONCILES.0 } else { 0 });
+    pub const ALL: Self = Self(Self::SEGMENTS.0 | Self::PACKS.0 | if COMPARES { Self::RECONCILES.0 } else { 0 });
 
     /// Whether it has all of `other`.
     pub fn has(self, other: Self) -> bool {
@@ -458,7 +461,8 @@ impl Message {
         Ok(frame)
     }
 
-    /// The message in `frame`. Allocates no more than a small multiple of its length, whatever the bytes say.
+    /// The message in `frame`. Allocates no more than a small multiple of its length, whatever the bytes say; of a packed one, of what comes
+    /// out of it, up to [`FRAME_BYTES_MAX`].
     ///
     /// # Errors
     /// `Corrupt` for bytes that are no frame (what and where is in the message), `Unsupported` for a type of frame or a
@@ -487,7 +491,7 @@ impl Message {
         let Some(name) = type_name(number) else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {GIVEN}"),
+                format!("at byte 1: a sync frame of type {number}; this build knows {HELLO} to {PACKED}"),
             ));
         };
         if frame.len() > bytes_max(number) {
@@ -526,6 +530,7 @@ impl Message {
             PIECE => Self::Piece(body(name, frame, 2)?),
             TOKEN => Self::Token(body(name, frame, 2)?),
             GRANTED => Self::Granted(body(name, frame, 2)?),
+            PACKED => return Self::decode(&unpack(frame)?),
             _ if !COMPARES => return Err(incomparable()),
             COMPARE => Self::Compare(body(name, frame, 2)?),
             COMPARED => Self::Compared(body(name, frame, 2)?),
@@ -595,12 +600,43 @@ fn type_name(number: u8) -> Option<&'static str> {
         FOUND => "found",
         GIVE => "give",
         GIVEN => "given",
+        PACKED => "packed",
         _ => return None,
     })
 }
 
 const fn bytes_max(number: u8) -> usize {
-    if matches!(number, PUSH | PULL | FOUND | GIVE) { FRAME_BYTES_MAX } else { CONTROL_BYTES_MAX }
+    if matches!(number, PUSH | PULL | FOUND | GIVE | PACKED) { FRAME_BYTES_MAX } else { CONTROL_BYTES_MAX }
+}
+
+/// The same frame compressed, where that pays and the peer knows it. Greetings never are: they say whether it does.
+pub(super) fn pack(frame: Vec<u8>, peer: Capabilities) -> Vec<u8> {
+    if !peer.has(Capabilities::PACKS) || !is_packable(&frame) {
+        return frame;
+    }
+    let Some(packed) = compress::shrink(&frame, 16) else { return frame };
+    let mut out = Vec::with_capacity(packed.len() + 16);
+    match put(&mut out, PACKED, &(frame.len() as u64, ByteBuf::from(packed))) {
+        Ok(()) => out,
+        Err(_) => frame,
+    }
+}
+
+/// The frame in a packed one.
+fn unpack(frame: &[u8]) -> Result<Vec<u8>> {
+    let (len, packed): (u64, ByteBuf) = body("packed", frame, 2)?;
+    // Memory grows with what comes out, up to the length that is told, and that is bounded as for any frame.
+    let len = usize::try_from(len).ok().filter(|len| *len <= FRAME_BYTES_MAX);
+    let len = len.ok_or_else(|| {
+        Error::invalid(format!("a packed frame says that it holds more than {FRAME_BYTES_MAX} bytes"))
+    })?;
+    let frame =
+        compress::decompress(compress::Codec::Lz4, &packed, len).map_err(|error| error.context("in a packed frame"))?;
+    if is_packable(&frame) { Ok(frame) } else { Err(Error::corrupt("a packed frame holds one that is never packed")) }
+}
+
+fn is_packable(frame: &[u8]) -> bool {
+    !matches!(frame, [_, HELLO | WELCOME | PACKED, ..])
 }
 
 fn incomparable() -> Error {
@@ -816,11 +852,72 @@ mod tests {
             (&claims_4_gib_of_bytes, ErrorKind::Corrupt, "push frame"),
             (&claims_4_gi_collections, ErrorKind::Corrupt, "hello frame"),
             (&claims_4_gi_origins, ErrorKind::Corrupt, "start frame"),
+            (&[0x92, PACKED, 0xc0], ErrorKind::Corrupt, "packed frame"),
+            (&packed(4, b"none"), ErrorKind::Corrupt, "no lz4 frame of 4 bytes"),
+            (&packed(FRAME_BYTES_MAX as u64 + 1, &[]), ErrorKind::InvalidArgument, "more than 67108864 bytes"),
+            (&packed(u64::MAX, &[]), ErrorKind::InvalidArgument, "more than 67108864 bytes"),
+            // Of another length than it says, one within another, and a greeting.
+            (&packed(4, &lz4(&[0x92, PING, 0xc0])), ErrorKind::Corrupt, "no lz4 frame of 4 bytes"),
+            (&packed(3, &lz4(&[0x92, PACKED, 0xc0])), ErrorKind::Corrupt, "never packed"),
+            (&packed(6, &lz4(&[0x93, HELLO, VERSION, 0x92, 0, 0x90])), ErrorKind::Corrupt, "never packed"),
+            (&packed(2, &lz4(&[0x92, PING])), ErrorKind::Corrupt, "ping frame"),
+            (&packed(3, &lz4(&[0x92, 30, 0xc0])), ErrorKind::Unsupported, "type 30"),
         ] {
             let error = Message::decode(frame).unwrap_err();
             assert_eq!(error.kind(), kind, "{frame:x?}: {error}");
             assert!(error.message().contains(message), "{frame:x?}: {error}");
         }
+    }
+
+    fn lz4(frame: &[u8]) -> Vec<u8> {
+        compress::compress(compress::Codec::Lz4, frame)
+    }
+
+    fn packed(len: u64, bytes: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        put(&mut frame, PACKED, &(len, serde_bytes::Bytes::new(bytes))).unwrap();
+        frame
+    }
+
+    fn push(changes: Vec<u8>) -> Message {
+        let (channel, origin) = (Channel(1), ReplicaId(70_000));
+        Message::Push(Push { channel, origin, after: Sequence(41), through: Sequence(44), changes })
+    }
+
+    #[test]
+    #[cfg(native)]
+    #[expect(clippy::disallowed_methods, reason = "the test reads golden files")]
+    fn a_packed_frame_is_byte_for_byte_what_it_was() {
+        let message = push(b"one row like the other; ".repeat(20));
+        let frame = pack(message.encode().unwrap(), Capabilities::ALL);
+        if std::env::var_os("EDDY_WRITE_GOLDEN").is_some() {
+            std::fs::write(golden("packed"), &frame).unwrap();
+        }
+        assert_eq!(frame, std::fs::read(golden("packed")).unwrap());
+        assert_eq!(frame[1], PACKED);
+        assert_eq!(Message::decode(&frame).unwrap(), message);
+    }
+
+    #[test]
+    fn frames_are_packed_where_that_pays_and_the_peer_knows_it() {
+        let text = push(b"one row like the other; ".repeat(1_000)).encode().unwrap();
+        let packed = pack(text.clone(), Capabilities::ALL);
+        assert!(packed.len() < text.len() / 50, "{} bytes of {}", packed.len(), text.len());
+        assert_eq!(pack(text.clone(), Capabilities(u64::MAX - Capabilities::PACKS.0)), text);
+        assert_eq!(pack(packed.clone(), Capabilities::ALL), packed);
+        let mut random = crate::base::Random::new(3);
+        let floats = push((0..100_000).map(|_| random.next_u64() as u8).collect()).encode().unwrap();
+        assert_eq!(pack(floats.clone(), Capabilities::ALL), floats);
+        for (name, message) in examples() {
+            let frame = message.encode().unwrap();
+            assert_eq!(Message::decode(&pack(frame, Capabilities::ALL)).unwrap(), message, "{name}");
+        }
+        // However often it says the same.
+        let name = "the name of a collection ".repeat(100);
+        let collections = vec![HelloCollection { name, spec: None, part: None }];
+        let hello = Hello { replica: ReplicaId(1), capabilities: Capabilities::ALL, collections };
+        let hello = Message::Hello(hello).encode().unwrap();
+        assert_eq!(pack(hello.clone(), Capabilities::ALL), hello);
     }
 
     #[test]
@@ -849,10 +946,12 @@ mod tests {
     }
 
     fn any_frame() -> impl Strategy<Value = Vec<u8>> {
-        let examples: Vec<Vec<u8>> = examples().iter().map(|(_, message)| message.encode().unwrap()).collect();
+        let mut examples: Vec<Vec<u8>> = examples().iter().map(|(_, message)| message.encode().unwrap()).collect();
+        examples.push(packed(3, &lz4(&[0x92, PING, 0xc0])));
+        examples.push(pack(push(b"one row like the other; ".repeat(20)).encode().unwrap(), Capabilities::ALL));
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200),
-            (1u8..25, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(number, body)| [
+            (1u8..26, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(number, body)| [
                 &[0x92, number][..],
                 &body
             ]
@@ -901,7 +1000,8 @@ mod tests {
                 through: Sequence(through),
                 changes,
             });
-            prop_assert_eq!(Message::decode(&push.encode().unwrap()).unwrap(), push);
+            prop_assert_eq!(&Message::decode(&push.encode().unwrap()).unwrap(), &push);
+            prop_assert_eq!(Message::decode(&pack(push.encode().unwrap(), Capabilities::ALL)).unwrap(), push);
             let start = Message::Start(StartPull {
                 channel: Channel(channel),
                 pulled: Lsn(after),

@@ -20,18 +20,6 @@ impl Codec {
     }
 }
 
-/// Shorter payloads stay as they are: the length in front and the search for repeats cost more than they can save.
-const PACKED_BYTES_MIN: usize = 128;
-/// A longer payload is judged by pieces of it first, for vectors are most of the bytes and hardly ever shrink: packing 1.5 MB of
-/// them in vain takes 580 us, a sample of them 3 us (and one of text 24 us, where the whole then takes 2.5 ms and halves).
-const SAMPLE_PIECES: usize = 4;
-const SAMPLE_PIECE_BYTES: usize = 4 << 10;
-
-/// Whether it pays: at least an eighth of the bytes is saved.
-fn pays(packed: usize, whole: usize) -> bool {
-    packed <= whole - whole / 8
-}
-
 /// The second part of a payload, in the codec that pays. It is most of the bytes, and can be made before the frame has its place in the
 /// log.
 #[derive(Debug, Clone)]
@@ -62,14 +50,10 @@ impl Body {
 
     /// Packs `bytes` where that saves an eighth.
     pub fn pack(bytes: Vec<u8>) -> Self {
-        let len = bytes.len();
-        if len >= PACKED_BYTES_MIN && sample_shrinks(&bytes) {
-            let packed = compress::compress(compress::Codec::Lz4, &bytes);
-            if pays(packed.len() + 8, len) {
-                return Self { codec: Codec::Lz4, len, bytes: packed, room: 0 };
-            }
+        match compress::shrink(&bytes, 8) {
+            Some(packed) => Self { codec: Codec::Lz4, len: bytes.len(), bytes: packed, room: 0 },
+            None => Self::plain(bytes),
         }
-        Self::plain(bytes)
     }
 
     /// Its bytes as they are stored.
@@ -81,17 +65,6 @@ impl Body {
     pub fn unpacked_len(&self) -> usize {
         self.len
     }
-}
-
-fn sample_shrinks(payload: &[u8]) -> bool {
-    if payload.len() <= SAMPLE_PIECES * SAMPLE_PIECE_BYTES {
-        return true;
-    }
-    // The first piece is left out: the schema in front shrinks always and says nothing about the rows.
-    let stride = payload.len() / SAMPLE_PIECES;
-    let piece = |at: usize| &payload[(at + 1) * stride - SAMPLE_PIECE_BYTES..][..SAMPLE_PIECE_BYTES];
-    let sample: Vec<u8> = (0..SAMPLE_PIECES).flat_map(|at| piece(at).iter().copied()).collect();
-    pays(compress::compress(compress::Codec::Lz4, &sample).len(), sample.len())
 }
 
 /// The payload that `stored` holds. Its lengths are believed only as far as the bytes are there and unpack to them.
