@@ -66,7 +66,8 @@ pub use pipeline::{
 pub use progress::{Work, WorkListener, WorkProgress, Written};
 #[cfg(feature = "streams")]
 pub use push::{
-    PushAnswer, PushDurability, PushStream, PushStreamDefinition, PushStreamSpec, PushStreamStatus, RowCheck,
+    NearRow, PushAnswer, PushDedupe, PushDurability, PushStream, PushStreamDefinition, PushStreamSpec,
+    PushStreamStatus, RowCheck,
 };
 #[cfg(native)]
 pub use repair::{Finding, Loss, RepairReport, repair};

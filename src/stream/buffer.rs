@@ -30,22 +30,31 @@ impl Default for Batching {
 /// | bytes | |
 /// |---|---|
 /// | 8 | the number of the first row |
-/// | 4 | how many rows |
+/// | 4 | how many rows; with the highest bit, when they came stands after it |
+/// | 8 | when they came, in milliseconds since 1970, with that bit |
 /// | n | each as a MessagePack map |
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// The number of the first row in its partition.
     pub first: u64,
+    /// When they came, in milliseconds since 1970, where that is to be known for longer than the store is open.
+    pub came_ms: Option<u64>,
     /// The rows.
     pub rows: Vec<Row>,
 }
+
+/// In the count of rows: when they came is told.
+const CAME: u32 = 1 << 31;
 
 impl Piece {
     /// The bytes of the table above.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 * self.rows.len() + 12);
         out.put_u64(self.first);
-        out.put_u32(self.rows.len() as u32);
+        out.put_u32(self.rows.len() as u32 | if self.came_ms.is_some() { CAME } else { 0 });
+        if let Some(came_ms) = self.came_ms {
+            out.put_u64(came_ms);
+        }
         for row in &self.rows {
             rmp_serde::encode::write(&mut out, row).expect("rows are maps of texts, numbers and lists");
         }
@@ -58,7 +67,9 @@ impl Piece {
     /// `Corrupt` for bytes that are none.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
-        let (first, count) = (reader.u64()?, reader.u32()? as usize);
+        let (first, count) = (reader.u64()?, reader.u32()?);
+        let came_ms = if count & CAME == 0 { None } else { Some(reader.u64()?) };
+        let count = (count & !CAME) as usize;
         let corrupt = |what: String| Error::corrupt(format!("rows that were pushed: {what}"));
         if count > PIECE_ROWS_MAX || first.checked_add(count as u64).is_none() {
             return Err(corrupt(format!("{count} rows from number {first} on")));
@@ -71,7 +82,7 @@ impl Piece {
             rows.push(row.map_err(|error| corrupt(format!("row {number} of {count}: {error}")))?);
         }
         match body.len() - decoder.position() {
-            0 => Ok(Self { first, rows }),
+            0 => Ok(Self { first, came_ms, rows }),
             left => Err(corrupt(format!("{left} bytes more than {count} rows"))),
         }
     }
@@ -226,6 +237,16 @@ impl Buffer {
         Some(if is_full { 0 } else { oldest.came_ms.saturating_add(batching.delay_ms) })
     }
 
+    /// Nobody reads rows of a partition before number `before` soon: what is in storage of them leaves memory.
+    pub fn unload(&mut self, partition: u32, before: u64) {
+        let lane = &mut self.lanes[partition as usize];
+        for slot in lane.slots.iter_mut().take_while(|slot| slot.end() <= before) {
+            if slot.file.is_some() && slot.rows.take().is_some() {
+                self.memory_bytes -= slot.bytes;
+            }
+        }
+    }
+
     /// Nobody reads rows of a partition before number `before` any more: pieces go as wholes.
     pub fn release(&mut self, partition: u32, before: u64) {
         let lane = &mut self.lanes[partition as usize];
@@ -269,7 +290,7 @@ mod tests {
     }
 
     fn piece(first: u64, count: u64) -> Piece {
-        Piece { first, rows: (first..first + count).map(row).collect() }
+        Piece { first, came_ms: None, rows: (first..first + count).map(row).collect() }
     }
 
     #[test]
@@ -304,9 +325,33 @@ mod tests {
         let bytes: Vec<u8> =
             (0..bytes.len()).step_by(2).map(|at| u8::from_str_radix(&bytes[at..at + 2], 16).unwrap()).collect();
         let row = |id, page: Value| Row::from([("id".to_owned(), Value::Int(id)), ("page".to_owned(), page)]);
-        let piece = Piece { first: 7, rows: vec![row(1, "home".into()), row(2, Value::Null)] };
+        let piece = Piece { first: 7, came_ms: None, rows: vec![row(1, "home".into()), row(2, Value::Null)] };
         assert_eq!(Piece::decode(&bytes).unwrap(), piece);
         assert_eq!(piece.encode(), bytes);
+        // With the time at which they came.
+        let piece = Piece { came_ms: Some(258), ..piece };
+        let mut timed = bytes;
+        timed[11] = 0x80;
+        timed.splice(12..12, [2, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Piece::decode(&timed).unwrap(), piece);
+        assert_eq!(piece.encode(), timed);
+        for len in 0..timed.len() {
+            assert!(Piece::decode(&timed[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn what_was_read_leaves_memory_and_stays_in_storage() {
+        let mut buffer = Buffer::new(1, 250, 1_000);
+        buffer.push(0, piece(0, 2), 100, 5, Some(0), true);
+        buffer.push(0, piece(2, 2), 100, 6, None, true);
+        buffer.unload(0, 4);
+        // What is in memory alone stays there.
+        assert_eq!(buffer.bytes(), (200, 100));
+        assert_eq!(buffer.find(0, 1), Found::File(0));
+        assert!(matches!(buffer.find(0, 2), Found::Rows(..)));
+        buffer.release(0, 4);
+        assert_eq!(buffer.bytes(), (0, 0));
     }
 
     #[test]

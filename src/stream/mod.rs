@@ -23,6 +23,7 @@ mod job;
 mod mode;
 mod operator;
 mod plan;
+mod recent;
 mod rows;
 mod sketch;
 mod source;
@@ -42,4 +43,6 @@ pub use plan::{
     Node, Operator, Output, Pace, Plan, Reference, Relation, Sink, Source, SourceField, Top, Trigger, WINDOW_END,
     WINDOW_START, Watermark, Window, WindowAggregate,
 };
+#[cfg(feature = "streams")]
+pub(crate) use recent::Recent;
 pub use rows::Rows;

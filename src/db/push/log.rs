@@ -32,11 +32,17 @@ impl PieceLog {
         name::push_file(self.id, self.partition, file)
     }
 
-    /// Finds what is there, and tells the buffer.
+    /// Finds what is there, and tells the buffer, and `seen`.
     ///
     /// # Errors
     /// `Corrupt` for damage of what was acknowledged.
-    pub async fn open(&mut self, storage: &dyn Storage, buffer: &mut Buffer, now_ms: u64) -> Result<()> {
+    pub async fn open(
+        &mut self,
+        storage: &dyn Storage,
+        buffer: &mut Buffer,
+        now_ms: u64,
+        seen: &mut Vec<(u32, Piece)>,
+    ) -> Result<()> {
         let entries = storage.list(&name::push_files(self.id, self.partition)).await?;
         let files: Vec<(u64, u64)> =
             entries.iter().filter_map(|entry| Some((name::number(&entry.name)?, entry.len))).collect();
@@ -77,6 +83,9 @@ impl PieceLog {
                     )));
                 }
                 let bytes = piece.encode().len();
+                if piece.came_ms.is_some() {
+                    seen.push((self.partition, piece.clone()));
+                }
                 let keep = buffer.room(bytes) == crate::stream::Room::Memory;
                 buffer.push(self.partition, piece, bytes, now_ms, Some(*file), keep);
             }

@@ -11,6 +11,7 @@
 //! back.
 
 mod log;
+mod near;
 mod source;
 mod spec;
 #[cfg(test)]
@@ -31,6 +32,8 @@ use crate::platform;
 use crate::query::Filter;
 use crate::stream::{Buffer, PIECE_ROWS_MAX, Piece, Relation, Room};
 use log::PieceLog;
+use near::Near;
+pub use near::{NearRow, PushDedupe};
 pub(super) use source::open_source;
 pub use spec::{PushDurability, PushStreamDefinition, PushStreamSpec, RowCheck};
 
@@ -79,6 +82,8 @@ struct Inner {
     /// Which rows of which life of the store numbers are of.
     epoch: u64,
     buffer: Mutex<Buffer>,
+    /// The rows that others are near to, of a stream that looks.
+    near: Mutex<Option<Near>>,
     logs: async_lock::Mutex<Vec<PieceLog>>,
     pending: Mutex<Vec<Pending>>,
     /// One definition is stored at a time.
@@ -91,16 +96,25 @@ struct Inner {
 struct Counts {
     pushed: u64,
     refused: u64,
+    near: u64,
     full: u64,
     next_partition: u32,
     is_dropped: bool,
 }
 
-/// Rows that wait to be written, by partition.
+/// Rows that wait to be written, each with its number among those that were pushed, by partition.
 struct Pending {
-    rows: BTreeMap<u32, Vec<Row>>,
+    rows: BTreeMap<u32, Vec<(usize, Row)>>,
     bytes: usize,
-    done: oneshot::Sender<Result<()>>,
+    done: oneshot::Sender<Result<Vec<(NearRow, Row)>>>,
+}
+
+/// Who waits for rows that are being written.
+struct Taker {
+    bytes: usize,
+    done: oneshot::Sender<Result<Vec<(NearRow, Row)>>>,
+    /// Rows that are not, for being near to one before.
+    near: Vec<(NearRow, Row)>,
 }
 
 /// What became of rows that were pushed.
@@ -111,6 +125,9 @@ pub struct PushAnswer {
     pub accepted: usize,
     /// Those that were not, by their number among those that were pushed, and why.
     pub refused: Vec<(usize, String)>,
+    /// Of these, the rows that are near to one before, and which that is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<NearRow>,
 }
 
 /// How a push stream is doing. Counts are since the store was opened.
@@ -123,6 +140,10 @@ pub struct PushStreamStatus {
     pub pushed: u64,
     /// How many were refused by what is wrong with them.
     pub refused: u64,
+    /// How many of these for being near to one before.
+    pub near: u64,
+    /// How many rows were forgotten, that others would have been compared with, before their time.
+    pub near_forgotten: u64,
     /// How many pushes were refused for want of room.
     pub full: u64,
     /// The bytes of rows that are kept.
@@ -321,8 +342,10 @@ impl PushStream {
             PushDurability::Stored => definition.id,
             PushDurability::Memory => shared.options.environment.random_u64(),
         };
+        let near = spec.dedupe.clone().map(|dedupe| Near::new(dedupe, &relation, spec.partitions));
         let inner = Inner {
             shared: shared.clone(),
+            near: Mutex::new(near),
             definition: Mutex::new((definition, version)),
             relation,
             checks,
@@ -357,16 +380,24 @@ impl PushStream {
         }
         let now_ms = self.inner.shared.options.environment.now_ms();
         let mut buffer = self.buffer().clone();
+        let mut seen = vec![];
         for log in self.inner.logs.lock().await.iter_mut() {
-            log.open(storage, &mut buffer, now_ms).await?;
+            log.open(storage, &mut buffer, now_ms, &mut seen).await?;
         }
         *self.buffer() = buffer;
+        if let Some(near) = &mut *self.near() {
+            near.recover(seen, now_ms);
+        }
         self.release();
         Ok(())
     }
 
     fn buffer(&self) -> MutexGuard<'_, Buffer> {
         self.inner.buffer.lock().expect("no panic while held")
+    }
+
+    fn near(&self) -> MutexGuard<'_, Option<Near>> {
+        self.inner.near.lock().expect("no panic while held")
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -407,6 +438,8 @@ impl PushStream {
             name: definition.name,
             pushed: counts.pushed,
             refused: counts.refused,
+            near: counts.near,
+            near_forgotten: self.near().as_ref().map_or(0, |near| near.forgotten),
             full: counts.full,
             bytes,
             memory_bytes,
@@ -431,14 +464,20 @@ impl PushStream {
         if rows.len() > PIECE_ROWS_MAX {
             return Err(Error::invalid(format!("{} rows in one push, expected {PIECE_ROWS_MAX} at most", rows.len())));
         }
-        let (good, letters) = self.checked(rows).await?;
-        let bytes: usize = good.iter().map(bytes_of).sum();
+        let (good, mut letters) = self.checked(rows).await?;
+        let bytes: usize = good.iter().map(|(_, row)| bytes_of(row)).sum();
         if bytes > PUSH_BYTES_MAX {
             return Err(Error::invalid(format!("a push of {bytes} bytes, expected {PUSH_BYTES_MAX} at most")));
         }
-        let accepted = good.len();
+        let mut accepted = good.len();
+        let mut near = vec![];
         if accepted > 0 {
-            self.write(good, bytes).await?;
+            for (one, row) in self.write(good, bytes).await? {
+                letters.push((one.row, row, one.reason()));
+                near.push(one);
+            }
+            accepted -= near.len();
+            letters.sort_by_key(|(number, ..)| *number);
         }
         let refused: Vec<(usize, String)> =
             letters.iter().map(|(number, _, reason)| (*number, reason.clone())).collect();
@@ -448,7 +487,8 @@ impl PushStream {
         let mut counts = self.counts();
         counts.pushed += accepted as u64;
         counts.refused += refused.len() as u64;
-        Ok(PushAnswer { accepted, refused })
+        counts.near += near.len() as u64;
+        Ok(PushAnswer { accepted, refused, near })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -460,7 +500,7 @@ impl PushStream {
     }
 
     /// The rows that are good, with the fields of the stream alone, and the others.
-    async fn checked(&self, rows: Vec<Row>) -> Result<(Vec<Row>, Vec<Letter>)> {
+    async fn checked(&self, rows: Vec<Row>) -> Result<(Vec<(usize, Row)>, Vec<Letter>)> {
         let mut letters = vec![];
         let mut numbers: Vec<usize> = (0..rows.len()).collect();
         let mut rows = rows;
@@ -531,7 +571,7 @@ impl PushStream {
         for ((at, row), number) in rows.into_iter().enumerate().zip(numbers) {
             match reasons.remove(&at) {
                 Some(reason) => letters.push((number, row, reason)),
-                None => good.push(self.fields_of(&row)),
+                None => good.push((number, self.fields_of(&row))),
             }
         }
         letters.sort_by_key(|(number, ..)| *number);
@@ -549,10 +589,10 @@ impl PushStream {
     }
 
     /// Which partition each row goes into.
-    fn deal(&self, rows: Vec<Row>) -> BTreeMap<u32, Vec<Row>> {
+    fn deal(&self, rows: Vec<(usize, Row)>) -> BTreeMap<u32, Vec<(usize, Row)>> {
         let spec = self.spec();
-        let mut dealt: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
-        for row in rows {
+        let mut dealt: BTreeMap<u32, Vec<(usize, Row)>> = BTreeMap::new();
+        for (number, row) in rows {
             let partition = match &spec.partition_by {
                 _ if spec.partitions == 1 => 0,
                 Some(field) => {
@@ -565,13 +605,13 @@ impl PushStream {
                     counts.next_partition
                 }
             };
-            dealt.entry(partition).or_default().push(row);
+            dealt.entry(partition).or_default().push((number, row));
         }
         dealt
     }
 
-    /// Writes rows; whoever gets the logs writes for all who wait.
-    async fn write(&self, rows: Vec<Row>, bytes: usize) -> Result<()> {
+    /// Writes rows; whoever gets the logs writes for all who wait. Tells those that were not written, for being near to one before.
+    async fn write(&self, rows: Vec<(usize, Row)>, bytes: usize) -> Result<Vec<(NearRow, Row)>> {
         let (done, mut waiting) = oneshot::channel();
         let pending = Pending { rows: self.deal(rows), bytes, done };
         self.inner.pending.lock().expect("no panic while held").push(pending);
@@ -598,10 +638,18 @@ impl PushStream {
 
     async fn write_group(&self, logs: &mut [PieceLog], group: Vec<Pending>) {
         let mut pieces: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
-        let mut takers = vec![];
+        let mut takers: Vec<Taker> = vec![];
+        let now_ms = self.inner.shared.options.environment.now_ms();
+        let kept = self.near().as_mut().map(|near| {
+            near.forget(now_ms);
+            near.len()
+        });
+        if kept.is_some() {
+            self.release();
+        }
         for one in group {
             // One that is refused is refused alone.
-            let waits = takers.iter().map(|(bytes, _)| bytes).sum::<usize>();
+            let waits = takers.iter().map(|taker| taker.bytes).sum::<usize>();
             if let Err(error) = self.check_open() {
                 let _ = one.done.send(Err(error));
                 continue;
@@ -621,44 +669,74 @@ impl PushStream {
                 )));
                 continue;
             }
-            for (partition, rows) in one.rows {
-                pieces.entry(partition).or_default().extend(rows);
+            let mut same = vec![];
+            if let Some(near) = &mut *self.near() {
+                // The first of rows that are near to each other is taken, whatever their partitions.
+                let rows =
+                    one.rows.into_iter().flat_map(|(at, rows)| rows.into_iter().map(move |(no, row)| (no, at, row)));
+                let mut rows: Vec<(usize, u32, Row)> = rows.collect();
+                rows.sort_by_key(|(number, ..)| *number);
+                for (number, partition, row) in rows {
+                    match near.admit(number, &row, now_ms) {
+                        Some(one) => same.push((one, row)),
+                        None => pieces.entry(partition).or_default().push(row),
+                    }
+                }
+            } else {
+                for (partition, rows) in one.rows {
+                    pieces.entry(partition).or_default().extend(rows.into_iter().map(|(_, row)| row));
+                }
             }
-            takers.push((one.bytes, one.done));
+            takers.push(Taker { bytes: one.bytes, done: one.done, near: same });
         }
-        let result = self.write_pieces(logs, pieces).await;
-        for (_, done) in takers {
+        let (written, result) = self.write_pieces(logs, pieces, now_ms).await;
+        if let Some(near) = &mut *self.near() {
+            if result.is_err() {
+                near.take_back(kept.unwrap_or_default(), &written, now_ms);
+            }
+            near.settle();
+        }
+        for Taker { done, near, .. } in takers {
             // One who stopped waiting needs no answer.
-            let _ = done.send(result.clone());
+            let _ = done.send(result.clone().map(|()| near));
         }
         self.inner.waiters.wake();
     }
 
-    async fn write_pieces(&self, logs: &mut [PieceLog], pieces: BTreeMap<u32, Vec<Row>>) -> Result<()> {
-        let environment = &self.inner.shared.options.environment;
-        let stored = self.spec().durability == PushDurability::Stored;
+    /// Writes a piece for each partition; tells, of a stream that compares rows, those that are written.
+    async fn write_pieces(
+        &self,
+        logs: &mut [PieceLog],
+        pieces: BTreeMap<u32, Vec<Row>>,
+        now_ms: u64,
+    ) -> (Vec<Vec<Row>>, Result<()>) {
+        let spec = self.spec();
+        let stored = spec.durability == PushDurability::Stored;
+        let came_ms = spec.dedupe.is_some().then_some(now_ms);
         let mut written = vec![];
-        let mut failed = Ok(());
         for (partition, rows) in pieces {
-            let piece = Piece { first: self.buffer().next(partition), rows };
+            let piece = Piece { first: self.buffer().next(partition), came_ms, rows };
             let bytes = piece.encode();
             let len = bytes.len();
             let keep = self.buffer().room(len) == Room::Memory;
             let file = if stored || !keep {
                 match logs[partition as usize].append(&*self.inner.shared.storage, &piece, bytes, stored).await {
                     Ok(file) => Some(file),
-                    Err(error) => {
-                        failed = Err(error);
-                        break;
-                    }
+                    Err(error) => return (written, Err(error)),
                 }
             } else {
                 None
             };
-            self.buffer().push(partition, piece, len, environment.now_ms(), file, keep);
-            written.push(partition);
+            if let Some(near) = &mut *self.near() {
+                // Rows in memory alone are in memory there as well.
+                if stored {
+                    near.wrote(partition, now_ms, piece.first);
+                }
+                written.push(piece.rows.clone());
+            }
+            self.buffer().push(partition, piece, len, now_ms, file, keep);
         }
-        failed
+        (written, Ok(()))
     }
 
     /// Puts rows that were refused into the collection for them.
@@ -711,9 +789,13 @@ impl PushStream {
             return;
         }
         let mut buffer = self.buffer();
+        let near = self.near();
         for partition in 0..buffer.partitions() {
             let before = readers.values().filter_map(|from| from.get(partition as usize)).min().copied();
-            buffer.release(partition, before.unwrap_or_default());
+            // What others are compared with is found in the log again.
+            let compared = near.as_ref().and_then(|near| near.floor(partition)).unwrap_or(u64::MAX);
+            buffer.unload(partition, before.unwrap_or_default());
+            buffer.release(partition, before.unwrap_or_default().min(compared));
         }
     }
 

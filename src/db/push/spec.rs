@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::near::PushDedupe;
 use crate::base::codec::checksum;
 use crate::base::{Error, Result};
 use crate::stream::{Batching, Node, Operator, Plan, Relation, Source, SourceField};
@@ -36,6 +37,9 @@ pub struct PushStreamSpec {
     pub transform: Option<String>,
     /// What must be true of a row, in their order.
     pub checks: Vec<RowCheck>,
+    /// Which rows are refused for saying nothing new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dedupe: Option<PushDedupe>,
     /// The collection that takes what is refused, and why; with `None` only who pushes is told.
     pub dead_letters: Option<String>,
 }
@@ -52,6 +56,7 @@ impl Default for PushStreamSpec {
             batching: Batching::default(),
             transform: None,
             checks: vec![],
+            dedupe: None,
             dead_letters: None,
         }
     }
@@ -109,6 +114,9 @@ impl PushStreamSpec {
         let relation = Plan { nodes: vec![node, sink] }.check()?.swap_remove(0);
         if let Some(field) = self.partition_by.as_ref().filter(|field| relation.position(field).is_none()) {
             return Err(Error::invalid(format!("partitionBy is {field:?}, which is no field of the stream")));
+        }
+        if let Some(dedupe) = &self.dedupe {
+            dedupe.check(&relation)?;
         }
         Ok(relation)
     }

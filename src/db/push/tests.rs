@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
@@ -294,4 +295,196 @@ fn pushes_that_wait_together_share_a_write() {
         assert_eq!(replay.unwrap().frames.len(), 1);
         assert_eq!(rows_of(&db, "clicks").await[&0].len(), 10);
     });
+}
+
+fn near_spec(more: serde_json::Value) -> PushStreamSpec {
+    let mut all = json!({
+        "fields": [
+            {"name": "id", "type": "int64"}, {"name": "lang", "type": "varchar"}, {"name": "v", "type": "float_vector", "dim": 2, "nullable": true},
+        ],
+        "dedupe": {"field": "v", "threshold": 0.5, "windowMs": 1_000, "metric": "l2", "key": "id", "by": ["lang"]},
+    });
+    for (name, value) in more.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    PushStreamSpec::from_json(&all.to_string()).unwrap()
+}
+
+fn post(id: i64, lang: &str, v: [f32; 2]) -> Row {
+    Row::from([
+        ("id".to_owned(), id.into()),
+        ("lang".to_owned(), lang.into()),
+        ("v".to_owned(), Value::Vector(v.to_vec())),
+    ])
+}
+
+/// Rows that say nothing new are refused, and told with which they are near to; across restarts, partitions, and readers that have read.
+#[test]
+fn rows_that_are_near_to_one_before_are_refused_with_its_key() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let now_ms = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let open = async |disk: &MemoryDisk| {
+            let clock = now_ms.clone();
+            let environment = Environment::following(7, move || clock.load(Ordering::Relaxed));
+            let options = Options { environment, ..Options::default() };
+            Db::open(Arc::new(disk.open().unwrap()), options).await.unwrap()
+        };
+        let db = open(&disk).await;
+        for (wrong, part) in [
+            (json!({"field": "id", "threshold": 1.0, "windowMs": 1}), "field \"id\" is int64, expected a float_vector"),
+            (json!({"field": "w", "threshold": 1.0, "windowMs": 1}), "\"w\", which is no field"),
+            (json!({"field": "v", "threshold": 2.5, "windowMs": 1}), "threshold is 2.5, expected 0 to 2"),
+            (json!({"field": "v", "threshold": 1.0, "windowMs": 0}), "windowMs is 0"),
+            (json!({"field": "v", "threshold": 1.0, "windowMs": 1, "rowsMax": 0}), "rowsMax is 0"),
+            (json!({"field": "v", "threshold": 1.0, "windowMs": 1, "key": "v"}), "key is \"v\", which is a vector"),
+            (json!({"field": "v", "threshold": 1.0, "windowMs": 1, "by": ["x"]}), "by is \"x\", which is no field"),
+        ] {
+            let error = db.create_push_stream("wrong", near_spec(json!({"dedupe": wrong}))).await.unwrap_err();
+            assert!(error.kind() == ErrorKind::InvalidArgument && error.message().contains(part), "{error}");
+        }
+        let kind = near_spec(json!({"partitions": 2, "partitionBy": "id", "deadLetters": "dead"}));
+        let stream = db.create_push_stream("posts", kind).await.unwrap();
+        let mut reader = open_one(&db, "posts").unwrap();
+        reader.connect(&Positions::new()).await.unwrap();
+        // In one push, in another language, and one without a vector.
+        let mut none = post(5, "de", [0.0, 0.0]);
+        none.insert("v".to_owned(), Value::Null);
+        let rows = vec![
+            post(1, "de", [0.0, 0.0]),
+            post(2, "de", [0.3, 0.3]),
+            post(3, "en", [0.0, 0.0]),
+            post(4, "de", [0.6, 0.0]),
+            none,
+        ];
+        let answer = stream.push(rows).await.unwrap();
+        assert_eq!(answer.accepted, 4);
+        let distance = (2.0 * f64::from(0.3f32) * f64::from(0.3f32)).sqrt();
+        assert_eq!(answer.near, [NearRow { row: 1, of: Value::Int(1), distance }]);
+        assert!(answer.refused.len() == 1 && answer.refused[0].0 == 1, "{answer:?}");
+        assert!(
+            answer.refused[0].1.starts_with("its vector is 0.42") && answer.refused[0].1.ends_with(" from that of 1"),
+            "{answer:?}"
+        );
+        let dead = db.collection("dead").unwrap().query(&QueryRequest::default()).await.unwrap();
+        assert!(
+            dead.len() == 1 && matches!(&dead[0]["reason"], Value::String(reason) if reason.ends_with("that of 1")),
+            "{dead:?}"
+        );
+        assert_eq!((stream.status().pushed, stream.status().refused, stream.status().near), (4, 1, 1));
+
+        // What was read and committed is compared with all the same, also after a restart.
+        let mut positions = Positions::new();
+        loop {
+            let batch = reader.read(100).await.unwrap();
+            let Some(position) = batch.position else { break };
+            positions.insert(batch.partition, position);
+        }
+        reader.commit(&positions).await.unwrap();
+        let firsts: Vec<u64> = stream.status().partitions.iter().map(|(first, _)| *first).collect();
+        assert_eq!(firsts, [0, 0], "what others are compared with is kept");
+        drop((reader, stream));
+        db.close().await.unwrap();
+        now_ms.fetch_add(1_000, Ordering::Relaxed);
+        let db = open(&disk).await;
+        let stream = db.push_stream("posts").unwrap();
+        let answer = stream.push(vec![post(6, "en", [0.1, 0.0]), post(7, "de", [9.0, 9.0])]).await.unwrap();
+        assert_eq!(answer.near.iter().map(|one| (one.row, one.of.clone())).collect::<Vec<_>>(), [(0, Value::Int(3))]);
+        // A moment later the first rows are over, and the one that was refused has left no trace.
+        now_ms.fetch_add(1, Ordering::Relaxed);
+        let answer = stream.push(vec![post(8, "en", [0.1, 0.0]), post(9, "de", [9.0, 9.1])]).await.unwrap();
+        assert_eq!(answer.near.iter().map(|one| (one.row, one.of.clone())).collect::<Vec<_>>(), [(1, Value::Int(7))]);
+        // And are let go of.
+        let mut reader = open_one(&db, "posts").unwrap();
+        reader.connect(&positions).await.unwrap();
+        let left: u64 = stream.status().partitions.iter().map(|(first, next)| next - first).sum();
+        assert_eq!(left, 2, "{:?}", stream.status());
+    });
+}
+
+/// Of more rows than are to be compared with the oldest are forgotten.
+#[test]
+fn rows_that_are_compared_with_are_bounded() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let dedupe = json!({"field": "v", "threshold": 0.5, "windowMs": 1_000_000, "metric": "l2", "rowsMax": 2});
+        let stream =
+            db.create_push_stream("posts", near_spec(json!({"dedupe": dedupe, "durability": "memory"}))).await.unwrap();
+        let at = |id: i64| post(id, "de", [10.0 * id as f32, 0.0]);
+        stream.push((1..=3).map(at).collect()).await.unwrap();
+        let answer = stream.push(vec![at(2), at(3), at(1)]).await.unwrap();
+        assert_eq!(
+            answer.near.iter().map(|one| (one.row, one.of.clone())).collect::<Vec<_>>(),
+            [(0, Value::Null), (1, Value::Null)]
+        );
+        assert_eq!(stream.status().near_forgotten, 2);
+    });
+}
+
+/// Whatever fails, and wherever the store dies: of rows that are near to each other one is taken, and no row is refused for one that is not there.
+#[test]
+fn a_row_is_refused_only_for_one_that_is_there() {
+    for seed in 0..SEEDS {
+        block_on(live_near(seed));
+    }
+}
+
+fn id_of(row: &Row) -> i64 {
+    match row["id"] {
+        Value::Int(id) => id,
+        _ => unreachable!("it is an int64"),
+    }
+}
+
+async fn live_near(seed: u64) {
+    let mut random = Random::new(seed);
+    let environment = Environment::simulated(seed, 1_700_000_000_000);
+    let mut disk = FaultStorage::new(seed);
+    let dedupe = json!({"field": "v", "threshold": 0.5, "windowMs": 1_000_000_000, "metric": "l2", "key": "id"});
+    let kind = json!({"dedupe": dedupe, "partitions": 2, "partitionBy": "lang", "memoryBytes": 300});
+    let (mut next, mut taken, mut named) = (0, BTreeSet::new(), BTreeSet::new());
+    for life in 0..6 {
+        let options = || Options { environment: environment.clone(), ..Options::default() };
+        let db =
+            Db::open(Arc::new(disk.clone()), options()).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let stream = match db.push_stream("posts") {
+            Ok(stream) => stream,
+            Err(_) => db.create_push_stream("posts", near_spec(kind.clone())).await.unwrap(),
+        };
+        if life < 5 && random.one_in(2) {
+            disk.crash_after(1 + random.below(12));
+        }
+        for _ in 0..random.below(8) {
+            if random.one_in(3) {
+                disk.fail_at(random.below(3), ErrorKind::Io);
+            }
+            let rows: Vec<Row> = (next..next + 1 + random.below(4) as i64)
+                .map(|id| post(id, if random.one_in(2) { "a" } else { "b" }, [random.below(12) as f32, 0.0]))
+                .collect();
+            next += rows.len() as i64;
+            if let Ok(answer) = stream.push(rows.clone()).await {
+                let is_near = |number| answer.near.iter().any(|one| one.row == number);
+                taken
+                    .extend(rows.iter().enumerate().filter(|(number, _)| !is_near(*number)).map(|(_, row)| id_of(row)));
+                named.extend(answer.near.iter().map(|one| if let Value::Int(of) = one.of { of } else { -1 }));
+            }
+            if !disk.crashed() {
+                disk.end_plans();
+            }
+        }
+        drop((stream, db));
+        disk = disk.reopen();
+    }
+    let db = Db::open(Arc::new(disk), Options { environment, ..Options::default() }).await.unwrap();
+    let rows = rows_of(&db, "posts").await;
+    let there: Vec<&Row> = rows.values().flatten().collect();
+    let ids: BTreeSet<i64> = there.iter().map(|row| id_of(row)).collect();
+    let lost: Vec<_> = taken.difference(&ids).collect();
+    assert!(lost.is_empty(), "seed {seed}: {lost:?} were acknowledged and are not there");
+    let lost: Vec<_> = named.difference(&ids).collect();
+    assert!(lost.is_empty(), "seed {seed}: rows were refused for {lost:?}, which are not there");
+    // A push that failed may have left rows all the same.
+    let there: Vec<&&Row> = there.iter().filter(|row| taken.contains(&id_of(row))).collect();
+    let places: BTreeSet<String> = there.iter().map(|row| serde_json::to_string(&row["v"]).unwrap()).collect();
+    assert_eq!(places.len(), there.len(), "seed {seed}: rows that are the same are there twice");
 }

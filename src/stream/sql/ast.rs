@@ -1,4 +1,5 @@
 use crate::model::DataType;
+use crate::stream::Nearness;
 
 /// One statement.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,6 +119,16 @@ pub(super) enum Source {
         time: Box<Expr>,
         alias: Option<Name>,
     },
+    /// `DEDUPE(TABLE name PARTITION BY …, DESCRIPTOR(vector), radius, INTERVAL …, 'l2')`.
+    Dedupe {
+        of: Box<Self>,
+        keys: Vec<Expr>,
+        vector: Box<Expr>,
+        radius: f64,
+        within: i64,
+        metric: Nearness,
+        alias: Option<Name>,
+    },
     /// `nearest(collection, vector, k)`: joined with what stands on its left.
     Nearest {
         collection: Name,
@@ -131,6 +142,16 @@ pub(super) enum Source {
         outer: bool,
         on: Option<Box<Expr>>,
     },
+}
+
+impl Source {
+    /// The name that a function's rows are given.
+    pub(super) fn alias(&mut self) -> Option<&mut Option<Name>> {
+        match self {
+            Self::Window { alias, .. } | Self::Dedupe { alias, .. } | Self::Nearest { alias, .. } => Some(alias),
+            Self::Named { .. } | Self::Query { .. } | Self::Join { .. } => None,
+        }
+    }
 }
 
 /// The windows of a row, in microseconds.

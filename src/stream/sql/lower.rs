@@ -15,8 +15,8 @@ use crate::query::Parameters;
 use crate::query::compute::{Expression, Function, canonical};
 use crate::query::fault::{Fault, closest};
 use crate::stream::{
-    Aggregate, Join, JoinKind, JoinScope, Lookup, Nearest, Node, Operator, Output, Pace, Plan, Relation, Sink, Source,
-    SourceField, Top, Trigger, WINDOW_END, WINDOW_START, Watermark, Window, WindowAggregate,
+    Aggregate, Dedupe, Join, JoinKind, JoinScope, Lookup, Nearest, Node, Operator, Output, Pace, Plan, Relation, Sink,
+    Source, SourceField, Top, Trigger, WINDOW_END, WINDOW_START, Watermark, Window, WindowAggregate,
 };
 
 /// How far behind the rows of a stored collection time is: they come in any order, and windows close when all have come.
@@ -600,6 +600,33 @@ impl Lowering<'_> {
             From::Window { window, of, time, alias } => {
                 let rows = self.source(of, &mut vec![])?;
                 let rows = self.windowed(rows, span(*window), time)?;
+                Ok(match (alias, &**of) {
+                    (Some(name), _) | (None, From::Named { name, .. }) => rows.renamed(&name.text),
+                    _ => rows,
+                })
+            }
+            From::Dedupe { of, keys, vector, radius, within, metric, alias } => {
+                let rows = self.source(of, &mut vec![])?;
+                let mut rows = self.attached(rows, vector.at)?;
+                let field = |value: &Expr| match &value.kind {
+                    Kind::Column { of, name } => match &rows.find(of.as_deref(), name, value.at)?.value {
+                        Meaning::Is(found) if found.as_column().is_some() => {
+                            Ok(found.as_column().unwrap_or_default().to_owned())
+                        }
+                        _ => Err(Fault::unsupported(value.at, "a value that was computed, in `DEDUPE`,")),
+                    },
+                    _ => Err(Fault::new(value.at, format!("found `{value}`, expected a column"))),
+                };
+                let dedupe = Dedupe {
+                    keys: keys.iter().map(field).collect::<Result<_>>()?,
+                    vector: field(vector)?,
+                    metric: *metric,
+                    radius: *radius,
+                    within: *within,
+                    duplicates: None,
+                };
+                rows.node = self.push("dedupe", &[&rows.node], Operator::Dedupe(dedupe), vector.at)?;
+                rows.collection = None;
                 Ok(match (alias, &**of) {
                     (Some(name), _) | (None, From::Named { name, .. }) => rows.renamed(&name.text),
                     _ => rows,
@@ -1759,6 +1786,10 @@ fn wanted(statements: &[Statement]) -> Option<BTreeSet<String>> {
             From::Query { query, .. } => of_query(query, names),
             From::Window { of, time, .. } => {
                 of_expr(time, names);
+                of_source(of, names)
+            }
+            From::Dedupe { of, keys, vector, .. } => {
+                keys.iter().chain([&**vector]).for_each(|value| of_expr(value, names));
                 of_source(of, names)
             }
             From::Nearest { vector, .. } => {

@@ -6,6 +6,7 @@ use super::token::{Lexer, Spanned, Token, out_of_range};
 use super::{DEPTH_MAX, JOINS_MAX, STATEMENTS_MAX, TEXT_BYTES_MAX, time};
 use crate::model::DataType;
 use crate::query::fault::Fault;
+use crate::stream::Nearness;
 
 /// Reads statements by recursive descent, and expressions by operator precedence.
 ///
@@ -551,7 +552,7 @@ impl Parser<'_> {
             let mut source = self.function()?;
             self.expect(")", "`)` for the bracket after `TABLE`")?;
             let named = self.alias()?;
-            if let Source::Window { alias, .. } | Source::Nearest { alias, .. } = &mut source {
+            if let Some(alias) = source.alias() {
                 *alias = named;
             }
             return Ok(source);
@@ -560,7 +561,7 @@ impl Parser<'_> {
         if matches!(self.next.token, Token::Word(_)) && self.is_name() && ahead.next()?.token == Token::Sign("(") {
             let mut source = self.function()?;
             let named = self.alias()?;
-            if let Source::Window { alias, .. } | Source::Nearest { alias, .. } = &mut source {
+            if let Some(alias) = source.alias() {
                 *alias = named;
             }
             return Ok(source);
@@ -592,11 +593,11 @@ impl Parser<'_> {
             self.expect(")", "`)`")?;
             return Ok(Source::Nearest { collection, vector, limit, alias: None });
         }
-        if !["TUMBLE", "HOP", "CUMULATE", "SESSION"].contains(&&*word) {
+        if !["TUMBLE", "HOP", "CUMULATE", "SESSION", "DEDUPE"].contains(&&*word) {
             let what = if ["SLIDE", "STEP", "GENERATE_SERIES", "UNNEST", "JSON_TABLE"].contains(&&*word) {
                 return Err(Fault::unsupported(at, &written));
             } else {
-                "`TUMBLE`, `HOP`, `CUMULATE`, `SESSION` or `nearest`"
+                "`TUMBLE`, `HOP`, `CUMULATE`, `SESSION`, `DEDUPE` or `nearest`"
             };
             return Err(Fault::new(at, format!("found {written}, which is no table function: expected {what}")));
         }
@@ -610,19 +611,14 @@ impl Parser<'_> {
         if let Source::Query { alias: Some(alias), .. } = &of {
             return Err(Fault::new(alias.at, format!("found `{}`, expected `,`", alias.text)));
         }
+        if word == "DEDUPE" {
+            return self.dedupe(of);
+        }
         if self.is("PARTITION") {
             return Err(self.unsupported("`PARTITION BY` in a window: the columns of `GROUP BY` part sessions"));
         }
         self.expect(",", "`,` and `DESCRIPTOR(column)`")?;
-        let time = if self.is("DESCRIPTOR") {
-            self.advance()?;
-            self.expect("(", "`(` and a column")?;
-            let time = self.expression(0)?;
-            self.expect(")", "`)`")?;
-            time
-        } else {
-            self.expression(0)?
-        };
+        let time = self.descriptor()?;
         let mut spans = vec![];
         while self.taken(",")? {
             let at = self.next.at;
@@ -632,6 +628,61 @@ impl Parser<'_> {
         self.expect(")", "`,` and an interval, or `)`")?;
         let window = window(&word, &spans, close)?;
         Ok(Source::Window { window, of: Box::new(of), time: Box::new(time), alias: None })
+    }
+
+    /// `DESCRIPTOR(column)`, or the column alone.
+    fn descriptor(&mut self) -> Result<Expr, Fault> {
+        if !self.is("DESCRIPTOR") {
+            return self.expression(0);
+        }
+        self.advance()?;
+        self.expect("(", "`(` and a column")?;
+        let column = self.expression(0)?;
+        self.expect(")", "`)`")?;
+        Ok(column)
+    }
+
+    /// What follows the table of `DEDUPE`.
+    fn dedupe(&mut self, of: Source) -> Result<Source, Fault> {
+        let mut keys = vec![];
+        if self.has("PARTITION")? {
+            self.keyword("BY")?;
+            loop {
+                keys.push(self.expression(0)?);
+                // A comma may be followed by the vector as well, which must be named by its word then.
+                let is_vector = |token| matches!(token, Token::Word(word) if word.eq_ignore_ascii_case("DESCRIPTOR"));
+                if !self.sees(",") || is_vector(self.lexer.clone().next()?.token) {
+                    break;
+                }
+                self.advance()?;
+            }
+        }
+        self.expect(",", "`,` and `DESCRIPTOR(vector)`")?;
+        let vector = Box::new(self.descriptor()?);
+        self.expect(",", "`,` and how far apart rows are that are the same")?;
+        let radius = match self.next.token {
+            Token::Float(number) => number,
+            Token::Int(number) => number as f64,
+            _ => return Err(self.unexpected("a distance")),
+        };
+        self.advance()?;
+        self.expect(",", "`,` and an interval")?;
+        let at = self.next.at;
+        let within = self.interval()?;
+        if within <= 0 {
+            return Err(Fault::new(at, "this interval is not positive"));
+        }
+        let mut metric = Nearness::Cosine;
+        if self.taken(",")? {
+            metric = match &self.next.token {
+                Token::Text(text) if text == "cosine" => Nearness::Cosine,
+                Token::Text(text) if text == "l2" => Nearness::L2,
+                _ => return Err(self.unexpected("'cosine' or 'l2'")),
+            };
+            self.advance()?;
+        }
+        self.expect(")", "`)`")?;
+        Ok(Source::Dedupe { of: Box::new(of), keys, vector, radius, within, metric, alias: None })
     }
 
     /// A number that is not negative.

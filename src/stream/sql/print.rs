@@ -5,6 +5,7 @@ use std::fmt::{Display, Formatter, Result};
 use super::ast::{Emit, Expr, Item, Kind, Name, Query, Setting, SinkRows, Source, Statement, Window, power};
 use super::{parser, time};
 use crate::model::DataType;
+use crate::stream::Nearness;
 
 impl Display for Statement {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -110,6 +111,16 @@ impl Display for Source {
                     write!(f, ", {}", time::show_interval(span))?;
                 }
                 f.write_str("))")?;
+                alias
+            }
+            Self::Dedupe { of, keys, vector, radius, within, metric, alias } => {
+                write!(f, "TABLE(DEDUPE(TABLE {of}")?;
+                if !keys.is_empty() {
+                    f.write_str(" PARTITION BY ")?;
+                    listed(f, keys)?;
+                }
+                write!(f, ", DESCRIPTOR({vector}), {radius:?}, {}", time::show_interval(*within))?;
+                f.write_str(if *metric == Nearness::L2 { ", 'l2'))" } else { "))" })?;
                 alias
             }
             Self::Nearest { collection, vector, limit, alias } => {

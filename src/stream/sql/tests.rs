@@ -8,6 +8,7 @@ pub(super) use super::nexmark::NEXMARK;
 use super::parser::parse;
 use crate::base::{Error, ErrorKind};
 use crate::model::DataType;
+use crate::stream::Nearness;
 
 fn one(text: &str) -> Statement {
     let mut statements = parse(text).unwrap_or_else(|fault| panic!("{}", fault.into_error(text)));
@@ -50,6 +51,14 @@ fn statements_are_read_and_written() {
         (
             "create table t (watermark for at as at) with (since = timestamp '2024-02-29 12:30')",
             "CREATE STREAM t (WATERMARK FOR at AS at - INTERVAL '0' DAY) WITH ('since' = TIMESTAMP '2024-02-29 12:30:00')",
+        ),
+        (
+            "select a from dedupe(events partition by lang, kind, descriptor(v), 0.05, interval '1' hour, 'l2') e where a > 1",
+            "SELECT a FROM TABLE(DEDUPE(TABLE events PARTITION BY lang, kind, DESCRIPTOR(v), 0.05, INTERVAL '1' HOUR, 'l2')) AS e WHERE a > 1",
+        ),
+        (
+            "select a from table(dedupe(table (select * from t), v, 1, interval '1 hour', 'cosine'))",
+            "SELECT a FROM TABLE(DEDUPE(TABLE (SELECT * FROM t), DESCRIPTOR(v), 1.0, INTERVAL '1' HOUR))",
         ),
         ("create sink s from v with ('keys' = 'a')", "CREATE SINK s FROM v WITH ('keys' = 'a')"),
         (
@@ -150,10 +159,13 @@ fn errors_say_what_was_found_and_expected_and_where() {
         (
             "SELECT a FROM windows(t)",
             14,
-            "found `windows`, which is no table function: expected `TUMBLE`, `HOP`, `CUMULATE`, `SESSION` or `nearest`",
+            "found `windows`, which is no table function: expected `TUMBLE`, `HOP`, `CUMULATE`, `SESSION`, `DEDUPE` or `nearest`",
         ),
         ("SELECT a FROM t; SELECT b FROM t u v", 35, "found `v`, expected `;` or the end"),
         ("CREATE STREAM s (a INT, WATERMARK FOR a AS b)", 43, "found `b`, expected `a`"),
+        ("SELECT a FROM DEDUPE(t, v, 'x', INTERVAL '1' DAY)", 27, "found `'x'`, expected a distance"),
+        ("SELECT a FROM DEDUPE(t, v, 1, INTERVAL '0' DAY)", 30, "this interval is not positive"),
+        ("SELECT a FROM DEDUPE(t, v, 1, INTERVAL '1' DAY, 'dot')", 48, "found `'dot'`, expected 'cosine' or 'l2'"),
         ("CREATE SOURCE s", 15, "found the end, expected `(` and the columns, or `WITH`"),
         ("CREATE SINK s", 13, "found the end, expected `FROM` and a view, `AS` and a query, or `WITH`"),
         ("CREATE SINK s WITH (a = )", 24, "found `)`, expected a value"),
@@ -289,7 +301,8 @@ fn source() -> impl Strategy<Value = Source> {
         let windowed = prop_oneof![
             named().prop_map(|name| Source::Named { name, alias: None }),
             query.clone().prop_map(|query| Source::Query { query, alias: None }),
-        ];
+        ]
+        .boxed();
         let span = (1i64..100).prop_map(|seconds| seconds * 1_000_000);
         let offset = -3i64..3;
         let window = prop_oneof![
@@ -306,7 +319,23 @@ fn source() -> impl Strategy<Value = Source> {
             }),
             span.prop_map(|gap| Window::Session { gap }),
         ];
+        let keys = prop::collection::vec(
+            named().prop_map(|name| Expr::new(0, Kind::Column { of: None, name: name.text })),
+            0..3,
+        );
+        let metric = prop::sample::select(vec![Nearness::Cosine, Nearness::L2]);
         prop_oneof![
+            (windowed.clone(), keys, expr(), 0.0..2.0f64, 1i64..9_000_000_000, metric, alias()).prop_map(
+                |(of, keys, vector, radius, within, metric, alias)| Source::Dedupe {
+                    of: Box::new(of),
+                    keys,
+                    vector: Box::new(vector),
+                    radius,
+                    within,
+                    metric,
+                    alias
+                }
+            ),
             (query, alias()).prop_map(|(query, alias)| Source::Query { query, alias }),
             (window, windowed, expr(), alias()).prop_map(|(window, of, time, alias)| Source::Window {
                 window,
@@ -856,6 +885,22 @@ mod plans {
                 34,
                 "these rows have no event time: declare one by `WATERMARK FOR column AS column - INTERVAL …`",
             ),
+            (
+                "SELECT title FROM DEDUPE(docs, v, 0.1, INTERVAL '1' DAY)",
+                31,
+                "dedupe cannot follow rows that may be taken back",
+            ),
+            (
+                "SELECT user FROM DEDUPE(asked, doc, 0.1, INTERVAL '1' DAY)",
+                31,
+                "`doc` is int64, expected a float_vector",
+            ),
+            ("SELECT user FROM DEDUPE(asked, v, 3, INTERVAL '1' DAY)", 31, "radius is 3, expected 0 to 2.0"),
+            (
+                "SELECT user FROM DEDUPE(asked PARTITION BY usr, DESCRIPTOR(v), 1, INTERVAL '1' DAY)",
+                43,
+                "found `usr`, which is no column here: did you mean `user`?",
+            ),
             ("SELECT a.id FROM auction a, person p", 0, "a join without a condition is not supported by this version"),
             (
                 "SELECT p.id FROM person p LEFT JOIN auction a ON p.id = a.seller",
@@ -981,6 +1026,21 @@ mod plans {
         ];
         let told = cases.map(|(text, ..)| (text, wrong(text)));
         assert_eq!(told, cases.map(|(text, at, what)| (text, (at, what.to_owned()))));
+    }
+
+    #[test]
+    fn rows_that_are_near_are_left_out() {
+        let text = "SELECT d.user, count(*) AS n FROM TUMBLE((SELECT * FROM DEDUPE(asked PARTITION BY user, DESCRIPTOR(v), 0.25, INTERVAL '1' HOUR)), at, INTERVAL '1' DAY) d
+            GROUP BY d.user, window_end";
+        assert_eq!(
+            drawn(text, Mode::Stream)[1..],
+            [
+                "  project: project user = user, n = n",
+                "    aggregate: aggregate tumbling 1 d by user: n = count(*)",
+                "      dedupe: dedupe v within cosine 0.25 for 1 h of each user",
+                "        asked: source by at, watermark 4 s behind",
+            ]
+        );
     }
 
     #[test]
