@@ -443,7 +443,7 @@ impl Run {
                 self.job.watermark(&node, SEEDING, i64::MIN, now).map_err(lasting)?;
             }
             let begun_us = environment.now_us();
-            let came = reading.next().await?;
+            let came = reading.next(environment.now_ms()).await?;
             let took_us = environment.now_us().saturating_sub(begun_us);
             self.load.took(&node, StageKind::Source, took_us, came.batch.num_rows() as u64);
             more |= !came.is_caught_up;
@@ -527,7 +527,8 @@ impl Run {
 
     /// When a source is to be read again though nothing comes until then.
     pub fn wake_ms(&self) -> Option<u64> {
-        self.feeds.iter().filter_map(|feed| feed.reader.wake_ms()).min()
+        let feeds = self.feeds.iter().filter_map(|feed| feed.reader.wake_ms());
+        feeds.chain(self.readings.iter().filter_map(Reading::wake_ms)).min()
     }
 
     /// Whether something waits for a checkpoint.

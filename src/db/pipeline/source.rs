@@ -3,7 +3,8 @@ use arrow_array::RecordBatch;
 use super::spec::PipelineSource;
 use crate::base::codec::{Reader, Write};
 use crate::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, Result, Version};
-use crate::db::stream::{ChangeKind, ChangeStream, ChangesRequest, ResumeToken, Since};
+use crate::db::source::{SourceMode, check_pace};
+use crate::db::stream::{ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, ResumeToken, Since};
 use crate::db::{Collection, QueryIterator, QueryRequest};
 use crate::engine::View;
 use crate::model::{DataType, Key, Row, Value};
@@ -92,12 +93,29 @@ pub(super) struct Reading {
     pub position: Position,
     rows: Option<QueryIterator>,
     stream: Option<ChangeStream>,
+    /// So many times as fast as they were written, changes of the past are taken; `None` from when none is left.
+    pace: Option<f64>,
+    /// When a change was written, and when it was taken.
+    paced_from: Option<(u64, u64)>,
+    /// A transaction that was read and is not due yet.
+    held: Option<ChangeBatch>,
     pub read: u64,
 }
 
 /// That a collection has what a source tells of its rows.
 pub(super) fn check(collection: &Collection, source: &PipelineSource, relation: &Relation) -> Result<()> {
     let schema = &collection.spec().schema;
+    if source.mode != SourceMode::default() {
+        return Err(Error::invalid("a `mode` is for connectors: rows of a collection are taken as they are written"));
+    }
+    if let Some(pace) = source.pace {
+        check_pace(pace)?;
+        if source.since.as_deref().unwrap_or("full") == "full" {
+            let message =
+                "a pace is for changes in the order in which they were written: with `since` other than `full`";
+            return Err(Error::invalid(message));
+        }
+    }
     let of = |what: String| Err(Error::invalid(format!("collection {:?}: {what}", collection.name())));
     for field in &relation.fields {
         if source.commit_time.as_ref() == Some(&field.name) {
@@ -125,6 +143,11 @@ pub(super) fn check(collection: &Collection, source: &PipelineSource, relation: 
         }
     }
     Ok(())
+}
+
+/// When a transaction was written, in milliseconds since 1970.
+fn written_ms(batch: &ChangeBatch) -> Option<u64> {
+    batch.changes.first().map(|change| change.version.timestamp.physical_ms())
 }
 
 /// Where a source begins, and what holds that place until its subscription does.
@@ -163,8 +186,32 @@ impl Reading {
         }
         let changes = relation.retracts;
         let (node, commit_time) = (node.to_owned(), source.commit_time.clone());
-        let (rows, stream) = (None, None);
-        Ok(Self { node, collection, relation, commit_time, changes, batch_rows, position, rows, stream, read: 0 })
+        Ok(Self {
+            node,
+            collection,
+            relation,
+            commit_time,
+            changes,
+            batch_rows,
+            position,
+            rows: None,
+            stream: None,
+            pace: source.pace,
+            paced_from: None,
+            held: None,
+            read: 0,
+        })
+    }
+
+    /// When a transaction is due that was written at `written_ms`.
+    fn paced_ms(&self, written_ms: u64) -> Option<u64> {
+        let ((from_ms, taken_ms), pace) = (self.paced_from?, self.pace?);
+        Some(taken_ms.saturating_add((written_ms.saturating_sub(from_ms) as f64 / pace) as u64))
+    }
+
+    /// When it is to be read again though nothing is written until then.
+    pub fn wake_ms(&self) -> Option<u64> {
+        self.held.as_ref().and_then(written_ms).and_then(|written_ms| self.paced_ms(written_ms))
     }
 
     /// How many transactions of its log are to come.
@@ -178,7 +225,7 @@ impl Reading {
     }
 
     /// The next rows that are there, perhaps none.
-    pub async fn next(&mut self) -> Result<Came> {
+    pub async fn next(&mut self, now_ms: u64) -> Result<Came> {
         if let Some(after) = &self.position.seeding {
             let after = after.clone();
             return self.next_rows(after).await;
@@ -196,7 +243,8 @@ impl Reading {
                 operations,
                 before: self.changes,
                 output_fields: Some(self.fields()),
-                batch_size: self.batch_rows,
+                // Those that are taken one after the other are read so: each has its position.
+                batch_size: if self.pace.is_some() { 1 } else { self.batch_rows },
                 // The subscription keeps what is not read yet.
                 buffer_size: u64::MAX,
                 ..ChangesRequest::default()
@@ -204,13 +252,27 @@ impl Reading {
             self.stream = Some(self.collection.changes(request).await?);
         }
         let stream = self.stream.as_mut().ok_or_else(|| Error::internal("a source without a stream"))?;
-        let batch = match stream.ready().await {
-            Ok(batch) => batch,
-            Err(error) => {
-                self.stream = None;
-                return Err(error);
-            }
+        let batch = match self.held.take() {
+            Some(batch) => batch,
+            None => match stream.ready().await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    self.stream = None;
+                    return Err(error);
+                }
+            },
         };
+        if let Some(written_ms) = written_ms(&batch).filter(|_| self.pace.is_some()) {
+            if self.paced_ms(written_ms).is_some_and(|due_ms| due_ms > now_ms) {
+                self.held = Some(batch);
+                return Ok(self.came(vec![], None, true));
+            }
+            self.paced_from.get_or_insert((written_ms, now_ms));
+        }
+        if batch.is_caught_up && self.pace.take().is_some() {
+            // The past is over: what is written from now on comes as it is written.
+            self.stream = None;
+        }
         let (mut rows, mut taken_back) = (Vec::with_capacity(batch.changes.len()), vec![]);
         for change in batch.changes {
             // Who wrote the row before is not told: what goes by the time of the write cannot take it back.

@@ -107,7 +107,8 @@ pub struct PipelineSource {
     /// When rows of a connector are taken.
     #[serde(skip_serializing_if = "SourceMode::is_default")]
     pub mode: SourceMode,
-    /// So many times as fast as they happened, rows of a connector are taken, by their event time; as fast as they can be read, with `None`.
+    /// So many times as fast as they happened, rows are taken: those of a connector by their event time, those of a collection, in the order
+    /// of its log until its end is reached, by the time of their write. As fast as they can be read, with `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pace: Option<f64>,
 }

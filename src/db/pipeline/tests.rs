@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
@@ -800,5 +801,56 @@ fn a_text_alone_is_a_pipeline() {
             [Value::from("new"), "new".into()]
         );
         assert_eq!(db.collection("dead").unwrap().count(None).await.unwrap(), 0);
+    });
+}
+
+/// History comes as fast as it is asked for, and what is written later at once.
+#[test]
+fn the_past_of_a_collection_comes_at_its_pace() {
+    block_on(async {
+        let (disk, clock) = (MemoryDisk::new(), Arc::new(AtomicU64::new(1_700_000_000_000)));
+        let now = clock.clone();
+        let environment = Environment::following(7, move || now.load(Ordering::Relaxed));
+        let db = open_with(&disk, Options { environment, ..Options::default() }).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        for (id, after_ms) in [(1, 0), (2, 1_000), (3, 4_000)] {
+            clock.fetch_add(after_ms, Ordering::Relaxed);
+            write(&db, "clicks", vec![click(id, "a", id), click(10 * id, "b", id)]).await;
+        }
+        let text = |with: &str| {
+            format!(
+                "CREATE SOURCE past WITH (connector = 'collection', collection = 'clicks', {with}); CREATE SINK copy FROM past WITH (keys = 'id')"
+            )
+        };
+        for (with, part) in [
+            ("pace = 2", "with `since` other than `full`"),
+            ("pace = 1e9, since = 'earliest'", "pace is 1000000000, expected more than 0 and at most"),
+        ] {
+            let error = db.create_pipeline("copy", PipelineSpec::sql(text(with))).await.unwrap_err();
+            assert!(error.message().contains(part), "{error}");
+        }
+        let from_start = PipelineSpec::sql(text("pace = 2, since = 'earliest'"));
+        assert!(
+            db.explain_pipeline(from_start.clone()).unwrap().contains("since earliest, 2 times as fast as it happened")
+        );
+        let pipeline = db.create_pipeline("copy", from_start).await.unwrap();
+        let copied = async || {
+            pipeline.settle().await.unwrap();
+            db.collection("copy").unwrap().count(None).await.unwrap()
+        };
+        assert_eq!((copied().await, db.pipelines_due_ms()), (2, Some(500)));
+        clock.fetch_add(499, Ordering::Relaxed);
+        assert_eq!((copied().await, db.pipelines_due_ms()), (2, Some(1)));
+        clock.fetch_add(1, Ordering::Relaxed);
+        assert_eq!((copied().await, db.pipelines_due_ms()), (4, Some(2_000)));
+        assert_eq!(pipeline.status().await.sources[0].behind, 1);
+        clock.fetch_add(2_000, Ordering::Relaxed);
+        assert_eq!((copied().await, db.pipelines_due_ms()), (6, None));
+        // Long after the past: at once.
+        clock.fetch_add(60_000, Ordering::Relaxed);
+        write(&db, "clicks", vec![click(4, "a", 4)]).await;
+        clock.fetch_add(60_000, Ordering::Relaxed);
+        write(&db, "clicks", vec![click(5, "a", 5)]).await;
+        assert_eq!(copied().await, 8);
     });
 }

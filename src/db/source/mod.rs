@@ -15,6 +15,7 @@ use crate::model::Row;
 use crate::platform::{MaybeSend, MaybeSync, Task};
 use crate::stream::Relation;
 pub use crate::stream::SourceMode;
+pub(super) use reader::check_pace;
 pub use reader::{SourceReader, SourceSettings, SourceState};
 
 /// How far each partition of a source was read, in the source's own words. A partition that is not named was not read yet.

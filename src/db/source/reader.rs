@@ -8,6 +8,14 @@ use crate::stream::SourceMode;
 /// The fastest that rows of the past are told, as a multiple of how fast they happened.
 const PACE_MAX: f64 = 1e6;
 
+/// That rows of the past can be told so fast.
+pub(in crate::db) fn check_pace(pace: f64) -> Result<()> {
+    if pace > 0.0 && pace <= PACE_MAX {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("pace is {pace}, expected more than 0 and at most {PACE_MAX}")))
+}
+
 /// How a source is read.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SourceSettings {
@@ -22,9 +30,7 @@ pub struct SourceSettings {
 impl SourceSettings {
     pub(in crate::db) fn check(&self) -> Result<()> {
         let Some(pace) = self.pace else { return Ok(()) };
-        if !(pace > 0.0 && pace <= PACE_MAX) {
-            return Err(Error::invalid(format!("pace is {pace}, expected more than 0 and at most {PACE_MAX}")));
-        }
+        check_pace(pace)?;
         if self.time.is_none() {
             return Err(Error::invalid("a pace goes by the event time, and the source has none"));
         }

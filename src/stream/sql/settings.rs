@@ -207,6 +207,7 @@ pub(super) fn source(settings: &[Setting], parameters: &Parameters, name: &Name)
         let collection = given.text("collection")?.map(|(text, _)| text);
         origin.collection = Some(collection.unwrap_or_else(|| name.text.clone()));
         origin.since = since(&mut given)?;
+        origin.pace = given.number("pace")?;
         origin.commit_time = given.text("commitTime")?.map(|(text, _)| text);
         told.changes = given.flag("changes")?;
     } else {
