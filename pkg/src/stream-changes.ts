@@ -35,6 +35,12 @@ export interface ChangesOptions<S extends Schema = AnySchema, F extends readonly
   bufferSize?: number;
   /** The name by which the database keeps how far it has got, and the history after that. See {@link ChangeStream.acknowledge}. */
   subscription?: string;
+  /**
+   * How many times as fast as they happened changes are told: the first at once, each one after it when its time has come. More than 0, at
+   * most 1,000,000; as fast as they can be read, when left out. Rows of `since: 'full'` come at once. A stream that is slower than what is
+   * written falls behind, and ends with `gone` when it is `bufferSize` transactions behind.
+   */
+  speed?: number;
 }
 
 /** What happened to a row, once. */
@@ -66,6 +72,16 @@ export interface ChangeBatch<K, R> {
   grown: boolean;
 }
 
+const SPEED_MAX = 1_000_000;
+
+/** What was read before it is due. */
+interface Held<K, R> {
+  changes: Change<K, R>[];
+  /** After all of them. */
+  token: string | null;
+  grown: boolean;
+}
+
 interface Decoded extends FieldNames {
   changes: { op: ChangeOperation; key: unknown; before?: Record<string, unknown>; after?: Record<string, unknown>; version: string; lsn: number }[];
   token: string | null;
@@ -88,20 +104,30 @@ export class ChangeStream<K, R> implements AsyncIterableIterator<ChangeBatch<K, 
   #wake: () => void = () => {};
   #moved = false;
   #failed: EddyError | undefined;
+  /** After what was told, and after what was read. */
   #token: string | null = null;
+  #read: string | null = null;
+  readonly #speed: number | undefined;
+  /** When the first change was written, and when it was told. */
+  #from: { writtenMs: number; toldMs: number } | undefined;
+  #held: Held<K, R> | undefined;
   #begun = false;
   #ended = false;
   #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(client: Client, collection: string, bigint: boolean, options: ChangesOptions<Schema, readonly string[] | undefined>) {
-    const { since = 'now', batchTimeoutMs, ...rest } = options;
+    const { since = 'now', batchTimeoutMs, speed, ...rest } = options;
     if (batchTimeoutMs !== undefined && !(batchTimeoutMs >= 0)) {
       throw new EddyError('invalid_argument', `batchTimeoutMs: a number of at least 0 expected, got ${String(batchTimeoutMs)}`);
+    }
+    if (speed !== undefined && !(speed > 0 && speed <= SPEED_MAX)) {
+      throw new EddyError('invalid_argument', `speed: more than 0 and at most ${SPEED_MAX} expected, got ${String(speed)}`);
     }
     this.#client = client;
     this.#collection = collection;
     this.#bigint = bigint;
     this.#timeoutMs = batchTimeoutMs;
+    this.#speed = speed;
     this.#request = { operations: [], before: false, after: true, batchSize: 1000, bufferSize: 65_536, ...rest, since: toSince(since), bigint };
     const wake = () => {
       this.#moved = true;
@@ -149,15 +175,60 @@ export class ChangeStream<K, R> implements AsyncIterableIterator<ChangeBatch<K, 
         if (this.#ended) return { done: true, value: undefined };
         if (this.#failed) throw this.#failed;
         this.#moved = false;
-        const { caughtUp, ...batch } = await this.#ask(false);
-        const left = until - performance.now();
-        if (batch.changes.length > 0 || batch.grown || left <= 0) return { done: false, value: batch };
-        if (caughtUp && !this.#moved) await this.#pause(left);
+        if (!this.#held) {
+          const { caughtUp, ...batch } = await this.#ask(false);
+          if (this.#speed === undefined || batch.changes.length === 0) {
+            const left = until - performance.now();
+            this.#token = batch.token;
+            if (batch.changes.length > 0 || batch.grown || left <= 0) return { done: false, value: batch };
+            if (caughtUp && !this.#moved) await this.#pause(left);
+            continue;
+          }
+          this.#held = batch;
+        }
+        const now = performance.now();
+        const { batch, dueMs } = this.#due(this.#held, now);
+        if (batch.changes.length > 0 || batch.grown || now >= until) return { done: false, value: batch };
+        await this.#pause(Math.min(dueMs, until) - now);
       }
     } catch (error) {
       await this.return();
-      throw error;
+      throw await this.#understood(error);
     }
+  }
+
+  /** What is due of what is held, and when the rest is. */
+  #due(held: Held<K, R>, nowMs: number): { batch: ChangeBatch<K, R>; dueMs: number } {
+    const { changes, grown } = held;
+    let count = 0;
+    let dueMs = Infinity;
+    while (count < changes.length) {
+      const { op, timestamp, lsn } = changes[count]!;
+      if (op !== 'read') {
+        const writtenMs = Number(timestamp >> 18n);
+        this.#from ??= { writtenMs, toldMs: nowMs };
+        dueMs = this.#from.toldMs + Math.max(0, writtenMs - this.#from.writtenMs) / this.#speed!;
+        if (dueMs > nowMs) break;
+      }
+      // All changes of a transaction come together.
+      do count += 1;
+      while (changes[count]?.lsn === lsn);
+    }
+    const told = changes.splice(0, count);
+    held.grown = false;
+    const last = told.at(-1);
+    if (changes.length === 0) {
+      this.#held = undefined;
+      this.#token = held.token;
+    } else if (held.token !== null) this.#token = tokenAt(held.token, last?.lsn ?? changes[0]!.lsn - 1);
+    return { batch: { changes: told, token: this.#token, grown }, dueMs };
+  }
+
+  /** The end of a collection is another one than that of the database: nothing will come after its token, whoever opens what. */
+  async #understood(error: unknown): Promise<unknown> {
+    if (!(error instanceof EddyError) || error.kind !== 'closed' || this.#failed) return error;
+    const isOpen = await this.#client.request('collections').then(() => true, () => false);
+    return isOpen ? new EddyError('gone', `collection "${this.#collection}" was dropped`) : error;
   }
 
   /** Waits for a change, so many milliseconds at most. */
@@ -165,7 +236,8 @@ export class ChangeStream<K, R> implements AsyncIterableIterator<ChangeBatch<K, 
     let timer: ReturnType<typeof setTimeout> | undefined;
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
-      if (ms !== Infinity) timer = setTimeout(resolve, ms);
+      // A timer of more than 31 bits would go off at once; whoever is woken early looks again.
+    if (ms !== Infinity) timer = setTimeout(resolve, Math.min(ms, 2 ** 31 - 1));
     });
     clearTimeout(timer);
     this.#wake = () => {};
@@ -173,14 +245,14 @@ export class ChangeStream<K, R> implements AsyncIterableIterator<ChangeBatch<K, 
 
   /** What there is, of the engine that has the stream, or goes on with it. */
   async #ask(open: boolean): Promise<ChangeBatch<K, R> & { caughtUp: boolean }> {
-    const since = this.#token ?? this.#request['since'];
+    const since = this.#read ?? this.#request['since'];
     const request = encode({ ...this.#request, since });
-    const body = encode({ key: this.#key, request, open, again: this.#begun && this.#token === null });
+    const body = encode({ key: this.#key, request, open, again: this.#begun && this.#read === null });
     const bytes = await this.#client.request('changes', this.#collection, body);
-    if (open || !bytes) return { changes: [], token: this.#token, grown: false, caughtUp: false };
+    if (open || !bytes) return { changes: [], token: this.#read, grown: false, caughtUp: false };
     const { changes, token, grown, caughtUp, ...names } = decode(bytes, this.#bigint) as Decoded;
     this.#begun = true;
-    this.#token = token;
+    this.#read = token;
     return { changes: changes.map((change, at) => this.#change(change, changes[at + 1]?.lsn, names)), token, grown, caughtUp };
   }
 
@@ -252,6 +324,13 @@ export class ChangeStream<K, R> implements AsyncIterableIterator<ChangeBatch<K, 
 
 /** The change stream of a collection. */
 export type ChangesOf<S extends Schema, B extends boolean, F extends readonly string[] | undefined> = ChangeStream<Key<S, B>, OutputRow<S, B, F>>;
+
+/** The place after the transaction of that position: a token's fourth number is the position that it is after. */
+function tokenAt(token: string, lsn: number): string {
+  const parts = token.split('-');
+  parts[3] = lsn.toString(16);
+  return parts.join('-');
+}
 
 function toSince(since: unknown): string {
   if (typeof since === 'string') return since;

@@ -78,6 +78,8 @@ pub use request::{
 pub use search::{PoolStats, PoolWorker, QueryIterator, SearchIterator, SearchPool};
 pub use snapshot::Snapshot;
 pub use sql::{SQL_TIMEOUT_MS, SqlRequest, SqlResponse};
+#[cfg(feature = "streams")]
+pub use stream::Replay;
 pub use stream::{
     Change, ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, Difference, LiveHit, LiveQueries, LiveRequest,
     LiveUpdate, ResumeToken, Since,

@@ -119,7 +119,7 @@ test('what is wrong is told at once, and a stream ends with its database or coll
   await plain.return();
   const other = await db.createCollection('other', schema);
   const dropped = await other.changes();
-  const ended = assert.rejects(dropped.next(), (error) => ['closed', 'not_found'].includes(error.kind));
+  const ended = assert.rejects(dropped.next(), kind('gone'));
   await db.dropCollection('other');
   await ended;
   const last = await notes.changes();
@@ -134,4 +134,43 @@ test('a slow stream is let go of, and no writer waits for it', async (t) => {
   const slow = await notes.changes({ bufferSize: 2 });
   for (const title of ['b', 'c', 'd', 'e']) await notes.upsert([row(1, title)]);
   await assert.rejects(slow.next(), kind('gone'));
+});
+
+test('changes of the past come again so many times as fast as they happened', async (t) => {
+  const { notes } = await memory(t);
+  const writtenMs = [];
+  for (const id of [1, 2, 3]) {
+    const { timestamp } = await notes.insert(id === 2 ? [row(2, 'b'), row(20, 'b')] : [row(id, 'a')]);
+    writtenMs.push(Number(timestamp >> 18n));
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+  const keys = ({ changes }) => changes.map(({ key }) => key);
+  const read = async (stream) => (await stream.next()).value;
+
+  const slow = await notes.changes({ since: 'earliest', speed: 0.2 });
+  const started = performance.now();
+  const first = await read(slow);
+  assert.deepEqual(keys(first), [1]);
+  assert.deepEqual(keys(await read(slow)), [2, 20], 'a transaction comes whole');
+  assert.ok(performance.now() - started >= 5 * (writtenMs[1] - writtenMs[0]));
+  assert.deepEqual(keys(await read(slow)), [3]);
+  assert.ok(performance.now() - started >= 5 * (writtenMs[2] - writtenMs[0]));
+  // Once the past is told it goes on with what is written.
+  const later = read(slow);
+  await notes.insert([row(4, 'd')]);
+  assert.deepEqual(keys(await later), [4]);
+
+  // The token of what was told, not of what was read.
+  const again = await notes.changes({ since: first.token });
+  assert.deepEqual(keys(await read(again)), [2, 20, 3, 4]);
+  // While nothing is due, whoever wants to hear so does.
+  const quiet = await notes.changes({ since: 'earliest', speed: 0.0001, batchTimeoutMs: 1 });
+  assert.deepEqual(keys(await read(quiet)), [1]);
+  const nothing = await read(quiet);
+  assert.deepEqual([keys(nothing), nothing.token], [[], first.token]);
+  // Rows that were there did not happen.
+  const full = await notes.changes({ since: 'full', speed: 0.0001 });
+  assert.deepEqual(keys(await read(full)), [1, 2, 3, 4, 20]);
+  await full.return();
+  for (const speed of [0, -1, Number.NaN, Infinity, '2x']) await assert.rejects(async () => notes.changes({ speed }), kind('invalid_argument'));
 });

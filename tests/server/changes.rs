@@ -3,6 +3,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite;
 
 use super::native::Server;
 use super::notes;
@@ -127,4 +128,174 @@ fn a_live_query_tells_its_answer_then_what_happens_to_it() {
     let refused = |body: Value| server.post("/api/collections/notes/live", &body).0;
     assert_eq!(refused(json!({"vector": [1, 0]})), 400);
     assert_eq!(refused(json!({"radius": 1})), 400);
+}
+
+/// A WebSocket that follows the collection `notes`.
+struct Socket(tungstenite::WebSocket<TcpStream>);
+
+impl Socket {
+    /// The socket, or the status of the answer that refuses it.
+    fn open(server: &Server, query: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
+        let stream = TcpStream::connect(&server.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let url = format!("ws://{}/api/collections/notes/changes{query}", server.address);
+        let mut request = tungstenite::client::IntoClientRequest::into_client_request(url).unwrap();
+        for (name, value) in headers {
+            let name: tungstenite::http::HeaderName = name.parse().unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        match tungstenite::client(request, stream) {
+            Ok((socket, _)) => Ok(Self(socket)),
+            Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(answer))) => {
+                Err(answer.status().as_u16())
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn say(&mut self, message: &Value) {
+        self.0.send(tungstenite::Message::text(message.to_string())).unwrap();
+    }
+
+    fn next(&mut self) -> Value {
+        match self.0.read().unwrap() {
+            tungstenite::Message::Text(text) => serde_json::from_str(&text).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The error that it ends with, and the code that it is closed with.
+    fn end(&mut self) -> (String, u16) {
+        let told = self.next();
+        assert_eq!(told["event"], "error", "{told}");
+        match self.0.read().unwrap() {
+            tungstenite::Message::Close(Some(frame)) => {
+                (told["error"]["kind"].as_str().unwrap().to_owned(), frame.code.into())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn titled(id: i64, title: &str) -> Value {
+    json!({"rows": [{"id": id, "title": title, "v": [1, 0, 0]}]})
+}
+
+#[test]
+fn a_websocket_tells_the_changes_that_its_client_takes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::start(directory.path(), &[]);
+    server.post_well("/api/collections", &notes());
+    let insert = |id: i64| server.post_well("/api/collections/notes/insert", &titled(id, "one"));
+    insert(1);
+    // Options in the first message; and no more batches than credits, whatever happens meanwhile.
+    let mut socket = Socket::open(&server, "", &[]).unwrap();
+    socket.say(
+        &json!({"since": "earliest", "outputFields": "title", "batchSize": 1, "subscription": "mail", "credits": 1}),
+    );
+    let told = socket.next();
+    assert_eq!((&told["event"], &told["changes"][0]["key"]), (&json!("changes"), &json!(1)));
+    assert_eq!(told["changes"][0]["after"], json!({"title": "one"}));
+    let token = told["token"].as_str().unwrap().to_owned();
+    insert(2);
+    insert(3);
+    socket.say(&json!({"acknowledge": token}));
+    assert_eq!(
+        socket.next(),
+        json!({"event": "acknowledged", "token": token}),
+        "nothing before it: there was no credit"
+    );
+    assert_eq!(server.get("/api/collections/notes/subscriptions").json(), json!({"subscriptions": {"mail": 1}}));
+    socket.say(&json!({"credits": 1}));
+    assert_eq!(socket.next()["changes"][0]["key"], 2);
+    socket.say(&json!({"credits": 5}));
+    assert_eq!(socket.next()["changes"][0]["key"], 3);
+    insert(4);
+    let told = socket.next();
+    assert_eq!(told["changes"][0]["key"], 4);
+    drop(socket);
+
+    // The same events as Server-Sent Events tell, from the same token on.
+    let query = format!("?since={token}");
+    let mut socket = Socket::open(&server, &query, &[]).unwrap();
+    let (_, _, mut event) = Events::open(&server, &query[1..], None).next();
+    event["event"] = json!("changes");
+    let told = socket.next();
+    assert_eq!((&told, told["changes"].as_array().unwrap().len()), (&event, 3));
+    // A line that hears nothing is told so.
+    let mut idle = Socket::open(&server, "?batchTimeoutMs=1", &[]).unwrap();
+    assert_eq!((&idle.next()["changes"], &idle.next()["changes"]), (&json!([]), &json!([])));
+
+    // What is wrong is refused before the upgrade when it is in the query, and ends the socket when it is in a message.
+    let refused = |query: &str, headers: &[(&str, &str)]| Socket::open(&server, query, headers).err();
+    assert_eq!(refused("?since=x", &[]), Some(400));
+    assert_eq!(refused("?speed=0", &[]), Some(400));
+    assert_eq!(refused("?since=1-1-1-1-1", &[]), Some(410));
+    assert_eq!(refused("", &[("origin", "https://evil.example")]), Some(403));
+    assert_eq!(server.get("/api/collections/notes/changes?credits=1").status, 400);
+    let ended = |messages: &[&str]| {
+        let mut socket = Socket::open(&server, "", &[]).unwrap();
+        for message in messages {
+            socket.0.send(tungstenite::Message::text(*message)).unwrap();
+        }
+        if messages.len() > 1 {
+            socket.next();
+        }
+        socket.end()
+    };
+    assert_eq!(ended(&["{\"misspelt\": 1}"]), ("invalid_argument".to_owned(), 4400));
+    assert_eq!(ended(&["{\"since\": \"1-1-1-1-1\"}"]), ("gone".to_owned(), 4410));
+    assert_eq!(ended(&["{}", "{\"credit\": 1}"]), ("invalid_argument".to_owned(), 4400));
+    assert_eq!(
+        ended(&["{}", "{\"acknowledge\": \"1-1-1-1-1\"}"]),
+        ("invalid_argument".to_owned(), 4400),
+        "no subscription"
+    );
+    let mut socket = Socket::open(&server, "?subscription=mail", &[]).unwrap();
+    socket.next();
+    socket.say(&json!({"acknowledge": "1-1-1-1-1"}));
+    assert_eq!(socket.end(), ("gone".to_owned(), 4410));
+
+    // The collection goes, and with it who follows it; the server stops, and says so.
+    let mut socket = Socket::open(&server, "?since=now", &[]).unwrap();
+    socket.next();
+    server.post_well("/api/collections", &{
+        let mut other = notes();
+        other["name"] = json!("others");
+        other
+    });
+    assert_eq!(server.request("DELETE", "/api/collections/notes", &[], b"").status, 200);
+    assert_eq!(socket.end(), ("gone".to_owned(), 4410));
+    server.post_well("/api/collections", &notes());
+    let mut socket = Socket::open(&server, "?since=now", &[]).unwrap();
+    socket.next();
+    super::native::signal(&server.child, "TERM");
+    match socket.0.read().unwrap() {
+        tungstenite::Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1001),
+        other => panic!("{other:?}"),
+    }
+    drop(socket);
+    assert_eq!(super::native::wait(&mut server.child), 0);
+}
+
+#[test]
+fn a_replay_takes_as_long_as_its_speed_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    server.post_well("/api/collections", &notes());
+    let insert = |id: i64| server.post_well("/api/collections/notes/insert", &titled(id, "one"))["timestamp"].clone();
+    let time = |timestamp: Value| timestamp.as_str().unwrap().parse::<u64>().unwrap() >> 18;
+    let first = time(insert(1));
+    std::thread::sleep(Duration::from_millis(40));
+    let between = time(insert(2)) - first;
+    assert!(between >= 40);
+    // A tenth as fast: it takes ten times as long, and never less.
+    let started = std::time::Instant::now();
+    let mut events = Events::open(&server, "since=earliest&speed=0.1", None);
+    assert_eq!(events.next().2["changes"][0]["key"], 1);
+    let mut socket = Socket::open(&server, "?since=earliest&speed=1000000", &[]).unwrap();
+    let told = socket.next();
+    assert_eq!((&told["changes"][0]["key"], &told["changes"][1]["key"]), (&json!(1), &json!(2)), "as good as at once");
+    assert_eq!(events.next().2["changes"][0]["key"], 2);
+    assert!(started.elapsed() >= Duration::from_millis(between * 10 - 1));
 }

@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_channel::oneshot;
 
 use super::Db;
-use super::stream::Since;
+use super::stream::{Pace, Since};
 use crate::base::{Error, ErrorKind, Result};
 use crate::platform;
 use crate::stream::bus::{BusSource, BusSpec, Call, Event, HandlerStatus, Letter, Tried};
@@ -41,8 +41,6 @@ const NOTE_TRANSACTIONS: u64 = 1_000;
 const LETTERS_MAX: usize = 100;
 /// How many replays run at once, and how many that are over are remembered.
 const REPLAYS_MAX: usize = 16;
-/// The fastest that events come again, as a multiple of how fast they happened.
-const SPEED_MAX: f64 = 1e6;
 
 /// A call that has come to its end: its number, whose it is, and what it came to.
 type Finished = (u64, Arc<str>, Vec<Tried>);
@@ -781,9 +779,7 @@ impl Bus {
     pub async fn replay(&self, request: ReplayRequest) -> Result<u64> {
         let bus = &self.db.inner.bus;
         let ReplayRequest { source, since, speed, handlers } = request;
-        if let Some(speed) = speed.filter(|speed| !(*speed > 0.0 && *speed <= SPEED_MAX)) {
-            return Err(Error::invalid(format!("speed: more than 0 and at most {SPEED_MAX} expected, got {speed}")));
-        }
+        let pace = Pace::new(speed)?;
         let since: Since =
             since.as_deref().unwrap_or("earliest").parse().map_err(|error: Error| error.context("since"))?;
         let mut readings = bus.reading.lock().await;
@@ -802,7 +798,7 @@ impl Bus {
         }
         let reading = readings.sources.iter().find(|reading| reading.name == source);
         let reading = reading.ok_or_else(|| Error::not_found(format!("the bus has no source {source:?}")))?;
-        let opening = Replaying::open(id, reading, since, speed, handlers)?;
+        let opening = Replaying::open(id, reading, since, pace, handlers)?;
         readings.replays.push(opening.await?);
         {
             let mut core = bus.core();

@@ -4,7 +4,7 @@ use super::NAME;
 use crate::base::codec::Reader;
 use crate::base::{Error, ErrorKind, Lsn, Result};
 use crate::db::source::{Asked, Flow, Positions, SourceReader, SourceSettings};
-use crate::db::stream::{Change, ChangeStream, ChangesRequest, ResumeToken, Since};
+use crate::db::stream::{Change, ChangeStream, ChangesRequest, Pace, ResumeToken, Since};
 use crate::db::{Collection, Db};
 use crate::model::{META_COLUMN, Value};
 use crate::stream::bus::{BusSource, Event, Shape};
@@ -331,12 +331,12 @@ pub(super) struct Replaying {
     stream: ChangeStream,
     /// The changes up to here are told.
     until: Lsn,
-    speed: Option<f64>,
+    pace: Pace,
     pub handlers: Vec<String>,
     before: bool,
-    /// The time of the first event, and when it was told.
-    paced_from: Option<(u64, u64)>,
     held: std::collections::VecDeque<Event>,
+    /// When the first of them is due.
+    due_ms: u64,
     is_read: bool,
 }
 
@@ -352,7 +352,7 @@ impl Replaying {
         id: u64,
         reading: &Reading,
         since: Since,
-        speed: Option<f64>,
+        pace: Pace,
         handlers: Vec<String>,
     ) -> Result<impl Future<Output = Result<Self>> + use<>> {
         let Some(collection) = reading.collection().cloned() else {
@@ -364,8 +364,8 @@ impl Replaying {
         let (source, before) = (reading.name.as_str().into(), reading.spec.before);
         Ok(async move {
             let stream = collection.changes(request).await?;
-            let (paced_from, held, is_read) = (None, Default::default(), false);
-            Ok(Self { id, source, stream, until, speed, handlers, before, paced_from, held, is_read })
+            let (held, due_ms, is_read) = (Default::default(), 0, false);
+            Ok(Self { id, source, stream, until, pace, handlers, before, held, due_ms, is_read })
         })
     }
 
@@ -380,9 +380,8 @@ impl Replaying {
         }
         let mut events = vec![];
         while let Some(event) = self.held.front() {
-            let (from, from_ms) = *self.paced_from.get_or_insert((event.at_ms, now_ms));
-            let after_ms = self.speed.map_or(0.0, |speed| event.at_ms.saturating_sub(from) as f64 / speed);
-            if from_ms.saturating_add(after_ms as u64) > now_ms {
+            self.due_ms = self.pace.due_ms(event.at_ms, now_ms);
+            if self.due_ms > now_ms {
                 break;
             }
             events.extend(self.held.pop_front());
@@ -392,9 +391,7 @@ impl Replaying {
 
     /// When the next event is due; 0 for at once.
     pub fn due_ms(&self) -> u64 {
-        let (Some(event), Some((from, from_ms))) = (self.held.front(), self.paced_from) else { return 0 };
-        let after_ms = self.speed.map_or(0.0, |speed| event.at_ms.saturating_sub(from) as f64 / speed);
-        from_ms.saturating_add(after_ms as u64)
+        if self.held.is_empty() { 0 } else { self.due_ms }
     }
 }
 

@@ -271,6 +271,11 @@ impl ChangeStream {
         })
     }
 
+    #[cfg(feature = "streams")]
+    pub(super) fn collection(&self) -> &Collection {
+        &self.collection
+    }
+
     pub(super) fn position(&self) -> Lsn {
         self.position
     }

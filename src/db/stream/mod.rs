@@ -7,6 +7,10 @@ mod changes;
 mod live;
 #[cfg(all(test, native))]
 mod live_tests;
+#[cfg(feature = "streams")]
+mod replay;
+#[cfg(all(test, native, feature = "streams"))]
+mod replay_tests;
 mod request;
 #[cfg(all(test, native))]
 mod tests;
@@ -17,5 +21,9 @@ pub(super) use changes::Follower;
 #[cfg(feature = "streams")]
 pub(in crate::db) use live::key_of;
 pub use live::{Difference, LiveHit, LiveQueries, LiveRequest, LiveUpdate};
+#[cfg(feature = "streams")]
+pub(in crate::db) use replay::Pace;
+#[cfg(feature = "streams")]
+pub use replay::Replay;
 pub use request::{Change, ChangeBatch, ChangeKind, ChangesRequest, Since};
 pub use token::ResumeToken;

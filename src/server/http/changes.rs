@@ -1,12 +1,15 @@
-//! What happens to a collection, as Server-Sent Events.
+//! What happens to a collection, as Server-Sent Events or over a WebSocket.
+
+mod socket;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Path, Query, RawQuery};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,7 +22,8 @@ use super::caller::Caller;
 use super::reply::Failure;
 use super::stop::Stop;
 use crate::base::{Error, ReplicaId, Result};
-use crate::db::{Change, ChangeBatch, ChangeKind, ChangeStream, ChangesRequest, ResumeToken, Since};
+use crate::db::{Change, ChangeBatch, ChangeKind, ChangesRequest, Replay, ResumeToken, Since};
+use crate::platform::{now_ms, sleep_ms};
 
 /// How long nothing is told before an event without changes is, so that whoever listens knows that the line holds.
 const TIMEOUT_MS: u64 = 15_000;
@@ -32,7 +36,7 @@ pub(super) fn router() -> Router<Arc<App>> {
 }
 
 /// Lists are texts with commas between.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ChangesQuery {
     since: Option<String>,
@@ -48,9 +52,26 @@ struct ChangesQuery {
     batch_timeout_ms: Option<u64>,
     buffer_size: Option<u64>,
     subscription: Option<String>,
+    speed: Option<f64>,
+    /// How many batches a WebSocket is sent before its client says that it takes more; as many as there are, when it does not say.
+    credits: Option<u64>,
 }
 
 impl ChangesQuery {
+    /// Begins to follow what is asked for.
+    async fn follow(self, caller: &Caller, name: &str) -> Result<Line> {
+        let timeout_ms = self.batch_timeout_ms.unwrap_or(TIMEOUT_MS);
+        let speed = self.speed;
+        let request = self.into_request()?;
+        // A subscription keeps history for everybody.
+        let collection = match &request.subscription {
+            Some(_) => caller.admin(name)?.collection(name)?,
+            None => caller.read(name)?,
+        };
+        let stream = collection.changes(request).await?.at_speed(speed)?;
+        Ok(Line { stream, timeout_ms, replica: caller.app.db.replica_id(), is_first: true })
+    }
+
     fn into_request(self) -> Result<ChangesRequest> {
         let usual = ChangesRequest::default();
         let list = |text: Option<String>| text.map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>());
@@ -80,82 +101,106 @@ async fn changes(
     caller: Caller,
     Path(name): Path<String>,
     Query(mut query): Query<ChangesQuery>,
+    RawQuery(asked): RawQuery,
     headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Failure> {
+    if headers.get(header::UPGRADE).is_some() {
+        return match upgrade {
+            Ok(upgrade) => socket::upgraded(upgrade, caller, name, asked.is_some().then_some(query)).await,
+            Err(rejection) => Ok(rejection.into_response()),
+        };
+    }
+    if query.credits.is_some() {
+        return Err(Error::invalid("\"credits\" are of WebSockets").into());
+    }
     if let Some(last) = headers.get("last-event-id").and_then(|last| last.to_str().ok()) {
         query.since = Some(last.to_owned());
     }
-    let timeout = Duration::from_millis(query.batch_timeout_ms.unwrap_or(TIMEOUT_MS));
-    let request = query.into_request()?;
-    // A subscription keeps history for everybody.
-    let collection = match &request.subscription {
-        Some(_) => caller.admin(&name)?.collection(&name)?,
-        None => caller.read(&name)?,
-    };
-    let stream = collection.changes(request).await?;
-    let line = Line {
-        stream: Some(stream),
-        timeout,
-        replica: caller.app.db.replica_id(),
-        stop: caller.app.stop.clone(),
-        caller,
-        is_first: true,
-    };
+    let line = query.follow(&caller, &name).await?;
+    let line = Events { line: Some(line), stop: caller.app.stop.clone(), caller };
     let events = futures_util::stream::unfold(line, |mut line| async move {
-        let event = line.event().await?;
+        let event = line.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(event)), line))
     });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(events)).into_response())
 }
 
+/// What a client follows.
 struct Line {
-    /// None after an error.
-    stream: Option<ChangeStream>,
-    timeout: Duration,
+    stream: Replay,
+    timeout_ms: u64,
     replica: ReplicaId,
-    stop: Stop,
-    caller: Caller,
     is_first: bool,
 }
 
 impl Line {
-    /// The text of the next event; `None` when there are no more.
-    async fn event(&mut self) -> Option<String> {
-        let stream = self.stream.as_mut()?;
-        // What was there is read to its end, or not at all: only waiting is given up.
-        let (timeout, mut stop, caller) = (self.timeout, self.stop.clone(), self.caller.clone());
-        let mut ends = std::pin::pin!(caller.ends());
-        let told = async {
-            loop {
-                let batch = stream.ready().await?;
-                let is_news = !batch.changes.is_empty() || batch.schema.is_some();
-                let is_first = std::mem::take(&mut self.is_first);
-                if is_news || is_first {
-                    return Ok(Some(batch));
-                }
-                if batch.is_caught_up {
-                    tokio::select! {
-                        changed = tokio::time::timeout(timeout, stream.waits()) => match changed {
-                            Ok(changed) => changed?,
-                            Err(_) => return Ok(Some(batch)),
-                        },
-                        () = stop.requested() => return Ok(None),
-                        error = &mut ends => return Err(error),
-                    }
-                }
+    /// The next batch, once there are changes, and at once when it is the first; or one without changes, when there were none for long. `ends` may
+    /// end it while it waits: with an error, or without a batch.
+    async fn next(&mut self, ends: impl Future<Output = Option<Error>>) -> Result<Option<ChangeBatch>> {
+        let mut ends = std::pin::pin!(ends);
+        let quiet_ms = now_ms().saturating_add(self.timeout_ms);
+        loop {
+            // What was there is read to its end, or not at all: only waiting is given up.
+            let now = now_ms();
+            let batch = self.stream.ready(now).await?;
+            let is_first = std::mem::take(&mut self.is_first);
+            if !batch.changes.is_empty() || batch.schema.is_some() || is_first || now >= quiet_ms {
+                return Ok(Some(batch));
             }
-        };
-        match told.await {
+            let due_ms = self.stream.due_ms();
+            if due_ms.is_none() && !batch.is_caught_up {
+                continue;
+            }
+            let left_ms = due_ms.map_or(quiet_ms, |due_ms| due_ms.min(quiet_ms)).saturating_sub(now);
+            let moved = async {
+                match due_ms {
+                    Some(_) => std::future::pending().await,
+                    None => self.stream.waits().await,
+                }
+            };
+            tokio::select! {
+                moved = moved => moved?,
+                () = sleep_ms(left_ms) => {}
+                error = &mut ends => return error.map_or(Ok(None), Err),
+            }
+        }
+    }
+}
+
+/// Resolves with the error when the caller may not see any more what it asked for, and without one when the server stops.
+async fn ended(caller: Caller, mut stop: Stop) -> Option<Error> {
+    tokio::select! {
+        () = stop.requested() => None,
+        error = caller.ends() => Some(error),
+    }
+}
+
+fn error_as_json(error: &Error) -> JsonValue {
+    json!({"kind": error.kind().as_str(), "message": error.message()})
+}
+
+/// What a client of Server-Sent Events is told.
+struct Events {
+    /// None after an error.
+    line: Option<Line>,
+    stop: Stop,
+    caller: Caller,
+}
+
+impl Events {
+    /// The text of the next event; `None` when there are no more.
+    async fn next(&mut self) -> Option<String> {
+        let line = self.line.as_mut()?;
+        match line.next(ended(self.caller.clone(), self.stop.clone())).await {
             Ok(batch) => batch.map(|batch| {
                 let token = batch.token.map(|token| format!("id: {token}\n")).unwrap_or_default();
-                format!("{token}event: changes\ndata: {}\n\n", told_as_json(&batch, self.replica))
+                format!("{token}event: changes\ndata: {}\n\n", told_as_json(&batch, line.replica))
             }),
             Err(error) => {
-                self.stream = None;
-                let error: Error = error;
-                let error = json!({"error": {"kind": error.kind().as_str(), "message": error.message()}});
-                Some(format!("event: error\ndata: {error}\n\n"))
+                self.line = None;
+                Some(format!("event: error\ndata: {}\n\n", json!({"error": error_as_json(&error)})))
             }
         }
     }

@@ -79,11 +79,14 @@ impl Guard {
             );
             return Err(Failure(StatusCode::MISDIRECTED_REQUEST, Error::invalid(message)));
         }
-        let changes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || is_sync(uri.path());
+        // Of a WebSocket a browser keeps no page away by itself, whatever it reads.
+        let is_open = headers.contains_key(header::UPGRADE) || is_sync(uri.path());
+        let changes = is_open || !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         match text(header::ORIGIN) {
             Some(origin) if changes && !self.allows(&origin, &authority) => {
-                let message =
-                    format!("pages of {origin:?} may not write or sync here; allow them with --allow-origin {origin}");
+                let message = format!(
+                    "pages of {origin:?} may not write, sync or follow here; allow them with --allow-origin {origin}"
+                );
                 Err(Failure(StatusCode::FORBIDDEN, Error::invalid(message)))
             }
             _ => Ok(()),
@@ -165,6 +168,8 @@ mod tests {
                 assert_eq!(check(&guard, Method::GET, path, &[own, ("origin", origin)]), 403, "{origin}");
             }
             assert_eq!(check(&guard, Method::GET, "/health", &[own, ("origin", origin)]), 200, "{origin}");
+            let (path, upgrade) = ("/api/collections/notes/changes", ("upgrade", "websocket"));
+            assert_eq!(check(&guard, Method::GET, path, &[own, upgrade, ("origin", origin)]), 403, "{origin}");
         }
         let any = Guard::new("127.0.0.1:7700".parse().unwrap(), vec!["*".parse().unwrap()]);
         assert_eq!(check(&any, Method::POST, path, &[own, ("origin", "https://evil.example")]), 200);
