@@ -46,6 +46,8 @@ export interface PlanSource {
   idleMs?: number;
   /** A `timestamp` field that no row has: it takes the time of the write. */
   commitTime?: string;
+  /** How many times as fast as it was written the past comes, until its end is reached; not with `since: 'full'`. As fast as it can be read, when left out. */
+  pace?: number;
 }
 
 /** An operator of a plan, as data: `{ name, inputs, operator: { filter: { condition: { text: 'price > 10' } } } }`. See `docs/streams.md`. */

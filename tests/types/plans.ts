@@ -15,6 +15,9 @@ const bids = source(
 );
 expectRow<{ auction: number; price: number; note: string | null; at: number; tags: unknown; v: Float32Array }>()(bids);
 
+source('bid', { auction: 'int64' }, { since: 'earliest', pace: 10 });
+// @ts-expect-error a number
+source('bid', { auction: 'int64' }, { since: 'earliest', pace: 'fast' });
 // @ts-expect-error no such field
 source('bid', { auction: 'int64' }, { time: 'at' });
 // @ts-expect-error no such type
