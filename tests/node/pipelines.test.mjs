@@ -111,6 +111,26 @@ test('rows are given until they are acknowledged, and a full sink lets its pipel
   await db.close();
 });
 
+test('a text alone says where rows come from and go to, and how fast', async () => {
+  const db = await open({ name: 'text', streams: true });
+  const collection = await db.createCollection('numbers', numbers);
+  await collection.insert([{ id: 1 }]);
+  const sql = `CREATE SOURCE fresh WITH (connector = 'collection', collection = 'numbers', since = 'now');
+    CREATE SINK told FROM fresh WITH (connector = 'application', keepRows = 5)`;
+  assert.match(await db.explainPipeline({ sql }), /told: sink, 5 rows kept.*from collection numbers, since now/s);
+  const wrong = db.createPipeline('text', { sql: sql.replace('since', 'sinse') });
+  await assert.rejects(wrong, (error) => error.position === sql.indexOf('since') && /did you mean `since`/.test(error.message));
+  const pipeline = await db.createPipeline('text', { sql });
+  await collection.insert([{ id: 2 }]);
+  assert.equal((await pipeline.rows('told').next()).value.row.id, 2);
+  const plan = source('numbers', { id: 'int64' }, { since: 'earliest', pace: 1_000_000 }).sink({ name: 'told' });
+  await assert.rejects(db.createPipeline('past', { plan: { ...plan, sources: { numbers: { pace: 1 } } } }), kind('invalid_argument', 'other than `full`'));
+  const past = await db.createPipeline('past', { plan });
+  const rows = past.rows();
+  assert.deepEqual([(await rows.next()).value.row.id, (await rows.next()).value.row.id], [1, 2]);
+  await db.close();
+});
+
 test('a function that hangs keeps nobody waiting but its pipeline', async () => {
   const db = await open({ name: 'hangs', streams: true });
   const collection = await db.createCollection('numbers', numbers);
