@@ -88,13 +88,13 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port, and waits until it says that it listens.
     pub fn start(data: &Path, args: &[&str]) -> Self {
-        Self::start_by(eddy(), data, args)
+        Self::start_by(eddy(), "127.0.0.1:0", data, args)
     }
 
-    /// The same by a command that has an environment of its own.
-    pub fn start_by(mut command: Command, data: &Path, args: &[&str]) -> Self {
+    /// The same by a command that may have an environment of its own, at an address.
+    pub fn start_by(mut command: Command, listen: &str, data: &Path, args: &[&str]) -> Self {
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", listen, "--data"])
             .arg(data)
             .args(args)
             .stdout(Stdio::piped())

@@ -21,6 +21,7 @@ mod stop;
 mod tls;
 mod types;
 mod upkeep;
+mod upstream;
 
 use serde_json::{Value, json};
 

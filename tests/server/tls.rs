@@ -47,7 +47,7 @@ fn a_server_syncs_with_a_hub_over_tls() {
     let mut command = eddy();
     command.env("SSL_CERT_FILE", write(directory.path(), "trusted.pem", made.cert.pem()));
     let below = ["--upstream", &url, "--upstream-collections", "notes"];
-    let below = Server::start_by(command, &directory.path().join("below"), &below);
+    let below = Server::start_by(command, "127.0.0.1:0", &directory.path().join("below"), &below);
 
     let title = |server: &Server, id: i64| {
         let (status, answer) =

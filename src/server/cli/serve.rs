@@ -117,12 +117,13 @@ pub(super) struct Serve {
 }
 
 pub(super) async fn run(command: Serve) -> Result<()> {
-    let settings = Settings {
+    let mut settings = Settings {
         listen: address(&command.listen)?,
         console: command.console,
         allow_origins: command.allow_origins,
         body_limit_bytes: usize::from(command.body_limit) << 20,
         gate: gate(command.token_keys, command.token_secret, command.tokens_revoked)?,
+        upstream: None,
     };
     let options = Options {
         durability: if command.buffered { Durability::Buffered } else { Durability::Synced },
@@ -150,7 +151,7 @@ pub(super) async fn run(command: Serve) -> Result<()> {
         let (urls, collections) = (command.upstreams, command.upstream_collections);
         let tokens = command.upstream_token.map(|token| Arc::new(token) as Arc<dyn TokenSource>);
         // It ends with the store.
-        db.sync_as(SyncOptions { urls, collections, ..SyncOptions::default() }, tokens)?;
+        settings.upstream = Some(db.sync_as(SyncOptions { urls, collections, ..SyncOptions::default() }, tokens)?);
     }
     let (mut stopper, stop) = Stop::new();
     let mut signals = Signals::new()?;

@@ -18,6 +18,7 @@ mod reply;
 mod stop;
 mod streams;
 mod upkeep;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -44,7 +45,7 @@ use super::access::TokenGate;
 use super::store;
 use super::sync::{self, AllowedOrigins};
 use crate::base::{Error, ErrorKind, Result};
-use crate::db::{Db, Gate, SyncHub};
+use crate::db::{Db, Gate, SyncHub, SyncSession};
 use crate::sync::HubOptions;
 
 /// How long requests and sockets that are open may take to end once the server stops.
@@ -63,6 +64,8 @@ pub struct Settings {
     pub body_limit_bytes: usize,
     /// Who is let in; everybody, where there is none.
     pub gate: Option<Arc<TokenGate>>,
+    /// The sync of the store with a hub, where it is a client of one.
+    pub upstream: Option<SyncSession>,
 }
 
 /// What requests work with.
@@ -73,6 +76,8 @@ pub struct App {
     gate: Option<Arc<dyn Gate>>,
     /// The same, to be told what is revoked.
     tokens: Option<Arc<TokenGate>>,
+    /// The sync of the store with a hub, where it is a client of one.
+    upstream: Option<SyncSession>,
     /// Tells when to stop.
     pub stop: Stop,
     /// The iterators that clients go through.
@@ -109,6 +114,7 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
         db,
         gate,
         tokens: settings.gate.clone(),
+        upstream: settings.upstream.clone(),
         stop: stop.clone(),
         cursors: Default::default(),
         computing: Semaphore::new(computing_max()),
@@ -160,6 +166,7 @@ fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr)
         .merge(access::router())
         .merge(api::router())
         .merge(upkeep::router())
+        .merge(upstream::router())
         .merge(changes::router())
         .merge(live::router())
         .merge(pipelines::router())
