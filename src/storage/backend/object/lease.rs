@@ -15,6 +15,9 @@ const LEASE: Duration = if cfg!(test) { Duration::from_millis(900) } else { Dura
 /// The holder stops this much earlier: clocks of different machines run at slightly different speeds.
 const MARGIN: Duration = LEASE.checked_div(10).expect("not by zero");
 const RENEW_AFTER: Duration = LEASE.checked_div(3).expect("not by zero");
+/// How long a holder that is this very process is watched while it renews: what still works in the background on a store that was dropped lets
+/// go of it in the end, on a slow storage late.
+const LETTING_GO: Duration = LEASE.saturating_mul(3);
 const LOOK_AGAIN_AFTER: Duration = LEASE.checked_div(40).expect("not by zero");
 
 /// What the lease object says, as JSON.
@@ -97,6 +100,7 @@ impl Lease {
     }
 
     async fn take_as(own: Record, store: Arc<dyn ObjectStore>, path: Path) -> Result<Arc<Self>> {
+        let begun = Instant::now();
         let mut seen: Option<(UpdateVersion, Instant)> = None;
         loop {
             let asked = Validity::now();
@@ -109,7 +113,10 @@ impl Lease {
                     let bytes = found.bytes().await.map_err(|error| failed("read", path.as_ref(), &error))?;
                     let record: Record = serde_json::from_slice(&bytes)
                         .map_err(|error| Error::corrupt(format!("{path}: no lease: {error}")))?;
+                    let lets_go = record.token == own.token && begun.elapsed() < LETTING_GO;
+                    // One that may let go is watched anew after each renewal.
                     let unchanged = seen.as_ref().map(|(before, since)| (*before == version, since.elapsed()));
+                    let unchanged = unchanged.filter(|(same, _)| *same || !lets_go);
                     match (record.released, record.is_alive(&own), unchanged) {
                         (true, ..) | (_, Some(false), _) => {}
                         (_, None, Some((true, since))) if since >= LEASE => {}
@@ -310,5 +317,21 @@ mod tests {
         assert!(at.elapsed() < LEASE, "nobody waited");
         // One of this very process that goes on renews it.
         assert_eq!(kind(take(record(pid, 4)).await), ErrorKind::Locked);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_holder_of_this_process_may_let_go_late() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let Claimant { pid, started, boot, .. } = Claimant::this_process();
+        let record = Record { pid, started, boot, namespace: namespace(), ..elsewhere(1) };
+        let take = || Lease::take_as(record.clone(), store.clone(), Path::from("LEASE"));
+        let holder = take().await.unwrap();
+        let let_go = async move {
+            while holder.current.lock().await.0.renewal < 2 {
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            }
+        };
+        let (next, ()) = tokio::join!(take(), let_go);
+        next.unwrap().check().await.unwrap();
     }
 }
