@@ -759,10 +759,15 @@ export class Collection<S extends Schema = AnySchema, B extends boolean = false>
    * ascending key. It has its answer when it is here. Each answer is what an exact search finds at that moment, at a cost far below searching
    * again; thousands of queries at once are fine.
    */
-  live<const F extends readonly string[] | undefined = undefined>(request: LiveRequest<S, F>): Promise<LiveOf<S, B, F>> {
-    const { vector, ...rest } = request as { vector?: unknown };
+  async live<const F extends readonly string[] | undefined = undefined>(request: LiveRequest<S, F>): Promise<LiveOf<S, B, F>> {
+    const { vector, hybrid, ...rest } = request as { vector?: unknown; hybrid?: HybridRequest<S, F> };
+    if (hybrid !== undefined) {
+      const beside = Object.keys(vector === undefined ? rest : request).filter((name) => name !== 'hybrid');
+      if (beside.length > 0) throw new EddyError('invalid_argument', `beside hybrid there is nothing else, got ${beside.join(', ')}: its searches have what they need`);
+      return LiveQuery.open(this.#client, this.name, this.#bigint, toHybrid(hybrid), 'hybrid');
+    }
     const search = vector === undefined ? rest : toQueries({ ...rest, vector });
-    return LiveQuery.open(this.#client, this.name, this.#bigint, search, vector === undefined);
+    return LiveQuery.open(this.#client, this.name, this.#bigint, search, vector === undefined ? 'query' : 'search');
   }
 
   /** The subscriptions of {@link Collection.changes}, and the position in the local log that each has acknowledged. */

@@ -4,6 +4,7 @@ import { Hub, type HubOptions, toAdmitted } from './hub.js';
 import { Pipes } from './pipes.js';
 import type { SearchPool } from './pool.js';
 import type { EngineEvent, Op, Session, SyncStatusMessage, WriteMark } from './protocol.js';
+import type { LiveKind } from './stream-live.js';
 import type { Wasm, WasmArchive, WasmChangeStream, WasmCollection, WasmDatabase, WasmImport, WasmIterator, WasmLiveQueries, WasmSyncSession } from './wasm.js';
 
 /** @internal */
@@ -482,7 +483,7 @@ export class Engine {
   /** Keeps an answer current for a session, and tells it, then what happens to it. @internal */
   async startLive(key: string, body: Bytes, client: EngineSession): Promise<void> {
     if (this.#ended) throw this.#ended;
-    const { collection: name, request, query, bigint } = decode(body) as { collection: string; request: Uint8Array; query: boolean; bigint: boolean };
+    const { collection: name, request, kind, bigint } = decode(body) as { collection: string; request: Uint8Array; kind: LiveKind; bigint: boolean };
     let live = this.#lives.get(name);
     if (!live) {
       const collection = this.#collection(name);
@@ -493,7 +494,7 @@ export class Engine {
     live.count += 1;
     try {
       const queries = await live.queries;
-      const answer = await (query ? queries.addQuery(request) : queries.addSearch(request));
+      const answer = await addLive(queries, kind, request);
       live.told.set((decode(answer) as { id: number }).id, { key, bigint, client });
       client.send({ event: 'live', key, body: answer });
     } catch (error) {
@@ -821,6 +822,13 @@ class EngineSession implements Session {
     for (const key of this.#imports) await this.#engine.endImport(key).catch(() => {});
     this.#engine.forget(this);
   }
+}
+
+function addLive(queries: WasmLiveQueries, kind: LiveKind, request: Uint8Array): Promise<Bytes> {
+  if (kind === 'query') return queries.addQuery(request);
+  if (kind === 'search') return queries.addSearch(request);
+  if (queries.addHybrid) return queries.addHybrid(request);
+  return Promise.reject(new EddyError('unsupported', 'live queries of several searches need streams, here or in the tab that holds the database: open it with streams: true'));
 }
 
 function panicked(message: string): EddyError {

@@ -1,10 +1,13 @@
 import type { Client } from './client.js';
 import { decode, encode, type FieldNames, reviveRow } from './codec.js';
-import type { FilterOptions, SearchRequest } from './collection.js';
+import type { ConsistencyOptions, FilterOptions, HybridRequest, SearchRequest } from './collection.js';
 import { EddyError, fromErrorMessage } from './error.js';
 import type { AnySchema, Key, OutputField, OutputRow, Schema } from './schema.js';
 
-/** What is kept an answer to: the nearest rows, or without `vector` those that a filter selects. */
+/** What is asked of the engine. @internal */
+export type LiveKind = 'search' | 'query' | 'hybrid';
+
+/** What is kept an answer to: the nearest rows, or without `vector` those that a filter selects; or what several searches come to together. */
 export type LiveRequest<S extends Schema = AnySchema, F extends readonly string[] | undefined = undefined> =
   | Omit<SearchRequest<S, F>, 'at' | 'offset' | 'groupBy' | 'groupSize' | 'strictGroupSize' | 'rankers' | 'exact' | 'ef' | 'nprobe' | 'reorderK' | 'searchList'>
   | (FilterOptions & {
@@ -12,7 +15,11 @@ export type LiveRequest<S extends Schema = AnySchema, F extends readonly string[
       limit?: number;
       /** As of a query. */
       outputFields?: F & (readonly OutputField<S>[] | undefined);
-    });
+    })
+  | {
+      /** As of `hybridSearch`: the best rows of several searches, of vectors and of text, ranked together. Needs `streams: true`. */
+      hybrid: Omit<HybridRequest<S, F>, 'at' | 'offset' | 'rankers' | keyof ConsistencyOptions>;
+    };
 
 /** A row of an answer. */
 export interface LiveHit<K, R> {
@@ -24,7 +31,10 @@ export interface LiveHit<K, R> {
   version: string;
 }
 
-/** What happened to a row of an answer. Rows that were not written keep their order, and are not told when others come between them. */
+/**
+ * What happened to a row of an answer. Rows that were not written keep their order, and are not told when others come between them; with
+ * `hybrid` a row that was not written has `moved` or `changed` too when its score has.
+ */
 export type Difference<K, R> =
   | { /** It is in the answer now. */ op: 'entered'; /** Its place in the new answer. */ index: number; hit: LiveHit<K, R> }
   | { /** It is no more. */ op: 'left'; /** Its place in the old answer. */ index: number; key: K }
@@ -73,10 +83,10 @@ export class LiveQuery<K, R> implements AsyncIterable<LiveUpdate<K, R>> {
   }
 
   /** @internal */
-  static async open<K, R>(client: Client, collection: string, bigint: boolean, request: object, query: boolean): Promise<LiveQuery<K, R>> {
+  static async open<K, R>(client: Client, collection: string, bigint: boolean, request: object, kind: LiveKind): Promise<LiveQuery<K, R>> {
     const live = new LiveQuery<K, R>(client, bigint);
     try {
-      await client.request('liveStart', live.#key, encode({ collection, request: encode({ ...request, bigint }), query, bigint }));
+      await client.request('liveStart', live.#key, encode({ collection, request: encode({ ...request, bigint }), kind, bigint }));
     } catch (error) {
       await live.stop();
       throw error;

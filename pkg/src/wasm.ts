@@ -71,6 +71,8 @@ export interface WasmChangeStream {
 export interface WasmLiveQueries {
   addSearch(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   addQuery(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
+  /** In the build with streams. */
+  addHybrid?(request: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   remove(id: number): Promise<void>;
   update(): Promise<Float64Array>;
   differences(id: number, bigint: boolean): Uint8Array<ArrayBuffer>;

@@ -29,7 +29,16 @@ impl LiveQueries {
     async fn add(&self, request: LiveRequest, bigint: bool) -> Thrown<Vec<u8>> {
         let mut live = self.live.lock().await;
         let live = live.as_mut().ok_or_else(ended).or_throw()?;
-        let (id, answer) = live.add(request).await.or_throw()?;
+        let added = live.add(request).await.or_throw()?;
+        self.told(live, added, bigint)
+    }
+
+    fn told(
+        &self,
+        live: &mut crate::db::LiveQueries,
+        (id, answer): (u64, Vec<crate::db::LiveHit>),
+        bigint: bool,
+    ) -> Thrown<Vec<u8>> {
         let schema = &self.collection.spec().schema;
         let told = LiveOut { schema, id, lsn: live.lsn().0, answer: &answer, differences: &[], bigint }.encode();
         if told.is_err() {
@@ -48,6 +57,19 @@ impl LiveQueries {
         let bigint = request.bigint;
         let request = request.into_request(&self.collection.spec().schema).or_throw()?;
         self.add(LiveRequest::Nearest(Box::new(request)), bigint).await
+    }
+
+    /// The same of several searches, ranked together.
+    #[cfg(feature = "streams")]
+    #[wasm_bindgen(js_name = addHybrid)]
+    pub async fn add_hybrid(&self, request: Vec<u8>) -> Thrown<Vec<u8>> {
+        let request = message::decode::<SearchMessage>("the request", &request).or_throw()?;
+        let bigint = request.bigint;
+        let request = request.into_hybrid(&self.collection.spec().schema).or_throw()?;
+        let mut live = self.live.lock().await;
+        let live = live.as_mut().ok_or_else(ended).or_throw()?;
+        let added = live.add_hybrid(request).await.or_throw()?;
+        self.told(live, added, bigint)
     }
 
     /// The same of a query.

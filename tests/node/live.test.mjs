@@ -87,3 +87,29 @@ test('what is wrong is told at once, and a live query ends with its database', a
   await closed;
   assert.equal(live.error.kind, 'closed');
 });
+
+test('several searches, ranked together, are kept current', async (t) => {
+  const fields = { ...schema.fields, w: { type: 'float_vector', dim: 2, metric: 'COSINE', index: { type: 'FLAT' } } };
+  const both = (id, x, w) => ({ ...row(id, x), w });
+  const db = await open({ name: 'hybrid', storage: 'memory', streams: true });
+  t.after(() => db.close());
+  const notes = await db.createCollection('notes', { fields });
+  await notes.insert([both(1, 1, [1, 0]), both(2, 2, [0, 1]), both(3, 3, [1, 1]), both(4, 4, [-1, 0])]);
+  const searches = [{ field: 'v', vector: [0, 0], limit: 3 }, { field: 'w', vector: [0, 1], limit: 3, filter: 'id > 1' }];
+  const request = { searches, rerank: { type: 'weighted', weights: [0.4, 0.6] }, limit: 2, outputFields: ['title'] };
+  const live = await notes.live({ hybrid: request });
+  const fresh = async () => (await notes.hybridSearch({ ...request, searches: searches.map((search) => ({ ...search, exact: true })) })).hits.map(({ key, score, row }) => ({ key, score, row }));
+  const shown = () => live.answer.map(({ key, score, row }) => ({ key, score, row }));
+  assert.deepEqual(shown(), await fresh());
+  for (const write of [() => notes.upsert([both(4, 0.1, [0, 2])]), () => notes.delete({ keys: [2] }), () => notes.insert([both(5, 0.2, [1, 5])])]) {
+    const updated = new Promise((resolve) => live.onUpdate(resolve));
+    await write();
+    await updated;
+    assert.deepEqual(shown(), await fresh());
+  }
+  await assert.rejects(notes.live({ hybrid: request, limit: 2 }), kind('invalid_argument'));
+  await assert.rejects(notes.live({ hybrid: { searches: [{ field: 'title', vector: 'words' }] } }), ({ kind }) => ['unsupported', 'invalid_argument'].includes(kind));
+
+  const { notes: plain } = await memory(t);
+  await assert.rejects(plain.live({ hybrid: { searches: [{ vector: [0, 0] }] } }), kind('unsupported'));
+});

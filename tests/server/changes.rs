@@ -128,6 +128,27 @@ fn a_live_query_tells_its_answer_then_what_happens_to_it() {
     let refused = |body: Value| server.post("/api/collections/notes/live", &body).0;
     assert_eq!(refused(json!({"vector": [1, 0]})), 400);
     assert_eq!(refused(json!({"radius": 1})), 400);
+
+    // Several searches, ranked together.
+    let to = |x: f64| json!({"vector": [x, 0, 0], "limit": 2});
+    let rerank = json!({"type": "weighted", "weights": [1.0, 0.5], "normalize": false});
+    let hybrid = json!({"searches": [to(1.0), to(-1.0)], "limit": 2, "rerank": rerank, "outputFields": ["title"]});
+    let mut events = Events::live(&server, &json!({"hybrid": hybrid}));
+    let (_, _, told) = events.next();
+    let found = server.post_well("/api/collections/notes/hybrid-search", &hybrid);
+    let hits = |hits: &Value| -> Vec<(Value, Value, Value)> {
+        let hit = |hit: &Value| (hit["key"].clone(), hit["score"].clone(), hit["row"].clone());
+        hits.as_array().unwrap().iter().map(hit).collect()
+    };
+    assert_eq!(hits(&told["answer"]).len(), 2);
+    assert_eq!(hits(&told["answer"]), hits(&found["hits"]));
+    server.post_well("/api/collections/notes/insert", &row(4, 9.0));
+    let (_, kind, told) = events.next();
+    assert_eq!((kind.as_str(), &told["differences"][1]["hit"]["key"]), ("differences", &json!(4)));
+    assert_eq!(refused(json!({"hybrid": {"searches": []}})), 400);
+    assert_eq!(refused(json!({"hybrid": hybrid, "limit": 3})), 400);
+    assert_eq!(refused(json!({"hybrid": {"searches": [{"filter": "id > 1"}]}})), 400);
+    assert_eq!(refused(json!({"hybrid": {"searches": [{"hybrid": hybrid}]}})), 400);
 }
 
 /// A WebSocket that follows the collection `notes`.

@@ -280,5 +280,7 @@ live.onUpdate(({ differences: [first] }) => {
 });
 const selected = await notes.live({ filter: 'done == false' });
 expectType<Scalars>()(selected.answer[0]!.row);
+const ranked = await notes.live({ hybrid: { searches: [{ vector: [1, 2, 3, 4] }, { vector: [4, 3, 2, 1] }], rerank: { type: 'rrf', k: 60 }, outputFields: ['title'] } });
+expectType<string>()(ranked.answer[0]!.row.title);
 // @ts-expect-error: a live query has no groups
 await notes.live({ vector: [1, 2, 3, 4], groupBy: 'title' });

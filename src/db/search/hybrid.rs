@@ -23,12 +23,12 @@ const CANDIDATES_MIN: usize = 100;
 const ROWS_MIN: usize = 4_096;
 
 /// `score` from 0 to 1, the larger the closer, by Milvus's formulas.
-fn normalized(search: &Search<'_>, score: f32) -> f64 {
-    let (metric, score) = (search.metric, f64::from(score));
+fn normalized(metric: Metric, is_vector: bool, score: f32) -> f64 {
+    let score = f64::from(score);
     let turn = score.atan() / std::f64::consts::PI;
     match metric {
         // Of words: never below 0.
-        _ if !search.field.data_type.is_vector() => 2.0 * turn,
+        _ if !is_vector => 2.0 * turn,
         Metric::Cosine => (1.0 + score) / 2.0,
         Metric::Jaccard => 1.0 - score,
         _ if is_better(metric, 1.0, 0.0) => 0.5 + turn,
@@ -39,6 +39,22 @@ fn normalized(search: &Search<'_>, score: f32) -> f64 {
 /// `score`, the larger the closer.
 fn ascending(metric: Metric, score: f32) -> f64 {
     if is_better(metric, 1.0, 0.0) { f64::from(score) } else { -f64::from(score) }
+}
+
+/// What a row gets for being at a place, from 0, of the search of that number, with that score.
+pub(in crate::db) fn share(
+    rerank: &Rerank,
+    at: usize,
+    place: usize,
+    metric: Metric,
+    is_vector: bool,
+    score: f32,
+) -> f64 {
+    match rerank {
+        Rerank::Rrf { k } => 1.0 / (k + place as f64 + 1.0),
+        Rerank::Weighted { weights, normalize: true } => weights[at] * normalized(metric, is_vector, score),
+        Rerank::Weighted { weights, normalize: false } => weights[at] * ascending(metric, score),
+    }
 }
 
 /// One of several searches that are ranked together, and what it found.
@@ -71,7 +87,7 @@ impl Collection {
     }
 
     /// Refuses what is wrong with a request.
-    pub(super) fn check_hybrid(request: &HybridRequest) -> Result<()> {
+    pub(in crate::db) fn check_hybrid(request: &HybridRequest) -> Result<()> {
         if request.searches.is_empty() || request.searches.len() > SEARCHES_MAX {
             return Err(Error::invalid(format!(
                 "{} searches in one request; expected 1 to {SEARCHES_MAX}",
@@ -156,13 +172,10 @@ impl Collection {
         let rankers = self.checked_rankers(&request.rankers)?;
         let mut scores: HashMap<Key, f64> = HashMap::new();
         for (at, Part { search, found, .. }) in parts.iter().enumerate() {
-            for (rank, (distance, found)) in found.iter().enumerate() {
+            let is_vector = search.field.data_type.is_vector();
+            for (place, (distance, found)) in found.iter().enumerate() {
                 let score = search.metric.score(*distance);
-                let part = match &request.rerank {
-                    Rerank::Rrf { k } => 1.0 / (k + rank as f64 + 1.0),
-                    Rerank::Weighted { weights, normalize: true } => weights[at] * normalized(search, score),
-                    Rerank::Weighted { weights, normalize: false } => weights[at] * ascending(search.metric, score),
-                };
+                let part = share(&request.rerank, at, place, search.metric, is_vector, score);
                 *scores.entry(found.key.clone()).or_default() += part;
             }
         }

@@ -22,6 +22,8 @@ mod table;
 mod tests;
 mod words;
 
+#[cfg(feature = "streams")]
+pub(in crate::db) use hybrid::share;
 pub use iterate::{QueryIterator, SearchIterator};
 pub(super) use masks::Masks;
 pub(super) use pool::Pool;

@@ -87,7 +87,10 @@ impl Collection {
             let mut vectors = schema.vectors();
             return Ok(vectors.any(|(field, _)| !field.is_apart()).then(|| {
                 let scalars = schema.fields().iter().filter(|field| !field.data_type.is_vector());
-                scalars.map(|field| field.name.clone()).chain([META_COLUMN.to_owned()]).collect()
+                scalars
+                    .map(|field| field.name.clone())
+                    .chain(schema.dynamic().then(|| META_COLUMN.to_owned()))
+                    .collect()
             }));
         };
         let special = |name: &str| ["*", VERSION_FIELD, PARTITION_COLUMN].contains(&name);

@@ -82,6 +82,8 @@ pub struct LiveQueries {
     fields: BTreeMap<String, Group>,
     /// Those whose answers must be found anew.
     stale: BTreeSet<u64>,
+    #[cfg(feature = "streams")]
+    pub(super) hybrids: super::hybrid::Hybrids,
     next: u64,
 }
 
@@ -107,10 +109,10 @@ struct Live {
 }
 
 #[derive(Clone)]
-struct Entry {
+pub(super) struct Entry {
     /// Smaller is better.
     rank: f32,
-    hit: LiveHit,
+    pub(super) hit: LiveHit,
 }
 
 impl Entry {
@@ -161,6 +163,8 @@ impl Collection {
             keepers: HashMap::new(),
             fields: BTreeMap::new(),
             stale: BTreeSet::new(),
+            #[cfg(feature = "streams")]
+            hybrids: Default::default(),
             next: 1,
         })
     }
@@ -180,8 +184,7 @@ impl LiveQueries {
         let mut live = self.checked(request)?;
         let found = self.ask(&live, None).await?;
         live.take(found);
-        let id = self.next;
-        self.next += 1;
+        let id = self.number();
         if let (Some(name), LiveRequest::Nearest(request)) = (&live.group, &live.request)
             && let Value::Vector(query) = &request.vector
         {
@@ -201,8 +204,24 @@ impl LiveQueries {
         Ok((id, answer))
     }
 
+    pub(super) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    #[cfg(feature = "streams")]
+    pub(super) fn collection(&self) -> &Collection {
+        &self.collection
+    }
+
     /// Ends a query; false when there is none of that number.
     pub fn remove(&mut self, id: u64) -> bool {
+        #[cfg(feature = "streams")]
+        if self.hybrids.has_part(id) {
+            return false;
+        } else if let Some(parts) = self.hybrids.remove(id) {
+            return parts.into_iter().all(|part| self.remove(part));
+        }
         let Some(live) = self.queries.remove(&id) else { return false };
         self.stale.remove(&id);
         self.let_go(id, &live.kept);
@@ -217,12 +236,16 @@ impl LiveQueries {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.queries.len()
+        #[cfg(feature = "streams")]
+        let (hybrids, parts) = self.hybrids.count();
+        #[cfg(not(feature = "streams"))]
+        let (hybrids, parts) = (0, 0);
+        self.queries.len() - parts + hybrids
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.queries.is_empty()
+        self.len() == 0
     }
 
     /// The position in the log that all answers are at.
@@ -232,7 +255,16 @@ impl LiveQueries {
 
     /// The answer to a query.
     pub fn answer(&self, id: u64) -> Option<Vec<LiveHit>> {
-        Some(self.queries.get(&id)?.told().iter().map(|entry| entry.hit.clone()).collect())
+        #[cfg(feature = "streams")]
+        if let Some(answer) = self.hybrids.answer(id) {
+            return Some(answer);
+        }
+        Some(self.told(id)?.iter().map(|entry| entry.hit.clone()).collect())
+    }
+
+    /// The entries of its answer, of a query that is kept itself.
+    pub(super) fn told(&self, id: u64) -> Option<&[Entry]> {
+        Some(self.queries.get(&id)?.told())
     }
 
     /// Waits until something was written since; may be given up.
@@ -284,17 +316,25 @@ impl LiveQueries {
             let live = &self.queries[&id];
             let next =
                 if anew.contains(&id) { self.searched(live).await? } else { self.merged(live, &changed).await? };
-            let differences = differences(live.told(), next.told());
+            let (before, after) = (live.told(), next.told());
+            let rests = |from: usize, to: usize| before[from].hit.version == after[to].hit.version;
+            let differences = differences(before, after, rests);
             let before = self.queries.insert(id, next).expect("it was there");
             self.let_go(id, &before.kept);
             let kept = std::mem::take(&mut self.queries.get_mut(&id).expect("it is there").kept);
             self.keep(id, &kept);
             self.queries.get_mut(&id).expect("it is there").kept = kept;
             self.stale.remove(&id);
+            #[cfg(feature = "streams")]
+            if !differences.is_empty() && self.hybrids.touch(id) {
+                continue;
+            }
             if !differences.is_empty() {
                 updates.push(LiveUpdate { id, lsn: self.lsn(), differences });
             }
         }
+        #[cfg(feature = "streams")]
+        updates.extend(self.update_hybrids().await?);
         Ok(updates)
     }
 
@@ -364,7 +404,7 @@ impl LiveQueries {
     }
 
     /// The moment that answers are brought to.
-    fn view(&self) -> View {
+    pub(super) fn view(&self) -> View {
         self.collection.view(View { lsn: self.lsn(), ..View::NOW })
     }
 
@@ -439,25 +479,7 @@ impl LiveQueries {
             LiveRequest::Nearest(request) => &request.output_fields,
             LiveRequest::Rows(request) => &request.output_fields,
         };
-        let is_told = |name: &str, all: bool| match wanted {
-            None => all,
-            Some(wanted) => wanted.iter().any(|field| field == name || (all && field == "*")),
-        };
-        let (key_told, version_told) = (is_told(key_name, true), is_told(VERSION_FIELD, false));
-        let entry = |(key, score, mut row): (Key, f32, Row)| {
-            let version = match row.get(VERSION_FIELD) {
-                Some(Value::String(version)) => version.clone(),
-                _ => return Err(Error::internal("a row without its version")),
-            };
-            if !version_told {
-                row.remove(VERSION_FIELD);
-            }
-            if !key_told {
-                row.remove(key_name);
-            }
-            Ok(Entry { rank: score * live.sign, hit: LiveHit { key, score, row, version } })
-        };
-        found.into_iter().map(entry).collect()
+        entries_of(&self.collection, found, wanted.as_deref(), live.sign)
     }
 
     fn keep(&mut self, id: u64, kept: &[Entry]) {
@@ -486,6 +508,35 @@ impl Live {
     }
 }
 
+/// Rows that were read with their version, as entries with the fields that are wanted.
+pub(super) fn entries_of(
+    collection: &Collection,
+    found: Vec<(Key, f32, Row)>,
+    wanted: Option<&[String]>,
+    sign: f32,
+) -> Result<Vec<Entry>> {
+    let key_name = &collection.spec().schema.primary_key().name;
+    let is_told = |name: &str, all: bool| match wanted {
+        None => all,
+        Some(wanted) => wanted.iter().any(|field| field == name || (all && field == "*")),
+    };
+    let (key_told, version_told) = (is_told(key_name, true), is_told(VERSION_FIELD, false));
+    let entry = |(key, score, mut row): (Key, f32, Row)| {
+        let version = match row.get(VERSION_FIELD) {
+            Some(Value::String(version)) => version.clone(),
+            _ => return Err(Error::internal("a row without its version")),
+        };
+        if !version_told {
+            row.remove(VERSION_FIELD);
+        }
+        if !key_told {
+            row.remove(key_name);
+        }
+        Ok(Entry { rank: score * sign, hit: LiveHit { key, score, row, version } })
+    };
+    found.into_iter().map(entry).collect()
+}
+
 pub(in crate::db) fn key_of(row: &Row, name: &str) -> Result<Key> {
     match row.get(name) {
         Some(Value::Int(key)) => Ok(Key::Int(*key)),
@@ -494,38 +545,38 @@ pub(in crate::db) fn key_of(row: &Row, name: &str) -> Result<Key> {
     }
 }
 
-fn differences(before: &[Entry], after: &[Entry]) -> Vec<Difference> {
+/// What happened between two answers; `rests` tells of the place of a row in both whether it is as it was.
+pub(super) fn differences(before: &[Entry], after: &[Entry], rests: impl Fn(usize, usize) -> bool) -> Vec<Difference> {
     let places = |entries: &[Entry]| -> HashMap<Key, usize> {
         entries.iter().enumerate().map(|(at, entry)| (entry.hit.key.clone(), at)).collect()
     };
     let (old, new) = (places(before), places(after));
     let left = before.iter().enumerate().filter(|(_, entry)| !new.contains_key(&entry.hit.key));
     let mut all: Vec<Difference> = left.map(|(at, entry)| Difference::Left(at, entry.hit.key.clone())).collect();
-    // Those that stay and were not written are in their old order: where a written one is among them tells whether it has moved.
-    let unwritten =
-        |entry: &&Entry| old.get(&entry.hit.key).is_some_and(|&at| before[at].hit.version == entry.hit.version);
-    let rests = |entries: &[Entry], other: &HashMap<Key, usize>, others: &[Entry]| -> Vec<usize> {
+    // Those that rest are in their old order: where another one is among them tells whether it has moved.
+    let counted = |is_rest: &mut dyn Iterator<Item = bool>| -> Vec<usize> {
         let mut count = 0;
-        let place = |entry: &Entry| {
-            let is_rest = other.get(&entry.hit.key).is_some_and(|&at| others[at].hit.version == entry.hit.version);
+        let place = |is_rest| {
             count += usize::from(is_rest);
             count
         };
-        entries.iter().map(place).collect()
+        is_rest.map(place).collect()
     };
-    let (rests_before, rests_after) = (rests(before, &new, after), rests(after, &old, before));
-    let written: Vec<&Key> = after
-        .iter()
-        .filter(|entry| old.contains_key(&entry.hit.key) && !unwritten(entry))
-        .map(|entry| &entry.hit.key)
-        .collect();
+    let place = |places: &HashMap<Key, usize>, entry: &Entry| places.get(&entry.hit.key).copied();
+    let unwritten = |(to, entry): (usize, &Entry)| place(&old, entry).is_some_and(|from| rests(from, to));
+    let still = |(from, entry): (usize, &Entry)| place(&new, entry).is_some_and(|to| rests(from, to));
+    let rests_before = counted(&mut before.iter().enumerate().map(still));
+    let rests_after = counted(&mut after.iter().enumerate().map(unwritten));
+    let written =
+        after.iter().enumerate().filter(|(at, entry)| place(&old, entry).is_some() && !unwritten((*at, entry)));
+    let written = written.count();
     for (at, entry) in after.iter().enumerate() {
         let hit = || entry.hit.clone();
         match old.get(&entry.hit.key) {
             None => all.push(Difference::Entered(at, hit())),
-            Some(_) if unwritten(&entry) => {}
+            Some(_) if unwritten((at, entry)) => {}
             // With another that was written their order among each other counts too.
-            Some(&from) if rests_before[from] != rests_after[at] || (written.len() > 1 && from != at) => {
+            Some(&from) if rests_before[from] != rests_after[at] || (written > 1 && from != at) => {
                 all.push(Difference::Moved(from, at, hit()));
             }
             Some(_) => all.push(Difference::Changed(at, hit())),

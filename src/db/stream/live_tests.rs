@@ -58,12 +58,12 @@ async fn found(notes: &Collection, request: &LiveRequest) -> Vec<LiveHit> {
 }
 
 /// Without versions, which a search does not tell.
-fn plain(answer: &[LiveHit]) -> Vec<LiveHit> {
+pub(super) fn plain(answer: &[LiveHit]) -> Vec<LiveHit> {
     answer.iter().map(|hit| LiveHit { version: String::new(), ..hit.clone() }).collect()
 }
 
 /// What whoever has the old answer makes of the differences.
-fn applied(mut answer: Vec<LiveHit>, differences: &[Difference]) -> Vec<LiveHit> {
+pub(super) fn applied(mut answer: Vec<LiveHit>, differences: &[Difference]) -> Vec<LiveHit> {
     for difference in differences {
         match difference {
             Difference::Left(_, key) => answer.retain(|hit| hit.key != *key),

@@ -4,6 +4,10 @@
 //! position moves on.
 
 mod changes;
+#[cfg(feature = "streams")]
+mod hybrid;
+#[cfg(all(test, native, feature = "streams"))]
+mod hybrid_tests;
 mod live;
 #[cfg(all(test, native))]
 mod live_tests;

@@ -17,9 +17,9 @@ use super::caller::Caller;
 use super::reply::Failure;
 use super::stop::Stop;
 use crate::base::{Error, Lsn, Result};
-use crate::db::{Difference, LiveHit, LiveQueries, LiveRequest, QueryRequest, SearchRequest};
+use crate::db::{Difference, HybridRequest, LiveHit, LiveQueries, LiveRequest, QueryRequest, SearchRequest};
 use crate::model::Value;
-use crate::query::Parameters;
+use crate::query::{Parameters, Rerank};
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new().route("/api/collections/{name}/live", post(live))
@@ -28,6 +28,8 @@ pub(super) fn router() -> Router<Arc<App>> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct LiveBody {
+    /// Several searches, ranked together.
+    hybrid: Option<HybridBody>,
     vector: Option<Value>,
     field: Option<String>,
     limit: Option<usize>,
@@ -41,7 +43,69 @@ struct LiveBody {
     output_fields: Option<Vec<String>>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct HybridBody {
+    searches: Vec<LiveBody>,
+    #[serde(default)]
+    rerank: Rerank,
+    limit: Option<usize>,
+    output_fields: Option<Vec<String>>,
+}
+
+impl HybridBody {
+    fn into_request(self) -> Result<HybridRequest> {
+        let mut searches = Vec::new();
+        for (at, search) in self.searches.into_iter().enumerate() {
+            if search.hybrid.is_some() {
+                return Err(Error::invalid(format!("search {at} of \"hybrid\" is \"hybrid\" itself")));
+            }
+            match search.into_request()? {
+                LiveRequest::Nearest(search) => searches.push(*search),
+                LiveRequest::Rows(_) => {
+                    return Err(Error::invalid(format!("search {at} of \"hybrid\" has no \"vector\"")));
+                }
+            }
+        }
+        Ok(HybridRequest {
+            searches,
+            rerank: self.rerank,
+            rankers: Vec::new(),
+            limit: self.limit.unwrap_or(10),
+            offset: 0,
+            output_fields: self.output_fields,
+        })
+    }
+}
+
 impl LiveBody {
+    fn is_bare(&self) -> bool {
+        let Self {
+            hybrid: _,
+            vector,
+            field,
+            limit,
+            radius,
+            range_filter,
+            filter,
+            filter_params,
+            partitions,
+            output_fields,
+        } = self;
+        let none = [
+            vector.is_none(),
+            field.is_none(),
+            limit.is_none(),
+            radius.is_none(),
+            range_filter.is_none(),
+            filter.is_none(),
+            filter_params.is_empty(),
+            partitions.is_empty(),
+            output_fields.is_none(),
+        ];
+        none.into_iter().all(|is_none| is_none)
+    }
+
     fn into_request(self) -> Result<LiveRequest> {
         let Self { filter, filter_params, partitions, output_fields, .. } = self;
         let Some(vector) = self.vector else {
@@ -80,7 +144,16 @@ struct Line {
 /// The answer, then what happens to it, for as long as the client listens.
 async fn live(caller: Caller, Path(name): Path<String>, Json(body): Json<LiveBody>) -> Result<Response, Failure> {
     let mut queries = caller.read(&name)?.live().await?;
-    let (_, answer) = queries.add(body.into_request()?).await?;
+    let is_bare = body.is_bare();
+    let (_, answer) = match body {
+        LiveBody { hybrid: Some(_), .. } if !is_bare => {
+            return Err(
+                Error::invalid("beside \"hybrid\" there is nothing else: its searches have what they need").into()
+            );
+        }
+        LiveBody { hybrid: Some(hybrid), .. } => queries.add_hybrid(hybrid.into_request()?).await?,
+        body => queries.add(body.into_request()?).await?,
+    };
     let line = Line { queries: Some(queries), answer: Some(answer), stop: caller.app.stop.clone(), caller };
     let events = futures_util::stream::unfold(line, |mut line| async move {
         let event = line.event().await?;
