@@ -1,5 +1,7 @@
 use std::collections::VecDeque;
 
+use super::adaptive::{Adaptive, Sizer};
+use super::producers::{KeyedPush, Producers};
 use crate::base::codec::{Reader, Write};
 use crate::base::{Error, Result, message};
 use crate::model::Row;
@@ -17,11 +19,22 @@ pub struct Batching {
     pub bytes: usize,
     /// The oldest has waited so long, in milliseconds. 0: at once.
     pub delay_ms: u64,
+    /// Rows and delay follow how fast rows come and how long a batch takes, instead of being those above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<Adaptive>,
+}
+
+impl Batching {
+    /// The same, with what follows the load as it is now.
+    #[must_use]
+    pub fn of(self, sizer: &Sizer) -> Self {
+        Self { rows: sizer.rows(), delay_ms: sizer.delay_ms(), ..self }
+    }
 }
 
 impl Default for Batching {
     fn default() -> Self {
-        Self { rows: 1_000, bytes: 1 << 20, delay_ms: 0 }
+        Self { rows: 1_000, bytes: 1 << 20, delay_ms: 0, adaptive: None }
     }
 }
 
@@ -30,30 +43,47 @@ impl Default for Batching {
 /// | bytes | |
 /// |---|---|
 /// | 8 | the number of the first row |
-/// | 4 | how many rows; with the highest bit, when they came stands after it |
-/// | 8 | when they came, in milliseconds since 1970, with that bit |
-/// | n | each as a MessagePack map |
+/// | 4 | how many rows; with the highest bit, when they came stands after it; with the second highest one, pushes with keys do |
+/// | 8 | when they came, in milliseconds since 1970, with the first of these bits |
+/// | n | with the second: the [`Producers`] of the partition before this piece, none but in the first piece of a file |
+/// | 4 | with it: how many pushes with a key; of each: |
+/// | 1, n | its producer, after the length of the name |
+/// | 8, 4, 4, n | its number, the CRC-32C of its rows as they came, and the note, after its length |
+/// | n | each row as a MessagePack map |
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// The number of the first row in its partition.
     pub first: u64,
     /// When they came, in milliseconds since 1970, where that is to be known for longer than the store is open.
     pub came_ms: Option<u64>,
+    /// What is known of producers before it, in the first piece of a file.
+    pub producers: Producers,
+    /// The pushes with a key whose rows are in it, or that had none for it in the end.
+    pub keyed: Vec<KeyedPush>,
     /// The rows.
     pub rows: Vec<Row>,
 }
 
 /// In the count of rows: when they came is told.
 const CAME: u32 = 1 << 31;
+/// The same: pushes with keys are.
+const KEYED: u32 = 1 << 30;
 
 impl Piece {
     /// The bytes of the table above.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 * self.rows.len() + 12);
         out.put_u64(self.first);
-        out.put_u32(self.rows.len() as u32 | if self.came_ms.is_some() { CAME } else { 0 });
+        let is_keyed = self.producers.count() > 0 || !self.keyed.is_empty();
+        let came = if self.came_ms.is_some() { CAME } else { 0 };
+        out.put_u32(self.rows.len() as u32 | came | if is_keyed { KEYED } else { 0 });
         if let Some(came_ms) = self.came_ms {
             out.put_u64(came_ms);
+        }
+        if is_keyed {
+            self.producers.encode(&mut out);
+            out.put_u32(self.keyed.len() as u32);
+            self.keyed.iter().for_each(|push| push.encode(&mut out));
         }
         for row in &self.rows {
             rmp_serde::encode::write(&mut out, row).expect("rows are maps of texts, numbers and lists");
@@ -69,7 +99,14 @@ impl Piece {
         let mut reader = Reader::new(bytes);
         let (first, count) = (reader.u64()?, reader.u32()?);
         let came_ms = if count & CAME == 0 { None } else { Some(reader.u64()?) };
-        let count = (count & !CAME) as usize;
+        let (mut producers, mut keyed) = (Producers::default(), vec![]);
+        if count & KEYED != 0 {
+            producers = Producers::decode(&mut reader)?;
+            for _ in 0..reader.u32()? {
+                keyed.push(KeyedPush::decode(&mut reader)?);
+            }
+        }
+        let count = (count & !(CAME | KEYED)) as usize;
         let corrupt = |what: String| Error::corrupt(format!("rows that were pushed: {what}"));
         if count > PIECE_ROWS_MAX || first.checked_add(count as u64).is_none() {
             return Err(corrupt(format!("{count} rows from number {first} on")));
@@ -82,7 +119,7 @@ impl Piece {
             rows.push(row.map_err(|error| corrupt(format!("row {number} of {count}: {error}")))?);
         }
         match body.len() - decoder.position() {
-            0 => Ok(Self { first, came_ms, rows }),
+            0 => Ok(Self { first, came_ms, producers, keyed, rows }),
             left => Err(corrupt(format!("{left} bytes more than {count} rows"))),
         }
     }
@@ -274,6 +311,7 @@ impl Buffer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::producers::PushKey;
     use super::*;
     use crate::base::Random;
     use crate::model::Value;
@@ -290,7 +328,8 @@ mod tests {
     }
 
     fn piece(first: u64, count: u64) -> Piece {
-        Piece { first, came_ms: None, rows: (first..first + count).map(row).collect() }
+        let rows = (first..first + count).map(row).collect();
+        Piece { first, came_ms: None, producers: Producers::default(), keyed: vec![], rows }
     }
 
     #[test]
@@ -325,7 +364,8 @@ mod tests {
         let bytes: Vec<u8> =
             (0..bytes.len()).step_by(2).map(|at| u8::from_str_radix(&bytes[at..at + 2], 16).unwrap()).collect();
         let row = |id, page: Value| Row::from([("id".to_owned(), Value::Int(id)), ("page".to_owned(), page)]);
-        let piece = Piece { first: 7, came_ms: None, rows: vec![row(1, "home".into()), row(2, Value::Null)] };
+        let rows = vec![row(1, "home".into()), row(2, Value::Null)];
+        let piece = Piece { first: 7, came_ms: None, producers: Producers::default(), keyed: vec![], rows };
         assert_eq!(Piece::decode(&bytes).unwrap(), piece);
         assert_eq!(piece.encode(), bytes);
         // With the time at which they came.
@@ -337,6 +377,25 @@ mod tests {
         assert_eq!(piece.encode(), timed);
         for len in 0..timed.len() {
             assert!(Piece::decode(&timed[..len]).is_err(), "{len} bytes");
+        }
+        // With the keys of pushes, and what is known of producers before them.
+        let push = |sequence| KeyedPush { key: PushKey::new("a", sequence).unwrap(), sum: 9, note: vec![5] };
+        let mut producers = Producers::default();
+        producers.note(push(1));
+        let piece = Piece { producers, keyed: vec![push(2)], ..piece };
+        let mut keyed = timed;
+        keyed[11] = 0xc0;
+        let known = [&[1, 0, 0, 0, 1, b'a'][..], &[0; 8], &[1, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 5]];
+        let pushes = [&[1, 0, 0, 0, 1, b'a'][..], &[2, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 5]];
+        keyed.splice(20..20, [known.concat(), pushes.concat()].concat());
+        assert_eq!(Piece::decode(&keyed).unwrap(), piece);
+        assert_eq!(piece.encode(), keyed);
+        for len in 0..keyed.len() {
+            assert_eq!(
+                Piece::decode(&keyed[..len]).unwrap_err().kind(),
+                crate::base::ErrorKind::Corrupt,
+                "{len} bytes"
+            );
         }
     }
 
@@ -380,7 +439,7 @@ mod tests {
     #[test]
     fn rows_come_by_number_by_size_by_time_and_when_memory_is_short() {
         let mut buffer = Buffer::new(2, 1_000, 10_000);
-        let batching = Batching { rows: 5, bytes: 400, delay_ms: 50 };
+        let batching = Batching { rows: 5, bytes: 400, delay_ms: 50, adaptive: None };
         assert_eq!(buffer.due_ms(0, 0, &batching), None);
         buffer.push(0, piece(0, 2), 10, 7, None, true);
         assert_eq!(buffer.due_ms(0, 0, &batching), Some(57));

@@ -12,6 +12,7 @@
 //! Deliberately absent: where rows come from and go to, and who keeps checkpoints: that is `db`'s.
 
 mod accumulate;
+mod adaptive;
 mod bottleneck;
 mod buffer;
 #[cfg(feature = "streams")]
@@ -23,6 +24,7 @@ mod job;
 mod mode;
 mod operator;
 mod plan;
+mod producers;
 mod recent;
 mod rows;
 mod sketch;
@@ -33,6 +35,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use adaptive::{Adaptive, Sizer};
 pub use bottleneck::{Bottleneck, BottleneckReason, Stage, StageKind, bottleneck};
 pub use buffer::{Batching, Buffer, Found, PIECE_ROWS_MAX, Piece, Room};
 pub use job::{Given, Job, Metrics, Options};
@@ -43,6 +46,7 @@ pub use plan::{
     Node, Operator, Output, Pace, Plan, Reference, Relation, Sink, Source, SourceField, Top, Trigger, WINDOW_END,
     WINDOW_START, Watermark, Window, WindowAggregate,
 };
+pub use producers::{KeyedPush, Known, Producers, PushKey};
 #[cfg(feature = "streams")]
 pub(crate) use recent::Recent;
 pub use rows::Rows;

@@ -18,6 +18,7 @@ mod crash;
 mod guard;
 mod pipelines;
 mod stop;
+mod streams;
 mod tls;
 mod types;
 mod upkeep;

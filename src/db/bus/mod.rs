@@ -552,7 +552,7 @@ impl Db {
         }
         let count = letters.len();
         let row = |Letter { handler, event, attempts, reason }: Letter| {
-            (handler.to_string(), event.to_row(&handler, attempts), reason)
+            (None, handler.to_string(), event.to_row(&handler, attempts), reason)
         };
         let stored =
             super::pipeline::put_letters(self, &collection, "bus", letters.into_iter().map(row).collect()).await;

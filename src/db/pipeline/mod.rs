@@ -1324,14 +1324,24 @@ pub(super) async fn letters(db: &Db, name: &str) -> Result<super::Collection> {
     Ok(collection)
 }
 
-/// Puts rows aside that were not taken by what is called `from`: each with where it was and why.
-pub(super) async fn put_letters(db: &Db, name: &str, from: &str, rows: Vec<(String, Row, String)>) -> Result<()> {
+/// Puts rows aside that were not taken by what is called `from`: each with where it was and why. A number makes one the same as another of that
+/// number.
+pub(super) async fn put_letters(
+    db: &Db,
+    name: &str,
+    from: &str,
+    rows: Vec<(Option<u64>, String, Row, String)>,
+) -> Result<()> {
     let collection = letters(db, name).await?;
     let environment = &db.inner.shared.options.environment;
-    let made = rows.into_iter().map(|(node, row, reason)| {
+    let made = rows.into_iter().map(|(number, node, row, reason)| {
         let mut letter = sink::Letter { node, reason, row }.into_row(from, run::now(db));
         // By their time, and apart from those that are numbered.
-        let key = environment.now_ms() << 20 | environment.random_u64() >> 44;
+        let key = match number {
+            // Beyond all times.
+            Some(number) => 1 << 62 | number >> 2,
+            None => environment.now_ms() << 20 | environment.random_u64() >> 44,
+        };
         letter.insert("row".to_owned(), crate::model::Value::Int((key & i64::MAX as u64) as i64));
         letter
     });

@@ -2,8 +2,9 @@ use std::collections::VecDeque;
 
 use crate::base::{CollectionId, Error, ErrorKind, Lsn, Result};
 use crate::engine::name;
+use crate::model::Row;
 use crate::storage::Storage;
-use crate::stream::{Buffer, Piece};
+use crate::stream::{Buffer, KeyedPush, Piece, Producers};
 use crate::wal::{self, Body, FrameKind};
 
 /// From this length on a file is followed by another.
@@ -21,11 +22,18 @@ pub(super) struct PieceLog {
     frames: u64,
     /// The last one may be longer than `len`, and takes nothing before it was cut.
     is_torn: bool,
+    /// Who has pushed into it with keys.
+    producers: Producers,
 }
 
 impl PieceLog {
     pub fn new(id: u64, partition: u32) -> Self {
         Self { id, partition, ..Self::default() }
+    }
+
+    /// Who has pushed into it with keys.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
     }
 
     fn path(&self, file: u64) -> String {
@@ -51,7 +59,9 @@ impl PieceLog {
             let bytes = storage.read_all(&path).await?;
             let (pieces, valid_len) = self.pieces(*file, &bytes)?;
             let is_last = at + 1 == files.len();
-            if valid_len < *len && !is_last {
+            // After a crash zeros may follow what was added last: see `Storage::append_and_sync`.
+            let has_room = bytes.iter().skip(valid_len as usize).all(|byte| *byte == 0);
+            if valid_len < *len && !is_last && !has_room {
                 return Err(Error::corrupt(format!(
                     "{path}: damaged from byte {valid_len} on, and a later file follows"
                 )));
@@ -61,11 +71,11 @@ impl PieceLog {
                 storage.remove(&path).await?;
                 break;
             }
-            if is_last {
-                if valid_len == 0 {
-                    storage.remove(&path).await?;
-                    break;
-                }
+            if is_last && valid_len == 0 {
+                storage.remove(&path).await?;
+                break;
+            }
+            if is_last || valid_len < *len {
                 storage.truncate(&path, valid_len).await?;
                 storage.sync(&path).await?;
             }
@@ -74,7 +84,7 @@ impl PieceLog {
             }
             self.files.push_back(*file);
             (self.len, self.frames) = (valid_len, pieces.len() as u64);
-            for piece in pieces {
+            for mut piece in pieces {
                 if piece.first != buffer.next(self.partition) {
                     let next = buffer.next(self.partition);
                     return Err(Error::corrupt(format!(
@@ -83,6 +93,11 @@ impl PieceLog {
                     )));
                 }
                 let bytes = piece.encode().len();
+                if self.files.len() == 1 && piece.producers.count() > 0 {
+                    // The files before it are gone.
+                    self.producers = std::mem::take(&mut piece.producers);
+                }
+                piece.keyed.drain(..).for_each(|push| self.producers.note(push));
                 if piece.came_ms.is_some() {
                     seen.push((self.partition, piece.clone()));
                 }
@@ -110,7 +125,25 @@ impl PieceLog {
         Ok(log.pieces(file, &bytes)?.0)
     }
 
-    /// Writes a piece, and tells the file that it stands in. With `sync` it is durable then.
+    /// Whether a piece whose first row has number `first` begins a file.
+    fn begins_file(&self, first: u64) -> bool {
+        // A file is named by its first row: one without rows, of pushes that had none in the end, is never followed by another of its name.
+        self.len == 0 || self.files.back().is_none_or(|last| self.len >= FILE_BYTES && *last < first)
+    }
+
+    /// The next piece, as it is to be written.
+    pub fn piece(&self, first: u64, came_ms: Option<u64>, keyed: Vec<KeyedPush>, rows: Vec<Row>) -> Piece {
+        // So files before it can go.
+        let producers = if self.begins_file(first) { self.producers.clone() } else { Producers::default() };
+        Piece { first, came_ms, producers, keyed, rows }
+    }
+
+    /// A piece is kept, in memory at least.
+    pub fn note(&mut self, keyed: &[KeyedPush]) {
+        keyed.iter().for_each(|push| self.producers.note(push.clone()));
+    }
+
+    /// Writes a [`piece`](Self::piece), and tells the file that it stands in. With `sync` it is durable then.
     ///
     /// # Errors
     /// What the storage says: then it does not count, and is cut off before the next.
@@ -124,7 +157,7 @@ impl PieceLog {
             }
             self.is_torn = false;
         }
-        if self.files.back().is_none() || self.len >= FILE_BYTES {
+        if self.begins_file(piece.first) && self.files.back() != Some(&piece.first) {
             self.files.push_back(piece.first);
             (self.len, self.frames) = (0, 0);
         }
@@ -150,7 +183,9 @@ impl PieceLog {
     /// Takes the files of which no row from number `first` on is in: all but the last, which says how far the numbers have got.
     pub fn take_before(&mut self, first: u64) -> Vec<String> {
         let mut gone = vec![];
-        while self.files.get(1).is_some_and(|next| *next <= first) {
+        // One that nothing is in yet says nothing.
+        let is_said = |files: &VecDeque<u64>| files.len() > 2 || self.len > 0;
+        while self.files.get(1).is_some_and(|next| *next <= first) && is_said(&self.files) {
             gone.extend(self.files.pop_front().map(|file| self.path(file)));
         }
         gone

@@ -6,6 +6,8 @@
 //! - Rows are numbered in each partition, and a number is never used again. Whoever reads is known by a name, and what it has not committed
 //!   is kept, up to the bound of the stream; then pushes are refused, and nothing is lost.
 //! - Pushes that wait together share one write and one sync.
+//! - A push with a key is taken once in each partition, however often it comes: its key is in the same write as its rows, and each file
+//!   begins with the keys before it.
 //!
 //! Deliberately absent: which rows are in memory and when they are given out (`stream::Buffer`), and any index: a stream is read from front to
 //! back.
@@ -19,6 +21,7 @@ mod spec;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_channel::oneshot;
@@ -27,10 +30,10 @@ use super::Db;
 use super::database::Shared;
 use crate::base::{Error, ErrorKind, Result};
 use crate::engine::name;
-use crate::model::{Batch, Field, Row, Schema, Value};
+use crate::model::{Batch, DataType, Field, Row, Schema, Value};
 use crate::platform;
 use crate::query::Filter;
-use crate::stream::{Buffer, PIECE_ROWS_MAX, Piece, Relation, Room};
+use crate::stream::{Buffer, KeyedPush, Known, PIECE_ROWS_MAX, PushKey, Relation, Room, Sizer};
 use log::PieceLog;
 use near::Near;
 pub use near::{NearRow, PushDedupe};
@@ -90,6 +93,10 @@ struct Inner {
     storing: async_lock::Mutex<()>,
     waiters: Arc<Waiters>,
     counts: Mutex<Counts>,
+    /// As the status tells them.
+    producers: AtomicUsize,
+    /// By reader and partition, where batches follow the load.
+    sizers: Mutex<BTreeMap<String, Vec<Sizer>>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -97,6 +104,7 @@ struct Counts {
     pushed: u64,
     refused: u64,
     near: u64,
+    repeated: u64,
     full: u64,
     next_partition: u32,
     is_dropped: bool,
@@ -105,16 +113,35 @@ struct Counts {
 /// Rows that wait to be written, each with its number among those that were pushed, by partition.
 struct Pending {
     rows: BTreeMap<u32, Vec<(usize, Row)>>,
+    /// The key of the push, and the checksum of its rows as they came.
+    key: Option<(PushKey, u32)>,
     bytes: usize,
-    done: oneshot::Sender<Result<Vec<(NearRow, Row)>>>,
+    done: oneshot::Sender<Result<Written>>,
+}
+
+/// What became of rows that were to be written.
+#[derive(Debug, Clone, Default)]
+struct Written {
+    /// Those that were not, for being near to one before.
+    near: Vec<(NearRow, Row)>,
+    /// How many were written now.
+    count: usize,
+    /// Whether all of them were there before.
+    is_repeated: bool,
 }
 
 /// Who waits for rows that are being written.
 struct Taker {
     bytes: usize,
-    done: oneshot::Sender<Result<Vec<(NearRow, Row)>>>,
-    /// Rows that are not, for being near to one before.
-    near: Vec<(NearRow, Row)>,
+    done: oneshot::Sender<Result<Written>>,
+    written: Written,
+}
+
+/// What is to be written into a partition.
+#[derive(Default)]
+struct Load {
+    rows: Vec<Row>,
+    keyed: Vec<KeyedPush>,
 }
 
 /// What became of rows that were pushed.
@@ -128,6 +155,9 @@ pub struct PushAnswer {
     /// Of these, the rows that are near to one before, and which that is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub near: Vec<NearRow>,
+    /// Whether it was there before, by its key: then nothing was taken now, and this is what became of it when it came first.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
 }
 
 /// How a push stream is doing. Counts are since the store was opened.
@@ -144,6 +174,10 @@ pub struct PushStreamStatus {
     pub near: u64,
     /// How many rows were forgotten, that others would have been compared with, before their time.
     pub near_forgotten: u64,
+    /// How many pushes came again, by their keys.
+    pub repeated: u64,
+    /// How many producers are known by the keys of their pushes, of the partition that knows the most.
+    pub producers: usize,
     /// How many pushes were refused for want of room.
     pub full: u64,
     /// The bytes of rows that are kept.
@@ -154,6 +188,9 @@ pub struct PushStreamStatus {
     pub partitions: Vec<(u64, u64)>,
     /// Who reads it, and how many rows wait for each.
     pub readers: BTreeMap<String, u64>,
+    /// Where batches follow the load, for how many rows each reader waits, by partition.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub batch_rows: BTreeMap<String, Vec<u64>>,
 }
 
 impl PushStreams {
@@ -322,7 +359,7 @@ impl PushStream {
         while relation.position(&key).is_some() {
             key.push('_');
         }
-        let mut fields = vec![Field::new(&key, crate::model::DataType::Int64)];
+        let mut fields = vec![Field::new(&key, DataType::Int64)];
         fields.extend(relation.fields.iter().cloned());
         let schema = Arc::new(Schema::new(fields, &key, false)?);
         let checks = spec
@@ -358,6 +395,8 @@ impl PushStream {
             storing: async_lock::Mutex::new(()),
             waiters,
             counts: Mutex::default(),
+            producers: AtomicUsize::new(0),
+            sizers: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -381,8 +420,12 @@ impl PushStream {
         let now_ms = self.inner.shared.options.environment.now_ms();
         let mut buffer = self.buffer().clone();
         let mut seen = vec![];
-        for log in self.inner.logs.lock().await.iter_mut() {
-            log.open(storage, &mut buffer, now_ms, &mut seen).await?;
+        {
+            let mut logs = self.inner.logs.lock().await;
+            for log in logs.iter_mut() {
+                log.open(storage, &mut buffer, now_ms, &mut seen).await?;
+            }
+            self.count_producers(&logs);
         }
         *self.buffer() = buffer;
         if let Some(near) = &mut *self.near() {
@@ -398,6 +441,24 @@ impl PushStream {
 
     fn near(&self) -> MutexGuard<'_, Option<Near>> {
         self.inner.near.lock().expect("no panic while held")
+    }
+
+    fn sizers(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Sizer>>> {
+        self.inner.sizers.lock().expect("no panic while held")
+    }
+
+    /// Begins to follow the load of a reader, where batches do.
+    fn size(&self, reader: &str) {
+        let spec = self.spec();
+        if let Some(adaptive) = spec.batching.adaptive {
+            let sizers = (0..spec.partitions).map(|_| Sizer::new(adaptive)).collect();
+            self.sizers().insert(reader.to_owned(), sizers);
+        }
+    }
+
+    /// What `ask` says of the sizes of a reader's batches; nothing where they follow no load.
+    fn sized<T>(&self, reader: &str, partition: u32, ask: impl FnOnce(&mut Sizer) -> T) -> Option<T> {
+        self.sizers().get_mut(reader)?.get_mut(partition as usize).map(ask)
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -433,6 +494,8 @@ impl PushStream {
         let buffer = self.buffer();
         let (bytes, memory_bytes) = buffer.bytes();
         let partitions = || 0..buffer.partitions();
+        let rows =
+            |(reader, sizers): (&String, &Vec<Sizer>)| (reader.clone(), sizers.iter().map(Sizer::rows).collect());
         let waiting = |from: &[u64]| partitions().zip(from).map(|(at, from)| buffer.waiting(at, *from)).sum();
         PushStreamStatus {
             name: definition.name,
@@ -440,11 +503,14 @@ impl PushStream {
             refused: counts.refused,
             near: counts.near,
             near_forgotten: self.near().as_ref().map_or(0, |near| near.forgotten),
+            repeated: counts.repeated,
+            producers: self.inner.producers.load(Ordering::Relaxed),
             full: counts.full,
             bytes,
             memory_bytes,
             partitions: partitions().map(|at| (buffer.first(at), buffer.next(at))).collect(),
             readers: definition.readers.iter().map(|(name, from)| (name.clone(), waiting(from))).collect(),
+            batch_rows: self.sizers().iter().map(rows).collect(),
         }
     }
 
@@ -456,14 +522,33 @@ impl PushStream {
     /// what the storage says: then the rows of each partition were taken or not, which nobody knows.
     pub async fn push(&self, rows: Vec<Row>) -> Result<PushAnswer> {
         let this = self.clone();
-        platform::run_to_end(async move { this.push_to_end(rows).await }).await
+        platform::run_to_end(async move { this.push_to_end(rows, None).await }).await
     }
 
-    async fn push_to_end(&self, rows: Vec<Row>) -> Result<PushAnswer> {
+    /// Pushes rows that are taken once, however often they come with this key: also after a crash, and by whichever connection. What was there
+    /// before is answered as it was then. So whoever got no answer, or that it failed, pushes the same rows with the same key again.
+    ///
+    /// Of a producer the 16 pushes with the greatest numbers are remembered in each partition, and at most 1,000 producers in 256 KiB: see
+    /// [`Producers`](crate::stream::Producers). Its rows go into one partition, unless a field says into which: then those of each are taken
+    /// once. A function that transforms rows is called each time, and must make the same of the same ones.
+    ///
+    /// # Errors
+    /// As of [`push`](Self::push); `Gone` for a push of which nothing is remembered any more, for its producer has pushed many greater
+    /// numbers since, and `InvalidArgument` for one that had other rows when it came first. Nothing is taken then.
+    pub async fn push_once(&self, rows: Vec<Row>, key: PushKey) -> Result<PushAnswer> {
+        let this = self.clone();
+        platform::run_to_end(async move { this.push_to_end(rows, Some(key)).await }).await
+    }
+
+    async fn push_to_end(&self, rows: Vec<Row>, key: Option<PushKey>) -> Result<PushAnswer> {
         self.check_open()?;
         if rows.len() > PIECE_ROWS_MAX {
             return Err(Error::invalid(format!("{} rows in one push, expected {PIECE_ROWS_MAX} at most", rows.len())));
         }
+        let key = key.map(|key| {
+            let sum = sum_of(&rows);
+            (key, sum)
+        });
         let (good, mut letters) = self.checked(rows).await?;
         let bytes: usize = good.iter().map(|(_, row)| bytes_of(row)).sum();
         if bytes > PUSH_BYTES_MAX {
@@ -471,24 +556,31 @@ impl PushStream {
         }
         let mut accepted = good.len();
         let mut near = vec![];
+        let mut written = Written::default();
         if accepted > 0 {
-            for (one, row) in self.write(good, bytes).await? {
+            written = self.write(good, key.clone(), bytes).await?;
+            for (one, row) in written.near {
                 letters.push((one.row, row, one.reason()));
                 near.push(one);
             }
             accepted -= near.len();
             letters.sort_by_key(|(number, ..)| *number);
+            near.sort_by_key(|one| one.row);
         }
         let refused: Vec<(usize, String)> =
             letters.iter().map(|(number, _, reason)| (*number, reason.clone())).collect();
         if !letters.is_empty() {
-            self.put_aside(letters).await?;
+            self.put_aside(letters, key.map(|(key, _)| key)).await?;
         }
         let mut counts = self.counts();
-        counts.pushed += accepted as u64;
-        counts.refused += refused.len() as u64;
-        counts.near += near.len() as u64;
-        Ok(PushAnswer { accepted, refused, near })
+        counts.pushed += written.count as u64;
+        if written.is_repeated {
+            counts.repeated += 1;
+        } else {
+            counts.refused += refused.len() as u64;
+            counts.near += near.len() as u64;
+        }
+        Ok(PushAnswer { accepted, refused, near, repeated: written.is_repeated })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -580,7 +672,19 @@ impl PushStream {
 
     fn fields_of(&self, row: &Row) -> Row {
         let fields = self.inner.relation.fields.iter();
-        fields.filter_map(|field| Some((field.name.clone(), row.get(&field.name)?.clone()))).collect()
+        let value = |field: &Field| {
+            let value = row.get(&field.name)?;
+            // A vector that came as JSON is one all the same: to those that are compared by theirs.
+            let vector = match (field.data_type, value) {
+                (DataType::FloatVector { .. }, Value::Json(serde_json::Value::Array(numbers))) => {
+                    let number = |number: &serde_json::Value| number.as_f64().map(|number| number as f32);
+                    numbers.iter().map(number).collect::<Option<Vec<f32>>>().map(Value::Vector)
+                }
+                _ => None,
+            };
+            Some((field.name.clone(), vector.unwrap_or_else(|| value.clone())))
+        };
+        fields.filter_map(value).collect()
     }
 
     fn db(&self) -> Result<Db> {
@@ -588,8 +692,8 @@ impl PushStream {
         self.inner.shared.db().ok_or_else(|| Error::new(ErrorKind::Closed, "the store was closed"))
     }
 
-    /// Which partition each row goes into.
-    fn deal(&self, rows: Vec<(usize, Row)>) -> BTreeMap<u32, Vec<(usize, Row)>> {
+    /// Which partition each row goes into: of a push with a key, the same each time.
+    fn deal(&self, rows: Vec<(usize, Row)>, key: Option<&PushKey>) -> BTreeMap<u32, Vec<(usize, Row)>> {
         let spec = self.spec();
         let mut dealt: BTreeMap<u32, Vec<(usize, Row)>> = BTreeMap::new();
         for (number, row) in rows {
@@ -598,6 +702,9 @@ impl PushStream {
                 Some(field) => {
                     let value = serde_json::to_vec(row.get(field).unwrap_or(&Value::Null)).unwrap_or_default();
                     crate::base::codec::checksum(&value) % spec.partitions
+                }
+                None if let Some(key) = key => {
+                    crate::base::codec::checksum(key.producer().as_bytes()) % spec.partitions
                 }
                 None => {
                     let mut counts = self.counts();
@@ -610,10 +717,11 @@ impl PushStream {
         dealt
     }
 
-    /// Writes rows; whoever gets the logs writes for all who wait. Tells those that were not written, for being near to one before.
-    async fn write(&self, rows: Vec<(usize, Row)>, bytes: usize) -> Result<Vec<(NearRow, Row)>> {
+    /// Writes rows; whoever gets the logs writes for all who wait.
+    async fn write(&self, rows: Vec<(usize, Row)>, key: Option<(PushKey, u32)>, bytes: usize) -> Result<Written> {
         let (done, mut waiting) = oneshot::channel();
-        let pending = Pending { rows: self.deal(rows), bytes, done };
+        let rows = self.deal(rows, key.as_ref().map(|(key, _)| key));
+        let pending = Pending { rows, key, bytes, done };
         self.inner.pending.lock().expect("no panic while held").push(pending);
         let mut logs = self.inner.logs.lock().await;
         if let Ok(Some(result)) = waiting.try_recv() {
@@ -621,23 +729,32 @@ impl PushStream {
         }
         let mut all = std::mem::take(&mut *self.inner.pending.lock().expect("no panic while held"));
         while !all.is_empty() {
-            // No more in one piece than one push may have.
-            let (mut count, mut len) = (0, 0);
+            // No more in one piece than one push may have, and none twice.
+            let (mut count, mut len, mut keys) = (0, 0, vec![]);
             let fits = all.iter().take_while(|one| {
                 count += one.rows.values().map(Vec::len).sum::<usize>();
                 len += one.bytes;
-                count <= PIECE_ROWS_MAX && len <= PUSH_BYTES_MAX
+                let key = one.key.as_ref().map(|(key, _)| key);
+                let is_new = key.is_none_or(|key| !keys.contains(&key));
+                keys.extend(key);
+                is_new && count <= PIECE_ROWS_MAX && len <= PUSH_BYTES_MAX
             });
             let fits = fits.count().max(1);
             let group: Vec<Pending> = all.drain(..fits).collect();
             self.write_group(&mut logs, group).await;
         }
+        self.count_producers(&logs);
         drop(logs);
         waiting.await.unwrap_or_else(|_| Err(Error::internal("nobody wrote the rows")))
     }
 
+    fn count_producers(&self, logs: &[PieceLog]) {
+        let count = logs.iter().map(|log| log.producers().count()).max();
+        self.inner.producers.store(count.unwrap_or_default(), Ordering::Relaxed);
+    }
+
     async fn write_group(&self, logs: &mut [PieceLog], group: Vec<Pending>) {
-        let mut pieces: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
+        let mut loads: BTreeMap<u32, Load> = BTreeMap::new();
         let mut takers: Vec<Taker> = vec![];
         let now_ms = self.inner.shared.options.environment.now_ms();
         let kept = self.near().as_mut().map(|near| {
@@ -647,11 +764,23 @@ impl PushStream {
         if kept.is_some() {
             self.release();
         }
-        for one in group {
+        for mut one in group {
             // One that is refused is refused alone.
             let waits = takers.iter().map(|taker| taker.bytes).sum::<usize>();
             if let Err(error) = self.check_open() {
                 let _ = one.done.send(Err(error));
+                continue;
+            }
+            let mut written = match take_known(logs, &mut one) {
+                Ok(written) => written,
+                Err(error) => {
+                    let _ = one.done.send(Err(error));
+                    continue;
+                }
+            };
+            if written.is_repeated {
+                // It takes no room, and is as durable as it will be.
+                let _ = one.done.send(Ok(written));
                 continue;
             }
             let room = if waits == 0 { self.buffer().room(one.bytes) } else { self.buffer().room(waits + one.bytes) };
@@ -669,36 +798,42 @@ impl PushStream {
                 )));
                 continue;
             }
-            let mut same = vec![];
-            if let Some(near) = &mut *self.near() {
-                // The first of rows that are near to each other is taken, whatever their partitions.
-                let rows =
-                    one.rows.into_iter().flat_map(|(at, rows)| rows.into_iter().map(move |(no, row)| (no, at, row)));
-                let mut rows: Vec<(usize, u32, Row)> = rows.collect();
-                rows.sort_by_key(|(number, ..)| *number);
-                for (number, partition, row) in rows {
-                    match near.admit(number, &row, now_ms) {
-                        Some(one) => same.push((one, row)),
-                        None => pieces.entry(partition).or_default().push(row),
+            let mut notes: BTreeMap<u32, Vec<NearRow>> = one.rows.keys().map(|at| (*at, vec![])).collect();
+            // The first of rows that are near to each other is taken, whatever their partitions.
+            let rows = one.rows.into_iter().flat_map(|(at, rows)| rows.into_iter().map(move |(no, row)| (no, at, row)));
+            let mut rows: Vec<(usize, u32, Row)> = rows.collect();
+            rows.sort_by_key(|(number, ..)| *number);
+            let mut near = self.near();
+            for (number, partition, row) in rows {
+                match near.as_mut().and_then(|near| near.admit(number, &row, now_ms)) {
+                    Some(one) => {
+                        notes.entry(partition).or_default().push(one.clone());
+                        written.near.push((one, row));
+                    }
+                    None => {
+                        written.count += 1;
+                        loads.entry(partition).or_default().rows.push(row);
                     }
                 }
-            } else {
-                for (partition, rows) in one.rows {
-                    pieces.entry(partition).or_default().extend(rows.into_iter().map(|(_, row)| row));
+            }
+            if let Some((key, sum)) = one.key {
+                for (partition, near) in notes {
+                    let note = near::encode(&near);
+                    loads.entry(partition).or_default().keyed.push(KeyedPush { key: key.clone(), sum, note });
                 }
             }
-            takers.push(Taker { bytes: one.bytes, done: one.done, near: same });
+            takers.push(Taker { bytes: one.bytes, done: one.done, written });
         }
-        let (written, result) = self.write_pieces(logs, pieces, now_ms).await;
+        let (written, result) = self.write_pieces(logs, loads, now_ms).await;
         if let Some(near) = &mut *self.near() {
             if result.is_err() {
                 near.take_back(kept.unwrap_or_default(), &written, now_ms);
             }
             near.settle();
         }
-        for Taker { done, near, .. } in takers {
+        for Taker { done, written, .. } in takers {
             // One who stopped waiting needs no answer.
-            let _ = done.send(result.clone().map(|()| near));
+            let _ = done.send(result.clone().map(|()| written));
         }
         self.inner.waiters.wake();
     }
@@ -707,26 +842,28 @@ impl PushStream {
     async fn write_pieces(
         &self,
         logs: &mut [PieceLog],
-        pieces: BTreeMap<u32, Vec<Row>>,
+        loads: BTreeMap<u32, Load>,
         now_ms: u64,
     ) -> (Vec<Vec<Row>>, Result<()>) {
         let spec = self.spec();
         let stored = spec.durability == PushDurability::Stored;
         let came_ms = spec.dedupe.is_some().then_some(now_ms);
         let mut written = vec![];
-        for (partition, rows) in pieces {
-            let piece = Piece { first: self.buffer().next(partition), came_ms, rows };
+        for (partition, Load { rows, keyed }) in loads {
+            let log = &mut logs[partition as usize];
+            let piece = log.piece(self.buffer().next(partition), came_ms, keyed, rows);
             let bytes = piece.encode();
             let len = bytes.len();
             let keep = self.buffer().room(len) == Room::Memory;
             let file = if stored || !keep {
-                match logs[partition as usize].append(&*self.inner.shared.storage, &piece, bytes, stored).await {
+                match log.append(&*self.inner.shared.storage, &piece, bytes, stored).await {
                     Ok(file) => Some(file),
                     Err(error) => return (written, Err(error)),
                 }
             } else {
                 None
             };
+            log.note(&piece.keyed);
             if let Some(near) = &mut *self.near() {
                 // Rows in memory alone are in memory there as well.
                 if stored {
@@ -740,9 +877,20 @@ impl PushStream {
     }
 
     /// Puts rows that were refused into the collection for them.
-    async fn put_aside(&self, letters: Vec<(usize, Row, String)>) -> Result<()> {
+    async fn put_aside(&self, letters: Vec<Letter>, key: Option<PushKey>) -> Result<()> {
         let Some(collection) = self.spec().dead_letters else { return Ok(()) };
-        let letters = letters.into_iter().map(|(number, row, reason)| (format!("row {number} of a push"), row, reason));
+        // Those of a push with a key are the same ones when it comes again.
+        let id = self.id();
+        let number_of = |place: usize, number: usize| {
+            key.as_ref().map(|key| {
+                let hash = siphasher::sip::SipHasher24::new_with_keys(id, key.sequence());
+                let bytes = [&number.to_le_bytes()[..], &place.to_le_bytes(), key.producer().as_bytes()].concat();
+                hash.hash(&bytes)
+            })
+        };
+        let letters = letters.into_iter().enumerate().map(|(place, (number, row, reason))| {
+            (number_of(place, number), format!("row {number} of a push"), row, reason)
+        });
         super::pipeline::put_letters(&self.db()?, &collection, &self.name(), letters.collect()).await
     }
 
@@ -778,6 +926,7 @@ impl PushStream {
             return Ok(());
         }
         self.set_floor(reader, None).await?;
+        self.sizers().remove(reader);
         self.release();
         self.remove_files().await
     }
@@ -819,6 +968,36 @@ impl std::fmt::Debug for PushStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PushStream").field("name", &self.name()).finish_non_exhaustive()
     }
+}
+
+/// What is known of a push with a key: an error when it cannot be taken. Rows that are there already are not to be written any more.
+fn take_known(logs: &[PieceLog], one: &mut Pending) -> Result<Written> {
+    let mut written = Written::default();
+    let Some((key, sum)) = &one.key else { return Ok(written) };
+    let mut there = vec![];
+    for partition in one.rows.keys() {
+        if let Known::Repeated(note) = logs[*partition as usize].producers().known(key, *sum)? {
+            there.push((*partition, near::decode(&note)?));
+        }
+    }
+    for (partition, near) in there {
+        // A function may have made several of one.
+        let mut rows: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
+        for (number, row) in one.rows.remove(&partition).into_iter().flatten() {
+            rows.entry(number).or_default().push(row);
+        }
+        for near in near {
+            let row = rows.get_mut(&near.row).and_then(Vec::pop);
+            written.near.extend(row.map(|row| (near, row)));
+        }
+    }
+    written.is_repeated = one.rows.is_empty();
+    Ok(written)
+}
+
+/// The checksum of rows as they came.
+fn sum_of(rows: &[Row]) -> u32 {
+    crate::base::codec::checksum(&rmp_serde::to_vec(rows).expect("rows are maps of texts, numbers and lists"))
 }
 
 /// About the bytes that a row takes.

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, message};
 use crate::model::{DataType, Row, Value};
 use crate::stream::{Nearness, Piece, Recent, Relation};
 
@@ -59,6 +59,24 @@ impl NearRow {
         };
         format!("its vector is {} from that of {of}", self.distance)
     }
+}
+
+/// | bytes | |
+/// |---|---|
+/// | n | a MessagePack list, of each row a list of its number, what it is near to and how far it is; nothing for none |
+pub(super) fn encode(near: &[NearRow]) -> Vec<u8> {
+    let list: Vec<(usize, &Value, f64)> = near.iter().map(|one| (one.row, &one.of, one.distance)).collect();
+    if list.is_empty() { vec![] } else { rmp_serde::to_vec(&list).expect("rows have numbers and values") }
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<NearRow>> {
+    if bytes.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut decoder = message::Decoder::<false>::new(bytes);
+    let list = <Vec<(usize, Value, f64)> as Deserialize>::deserialize(&mut decoder);
+    let list = list.map_err(|error| Error::corrupt(format!("rows that are near to others: {error}")))?;
+    Ok(list.into_iter().map(|(row, of, distance)| NearRow { row, of, distance }).collect())
 }
 
 impl PushDedupe {

@@ -5,7 +5,7 @@ use crate::base::{Error, ErrorKind, Result};
 use crate::db::Db;
 use crate::db::source::{Asked, Flow, Positions, Source, SourceBatch};
 use crate::platform::Task;
-use crate::stream::{Found, Piece};
+use crate::stream::{Batching, Found, Piece};
 
 /// What is said of it.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -24,6 +24,8 @@ struct PushSource {
     turn: u32,
     /// A file that was read back.
     loaded: Option<(u32, u64, Vec<Piece>)>,
+    /// The partition of which a batch was given out that is not known to be done.
+    given: Option<u32>,
 }
 
 pub(in crate::db) fn open_source(db: &Db, asked: &Asked<'_>) -> Result<Box<dyn Source>> {
@@ -51,7 +53,14 @@ pub(in crate::db) fn open_source(db: &Db, asked: &Asked<'_>) -> Result<Box<dyn S
             }
         }
     }
-    Ok(Box::new(PushSource { stream, reader: asked.reader.to_owned(), next: vec![], turn: 0, loaded: None }))
+    Ok(Box::new(PushSource {
+        stream,
+        reader: asked.reader.to_owned(),
+        next: vec![],
+        turn: 0,
+        loaded: None,
+        given: None,
+    }))
 }
 
 /// | bytes | |
@@ -121,18 +130,27 @@ impl PushSource {
         if self.stream.floor(&self.reader).is_none() {
             self.stream.set_floor(&self.reader, Some(next.clone())).await?;
         }
-        (self.next, self.loaded) = (next, None);
+        self.stream.size(&self.reader);
+        (self.next, self.loaded, self.given) = (next, None, None);
         Ok(())
     }
 
     async fn read_next(&mut self, rows_max: usize) -> Result<SourceBatch> {
         self.stream.check_open()?;
-        let batching = self.stream.spec().batching;
         let partitions = self.next.len() as u32;
+        if let Some(partition) = self.given.take() {
+            // Who asks for more has done what it had.
+            let now_ms = self.now_ms();
+            self.stream.sized(&self.reader, partition, |sizer| sizer.done(now_ms));
+        }
         for _ in 0..partitions {
             let partition = self.turn;
             self.turn = (self.turn + 1) % partitions;
-            let now_ms = self.stream.inner.shared.options.environment.now_ms();
+            let now_ms = self.now_ms();
+            let batching = self.batching(partition);
+            let rows_max = batching
+                .adaptive
+                .map_or(rows_max, |adaptive| rows_max.min(usize::try_from(adaptive.rows_max).unwrap_or(usize::MAX)));
             let from = self.next[partition as usize];
             let due_ms = self.stream.buffer().due_ms(partition, from, &batching);
             if due_ms.is_none_or(|due_ms| due_ms > now_ms) {
@@ -179,10 +197,24 @@ impl PushSource {
                 next += (rows.len() - before) as u64;
             }
             self.next[partition as usize] = next;
+            let come = self.stream.buffer().next(partition);
+            let given = self.stream.sized(&self.reader, partition, |sizer| sizer.given(come, now_ms));
+            self.given = given.map(|()| partition);
             let position = Some(encode(self.stream.inner.epoch, next));
             return Ok(SourceBatch { partition, rows, refused: vec![], position, flow: Flow::More });
         }
         Ok(SourceBatch { flow: Flow::CaughtUp, ..SourceBatch::default() })
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.stream.inner.shared.options.environment.now_ms()
+    }
+
+    /// When rows of a partition are given out, as it is now.
+    fn batching(&self, partition: u32) -> Batching {
+        let batching = self.stream.spec().batching;
+        let sized = self.stream.sized(&self.reader, partition, |sizer| batching.of(sizer));
+        sized.unwrap_or(batching)
     }
 
     async fn commit_at(&mut self, positions: &Positions) -> Result<()> {
@@ -223,9 +255,11 @@ impl Source for PushSource {
     }
 
     fn due_ms(&self) -> Option<u64> {
-        let batching = self.stream.spec().batching;
-        let buffer = self.stream.buffer();
-        (0..).zip(&self.next).filter_map(|(partition, from)| buffer.due_ms(partition, *from, &batching)).min()
+        let due_ms = |(partition, from): (u32, &u64)| {
+            let batching = self.batching(partition);
+            self.stream.buffer().due_ms(partition, *from, &batching)
+        };
+        (0..).zip(&self.next).filter_map(due_ms).min()
     }
 
     fn waiting(&self) -> Option<u64> {

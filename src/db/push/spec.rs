@@ -115,6 +115,9 @@ impl PushStreamSpec {
         if let Some(field) = self.partition_by.as_ref().filter(|field| relation.position(field).is_none()) {
             return Err(Error::invalid(format!("partitionBy is {field:?}, which is no field of the stream")));
         }
+        if let Some(adaptive) = &self.batching.adaptive {
+            adaptive.check()?;
+        }
         if let Some(dedupe) = &self.dedupe {
             dedupe.check(&relation)?;
         }

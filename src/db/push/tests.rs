@@ -488,3 +488,312 @@ async fn live_near(seed: u64) {
     let places: BTreeSet<String> = there.iter().map(|row| serde_json::to_string(&row["v"]).unwrap()).collect();
     assert_eq!(places.len(), there.len(), "seed {seed}: rows that are the same are there twice");
 }
+
+fn key(producer: &str, sequence: u64) -> PushKey {
+    PushKey::new(producer, sequence).unwrap()
+}
+
+/// A push that comes again is answered as it was at first, and takes nothing: across restarts, after its rows were read and their files are gone,
+/// and with rows that were refused.
+#[test]
+fn a_push_with_a_key_is_taken_once() {
+    for durability in ["stored", "memory"] {
+        block_on(async {
+            let disk = MemoryDisk::new();
+            let db = open(&disk).await;
+            let kind = json!({"durability": durability, "checks": [{"filter": "id >= 0", "reason": "below 0"}], "deadLetters": "dead", "partitions": 2});
+            let stream = db.create_push_stream("clicks", spec(kind)).await.unwrap();
+            let rows = || vec![click(1), click(-1), click(2)];
+            let first = stream.push_once(rows(), key("a", 5)).await.unwrap();
+            assert_eq!((first.accepted, first.refused.len(), first.repeated), (2, 1, false));
+            let again = PushAnswer { repeated: true, ..first };
+            assert_eq!(stream.push_once(rows(), key("a", 5)).await.unwrap(), again, "{durability}");
+            let dead = async |db: &Db| db.collection("dead").unwrap().count(None).await.unwrap();
+            assert_eq!(dead(&db).await, 1, "a letter is put aside once");
+            // Another producer, another number, and none.
+            for (number, pushed) in [
+                stream.push_once(rows(), key("b", 5)).await.unwrap(),
+                stream.push_once(rows(), key("a", 4)).await.unwrap(),
+                stream.push(rows()).await.unwrap(),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                assert_eq!((pushed.accepted, pushed.repeated), (2, false), "{number}");
+            }
+            let error = stream.push_once(vec![click(1)], key("a", 5)).await.unwrap_err();
+            assert!(error.kind() == ErrorKind::InvalidArgument && error.message().contains("other rows"), "{error}");
+            let status = stream.status();
+            assert_eq!((status.pushed, status.refused, status.repeated), (8, 4, 1));
+            assert!((1..=2).contains(&status.producers), "{status:?}");
+            // A round in which nothing is left to be taken.
+            let none = stream.push_once(vec![click(-1)], key("c", 1)).await.unwrap();
+            assert_eq!((none.accepted, none.refused.len(), none.repeated), (0, 1, false));
+            if durability == "memory" {
+                return;
+            }
+            let rows_there = rows_of(&db, "clicks").await.values().map(Vec::len).sum::<usize>();
+            drop(stream);
+            db.close().await.unwrap();
+            let db = open(&disk).await;
+            let stream = db.push_stream("clicks").unwrap();
+            assert_eq!(stream.push_once(rows(), key("a", 5)).await.unwrap(), again, "after a restart");
+            assert_eq!(rows_of(&db, "clicks").await.values().map(Vec::len).sum::<usize>(), rows_there);
+            for sequence in 6..30 {
+                stream.push_once(vec![click(1)], key("a", sequence)).await.unwrap();
+            }
+            let error = stream.push_once(rows(), key("a", 5)).await.unwrap_err();
+            assert!(error.kind() == ErrorKind::Gone && error.message().contains("remembered from 14 on"), "{error}");
+        });
+    }
+}
+
+/// Pushes of one key that wait together are one, and what is known outlives the files of the rows, however often files follow each other.
+#[test]
+fn keys_outlive_the_rows_and_wait_together() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let mut db = open(&disk).await;
+        let stream = db.create_push_stream("clicks", spec(json!({}))).await.unwrap();
+        let held = stream.inner.logs.lock().await;
+        let mut pushes: Vec<_> =
+            (0..6).map(|at| Box::pin(stream.push_once(vec![click(at / 2)], key("a", at as u64 / 2)))).collect();
+        for push in &mut pushes {
+            assert!(futures_util::poll!(push.as_mut()).is_pending());
+        }
+        drop(held);
+        let mut repeated = vec![];
+        for push in pushes {
+            repeated.push(push.await.unwrap().repeated);
+        }
+        assert_eq!(repeated, [false, true, false, true, false, true]);
+        let mut reader = open_one(&db, "clicks").unwrap();
+        reader.connect(&Positions::new()).await.unwrap();
+        drop(stream);
+        let wide = |id: u64| (0..6).map(|_| row(json!({"id": id, "page": "x".repeat(60_000)}))).collect::<Vec<_>>();
+        for number in 0..16u64 {
+            let stream = db.push_stream("clicks").unwrap();
+            let answer = stream.push_once(wide(number), key("b", number)).await.unwrap();
+            assert_eq!((answer.accepted, answer.repeated), (6, false));
+            let mut positions = Positions::new();
+            loop {
+                let batch = reader.read(100).await.unwrap();
+                let Some(position) = batch.position else { break };
+                positions.insert(batch.partition, position);
+            }
+            reader.commit(&positions).await.unwrap();
+            let files = db.inner.shared.storage.list(&name::push_files(stream.id(), 0)).await.unwrap();
+            assert!(files.len() <= 2, "files of rows that were read go");
+            drop((stream, reader));
+            db.close().await.unwrap();
+            db = open(&disk).await;
+            reader = open_one(&db, "clicks").unwrap();
+            reader.connect(&positions).await.unwrap();
+        }
+        let stream = db.push_stream("clicks").unwrap();
+        for number in 0..3 {
+            let answer = stream.push_once(vec![click(number)], key("a", number as u64)).await.unwrap();
+            assert!(answer.repeated && answer.accepted == 1, "push {number}: {answer:?}");
+        }
+        assert!(stream.push_once(wide(0), key("b", 0)).await.unwrap().repeated);
+        assert!(stream.status().partitions[0].0 > 60, "their rows are gone: {:?}", stream.status());
+    });
+}
+
+/// Whatever fails, and wherever the store dies: whoever pushes again with the same key until it is answered has each row once.
+#[test]
+fn what_is_pushed_again_until_it_is_answered_is_there_once() {
+    let (mut failed, mut repeated) = (0, 0);
+    for seed in 0..SEEDS {
+        block_on(live_keyed(seed, &mut failed, &mut repeated));
+    }
+    assert!(failed > 100 && repeated > 20, "{failed} failed, {repeated} were there: the seeds try little");
+}
+
+async fn live_keyed(seed: u64, failed: &mut usize, repeated: &mut usize) {
+    let mut random = Random::new(seed);
+    let environment = Environment::simulated(seed, 1_700_000_000_000);
+    let mut disk = FaultStorage::new(seed);
+    let partition_by = random.one_in(2).then_some("page");
+    let mut kind = json!({"partitions": 1 + random.below(3), "partitionBy": partition_by, "memoryBytes": 40 + random.below(2_000)});
+    let near = random.one_in(3);
+    if near {
+        let dedupe = json!({"field": "v", "threshold": 0.5, "windowMs": 1_000_000_000, "metric": "l2", "key": "id"});
+        kind["dedupe"] = dedupe;
+        kind["partitionBy"] = json!("lang");
+    }
+    let made = |kind: &serde_json::Value| if near { near_spec(kind.clone()) } else { spec(kind.clone()) };
+    let (mut next, mut sequences) = (0, [0u64; 2]);
+    let mut open_pushes: [Option<(Vec<Row>, PushKey)>; 2] = [None, None];
+    let (mut taken, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    for life in 0..8 {
+        let options = Options { environment: environment.clone(), ..Options::default() };
+        let Ok(db) = Db::open(Arc::new(disk.clone()), options).await else {
+            disk = disk.reopen();
+            continue;
+        };
+        let stream = match db.push_stream("rows") {
+            Ok(stream) => stream,
+            Err(_) => match db.create_push_stream("rows", made(&kind)).await {
+                Ok(stream) => stream,
+                Err(_) => {
+                    disk = disk.reopen();
+                    continue;
+                }
+            },
+        };
+        let is_last = life == 7;
+        if !is_last && random.one_in(2) {
+            disk.crash_after(1 + random.below(20));
+        }
+        for _ in 0..random.below(12) {
+            if !is_last && random.one_in(3) {
+                disk.fail_at(random.below(3), ErrorKind::Io);
+            }
+            let who = random.below(2) as usize;
+            let (rows, key) = open_pushes[who].take().unwrap_or_else(|| {
+                let rows = (next..next + 1 + random.below(4) as i64).map(|id| {
+                    let lang = if random.one_in(2) { "a" } else { "b" };
+                    if near { post(id, lang, [random.below(12) as f32, 0.0]) } else { click(id) }
+                });
+                let rows: Vec<Row> = rows.collect();
+                next += rows.len() as i64;
+                sequences[who] += 1;
+                (rows, key(["one", "two"][who], sequences[who]))
+            });
+            match stream.push_once(rows.clone(), key.clone()).await {
+                Ok(answer) => {
+                    *repeated += usize::from(answer.repeated);
+                    let near: BTreeSet<usize> = answer.near.iter().map(|one| one.row).collect();
+                    assert_eq!(answer.accepted + near.len(), rows.len(), "seed {seed}");
+                    for (number, row) in rows.iter().enumerate() {
+                        if near.contains(&number) {
+                            refused.insert(id_of(row))
+                        } else {
+                            taken.insert(id_of(row))
+                        };
+                    }
+                    // Now and then the answer does not arrive.
+                    if random.one_in(4) {
+                        let again = stream.push_once(rows.clone(), key.clone()).await;
+                        if let Ok(again) = again {
+                            *repeated += 1;
+                            assert_eq!(again, PushAnswer { repeated: true, ..answer }, "seed {seed}");
+                        }
+                    }
+                }
+                Err(_) => {
+                    *failed += 1;
+                    open_pushes[who] = Some((rows, key));
+                }
+            }
+            if !disk.crashed() {
+                disk.end_plans();
+            }
+        }
+        if is_last {
+            for (rows, key) in open_pushes.iter_mut().filter_map(Option::take) {
+                let answer = stream.push_once(rows.clone(), key).await.unwrap();
+                let near: BTreeSet<usize> = answer.near.iter().map(|one| one.row).collect();
+                for (number, row) in rows.iter().enumerate() {
+                    if near.contains(&number) {
+                        refused.insert(id_of(row))
+                    } else {
+                        taken.insert(id_of(row))
+                    };
+                }
+            }
+            let there: Vec<i64> = rows_of(&db, "rows").await.values().flatten().map(id_of).collect();
+            let once: BTreeSet<i64> = there.iter().copied().collect();
+            assert_eq!(once.len(), there.len(), "seed {seed}: rows are there twice: {there:?}");
+            assert_eq!(once, taken, "seed {seed}");
+            assert_eq!(taken.len() + refused.len(), next as usize, "seed {seed}");
+            return;
+        }
+        drop((stream, db));
+        disk = disk.reopen();
+    }
+    panic!("seed {seed}: the store did not open");
+}
+
+/// What says how far the numbers have got goes only once something else does.
+#[test]
+fn numbers_are_not_used_again_when_a_new_file_fails() {
+    block_on(async {
+        let environment = Environment::simulated(3, 1_700_000_000_000);
+        let options = || Options { environment: environment.clone(), ..Options::default() };
+        let disk = FaultStorage::new(3);
+        let db = Db::open(Arc::new(disk.clone()), options()).await.unwrap();
+        let stream = db.create_push_stream("clicks", spec(json!({}))).await.unwrap();
+        let mut reader = open_one(&db, "clicks").unwrap();
+        reader.connect(&Positions::new()).await.unwrap();
+        let wide = || row(json!({"id": 0, "page": "x".repeat(60_000)}));
+        assert_eq!(stream.push((0..18).map(|_| wide()).collect()).await.unwrap().accepted, 18);
+        disk.fail_at(0, ErrorKind::Io);
+        assert!(stream.push(vec![click(1)]).await.is_err());
+        disk.end_plans();
+        let batch = reader.read(100).await.unwrap();
+        let positions = Positions::from([(batch.partition, batch.position.unwrap())]);
+        reader.commit(&positions).await.unwrap();
+        drop((stream, reader, db));
+        let db = Db::open(Arc::new(disk.reopen()), options()).await.unwrap();
+        let mut reader = open_one(&db, "clicks").unwrap();
+        reader.connect(&positions).await.unwrap();
+        db.push_stream("clicks").unwrap().push(vec![click(2)]).await.unwrap();
+        assert_eq!(reader.read(10).await.unwrap().rows, [click(2)]);
+    });
+}
+
+/// Batches follow the load of their reader, inside their bounds, and the status tells their size.
+#[test]
+fn batches_follow_the_load() {
+    block_on(async {
+        let now_ms = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let clock = now_ms.clone();
+        let environment = Environment::following(7, move || clock.load(Ordering::Relaxed));
+        let options = Options { environment, ..Options::default() };
+        let db = Db::open(Arc::new(MemoryDisk::new().open().unwrap()), options).await.unwrap();
+        for wrong in [json!({"latencyMs": 0}), json!({"latencyMs": 5, "rowsMin": 9, "rowsMax": 8})] {
+            let kind = spec(json!({"batching": {"adaptive": wrong}}));
+            let error = db.create_push_stream("wrong", kind).await.unwrap_err();
+            assert!(error.message().starts_with("batching.adaptive: "), "{error}");
+        }
+        let adaptive = json!({"latencyMs": 100, "rowsMin": 2, "rowsMax": 60});
+        let stream = db.create_push_stream("clicks", spec(json!({"batching": {"adaptive": adaptive}}))).await.unwrap();
+        let mut reader = open_one(&db, "clicks").unwrap();
+        reader.connect(&Positions::new()).await.unwrap();
+        assert_eq!(stream.status().batch_rows, BTreeMap::from([("reader".to_owned(), vec![2])]));
+        // A row every two milliseconds; who reads needs 20 for a batch.
+        let (mut id, mut sizes, mut busy_until) = (0, vec![], 0);
+        for _ in 0..4_000 {
+            let now = now_ms.fetch_add(2, Ordering::Relaxed) + 2;
+            stream.push(vec![click(id)]).await.unwrap();
+            id += 1;
+            if now < busy_until {
+                continue;
+            }
+            let batch = reader.read(1_000).await.unwrap();
+            if batch.rows.is_empty() {
+                assert!(reader.due_ms().is_some_and(|due_ms| due_ms > now && due_ms <= now + 100));
+            } else {
+                sizes.push(batch.rows.len());
+                busy_until = now + 20;
+            }
+        }
+        // 40 come in the 80 ms that remain of 100.
+        let rest = &sizes[sizes.len() / 2..];
+        assert!(rest.iter().all(|size| (36..=44).contains(size)), "{sizes:?}");
+        let told = stream.status().batch_rows["reader"][0];
+        assert!((36..=44).contains(&told), "{told}");
+        // A hundred times as many: no batch has more than it may.
+        for _ in 0..100 {
+            stream.push((0..50).map(click).collect()).await.unwrap();
+            now_ms.fetch_add(1, Ordering::Relaxed);
+            assert!(reader.read(1_000).await.unwrap().rows.len() <= 60);
+        }
+        assert_eq!(stream.status().batch_rows["reader"], [60]);
+        // What is kept of the specification is what was given.
+        let kept = stream.spec().batching.adaptive.unwrap();
+        assert_eq!((kept.latency_ms, kept.rows_min, kept.rows_max), (100, 2, 60));
+    });
+}

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::Path;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, header};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -19,6 +20,7 @@ use crate::base::{Error, Result};
 use crate::db::{PushStream, PushStreamSpec};
 use crate::model::Row;
 use crate::server::store::off_worker;
+use crate::stream::PushKey;
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
@@ -73,9 +75,29 @@ enum Rows {
     Object { rows: Vec<Row> },
 }
 
+/// By which a push is known when it comes again.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyQuery {
+    producer: Option<String>,
+    sequence: Option<u64>,
+}
+
 /// JSON Lines by their content type; otherwise a list of rows, or `{"rows": [...]}`.
-async fn push(caller: Caller, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
+async fn push(
+    caller: Caller,
+    Path(name): Path<String>,
+    key: Result<Query<KeyQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     let stream = caller.all()?.push_stream(&name)?;
+    let Query(key) = key.map_err(|error| Error::invalid(error.body_text()))?;
+    let key = match key {
+        KeyQuery { producer: Some(producer), sequence: Some(sequence) } => Some(PushKey::new(producer, sequence)?),
+        KeyQuery { producer: None, sequence: None } => None,
+        _ => return Err(Error::invalid("a push has both producer and sequence, or none of them").into()),
+    };
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let rows = match body {
         Ok(bytes) if kind.starts_with("application/x-ndjson") || kind.starts_with("application/jsonl") => {
@@ -90,8 +112,21 @@ async fn push(caller: Caller, Path(name): Path<String>, headers: HeaderMap, body
             Rows::List(rows) | Rows::Object { rows } => rows,
         },
     };
-    let answer = off_worker(async move { stream.push(rows).await }).await??;
+    let answer = off_worker(async move {
+        match key {
+            Some(key) => stream.push_once(rows, key).await,
+            None => stream.push(rows).await,
+        }
+    });
+    let answer = answer.await??;
     let refused: Vec<_> =
         answer.refused.iter().map(|(number, reason)| json!({"row": number, "reason": reason})).collect();
-    Ok(Json(json!({"accepted": answer.accepted, "refused": refused})))
+    let mut told = json!({"accepted": answer.accepted, "refused": refused});
+    if !answer.near.is_empty() {
+        told["near"] = json!(answer.near);
+    }
+    if answer.repeated {
+        told["repeated"] = json!(true);
+    }
+    Ok(Json(told))
 }
