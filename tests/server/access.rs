@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 use crate::native::{Response, Server, eddy, texts, write};
 use crate::notes;
 
-const SECRET: &str = "a secret that only tests know, and servers";
+pub(super) const SECRET: &str = "a secret that only tests know, and servers";
 
 fn part(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
 }
 
-fn token(claims: &Value) -> String {
+pub(super) fn token(claims: &Value) -> String {
     let signed = format!("{}.{}", part(&json!({"alg": "HS256"})), part(claims));
     let mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).unwrap().chain_update(signed.as_bytes());
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
 
-fn grant(collection: &str, actions: &[&str], filter: Option<&str>) -> Value {
+pub(super) fn grant(collection: &str, actions: &[&str], filter: Option<&str>) -> Value {
     json!({"collections": [collection], "actions": actions, "filter": filter})
 }
 
@@ -30,7 +30,7 @@ fn ask(server: &Server, token: &str, method: &str, path: &str, body: &Value) -> 
     server.request(method, path, &headers, body.as_bytes())
 }
 
-fn well(server: &Server, token: &str, path: &str, body: &Value) -> Value {
+pub(super) fn well(server: &Server, token: &str, path: &str, body: &Value) -> Value {
     let response = ask(server, token, "POST", path, body);
     assert_eq!(response.status, 200, "{path}: {}", response.text());
     response.json()

@@ -2,10 +2,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use base64::Engine;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite;
 
-use super::native::Server;
+use super::access::{SECRET, grant, token, well};
+use super::native::{Server, write};
 use super::notes;
 
 /// A line of Server-Sent Events.
@@ -297,6 +299,60 @@ fn a_websocket_tells_the_changes_that_its_client_takes() {
     }
     drop(socket);
     assert_eq!(super::native::wait(&mut server.child), 0);
+}
+
+/// Who follows is told that its token has ended, and is let go; the token before that is no use, and one that still holds goes on where it was.
+#[test]
+fn a_websocket_ends_with_its_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(SECRET);
+    let keys = json!({"keys": [{"kty": "oct", "alg": "HS256", "k": key}], "leewaySeconds": 0});
+    let keys = write(directory.path(), "keys.json", keys.to_string());
+    let server = Server::start(&directory.path().join("data"), &["--token-keys", &keys]);
+    let admin = token(&json!({"eddy": [grant("*", &["admin"], None)]}));
+    well(&server, &admin, "/api/collections", &notes());
+    well(&server, &admin, "/api/collections/notes/insert", &titled(1, "one"));
+    let claims = |more: Value| {
+        let mut claims = json!({"eddy": [grant("notes", &["read"], None)]});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        format!("Bearer {}", token(&claims))
+    };
+    let now_s = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    // However slow the machine is: with a token that holds for long enough to be let in.
+    let mut holds_s = 1;
+    let (mut socket, ending, ends_s) = loop {
+        let ends_s = now_s() + holds_s;
+        let ending = claims(json!({ "exp": ends_s }));
+        match Socket::open(&server, "?since=earliest", &[("authorization", &ending)]) {
+            Ok(socket) => break (socket, ending, ends_s),
+            Err(status) => assert_eq!(status, 401),
+        }
+        holds_s *= 2;
+        assert!(holds_s < 100, "it is never let in");
+    };
+    let told = socket.next();
+    // Unless it had ended before anything was told.
+    let token_before = (told["event"] == "changes").then(|| {
+        assert_eq!(told["changes"][0]["key"], 1);
+        assert_eq!(socket.end(), ("unauthorized".to_owned(), 4401));
+        told["token"].as_str().unwrap().to_owned()
+    });
+    assert!(now_s() >= ends_s, "not before it has ended");
+    assert_eq!(Socket::open(&server, "", &[("authorization", &ending)]).err(), Some(401));
+
+    let lasting = claims(json!({"jti": "7"}));
+    let since = token_before.map_or("earliest".to_owned(), |token| token);
+    well(&server, &admin, "/api/collections/notes/insert", &titled(2, "two"));
+    let mut socket = Socket::open(&server, &format!("?since={since}"), &[("authorization", &lasting)]).unwrap();
+    let told = socket.next();
+    assert_eq!(told["changes"].as_array().unwrap().last().unwrap()["key"], 2, "{told}");
+    // One that is revoked ends as well, while nothing happens.
+    well(&server, &admin, "/api/access/revoke", &json!({"token": "7"}));
+    let (kind, code) = socket.end();
+    assert!(
+        (kind.as_str(), code) == ("unauthorized", 4401) || (kind.as_str(), code) == ("forbidden", 4403),
+        "{kind}, {code}"
+    );
 }
 
 #[test]
