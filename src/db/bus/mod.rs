@@ -45,6 +45,18 @@ const REPLAYS_MAX: usize = 16;
 /// A call that has come to its end: its number, whose it is, and what it came to.
 type Finished = (u64, Arc<str>, Vec<Tried>);
 
+/// What is done wrong in a test that plants it.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Planted {
+    /// How far a source was read is noted before what was read is handled.
+    EarlyNote,
+    /// Dead letters count as stored, and are not.
+    ForgottenLetters,
+    /// What a handler fails at counts as handled.
+    FailureIsDone,
+}
+
 /// What a store has of its bus.
 pub(super) struct Buses {
     core: Mutex<Core>,
@@ -56,6 +68,8 @@ pub(super) struct Buses {
     /// That which is stored, with its version.
     stored: Mutex<Option<(BusSpec, u64)>>,
     bell: Arc<Bell>,
+    #[cfg(test)]
+    planted: Mutex<Option<Planted>>,
 }
 
 #[derive(Default)]
@@ -171,11 +185,18 @@ impl Buses {
             finished: Mutex::default(),
             stored: Mutex::new(stored),
             bell: Arc::default(),
+            #[cfg(test)]
+            planted: Mutex::default(),
         })
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().expect("no panic while held")
+    }
+
+    #[cfg(test)]
+    fn has(&self, planted: Planted) -> bool {
+        *self.planted.lock().expect("no panic while held") == Some(planted)
     }
 
     /// Something is to be done.
@@ -431,6 +452,10 @@ impl Db {
             reading.fields = fields;
         }
         let came = reading.next(self, now_ms).await?;
+        #[cfg(test)]
+        if let Some(position) = came.position.as_ref().filter(|_| self.inner.bus.has(Planted::EarlyNote)) {
+            reading.note(came.partition, position).await?;
+        }
         if !came.events.is_empty() || came.position.is_some() {
             self.inner.bus.core().bus.offer(&reading.name, came.partition, came.events, came.position, now_ms)?;
         }
@@ -530,6 +555,11 @@ impl Db {
         let mut core = self.inner.bus.core();
         let now_ms = environment.now_ms();
         let random = &mut || environment.random_u64();
+        #[cfg(test)]
+        let answers = match self.inner.bus.has(Planted::FailureIsDone) {
+            true => answers.into_iter().map(|_| Tried::Done).collect(),
+            false => answers,
+        };
         match late_ms {
             Some(ms) => core.bus.fail(id, handler, &format!("no answer in {ms} ms"), now_ms, random),
             None => core.bus.finish(id, handler, answers, now_ms, random),
@@ -554,6 +584,8 @@ impl Db {
         let row = |Letter { handler, event, attempts, reason }: Letter| {
             (None, handler.to_string(), event.to_row(&handler, attempts), reason)
         };
+        #[cfg(test)]
+        let letters = if bus.has(Planted::ForgottenLetters) { vec![] } else { letters };
         let stored =
             super::pipeline::put_letters(self, &collection, "bus", letters.into_iter().map(row).collect()).await;
         let mut core = bus.core();

@@ -12,6 +12,7 @@ use crate::platform::{Environment, Task, block_on};
 use crate::storage::{FaultStorage, MemoryDisk, Storage};
 
 const SEEDS: u64 = 150;
+const SEEDS_TO_CATCH: u64 = 200;
 const NOTES: &str =
     r#"{"fields": [{"name": "id", "type": "int64", "primaryKey": true}, {"name": "text", "type": "varchar"}]}"#;
 
@@ -453,7 +454,7 @@ async fn live(db: &Db, random: &mut Random, world: &mut World, environment: &Env
     Ok(())
 }
 
-async fn run(seed: u64) {
+async fn run(seed: u64, planted: Option<Planted>) {
     let mut random = Random::new(seed);
     let environment = simulated();
     let mut disk = FaultStorage::new(seed);
@@ -465,6 +466,7 @@ async fn run(seed: u64) {
             disk = disk.reopen();
             continue;
         };
+        *db.inner.bus.planted.lock().unwrap() = planted;
         if life > 0 && life < lives {
             disk.crash_after(1 + random.below(80));
         }
@@ -509,13 +511,26 @@ async fn check(db: &Db, world: &World) {
 fn whatever_dies_when_every_event_is_handled_or_put_aside() {
     let number = |name: &str| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
     if let Some(seed) = number("EDDY_SIM_SEED") {
-        return block_on(run(seed));
+        return block_on(run(seed, None));
     }
     for seed in 0..number("EDDY_SIM_SEEDS").unwrap_or(SEEDS) {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| block_on(run(seed))));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| block_on(run(seed, None))));
         if let Err(panic) = outcome {
             println!("seed {seed} failed: repeat it with EDDY_SIM_SEED={seed}");
             std::panic::resume_unwind(panic);
         }
+    }
+}
+
+#[test]
+fn each_planted_fault_is_noticed() {
+    for fault in [Planted::EarlyNote, Planted::ForgottenLetters, Planted::FailureIsDone] {
+        let fails = |seed: &u64| {
+            let run = std::panic::AssertUnwindSafe(|| block_on(run(*seed, Some(fault))));
+            std::panic::catch_unwind(run).is_err()
+        };
+        let noticed = (0..SEEDS_TO_CATCH).find(fails);
+        println!("{fault:?}: noticed by seed {noticed:?}");
+        assert!(noticed.is_some(), "{fault:?} was not noticed by {SEEDS_TO_CATCH} seeds");
     }
 }
