@@ -84,7 +84,7 @@ export const timestamp = (expression: string) => computed<number>(expression);
 
 /** A window: which rows of a key belong together. */
 export interface PlanWindow {
-  readonly window: { [kind: string]: { [option: string]: number } } | 'global' | 'attached';
+  readonly window: { [kind: string]: { [option: string]: number | string } } | 'global' | 'attached';
   readonly timed: boolean;
 }
 
@@ -93,17 +93,31 @@ const micros = (what: string, ms: number): number => {
   return Math.round(ms * 1_000);
 };
 
+/** Where windows of time begin. */
+export interface WindowPlace {
+  /** How far past the multiples of their size, or slide, they begin: past Thursday, of weeks. */
+  offsetMs?: number;
+  /**
+   * The zone whose clocks tell where they begin and end, by its name in the IANA database (`Europe/Berlin`); UTC when left out. A day by the
+   * clocks has 23, 24 or 25 hours.
+   */
+  zone?: string;
+}
+
+const placed = ({ offsetMs = 0, zone }: WindowPlace): { offset: number; zone?: string } =>
+  ({ offset: micros('offsetMs', offsetMs), ...(zone === undefined ? {} : { zone }) });
+
 /** Windows one after the other, each as long. */
-export const tumbling = (sizeMs: number, { offsetMs = 0 }: { offsetMs?: number } = {}): PlanWindow & { timed: true } =>
-  ({ window: { tumbling: { size: micros('size', sizeMs), offset: micros('offsetMs', offsetMs) } }, timed: true });
+export const tumbling = (sizeMs: number, place: WindowPlace = {}): PlanWindow & { timed: true } =>
+  ({ window: { tumbling: { size: micros('size', sizeMs), ...placed(place) } }, timed: true });
 /** Windows of one length, one beginning after every slide. */
-export const sliding = (sizeMs: number, slideMs: number, { offsetMs = 0 }: { offsetMs?: number } = {}): PlanWindow & { timed: true } =>
-  ({ window: { sliding: { size: micros('size', sizeMs), slide: micros('slide', slideMs), offset: micros('offsetMs', offsetMs) } }, timed: true });
+export const sliding = (sizeMs: number, slideMs: number, place: WindowPlace = {}): PlanWindow & { timed: true } =>
+  ({ window: { sliding: { size: micros('size', sizeMs), slide: micros('slide', slideMs), ...placed(place) } }, timed: true });
 /** Windows of rows of a key without a gap. */
 export const session = (gapMs: number): PlanWindow & { timed: true } => ({ window: { session: { gap: micros('gap', gapMs) } }, timed: true });
 /** Windows that begin as tumbling ones and end after every step. */
-export const cumulate = (sizeMs: number, stepMs: number, { offsetMs = 0 }: { offsetMs?: number } = {}): PlanWindow & { timed: true } =>
-  ({ window: { cumulate: { size: micros('size', sizeMs), step: micros('step', stepMs), offset: micros('offsetMs', offsetMs) } }, timed: true });
+export const cumulate = (sizeMs: number, stepMs: number, place: WindowPlace = {}): PlanWindow & { timed: true } =>
+  ({ window: { cumulate: { size: micros('size', sizeMs), step: micros('step', stepMs), ...placed(place) } }, timed: true });
 /** The last `size` rows of a key, after every `slide` of them. */
 export const countWindow = (size: number, slide: number = size): PlanWindow & { timed: false } => ({ window: { count: { size, slide } }, timed: false });
 /** One window of all time. */

@@ -10,7 +10,14 @@ use crate::platform::now_ms;
 use crate::query::Parameters;
 use crate::query::compute::canonical;
 use crate::stream::sql::{Catalog, Mode, Table, compile};
-use crate::stream::{Answer, Given, Job, Operator, Options, Relation, SourceField, WantedKind};
+use crate::stream::{Answer, Given, Job, Operator, Options, Relation, SourceField, WantedKind, Zones};
+
+/// The time zones that there are: those that the host knows.
+#[cfg(feature = "streams")]
+pub(super) const ZONES: Zones = Zones::new(crate::platform::zone_offset_s);
+/// The time zones that there are: none in a build without pipelines, which has no database of them.
+#[cfg(not(feature = "streams"))]
+const ZONES: Zones = Zones::new(|_, _| None);
 
 /// How many rows are read at once.
 const BATCH_ROWS: usize = 4_096;
@@ -80,7 +87,7 @@ impl Db {
         for read in &compiled.reads {
             sources.push((read.node.clone(), self.collection(&read.name)?.snapshot()?));
         }
-        let mut job = Job::new(compiled.plan, Options::default())?;
+        let mut job = Job::new(compiled.plan, Options { zones: ZONES, ..Options::default() })?;
         let mut rows = vec![];
         for (node, snapshot) in sources {
             let relation = job.relation(&node)?.clone();

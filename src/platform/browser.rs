@@ -34,6 +34,53 @@ pub fn now_us() -> u64 {
     (performance_now() * 1e3) as u64
 }
 
+#[cfg(feature = "streams")]
+mod zone {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use wasm_bindgen::prelude::*;
+
+    /// How many zones are kept: to make what shows the time of one takes the host as long as to show it some hundred times.
+    const KEPT_MAX: usize = 64;
+
+    #[wasm_bindgen]
+    extern "C" {
+        #[wasm_bindgen(js_namespace = Intl)]
+        type DateTimeFormat;
+
+        #[wasm_bindgen(constructor, catch, js_namespace = Intl)]
+        fn new(locale: &str, options: &JsValue) -> Result<DateTimeFormat, JsValue>;
+
+        #[wasm_bindgen(method)]
+        fn format(this: &DateTimeFormat, at_ms: f64) -> String;
+    }
+
+    thread_local! {
+        static KEPT: RefCell<BTreeMap<String, DateTimeFormat>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    /// How many seconds the clocks of the time zone `zone` are ahead of UTC at a moment, in seconds since 1970; `None` when there is no such zone.
+    pub fn zone_offset_s(zone: &str, at_s: i64) -> Option<i32> {
+        KEPT.with_borrow_mut(|kept| {
+            if !kept.contains_key(zone) {
+                let options = js_sys::Object::new();
+                for (name, value) in [("timeZone", zone), ("timeZoneName", "longOffset")] {
+                    js_sys::Reflect::set(&options, &name.into(), &value.into()).ok()?;
+                }
+                let format = DateTimeFormat::new("en-US", &options).ok()?;
+                if kept.len() >= KEPT_MAX {
+                    kept.clear();
+                }
+                kept.insert(zone.to_owned(), format);
+            }
+            super::super::offset::parse(&kept[zone].format(at_s as f64 * 1e3))
+        })
+    }
+}
+#[cfg(feature = "streams")]
+pub use zone::zone_offset_s;
+
 /// 64 random bits from the host.
 #[expect(clippy::disallowed_methods, reason = "this room is where randomness comes from")]
 pub fn random_u64() -> u64 {

@@ -1,4 +1,4 @@
-//! Clock, randomness, tasks and timers: the same names on every target. The only room besides the storage backends and the
+//! Clock, time zones, randomness, tasks and timers: the same names on every target. The only room besides the storage backends and the
 //! roof (`wasm`, `server`) that differs between targets.
 
 #[cfg_attr(browser, path = "browser.rs")]
@@ -6,6 +6,8 @@
 mod host;
 
 mod environment;
+#[cfg(all(feature = "streams", any(browser, test)))]
+mod offset;
 pub mod socket;
 
 use std::future::Future;
@@ -13,6 +15,8 @@ use std::pin::Pin;
 use std::task::Poll;
 
 pub use environment::Environment;
+#[cfg(feature = "streams")]
+pub use host::zone_offset_s;
 pub use host::{MaybeSend, MaybeSync, detach, map, now_ms, now_us, random_u64, run_to_end};
 #[cfg(native)]
 pub use host::{block_on, blocking};

@@ -38,6 +38,15 @@ pub fn random_u64() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// How many seconds the clocks of the time zone `zone` are ahead of UTC at a moment, in seconds since 1970; `None` when there is no such zone.
+#[cfg(feature = "streams")]
+pub fn zone_offset_s(zone: &str, at_s: i64) -> Option<i32> {
+    let zone = jiff::tz::db().get(zone).ok()?;
+    let at_s = at_s.clamp(jiff::Timestamp::MIN.as_second(), jiff::Timestamp::MAX.as_second());
+    let at = jiff::Timestamp::from_second(at_s).expect("a moment within the years that there are");
+    Some(zone.to_offset(at).seconds())
+}
+
 /// Runs `task` on the runtime of the caller, to its end.
 #[cfg(feature = "server")]
 pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {

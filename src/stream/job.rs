@@ -9,6 +9,7 @@ use super::operator::{self, Answer, Context, DeadLetter, Item, Operate, Overflow
 use super::plan::{Checked, Operator, Plan, Relation};
 use super::rows::{Rows, arrow_schema, batch_of};
 use super::source::Progress;
+use super::zone::Zones;
 use crate::base::{Error, Result};
 use crate::model::time::RANGE;
 
@@ -19,11 +20,13 @@ pub struct Options {
     pub entries_max: usize,
     /// What happens when it would keep more.
     pub overflow: Overflow,
+    /// Which time zones there are. A change of what they say, as with a newer database of them, is true of the rows that come after it.
+    pub zones: Zones,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { entries_max: 1 << 22, overflow: Overflow::Fail }
+        Self { entries_max: 1 << 22, overflow: Overflow::Fail, zones: Zones::default() }
     }
 }
 
@@ -98,13 +101,14 @@ impl Job {
     /// A job that has seen nothing.
     ///
     /// # Errors
-    /// As of [`Plan::check`].
+    /// As of [`Plan::check`] and [`Plan::check_zones`].
     pub fn new(plan: Plan, options: Options) -> Result<Self> {
         let checked = plan.checked()?;
+        plan.check_zones(options.zones)?;
         let (mut nodes, mut sources) = (vec![], vec![]);
         for (at, node) in plan.nodes.iter().enumerate() {
             nodes.push(Running {
-                operate: operator::build(&plan, &checked, at)?,
+                operate: operator::build(&plan, &checked, at, options.zones)?,
                 watermarks: vec![i64::MIN; checked.inputs[at].len()],
                 watermark: i64::MIN,
                 metrics: Metrics { node: node.name.clone(), ..Metrics::default() },

@@ -34,6 +34,7 @@ pub mod sql;
 mod state;
 #[cfg(test)]
 mod tests;
+mod zone;
 
 pub use adaptive::{Adaptive, Sizer};
 pub use bottleneck::{Bottleneck, BottleneckReason, Stage, StageKind, bottleneck};
@@ -50,3 +51,4 @@ pub use producers::{KeyedPush, Known, Producers, PushKey};
 #[cfg(feature = "streams")]
 pub(crate) use recent::Recent;
 pub use rows::Rows;
+pub use zone::{ZoneName, Zones};

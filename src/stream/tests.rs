@@ -128,10 +128,10 @@ fn rows_without_a_time_are_dead_letters() {
 #[test]
 fn too_many_keys_are_refused_or_end_the_job() {
     let spec =
-        windowed(Window::Tumbling { size: 10, offset: 0 }, vec![aggregate("rows", AggregateFunction::Count, None)]);
+        windowed(Window::Tumbling { size: 10, offset: 0, zone: None }, vec![aggregate("rows", AggregateFunction::Count, None)]);
     let events = [("a", 1, 1), ("b", 1, 2), ("c", 1, 3), ("a", 1, 4)];
     let run = |overflow| {
-        let options = Options { entries_max: 2, overflow };
+        let options = Options { entries_max: 2, overflow, ..Options::default() };
         let mut job = Job::new(plan(0, Operator::Aggregate(spec.clone())), options).unwrap();
         let (batch, _) = job.relation("in").unwrap().batch(&rows(&events));
         let result = job.push("in", 0, b"", &batch, None, 0);
@@ -185,7 +185,7 @@ fn bytes_that_are_no_checkpoint_are_refused() {
 #[test]
 fn a_checkpoint_of_version_1_is_read() {
     let spec = windowed(
-        Window::Tumbling { size: 10, offset: 0 },
+        Window::Tumbling { size: 10, offset: 0, zone: None },
         vec![aggregate("sum", AggregateFunction::Sum, Some("value"))],
     );
     let mut job = Job::new(plan(5, Operator::Aggregate(spec)), Options::default()).unwrap();
@@ -234,7 +234,7 @@ fn vectors_are_aggregated() {
     let spec = WindowAggregate {
         keys: vec![],
         ..windowed(
-            Window::Tumbling { size: 10, offset: 0 },
+            Window::Tumbling { size: 10, offset: 0, zone: None },
             vec![
                 function("a_centroid", AggregateFunction::Centroid, None),
                 function("b_spread", AggregateFunction::Spread, None),

@@ -21,7 +21,7 @@ test('the stream suite in the worker, on each storage', async (t) => {
         await db.close();
       }
     }, storage);
-    assert.equal(cases, flink.length + nexmark.length + 4, storage);
+    assert.equal(cases, flink.length + nexmark.length + 5, storage);
   }
 });
 

@@ -123,7 +123,7 @@ async function start(t, directory) {
 
 test('the stream suite in a Durable Object', async (t) => {
   const { ask } = await start(t, await prepared());
-  assert.equal(await ask('suite'), flink.length + nexmark.length + 4);
+  assert.equal(await ask('suite'), flink.length + nexmark.length + 5);
 });
 
 test('a pipeline goes on after the runtime was killed', async (t) => {

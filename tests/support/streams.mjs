@@ -2,6 +2,8 @@
 
 import { bool, count, countWindow, double, max, session, sliding, source, sum, tumbling } from 'eddydb/plan';
 
+import { zones } from './zones.mjs';
+
 const second = 1_000_000;
 
 const events = {
@@ -388,6 +390,34 @@ async function runDeduped(db) {
   await db.dropCollection('docs');
 }
 
+/** Windows by the clocks of a zone, which the host knows. */
+async function runZones(db) {
+  const collection = await db.createCollection('events', events);
+  const micros = (text) => Date.parse(text) * 1_000;
+  await collection.insert(zones.map(({ at }, id) => ({ id, key: 'k', value: 0, at: micros(at) })));
+  const show = ({ start, end }) => `${start}..${end}`;
+  for (const [id, { zone, hours, start, end }] of zones.entries()) {
+    const { rows } = await db.sql(
+      `SELECT window_start AS start, window_end AS "end" FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(at AT TIME ZONE '${zone}'), INTERVAL '${hours}' HOUR)) WHERE id = ${id}`,
+    );
+    same(`${hours} h in ${zone}`, rows.map(show), [show({ start: micros(start), end: micros(end) })]);
+  }
+  // The same through a pipeline, and a window that is longer when clocks are set back.
+  const days = source('events', { at: 'timestamp' }, { time: 'at', delayMs: 20_000 * 86_400_000 });
+  const plan = (zone) => days.window(tumbling(86_400_000, { zone })).aggregate({ rows: count() }).sink({ collection: 'days' });
+  const wrong = await db.createPipeline('nowhere', { plan: plan('Europe/Nowhere') }).catch((error) => error);
+  if (wrong.kind !== 'invalid_argument' || !wrong.message.includes('there is no time zone "Europe/Nowhere"')) throw new Error(`${wrong.kind}: ${wrong.message}`);
+  const pipeline = await db.createPipeline('days', { plan: plan('Europe/Berlin') });
+  await collection.insert([{ id: -1, key: 'end', value: 0, at: 40_100 * 86_400 * second }]);
+  await settled(pipeline);
+  await pipeline.pause();
+  const rows = await db.collection('days').query({ outputFields: ['*'] });
+  const back = rows.filter((row) => row.window_start === micros('2024-10-26T22:00Z')).map((row) => (row.window_end - row.window_start) / (3_600 * second));
+  same('a day of 25 hours', back, [25]);
+  await pipeline.drop();
+  for (const one of ['events', 'days']) await db.dropCollection(one);
+}
+
 /** Waits until something is so. */
 async function until(what, fact) {
   for (let tries = 0; !(await fact()); tries++) {
@@ -485,6 +515,7 @@ export async function runAll(db, seeds = [1, 2]) {
   await runFunctions(db);
   await runBuilt(db);
   await runDeduped(db);
+  await runZones(db);
   await runBus(db);
-  return cases + 4;
+  return cases + 5;
 }

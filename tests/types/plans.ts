@@ -1,7 +1,7 @@
 // What the compiler makes of a plan that is built: right when it compiles.
 
 import { open, type BusEvent, type PipelineRow, type PipelineSpec } from 'eddydb';
-import { bool, collect, count, countWindow, double, max, source, sum, tumbling, type Stream, type StreamPlan } from 'eddydb/plan';
+import { bool, collect, count, countWindow, cumulate, double, max, sliding, source, sum, tumbling, type Stream, type StreamPlan } from 'eddydb/plan';
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 function expectRow<Expected>() {
@@ -36,6 +36,11 @@ expectRow<{ auction: number; window_start: number; window_end: number; bids: num
 expectRow<{ auction: number; sum: number | null }>()(bids.keyBy('auction').window(countWindow(4)).aggregate({ sum: sum('price').where('price > 1') }));
 expectRow<{ bids: number; window_start: number; window_end: number }>()(bids.window(tumbling(1_000)).aggregate({ bids: count() }));
 expectRow<{ auction: number; bids: number }>()(bids.keyBy('auction').reduce({ bids: count() }));
+expectRow<{ bids: number; window_start: number; window_end: number }>()(
+  bids.window(cumulate(86_400_000, 3_600_000, { zone: 'Europe/Berlin', offsetMs: 0 })).aggregate({ bids: count() }),
+);
+// @ts-expect-error a name, not a number of hours
+sliding(86_400_000, 3_600_000, { zone: 2 });
 // @ts-expect-error no such key
 bids.keyBy('bidder');
 // @ts-expect-error an aggregate, not text

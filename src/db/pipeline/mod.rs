@@ -46,6 +46,7 @@ pub(super) use spec::{check_name, unframed_text};
 
 use super::Db;
 use super::database::Shared;
+use super::sql::ZONES;
 use crate::base::{Error, ErrorKind, Result};
 use crate::db::source::SourceState;
 use crate::engine::name;
@@ -689,6 +690,7 @@ impl Db {
     fn check_pipeline(&self, definition: &Definition) -> Result<Vec<(String, crate::engine::CollectionSpec)>> {
         let plan = definition.plan()?;
         let relations = plan.check()?;
+        plan.check_zones(ZONES)?;
         let mut missing = vec![];
         let mut sources = BTreeSet::new();
         for (at, source, collection) in definition.sources()? {

@@ -143,7 +143,7 @@ pub(super) fn sink_relation(plan: &Plan, relations: &[Relation], at: usize) -> R
 
 fn job_options(options: &PipelineOptions) -> Options {
     let overflow = if options.refuse_overflow { Overflow::Refuse } else { Overflow::Fail };
-    Options { entries_max: options.entries_max, overflow }
+    Options { entries_max: options.entries_max, overflow, zones: crate::db::sql::ZONES }
 }
 
 impl Run {

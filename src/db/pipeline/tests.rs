@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::json;
 
 use super::*;
-use crate::db::{Options, PushStreamSpec, QueryRequest, Target};
+use crate::db::{Options, PushStreamSpec, QueryRequest, SqlRequest, Target};
 use crate::engine::CollectionSpec;
 use crate::model::{Batch, Key, Value};
 use crate::platform::{Environment, block_on};
@@ -852,5 +852,64 @@ fn the_past_of_a_collection_comes_at_its_pace() {
         clock.fetch_add(60_000, Ordering::Relaxed);
         write(&db, "clicks", vec![click(5, "a", 5)]).await;
         assert_eq!(copied().await, 8);
+    });
+}
+
+/// The cases that JavaScript hosts are asked as well, by the database of zones that is in the program; and one that goes on after a restart.
+#[test]
+fn windows_go_by_the_clocks_of_a_zone() {
+    let cases = include_str!("../../../tests/support/zones.mjs");
+    let list = &cases[cases.find('[').unwrap()..=cases.rfind(']').unwrap()];
+    let cases: Vec<BTreeMap<String, serde_json::Value>> = serde_json::from_str(list).unwrap();
+    let micros = |text: &serde_json::Value| crate::model::time::parse(text.as_str().unwrap()).unwrap();
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let db = open(&disk).await;
+        db.create_collection("clicks", spec(CLICKS)).await.unwrap();
+        let rows = cases.iter().enumerate().map(|(id, case)| json!({"id": id, "page": "a", "at": micros(&case["at"])}));
+        write(&db, "clicks", rows.collect()).await;
+        for (id, case) in cases.iter().enumerate() {
+            let (zone, hours) = (case["zone"].as_str().unwrap(), &case["hours"]);
+            let sql = format!(
+                "SELECT window_start, window_end FROM TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(at AT TIME ZONE '{zone}'),
+                 INTERVAL '{hours}' HOUR)) WHERE id = {id}"
+            );
+            let request = SqlRequest { text: sql, parameters: BTreeMap::new(), timeout_ms: None };
+            let found = db.sql(&request).await.unwrap().rows;
+            let bounds = ["window_start", "window_end"].map(|name| found[0][name].clone());
+            assert_eq!(bounds, ["start", "end"].map(|name| Value::Int(micros(&case[name]))), "{case:?}");
+        }
+
+        let days = |zone: &str| {
+            PipelineSpec::sql(
+                MINUTES
+                    .replace("DESCRIPTOR(at)", &format!("DESCRIPTOR(at AT TIME ZONE '{zone}')"))
+                    .replace("'1' MINUTE", "'1' DAY")
+                    .replace("'5' SECOND", "'20000' DAY"),
+            )
+        };
+        let error = db.create_pipeline("minutes", days("Europe/Nowhere")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains("there is no time zone \"Europe/Nowhere\" here"), "{error}");
+        let pipeline = db.create_pipeline("minutes", days("America/Sao_Paulo")).await.unwrap();
+        pipeline.settle().await.unwrap();
+        drop(pipeline);
+        db.close().await.unwrap();
+        let db = open(&disk).await;
+        write(
+            &db,
+            "clicks",
+            vec![
+                json!({"id": -2, "page": "a", "at": 1_550_368_799i64 * SECOND}),
+                json!({"id": -1, "page": "b", "at": 40_000 * 86_400 * SECOND}),
+            ],
+        )
+        .await;
+        let pipeline = db.pipeline("minutes").unwrap();
+        pipeline.settle().await.unwrap();
+        let told = told(&db, "minutes", &["page", "window_end", "clicks"]).await;
+        // Saturday had its last hour twice: what came before the restart and what came after are in one window.
+        let end = crate::model::time::parse("2019-02-17T03:00Z").unwrap();
+        assert!(told.contains(&format!("a {end} 2")), "{told:?}");
     });
 }

@@ -15,8 +15,9 @@ use crate::stream::plan::{
 };
 use crate::stream::rows::{Cell, Making, Rows, Scalar, View, arrow_schema, write_row};
 use crate::stream::sketch::hash;
-use crate::stream::span::spans;
+use crate::stream::span::Spans;
 use crate::stream::state::{Reader, Writer};
+use crate::stream::zone::Zones;
 
 /// One column of the result.
 struct Column {
@@ -58,6 +59,7 @@ struct Group {
 /// The aggregates of each key of a window.
 pub(super) struct Aggregator {
     window: Window,
+    spans: Spans,
     trigger: Trigger,
     lateness: i64,
     output: Output,
@@ -93,7 +95,7 @@ fn hash_of(key: &[u8], start: i64, end: i64) -> u64 {
 }
 
 impl Aggregator {
-    pub fn new(spec: &WindowAggregate, late: Option<usize>, input: &Relation, gives: &Relation) -> Result<Self> {
+    pub fn new(spec: &WindowAggregate, late: Option<usize>, zones: Zones, input: &Relation, gives: &Relation) -> Result<Self> {
         let find = |name: &str| input.position(name).unwrap_or_default();
         let attached = spec.window == Window::Attached;
         let is_bound = |name: &&String| *name == WINDOW_START || *name == WINDOW_END;
@@ -113,6 +115,7 @@ impl Aggregator {
         });
         Ok(Self {
             window: spec.window,
+            spans: Spans::new(spec.window, zones),
             trigger: spec.trigger,
             lateness: spec.lateness,
             output: spec.output,
@@ -568,7 +571,7 @@ impl Operate for Aggregator {
                 }
                 continue;
             }
-            spans(self.window, time, &mut found);
+            self.spans.of(time, &mut found);
             if let Some(bounds) = &bounds
                 && let (Cell::Int(start), Cell::Int(end)) = (bounds[0].cell(row), bounds[1].cell(row))
             {

@@ -6,8 +6,9 @@ use crate::model::Field;
 use crate::query::compute::Computed;
 use crate::stream::plan::{Join, JoinKind, JoinScope, Relation, WINDOW_END, WINDOW_START, Window};
 use crate::stream::rows::{Cell, Making, Rows, View, arrow_schema, write_row};
-use crate::stream::span::spans;
+use crate::stream::span::Spans;
 use crate::stream::state::{Reader, Writer};
+use crate::stream::zone::Zones;
 
 /// A row that waits for partners.
 struct Entry {
@@ -29,6 +30,7 @@ type Sides = [BTreeSet<(i64, u32)>; 2];
 pub(super) struct Joiner {
     kind: JoinKind,
     scope: JoinScope,
+    spans: Spans,
     condition: Option<Computed>,
     keys: [Vec<usize>; 2],
     /// The fields of each input that come out.
@@ -48,7 +50,7 @@ pub(super) struct Joiner {
 }
 
 impl Joiner {
-    pub fn new(join: &Join, left: &Relation, right: &Relation, gives: &Relation) -> Result<Self> {
+    pub fn new(join: &Join, zones: Zones, [left, right]: [&Relation; 2], gives: &Relation) -> Result<Self> {
         let in_window = matches!(join.scope, JoinScope::Window(_));
         let is_bound = |field: &Field| in_window && (field.name == WINDOW_START || field.name == WINDOW_END);
         let fields = [left, right].map(|relation| {
@@ -68,9 +70,11 @@ impl Joiner {
             let name = if taken { format!("right_{}", field.name) } else { field.name.clone() };
             pair.push(Field { name, ..field.clone() });
         }
+        let window = if let JoinScope::Window(window) = join.scope { window } else { Window::Attached };
         Ok(Self {
             kind: join.kind,
             scope: join.scope,
+            spans: Spans::new(window, zones),
             condition: join.condition.as_ref().map(|condition| condition.bind(&pair)).transpose()?,
             keys,
             fields,
@@ -223,7 +227,7 @@ impl Operate for Joiner {
                         found.push((start, end));
                     }
                 }
-                JoinScope::Window(window) => spans(window, time, &mut found),
+                JoinScope::Window(_) => self.spans.of(time, &mut found),
                 _ => found.push((0, 0)),
             }
             let over = |end: i64| match self.scope {

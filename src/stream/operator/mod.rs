@@ -9,7 +9,9 @@ mod top;
 
 use super::plan::{Checked, Operator, Plan, Relation};
 use super::rows::Rows;
+use super::span::Spans;
 use super::state::{Reader, Writer};
+use super::zone::Zones;
 use crate::base::{Error, ErrorKind, Result};
 pub use outside::{Answer, Wanted, WantedKind};
 
@@ -119,7 +121,7 @@ pub(super) trait Operate: Send {
 }
 
 /// The operator of node `at` of a plan that was checked.
-pub(super) fn build(plan: &Plan, checked: &Checked, at: usize) -> Result<Box<dyn Operate>> {
+pub(super) fn build(plan: &Plan, checked: &Checked, at: usize, zones: Zones) -> Result<Box<dyn Operate>> {
     let inputs: Vec<&Relation> = checked.inputs[at].iter().map(|input| &checked.relations[*input]).collect();
     let gives = &checked.relations[at];
     Ok(match &plan.nodes[at].operator {
@@ -127,12 +129,14 @@ pub(super) fn build(plan: &Plan, checked: &Checked, at: usize) -> Result<Box<dyn
         Operator::Filter { condition } => Box::new(plain::Filter::new(condition, inputs[0])?),
         Operator::Project { columns } => Box::new(plain::Project::new(columns, inputs[0], gives)?),
         Operator::Unnest { field, .. } => Box::new(plain::Unnest::new(field, inputs[0], gives)),
-        Operator::Window { window, processing_time } => Box::new(plain::Attach::new(*window, *processing_time, gives)),
+        Operator::Window { window, processing_time } => {
+            Box::new(plain::Attach::new(Spans::new(*window, zones), *processing_time, gives))
+        }
         Operator::Aggregate(spec) => {
             let late = spec.late.as_ref().and_then(|late| plan.nodes.iter().position(|node| node.name == *late));
-            Box::new(aggregate::Aggregator::new(spec, late, inputs[0], gives)?)
+            Box::new(aggregate::Aggregator::new(spec, late, zones, inputs[0], gives)?)
         }
-        Operator::Join(join) => Box::new(join::Joiner::new(join, inputs[0], inputs[1], gives)?),
+        Operator::Join(join) => Box::new(join::Joiner::new(join, zones, [inputs[0], inputs[1]], gives)?),
         Operator::Distinct { keys } => Box::new(top::Distinct::new(keys, inputs[0])),
         Operator::Dedupe(spec) => Box::new(dedupe::Deduper::new(spec, inputs[0], gives)),
         Operator::Top(spec) => Box::new(top::Ranking::new(spec, inputs[0], gives)?),

@@ -8,9 +8,9 @@ use super::{Context, Item, Operate};
 use crate::base::Result;
 use crate::model::DataType;
 use crate::query::compute::{Computed, Expression};
-use crate::stream::plan::{Relation, Window};
+use crate::stream::plan::Relation;
 use crate::stream::rows::{Build, Cell, Rows, arrow_schema};
-use crate::stream::span::spans;
+use crate::stream::span::Spans;
 
 /// The same rows, under the names that this node gives them.
 pub(super) struct Pass {
@@ -125,14 +125,14 @@ impl Operate for Unnest {
 
 /// Gives rows the bounds of their windows.
 pub(super) struct Attach {
-    window: Window,
+    spans: Spans,
     processing_time: bool,
     schema: SchemaRef,
 }
 
 impl Attach {
-    pub fn new(window: Window, processing_time: bool, gives: &Relation) -> Self {
-        Self { window, processing_time, schema: arrow_schema(&gives.fields) }
+    pub fn new(spans: Spans, processing_time: bool, gives: &Relation) -> Self {
+        Self { spans, processing_time, schema: arrow_schema(&gives.fields) }
     }
 }
 
@@ -143,7 +143,7 @@ impl Operate for Attach {
         let mut times = Vec::with_capacity(rows.len());
         for row in 0..rows.len() {
             let time = if self.processing_time { cx.now } else { rows.times[row] };
-            spans(self.window, time, &mut found);
+            self.spans.of(time, &mut found);
             for (start, end) in &found {
                 picks.push(row as u32);
                 times.push(time);

@@ -10,6 +10,7 @@ use crate::base::{Error, Result};
 use crate::model::schema::check_name;
 use crate::model::{DataType, Field};
 use crate::query::compute::{Computed, Expression, canonical};
+use crate::stream::zone::Zones;
 
 /// Most nodes of a plan.
 const NODES_MAX: usize = 1_000;
@@ -75,6 +76,25 @@ impl Plan {
     /// ones can be taken.
     pub fn check(&self) -> Result<Vec<Relation>> {
         self.checked().map(|checked| checked.relations)
+    }
+
+    /// That there are the time zones that its windows name.
+    ///
+    /// # Errors
+    /// `InvalidArgument` that names the node and the zone.
+    pub fn check_zones(&self, zones: Zones) -> Result<()> {
+        for node in &self.nodes {
+            let window = match &node.operator {
+                Operator::Window { window, .. } => window,
+                Operator::Aggregate(aggregate) => &aggregate.window,
+                Operator::Join(Join { scope: JoinScope::Window(window), .. }) => window,
+                _ => continue,
+            };
+            if let Some(zone) = window.zone() {
+                zones.check(zone).map_err(|error| error.context(format!("node {:?}", node.name)))?;
+            }
+        }
+        Ok(())
     }
 
     pub(in crate::stream) fn checked(&self) -> Result<Checked> {

@@ -44,7 +44,7 @@ fn plan() -> Plan {
         nodes: vec![
             bids(),
             node("dear", &["bids"], Operator::Filter { condition: "price > 100".into() }),
-            node("minutes", &["dear"], counts(Window::Tumbling { size: MINUTE, offset: 0 }, Output::Close)),
+            node("minutes", &["dear"], counts(Window::Tumbling { size: MINUTE, offset: 0, zone: None }, Output::Close)),
             node("out", &["minutes"], Operator::Sink(Sink { collection: Some("minutes".into()), keys: vec![] })),
         ],
     }
@@ -110,7 +110,7 @@ fn the_graph_is_drawn_from_its_sinks() {
 
 #[test]
 fn what_is_wrong_is_named_with_its_node() {
-    let tumbling = Window::Tumbling { size: MINUTE, offset: 0 };
+    let tumbling = Window::Tumbling { size: MINUTE, offset: 0, zone: None };
     assert!(wrong(vec![]).contains("1 to 1000 nodes"));
     let filter = |text: &str| node("f", &["bids"], Operator::Filter { condition: text.into() });
     let message = wrong(vec![bids(), filter("prize > 1")]);
@@ -119,9 +119,9 @@ fn what_is_wrong_is_named_with_its_node() {
     assert!(wrong(vec![bids(), node("f", &["nobody"], Operator::Union)]).contains("\"nobody\" is no node before it"));
     assert!(wrong(vec![bids(), node("bids", &["bids"], Operator::Union)]).contains("not its own"));
     assert!(wrong(vec![bids(), node("u", &["bids"], Operator::Union)]).contains("takes 2 inputs, got 1"));
-    let zero = Window::Tumbling { size: 0, offset: 0 };
+    let zero = Window::Tumbling { size: 0, offset: 0, zone: None };
     assert!(wrong(vec![bids(), node("w", &["bids"], counts(zero, Output::Close))]).contains("size is 0"));
-    let odd = Window::Cumulate { size: 10, step: 3, offset: 0 };
+    let odd = Window::Cumulate { size: 10, step: 3, offset: 0, zone: None };
     assert!(wrong(vec![bids(), node("w", &["bids"], counts(odd, Output::Close))]).contains("a multiple of step"));
     let attached = wrong(vec![bids(), node("w", &["bids"], counts(Window::Attached, Output::Close))]);
     assert!(attached.contains("window_start"), "{attached}");
@@ -160,7 +160,7 @@ fn fields_of_both_sides_are_told_apart() {
         let keys = vec![("auction".to_owned(), "auction".to_owned())];
         Operator::Join(Join { kind, keys, scope, condition: Some("price < right_price".into()) })
     };
-    let window = JoinScope::Window(Window::Tumbling { size: MINUTE, offset: 0 });
+    let window = JoinScope::Window(Window::Tumbling { size: MINUTE, offset: 0, zone: None });
     let nodes = vec![bids(), other.clone(), node("j", &["bids", "other"], join(JoinKind::Left, window))];
     let relations = Plan { nodes }.check().unwrap();
     let names: Vec<_> = relations[2].fields.iter().map(|field| &*field.name).collect();

@@ -2,6 +2,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stream::zone::ZoneName;
+
+/// The longest window by the clocks of a zone: changes are looked for as far around each row.
+const ZONED_MAX: i64 = 366 * 86_400_000_000;
+
 /// Which windows a row belongs to. Spans are microseconds, all positive. As a document: `{"tumbling": {"size": 60000000}}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -10,9 +15,12 @@ pub enum Window {
     Tumbling {
         /// How long each is.
         size: i64,
-        /// How far past the multiples of `size` they begin, counted from 1970: of a time zone, minus its offset.
+        /// How far past the multiples of `size` they begin, counted from 1970.
         #[serde(default)]
         offset: i64,
+        /// The zone whose clocks tell where they begin and end; `None` for UTC. A day by the clocks has 23, 24 or 25 hours.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        zone: Option<ZoneName>,
     },
     /// Each as long, one beginning after every `slide`: a row is in `size / slide` of them.
     Sliding {
@@ -23,6 +31,9 @@ pub enum Window {
         /// How far past the multiples of `slide` they begin.
         #[serde(default)]
         offset: i64,
+        /// The zone whose clocks tell where they begin and end; `None` for UTC. A day by the clocks has 23, 24 or 25 hours.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        zone: Option<ZoneName>,
     },
     /// Of rows of one key without a gap: ends that long after its last row, and two that touch become one.
     Session {
@@ -38,6 +49,9 @@ pub enum Window {
         /// How far past the multiples of `size` they begin.
         #[serde(default)]
         offset: i64,
+        /// The zone whose clocks tell where they begin and end; `None` for UTC. A day by the clocks has 23, 24 or 25 hours.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        zone: Option<ZoneName>,
     },
     /// One of all time. It closes when the sources have ended.
     Global,
@@ -58,6 +72,43 @@ impl Window {
         !matches!(self, Self::Global | Self::Count { .. })
     }
 
+    /// The time zone whose clocks it goes by.
+    pub fn zone(self) -> Option<ZoneName> {
+        match self {
+            Self::Tumbling { zone, .. } | Self::Sliding { zone, .. } | Self::Cumulate { zone, .. } => zone,
+            Self::Session { .. } | Self::Global | Self::Count { .. } | Self::Attached => None,
+        }
+    }
+
+    /// The same by the clocks of a zone, of a window that can be: a session or a count of rows looks at no clock.
+    pub(in crate::stream) fn in_zone(mut self, name: Option<ZoneName>) -> Self {
+        if let Self::Tumbling { zone, .. } | Self::Sliding { zone, .. } | Self::Cumulate { zone, .. } = &mut self {
+            *zone = name;
+        }
+        self
+    }
+
+    /// The longest span that it is made of.
+    pub(in crate::stream) fn span_max(self) -> i64 {
+        match self {
+            Self::Tumbling { size, .. } | Self::Cumulate { size, .. } => size,
+            Self::Sliding { size, slide, .. } => size.max(slide),
+            Self::Session { gap } => gap,
+            Self::Global | Self::Count { .. } | Self::Attached => 0,
+        }
+    }
+
+    /// The same, beginning that much later.
+    pub(in crate::stream) fn moved(mut self, by: i64) -> Self {
+        if let Self::Tumbling { size: round, offset, .. }
+        | Self::Sliding { slide: round, offset, .. }
+        | Self::Cumulate { size: round, offset, .. } = &mut self
+        {
+            *offset = *offset % *round + by % *round;
+        }
+        self
+    }
+
     /// That its spans are possible.
     pub(super) fn check(self) -> Result<(), String> {
         let positive = |name: &str, span: i64| {
@@ -68,6 +119,10 @@ impl Window {
                 Err(format!("{name} is {span}, expected a span above 0"))
             }
         };
+        if self.zone().is_some() && self.span_max() > ZONED_MAX {
+            let span = Span(self.span_max());
+            return Err(format!("a window of {span} by the clocks of a zone, expected at most {}", Span(ZONED_MAX)));
+        }
         match self {
             Self::Tumbling { size, .. } => positive("size", size),
             Self::Sliding { size, slide, .. } => {
@@ -103,15 +158,18 @@ impl Window {
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let offset = |offset: i64| if offset == 0 { String::new() } else { format!(", offset {}", Span(offset)) };
+        let offset = |offset: i64, zone: Option<ZoneName>| {
+            let offset = if offset == 0 { String::new() } else { format!(", offset {}", Span(offset)) };
+            zone.map_or(offset.clone(), |zone| format!("{offset} in {zone}"))
+        };
         match *self {
-            Self::Tumbling { size, offset: o } => write!(f, "tumbling {}{}", Span(size), offset(o)),
-            Self::Sliding { size, slide, offset: o } => {
-                write!(f, "sliding {} every {}{}", Span(size), Span(slide), offset(o))
+            Self::Tumbling { size, offset: o, zone } => write!(f, "tumbling {}{}", Span(size), offset(o, zone)),
+            Self::Sliding { size, slide, offset: o, zone } => {
+                write!(f, "sliding {} every {}{}", Span(size), Span(slide), offset(o, zone))
             }
             Self::Session { gap } => write!(f, "session, gap {}", Span(gap)),
-            Self::Cumulate { size, step, offset: o } => {
-                write!(f, "cumulate {} by {}{}", Span(size), Span(step), offset(o))
+            Self::Cumulate { size, step, offset: o, zone } => {
+                write!(f, "cumulate {} by {}{}", Span(size), Span(step), offset(o, zone))
             }
             Self::Global => f.write_str("global"),
             Self::Count { size, slide } if size == slide => write!(f, "every {size} rows"),

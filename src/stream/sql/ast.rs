@@ -1,5 +1,5 @@
 use crate::model::DataType;
-use crate::stream::Nearness;
+use crate::stream::{Nearness, ZoneName};
 
 /// One statement.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +117,8 @@ pub(super) enum Source {
         window: Window,
         of: Box<Self>,
         time: Box<Expr>,
+        /// By whose clocks.
+        zone: Option<ZoneName>,
         alias: Option<Name>,
     },
     /// `DEDUPE(TABLE name PARTITION BY …, DESCRIPTOR(vector), radius, INTERVAL …, 'l2')`.

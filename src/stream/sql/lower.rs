@@ -597,9 +597,9 @@ impl Lowering<'_> {
                     None => rows,
                 })
             }
-            From::Window { window, of, time, alias } => {
+            From::Window { window, of, time, zone, alias } => {
                 let rows = self.source(of, &mut vec![])?;
-                let rows = self.windowed(rows, span(*window), time)?;
+                let rows = self.windowed(rows, span(*window).in_zone(*zone), time)?;
                 Ok(match (alias, &**of) {
                     (Some(name), _) | (None, From::Named { name, .. }) => rows.renamed(&name.text),
                     _ => rows,
@@ -1684,9 +1684,9 @@ fn is_bound(name: &str) -> bool {
 
 const fn span(window: Span) -> Window {
     match window {
-        Span::Tumble { size, offset } => Window::Tumbling { size, offset },
-        Span::Hop { slide, size, offset } => Window::Sliding { size, slide, offset },
-        Span::Cumulate { step, size, offset } => Window::Cumulate { size, step, offset },
+        Span::Tumble { size, offset } => Window::Tumbling { size, offset, zone: None },
+        Span::Hop { slide, size, offset } => Window::Sliding { size, slide, offset, zone: None },
+        Span::Cumulate { step, size, offset } => Window::Cumulate { size, step, offset, zone: None },
         Span::Session { gap } => Window::Session { gap },
     }
 }
@@ -1699,8 +1699,8 @@ fn group_window(name: &str, arguments: &[Expr], at: usize) -> Result<Option<Wind
         .map(|argument| if let Kind::Interval(micros) = argument.kind { Some(micros) } else { None })
         .collect();
     let window = match (name, spans.as_deref()) {
-        ("tumble", Some([size])) => Window::Tumbling { size: *size, offset: 0 },
-        ("hop", Some([slide, size])) => Window::Sliding { size: *size, slide: *slide, offset: 0 },
+        ("tumble", Some([size])) => Window::Tumbling { size: *size, offset: 0, zone: None },
+        ("hop", Some([slide, size])) => Window::Sliding { size: *size, slide: *slide, offset: 0, zone: None },
         ("session", Some([gap])) => Window::Session { gap: *gap },
         ("tumble" | "hop" | "session", _) => {
             return Err(Fault::new(

@@ -6,7 +6,7 @@ use super::token::{Lexer, Spanned, Token, out_of_range};
 use super::{DEPTH_MAX, JOINS_MAX, STATEMENTS_MAX, TEXT_BYTES_MAX, time};
 use crate::model::DataType;
 use crate::query::fault::Fault;
-use crate::stream::Nearness;
+use crate::stream::{Nearness, ZoneName};
 
 /// Reads statements by recursive descent, and expressions by operator precedence.
 ///
@@ -618,7 +618,7 @@ impl Parser<'_> {
             return Err(self.unsupported("`PARTITION BY` in a window: the columns of `GROUP BY` part sessions"));
         }
         self.expect(",", "`,` and `DESCRIPTOR(column)`")?;
-        let time = self.descriptor()?;
+        let (time, zone) = self.clock()?;
         let mut spans = vec![];
         while self.taken(",")? {
             let at = self.next.at;
@@ -627,7 +627,35 @@ impl Parser<'_> {
         let close = self.next.at;
         self.expect(")", "`,` and an interval, or `)`")?;
         let window = window(&word, &spans, close)?;
-        Ok(Source::Window { window, of: Box::new(of), time: Box::new(time), alias: None })
+        if let (Window::Session { .. }, Some((_, at))) = (window, &zone) {
+            return Err(Fault::new(*at, "a session ends after a gap, by no clock: expected no time zone"));
+        }
+        let zone = zone.map(|(zone, _)| zone);
+        Ok(Source::Window { window, of: Box::new(of), time: Box::new(time), zone, alias: None })
+    }
+
+    /// `DESCRIPTOR(column AT TIME ZONE 'Europe/Berlin')`: the column, and by whose clocks, with the place of that name.
+    fn clock(&mut self) -> Result<(Expr, Option<(ZoneName, usize)>), Fault> {
+        let bracket = self.has("DESCRIPTOR")?;
+        if bracket {
+            self.expect("(", "`(` and a column")?;
+        }
+        let column = self.expression(0)?;
+        let mut zone = None;
+        if self.has("AT")? {
+            self.keyword("TIME")?;
+            self.keyword("ZONE")?;
+            let at = self.next.at;
+            let Token::Text(text) = &self.next.token else {
+                return Err(self.unexpected("'Europe/Berlin' or its like"));
+            };
+            zone = Some((ZoneName::new(text).map_err(|error| Fault::new(at, error.message().to_owned()))?, at));
+            self.advance()?;
+        }
+        if bracket {
+            self.expect(")", "`)`")?;
+        }
+        Ok((column, zone))
     }
 
     /// `DESCRIPTOR(column)`, or the column alone.

@@ -93,14 +93,18 @@ impl Display for Source {
                 write!(f, "({query})")?;
                 alias
             }
-            Self::Window { window, of, time, alias } => {
+            Self::Window { window, of, time, zone, alias } => {
                 let word = match window {
                     Window::Tumble { .. } => "TUMBLE",
                     Window::Hop { .. } => "HOP",
                     Window::Cumulate { .. } => "CUMULATE",
                     Window::Session { .. } => "SESSION",
                 };
-                write!(f, "TABLE({word}(TABLE {of}, DESCRIPTOR({time})")?;
+                write!(f, "TABLE({word}(TABLE {of}, DESCRIPTOR({time}")?;
+                if let Some(zone) = zone {
+                    write!(f, " AT TIME ZONE '{zone}'")?;
+                }
+                f.write_str(")")?;
                 let (spans, offset) = match *window {
                     Window::Tumble { size, offset } => (vec![size], offset),
                     Window::Hop { slide, size, offset } => (vec![slide, size], offset),

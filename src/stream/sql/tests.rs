@@ -8,7 +8,7 @@ pub(super) use super::nexmark::NEXMARK;
 use super::parser::parse;
 use crate::base::{Error, ErrorKind};
 use crate::model::DataType;
-use crate::stream::Nearness;
+use crate::stream::{Nearness, ZoneName};
 
 fn one(text: &str) -> Statement {
     let mut statements = parse(text).unwrap_or_else(|fault| panic!("{}", fault.into_error(text)));
@@ -323,6 +323,7 @@ fn source() -> impl Strategy<Value = Source> {
             named().prop_map(|name| Expr::new(0, Kind::Column { of: None, name: name.text })),
             0..3,
         );
+        let zone = prop::option::of("[A-Z][a-z_+-]{1,8}/[A-Z][a-z]{1,8}".prop_map(|name| ZoneName::new(&name).unwrap()));
         let metric = prop::sample::select(vec![Nearness::Cosine, Nearness::L2]);
         prop_oneof![
             (windowed.clone(), keys, expr(), 0.0..2.0f64, 1i64..9_000_000_000, metric, alias()).prop_map(
@@ -337,10 +338,11 @@ fn source() -> impl Strategy<Value = Source> {
                 }
             ),
             (query, alias()).prop_map(|(query, alias)| Source::Query { query, alias }),
-            (window, windowed, expr(), alias()).prop_map(|(window, of, time, alias)| Source::Window {
+            (window, windowed, expr(), zone, alias()).prop_map(|(window, of, time, zone, alias)| Source::Window {
                 window,
                 of: Box::new(of),
                 time: Box::new(time),
+                zone: zone.filter(|_| !matches!(window, Window::Session { .. })),
                 alias
             }),
         ]
@@ -807,7 +809,7 @@ mod plans {
             changes: false,
         };
         let aggregate = WindowAggregate {
-            window: Window::Tumbling { size: 60 * SECOND, offset: 0 },
+            window: Window::Tumbling { size: 60 * SECOND, offset: 0, zone: None },
             keys: vec!["k".into()],
             aggregates: vec![Aggregate {
                 name: "total".into(),

@@ -232,7 +232,8 @@ fn rows_of_one_time_are_told_alike_in_any_order_and_forgotten_when_they_are_old(
 fn more_rows_than_may_be_kept_are_refused_or_end_the_job() {
     let far = |id: i64| -> Seen { (id, "a", id, Some(vec![10.0 * id as f32])) };
     let run = |overflow| {
-        let mut job = Job::new(dedupes(1, 0, plain()), Options { entries_max: 4, overflow }).unwrap();
+        let mut job =
+            Job::new(dedupes(1, 0, plain()), Options { entries_max: 4, overflow, ..Options::default() }).unwrap();
         let result = (0..8).try_for_each(|id| push_all(&mut job, &[far(id)]));
         (job, result)
     };

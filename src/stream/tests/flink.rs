@@ -52,7 +52,7 @@ const OUT_OF_ORDER: [Event; 8] = [
 /// `testTumblingEventTimeWindows`
 #[test]
 fn tumbling_event_time_windows() {
-    let mut job = job(Window::Tumbling { size: 3000, offset: 0 }, |_| {});
+    let mut job = job(Window::Tumbling { size: 3000, offset: 0, zone: None }, |_| {});
     push(&mut job, "in", 0, &OUT_OF_ORDER, 0);
     assert_eq!(watermark(&mut job, 999), NOTHING);
     assert_eq!(watermark(&mut job, 1999), NOTHING);
@@ -67,7 +67,7 @@ fn tumbling_event_time_windows() {
 /// `testSlidingEventTimeWindows`
 #[test]
 fn sliding_event_time_windows() {
-    let mut job = job(Window::Sliding { size: 3000, slide: 1000, offset: 0 }, |_| {});
+    let mut job = job(Window::Sliding { size: 3000, slide: 1000, offset: 0, zone: None }, |_| {});
     push(&mut job, "in", 0, &OUT_OF_ORDER, 0);
     assert_eq!(watermark(&mut job, 999), ["key1 3 -2000..1000"]);
     assert_eq!(watermark(&mut job, 1999), ["key1 3 -1000..2000", "key2 3 -1000..2000"]);
@@ -101,7 +101,7 @@ fn session_windows() {
 /// `testLateness`: tumbling windows of 2 s that purge as they fire, 500 ms of lateness; the late row goes aside.
 #[test]
 fn lateness() {
-    let mut job = job(Window::Tumbling { size: 2000, offset: 0 }, |spec| {
+    let mut job = job(Window::Tumbling { size: 2000, offset: 0, zone: None }, |spec| {
         spec.lateness = 500;
         spec.output = Output::Discarding;
         spec.late = Some("late".into());
@@ -123,7 +123,7 @@ fn lateness() {
 /// `testDropDueToLatenessTumbling`
 #[test]
 fn late_rows_of_tumbling_windows_are_dropped() {
-    let mut job = job(Window::Tumbling { size: 2000, offset: 0 }, |_| {});
+    let mut job = job(Window::Tumbling { size: 2000, offset: 0, zone: None }, |_| {});
     push(&mut job, "in", 0, &[("key2", 1, 1000)], 0);
     assert_eq!(watermark(&mut job, 1985), NOTHING);
     // Not late: the window is open.
@@ -138,7 +138,7 @@ fn late_rows_of_tumbling_windows_are_dropped() {
 /// `testDropDueToLatenessSliding`
 #[test]
 fn late_rows_of_sliding_windows_go_to_those_that_are_open() {
-    let mut job = job(Window::Sliding { size: 3000, slide: 1000, offset: 0 }, |_| {});
+    let mut job = job(Window::Sliding { size: 3000, slide: 1000, offset: 0, zone: None }, |_| {});
     push(&mut job, "in", 0, &[("key2", 1, 1000)], 0);
     assert_eq!(watermark(&mut job, 1999), ["key2 1 -1000..2000"]);
     push(&mut job, "in", 0, &[("key2", 1, 2000)], 0);
@@ -226,7 +226,7 @@ fn processing_time_windows() {
     let spec = WindowAggregate {
         trigger: Trigger { processing_time: true, ..Trigger::default() },
         ..windowed(
-            Window::Tumbling { size: 3000, offset: 0 },
+            Window::Tumbling { size: 3000, offset: 0, zone: None },
             vec![aggregate("sum", AggregateFunction::Sum, Some("value"))],
         )
     };
@@ -247,7 +247,7 @@ fn processing_time_windows() {
 #[test]
 fn firings_accumulate_discard_or_retract() {
     let run = |output: Output| {
-        let mut job = job(Window::Tumbling { size: 1000, offset: 0 }, |spec| {
+        let mut job = job(Window::Tumbling { size: 1000, offset: 0, zone: None }, |spec| {
             spec.output = output;
             spec.lateness = 500;
             spec.trigger.early = Some(Pace::Count(2));

@@ -115,7 +115,7 @@ fn joins_of_random_streams() {
         let (scope, kind) = match random.below(5) {
             0 => (JoinScope::Unbounded, JoinKind::Inner),
             1 | 2 => (
-                JoinScope::Window(Window::Tumbling { size: 1 + random.below(12) as i64, offset: 0 }),
+                JoinScope::Window(Window::Tumbling { size: 1 + random.below(12) as i64, offset: 0, zone: None }),
                 *random.pick(&kinds),
             ),
             _ => {
@@ -139,7 +139,7 @@ fn the_first_rows_of_windows_and_of_all_time() {
         let mut random = Random::new(seed);
         let events = events(&mut random);
         let limit = 1 + random.below(3) as usize;
-        let window = Window::Tumbling { size: 15, offset: 0 };
+        let window = Window::Tumbling { size: 15, offset: 0, zone: None };
         let order = vec![(Expression::from("value"), true), (Expression::from("at"), false)];
         let top = |keys: &[&str], rank: Option<&str>| {
             let keys = keys.iter().map(|&key| key.to_owned()).collect();

@@ -9,11 +9,13 @@ const DELAY: i64 = 12;
 fn windows(random: &mut Random) -> Window {
     let offset = random.below(9) as i64 - 4;
     match random.below(5) {
-        0 => Window::Tumbling { size: 1 + random.below(20) as i64, offset },
-        1 => Window::Sliding { size: 1 + random.below(20) as i64, slide: 1 + random.below(9) as i64, offset },
+        0 => Window::Tumbling { size: 1 + random.below(20) as i64, offset, zone: None },
+        1 => {
+            Window::Sliding { size: 1 + random.below(20) as i64, slide: 1 + random.below(9) as i64, offset, zone: None }
+        }
         2 => {
             let step = 1 + random.below(5) as i64;
-            Window::Cumulate { size: step * (1 + random.below(5) as i64), step, offset }
+            Window::Cumulate { size: step * (1 + random.below(5) as i64), step, offset, zone: None }
         }
         3 => Window::Session { gap: 1 + random.below(9) as i64 },
         _ => Window::Global,
@@ -41,13 +43,13 @@ fn panes<'e>(window: Window, events: &'e [(i64, Event)]) -> Panes<'e> {
         }
     };
     match window {
-        Window::Tumbling { size, offset } => {
+        Window::Tumbling { size, offset, .. } => {
             (-300..300).for_each(|n| enumerate(offset + n * size, offset + (n + 1) * size))
         }
-        Window::Sliding { size, slide, offset } => {
+        Window::Sliding { size, slide, offset, .. } => {
             (-300..300).for_each(|n| enumerate(offset + n * slide, offset + n * slide + size));
         }
-        Window::Cumulate { size, step, offset } => (-300..300).for_each(|n| {
+        Window::Cumulate { size, step, offset, .. } => (-300..300).for_each(|n| {
             (1..=size / step).for_each(|steps| enumerate(offset + n * size, offset + n * size + steps * step));
         }),
         Window::Global => enumerate(i64::MIN, i64::MAX),
