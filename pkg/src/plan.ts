@@ -200,6 +200,19 @@ export interface AggregateOptions {
   output?: 'close' | 'accumulating' | 'discarding' | 'retracting';
   /** The name of the sink that takes rows which come later than that. */
   lateSink?: string;
+  /**
+   * Which rows a window keeps each time that it is told; it lets go of the others, before it is told or `after`. The last `count` that came; those
+   * less than `ms` before the latest of them; or those for which an expression is below a threshold, where `last_price` is the `price` of the row
+   * that came last. All its rows are in memory then, and its aggregates are made from them anew.
+   */
+  keep?: ({ count: number } | { ms: number } | { delta: string; threshold: number }) & { after?: boolean };
+}
+
+function evictorOf(keep: NonNullable<AggregateOptions['keep']>): { [option: string]: unknown } {
+  const { after = false } = keep;
+  if ('count' in keep) return { keep: { count: keep.count }, after };
+  if ('ms' in keep) return { keep: { time: micros('keep.ms', keep.ms) }, after };
+  return { keep: { delta: { by: textOf(keep.delta), threshold: keep.threshold } }, after };
 }
 
 interface Made {
@@ -315,7 +328,7 @@ export class Stream<R extends Row> {
   }
 
   #aggregate(keys: readonly string[], { window }: PlanWindow, aggregates: Aggregates, options: AggregateOptions): Stream<Row> {
-    const { processingTime = false, early, late, purge = false, latenessMs = 0, output = 'close', lateSink } = options;
+    const { processingTime = false, early, late, purge = false, latenessMs = 0, output = 'close', lateSink, keep } = options;
     const trigger = { processingTime, early: paceOf(early), late: paceOf(late), purge };
     const columns = Object.entries(aggregates).map(([name, { aggregate }]) => ({
       name,
@@ -325,7 +338,7 @@ export class Stream<R extends Row> {
       ...(aggregate.by !== undefined && { by: textOf(aggregate.by) }),
     }));
     const lateness = micros('latenessMs', latenessMs);
-    return this.#then('aggregate', { aggregate: { window, keys: [...keys], aggregates: columns, trigger, lateness, output, late: lateSink ?? null } });
+    return this.#then('aggregate', { aggregate: { window, keys: [...keys], aggregates: columns, trigger, lateness, output, late: lateSink ?? null, ...(keep && { evictor: evictorOf(keep) }) } });
   }
 
   /**

@@ -43,9 +43,9 @@ pub use job::{Given, Job, Metrics, Options};
 pub use mode::SourceMode;
 pub use operator::{Answer, DeadLetter, Overflow, Wanted, WantedKind};
 pub use plan::{
-    Aggregate, AggregateFunction, Dedupe, Duplicates, Join, JoinKind, JoinScope, Lookup, Measure, Nearest, Nearness,
-    Node, Operator, Output, Pace, Plan, Reference, Relation, Sink, Source, SourceField, Top, Trigger, WINDOW_END,
-    WINDOW_START, Watermark, Window, WindowAggregate,
+    Aggregate, AggregateFunction, Dedupe, Duplicates, Evictor, Join, JoinKind, JoinScope, Keep, Lookup, Measure,
+    Nearest, Nearness, Node, Operator, Output, Pace, Plan, Reference, Relation, Sink, Source, SourceField, Top,
+    Trigger, WINDOW_END, WINDOW_START, Watermark, Window, WindowAggregate,
 };
 pub use producers::{KeyedPush, Known, Producers, PushKey};
 #[cfg(feature = "streams")]

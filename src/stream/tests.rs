@@ -7,6 +7,7 @@ use crate::model::{DataType, Row, Value};
 use crate::query::compute::Expression;
 
 mod dedupe;
+mod evictors;
 mod flink;
 mod joins;
 mod random;
@@ -43,6 +44,7 @@ pub(super) fn windowed(window: Window, aggregates: Vec<Aggregate>) -> WindowAggr
         lateness: 0,
         output: Output::Close,
         late: None,
+        evictor: None,
     }
 }
 
@@ -127,8 +129,10 @@ fn rows_without_a_time_are_dead_letters() {
 
 #[test]
 fn too_many_keys_are_refused_or_end_the_job() {
-    let spec =
-        windowed(Window::Tumbling { size: 10, offset: 0, zone: None }, vec![aggregate("rows", AggregateFunction::Count, None)]);
+    let spec = windowed(
+        Window::Tumbling { size: 10, offset: 0, zone: None },
+        vec![aggregate("rows", AggregateFunction::Count, None)],
+    );
     let events = [("a", 1, 1), ("b", 1, 2), ("c", 1, 3), ("a", 1, 4)];
     let run = |overflow| {
         let options = Options { entries_max: 2, overflow, ..Options::default() };

@@ -1,6 +1,6 @@
 // The stream suite as data, run through the package wherever an engine lives: Node, a browser's worker, workerd. Nothing here is of one host.
 
-import { bool, count, countWindow, double, max, session, sliding, source, sum, tumbling } from 'eddydb/plan';
+import { bool, count, countWindow, double, global, max, session, sliding, source, sum, tumbling } from 'eddydb/plan';
 
 import { zones } from './zones.mjs';
 
@@ -70,6 +70,19 @@ export const flink = [
     batches: [outOfOrder, [['key1', 1, 10_999], ['key2', 1, 1000], ['key2', 5, 1000], ['key2', 1, 1000], ['key2', 1, 1000]]],
     shown: (row) => `${row.key} ${row.sum}`,
     expected: ['key1 4', 'key2 4', 'key2 8'],
+  },
+  {
+    name: 'testDeltaEvictorEvictAfter',
+    plan: () =>
+      input(20_000).keyBy('key').window(global())
+        .aggregate({ sum: sum('value') }, { early: { count: 2 }, output: 'retracting', keep: { delta: 'last_value - value', threshold: 2, after: true } })
+        .sink({ collection: 'out', keys: ['key'] }),
+    batches: [
+      [['key2', 1, 3000], ['key2', 4, 3999], ['key1', 1, 20], ['key1', 1, 0], ['key1', 5, 999], ['key2', 5, 1998], ['key2', 6, 1999], ['key2', 1, 1000]],
+      [['key1', 9, 10_999], ['key2', 10, 1000]],
+    ],
+    shown: (row) => `${row.key} ${row.sum}`,
+    expected: ['key1 16', 'key2 22'],
   },
 ];
 

@@ -39,6 +39,9 @@ expectRow<{ auction: number; bids: number }>()(bids.keyBy('auction').reduce({ bi
 expectRow<{ bids: number; window_start: number; window_end: number }>()(
   bids.window(cumulate(86_400_000, 3_600_000, { zone: 'Europe/Berlin', offsetMs: 0 })).aggregate({ bids: count() }),
 );
+bids.window(tumbling(1_000)).aggregate({ bids: count() }, { keep: { delta: 'last_price - price', threshold: 2, after: true } });
+// @ts-expect-error a delta has a threshold
+bids.window(tumbling(1_000)).aggregate({ bids: count() }, { keep: { delta: 'last_price - price' } });
 // @ts-expect-error a name, not a number of hours
 sliding(86_400_000, 3_600_000, { zone: 2 });
 // @ts-expect-error no such key

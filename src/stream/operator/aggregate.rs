@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use arrow_array::ArrayRef;
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_buffer::BooleanBuffer;
 use hashbrown::HashTable;
 
@@ -10,8 +10,8 @@ use crate::model::DataType;
 use crate::query::compute::Computed;
 use crate::stream::accumulate::{Past, State, start};
 use crate::stream::plan::{
-    AggregateFunction as Function, Output, Pace, Reference, Relation, Trigger, WINDOW_END, WINDOW_START, Window,
-    WindowAggregate,
+    AggregateFunction as Function, Evictor, Keep, Output, Pace, Reference, Relation, Trigger, WINDOW_END, WINDOW_START,
+    Window, WindowAggregate, delta_fields,
 };
 use crate::stream::rows::{Cell, Making, Rows, Scalar, View, arrow_schema, write_row};
 use crate::stream::sketch::hash;
@@ -35,6 +35,95 @@ struct Inputs {
     filter: Option<BooleanBuffer>,
 }
 
+impl Inputs {
+    fn all(columns: &[Column], batch: &RecordBatch) -> Vec<Self> {
+        let one = |column: &Column| Self {
+            input: column.input.as_ref().map(|input| input.evaluate(batch)),
+            by: column.by.as_ref().map(|by| by.evaluate(batch)),
+            filter: column.filter.as_ref().map(|filter| filter.truth(batch)),
+        };
+        columns.iter().map(one).collect()
+    }
+
+    fn views(all: &[Self]) -> Vec<[Option<View<'_>>; 2]> {
+        all.iter().map(|inputs| [inputs.input.as_ref().map(View::new), inputs.by.as_ref().map(View::new)]).collect()
+    }
+}
+
+/// The value of row `row` and what it goes by; `None` when the aggregate does not take it.
+fn taken<'a>(
+    column: &Column,
+    inputs: &Inputs,
+    views: &[Option<View<'a>>; 2],
+    row: usize,
+    time: i64,
+) -> Option<(Cell<'a>, Cell<'a>)> {
+    let admitted = inputs.filter.as_ref().is_none_or(|filter| filter.value(row));
+    let value = views[0].as_ref().map_or(Cell::Bool(true), |view| view.cell(row));
+    let by = match &views[1] {
+        Some(view) => view.cell(row),
+        None if matches!(column.function, Function::Top { .. }) => value,
+        None => Cell::Int(time),
+    };
+    (admitted && !value.is_null() && !(views[1].is_some() && by.is_null())).then_some((value, by))
+}
+
+/// How windows let go of rows.
+struct Eviction {
+    keep: Keep,
+    after: bool,
+    /// What a delta is computed of.
+    delta: Option<(Computed, Making)>,
+    /// The rows of a window as a batch.
+    making: Making,
+}
+
+impl Eviction {
+    fn new(spec: &Evictor, input: &Relation) -> Result<Self> {
+        let delta = match &spec.keep {
+            Keep::Delta { by, .. } => {
+                let fields = delta_fields(&input.fields)?;
+                Some((by.bind(&fields)?, Making::new(&arrow_schema(&fields), &fields)))
+            }
+            Keep::Count(_) | Keep::Time(_) => None,
+        };
+        let making = Making::new(&arrow_schema(&input.fields), &input.fields);
+        Ok(Self { keep: spec.keep.clone(), after: spec.after, delta, making })
+    }
+
+    /// Lets go of rows that do not stay.
+    fn evict(&mut self, kept: &mut Vec<(i64, Box<[u8]>)>) -> Result<()> {
+        match &self.keep {
+            Keep::Count(most) => {
+                let over = kept.len().saturating_sub(usize::try_from(*most).unwrap_or(usize::MAX));
+                kept.drain(..over);
+            }
+            Keep::Time(span) => {
+                let latest = kept.iter().map(|(time, _)| *time).max().unwrap_or(0);
+                kept.retain(|(time, _)| *time > latest.saturating_sub(*span));
+            }
+            Keep::Delta { threshold, .. } => {
+                let (Some((by, making)), Some((_, last))) = (&mut self.delta, kept.last()) else { return Ok(()) };
+                for (time, row) in kept.iter() {
+                    let next = making.put_row(0, row)?;
+                    making.put_row(next, last)?;
+                    making.end_row(*time, false);
+                }
+                let Some(rows) = making.finish() else { return Ok(()) };
+                let values = by.evaluate(&rows.batch);
+                let view = View::new(&values);
+                let mut at = 0..;
+                kept.retain(|_| match view.cell(at.next().unwrap_or_default()) {
+                    Cell::Int(delta) => (delta as f64) < *threshold,
+                    Cell::Double(delta) => delta < *threshold,
+                    _ => true,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The values of one row, by aggregate, that a sliding count window keeps: value and by, or nothing.
 type Kept = Vec<Option<(Scalar, Scalar)>>;
 
@@ -54,6 +143,8 @@ struct Group {
     told: Option<Box<[u8]>>,
     deadline: Option<i64>,
     last: VecDeque<Kept>,
+    /// With an evictor, its rows in the order in which they came: their times, and their values.
+    kept: Vec<(i64, Box<[u8]>)>,
 }
 
 /// The aggregates of each key of a window.
@@ -65,6 +156,11 @@ pub(super) struct Aggregator {
     output: Output,
     /// Whether rows are replaced that may have to be taken back, for the group may lose all of its own.
     empties: bool,
+    eviction: Option<Eviction>,
+    /// How many a row has.
+    fields: usize,
+    /// How many rows all groups keep for it.
+    kept: usize,
     late: Option<usize>,
     keys: Vec<usize>,
     /// The fields of the bounds of an attached window.
@@ -95,7 +191,13 @@ fn hash_of(key: &[u8], start: i64, end: i64) -> u64 {
 }
 
 impl Aggregator {
-    pub fn new(spec: &WindowAggregate, late: Option<usize>, zones: Zones, input: &Relation, gives: &Relation) -> Result<Self> {
+    pub fn new(
+        spec: &WindowAggregate,
+        late: Option<usize>,
+        zones: Zones,
+        input: &Relation,
+        gives: &Relation,
+    ) -> Result<Self> {
         let find = |name: &str| input.position(name).unwrap_or_default();
         let attached = spec.window == Window::Attached;
         let is_bound = |name: &&String| *name == WINDOW_START || *name == WINDOW_END;
@@ -120,6 +222,9 @@ impl Aggregator {
             lateness: spec.lateness,
             output: spec.output,
             empties: spec.output == Output::Accumulating && input.retracts,
+            eviction: spec.evictor.as_ref().map(|evictor| Eviction::new(evictor, input)).transpose()?,
+            fields: input.fields.len(),
+            kept: 0,
             late,
             keys: spec.keys.iter().filter(|key| !attached || !is_bound(key)).map(|key| find(key)).collect(),
             bounds: [find(WINDOW_START), find(WINDOW_END)],
@@ -169,6 +274,7 @@ impl Aggregator {
                 groups[other as usize].as_ref().map_or(0, |other| hash_of(&other.key, other.start, other.end))
             });
         }
+        self.kept += group.kept.len();
         self.groups[slot as usize] = Some(group);
         self.held += 1;
         slot
@@ -178,6 +284,7 @@ impl Aggregator {
         let group = self.groups[slot as usize].take().expect("slots in use have a group");
         self.free.push(slot);
         self.held -= 1;
+        self.kept -= group.kept.len();
         self.ends.remove(&(group.end, slot));
         if let Some(deadline) = group.deadline {
             self.deadlines.remove(&(deadline, slot));
@@ -234,6 +341,7 @@ impl Aggregator {
             told: None,
             deadline: None,
             last: VecDeque::new(),
+            kept: vec![],
         }
     }
 
@@ -279,6 +387,7 @@ impl Aggregator {
             for (at, state) in group.states.into_iter().enumerate() {
                 whole.states[at].merge(self.columns[at].function, state);
             }
+            whole.kept.extend(group.kept);
             whole.rows += group.rows;
             whole.pending += group.pending;
             whole.latest = whole.latest.max(group.latest);
@@ -291,6 +400,11 @@ impl Aggregator {
             }
         }
         Ok(Session::In(self.insert(whole)))
+    }
+
+    /// Whether one more row may be kept, where rows are.
+    fn has_room(&self, rows: &Rows, row: usize, cx: &mut Context<'_>) -> Result<bool> {
+        Ok(self.eviction.is_none() || cx.admits(self.held + self.kept, rows, row)?)
     }
 
     /// Whether a window that ends there takes no more rows.
@@ -317,17 +431,12 @@ impl Aggregator {
         let group = self.groups[slot as usize].as_mut().expect("slots in use have a group");
         let mut kept: Kept = vec![];
         for (at, column) in self.columns.iter().enumerate() {
-            let admitted = inputs[at].filter.as_ref().is_none_or(|filter| filter.value(row));
-            let value = views[at][0].as_ref().map_or(Cell::Bool(true), |view| view.cell(row));
-            let by = match &views[at][1] {
-                Some(view) => view.cell(row),
-                None if matches!(column.function, Function::Top { .. }) => value,
-                None => Cell::Int(time),
-            };
-            let wanted = admitted && !value.is_null() && !(views[at][1].is_some() && by.is_null());
+            let wanted = taken(column, &inputs[at], &views[at], row, time);
             if counted.is_some() {
-                kept.push(wanted.then(|| (value.keep(), by.keep())));
-            } else if wanted {
+                kept.push(wanted.map(|(value, by)| (value.keep(), by.keep())));
+            } else if let Some((value, by)) = wanted
+                && self.eviction.is_none()
+            {
                 group.states[at].add(column.function, value, by, back, &mut self.scratch);
             }
         }
@@ -405,6 +514,7 @@ impl Aggregator {
         }
         let mut group = self.groups[slot as usize].take().expect("slots in use have a group");
         let told = std::mem::take(&mut group.told);
+        self.made_anew(&mut group)?;
         let results: Vec<Scalar> = self
             .columns
             .iter()
@@ -440,6 +550,11 @@ impl Aggregator {
         }
         group.told = (group.rows > 0 || self.keys.is_empty()).then(|| bytes.0.into());
         let gone = group.rows <= 0 && !self.keys.is_empty();
+        if let Some(eviction) = self.eviction.as_mut().filter(|eviction| eviction.after) {
+            self.kept -= group.kept.len();
+            eviction.evict(&mut group.kept)?;
+            self.kept += group.kept.len();
+        }
         self.groups[slot as usize] = Some(group);
         if gone {
             self.remove(slot);
@@ -449,11 +564,50 @@ impl Aggregator {
         Ok(())
     }
 
+    /// What the aggregates come to of the rows that a group keeps, when it lets go of some.
+    fn made_anew(&mut self, group: &mut Group) -> Result<()> {
+        let Some(eviction) = &mut self.eviction else { return Ok(()) };
+        if !eviction.after {
+            self.kept -= group.kept.len();
+            eviction.evict(&mut group.kept)?;
+            self.kept += group.kept.len();
+        }
+        for (time, row) in &group.kept {
+            eviction.making.put_row(0, row)?;
+            eviction.making.end_row(*time, false);
+        }
+        let rows = eviction.making.finish();
+        group.states = self.states();
+        group.rows = group.kept.len() as i64;
+        let Some(rows) = rows else { return Ok(()) };
+        let inputs = Inputs::all(&self.columns, &rows.batch);
+        let views = Inputs::views(&inputs);
+        for (at, column) in self.columns.iter().enumerate() {
+            for (row, time) in rows.times.iter().enumerate() {
+                if let Some((value, by)) = taken(column, &inputs[at], &views[at], row, *time) {
+                    group.states[at].add(column.function, value, by, false, &mut self.scratch);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps row `row` in a group, whether or not it will stay.
+    fn keep(&mut self, slot: u32, time: i64, values: &[View<'_>], row: usize) {
+        if self.eviction.is_some() {
+            let mut bytes = Writer::default();
+            write_row(values, row, &mut bytes);
+            self.group_mut(slot).kept.push((time, bytes.0.into()));
+            self.kept += 1;
+        }
+    }
+
     fn purge(&mut self, slot: u32) {
         let states = self.states();
         let group = self.group_mut(slot);
         group.states = states;
         (group.rows, group.pending) = (0, 0);
+        self.kept -= std::mem::take(&mut self.group_mut(slot).kept).len();
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) {
@@ -538,19 +692,9 @@ impl Operate for Aggregator {
             self.clock(cx)?;
         }
         let batch = &rows.batch;
-        let inputs: Vec<Inputs> = self
-            .columns
-            .iter()
-            .map(|column| Inputs {
-                input: column.input.as_ref().map(|input| input.evaluate(batch)),
-                by: column.by.as_ref().map(|by| by.evaluate(batch)),
-                filter: column.filter.as_ref().map(|filter| filter.truth(batch)),
-            })
-            .collect();
-        let views: Vec<[Option<View<'_>>; 2]> = inputs
-            .iter()
-            .map(|inputs| [inputs.input.as_ref().map(View::new), inputs.by.as_ref().map(View::new)])
-            .collect();
+        let inputs = Inputs::all(&self.columns, batch);
+        let views = Inputs::views(&inputs);
+        let values = if self.eviction.is_some() { View::all(batch) } else { vec![] };
         let keys = View::some(batch, &self.keys);
         let bounds = (self.window == Window::Attached).then(|| View::some(batch, &self.bounds));
         let (mut found, mut key, mut late) = (vec![], Writer::default(), vec![]);
@@ -565,7 +709,12 @@ impl Operate for Aggregator {
             write_row(&keys, row, &mut key);
             if let Window::Session { gap } = self.window {
                 match self.session(&key.0, time, gap, &rows, row, cx)? {
-                    Session::In(slot) => self.add(slot, row, time, back, &inputs, &views, cx.now)?,
+                    Session::In(slot) => {
+                        if self.has_room(&rows, row, cx)? {
+                            self.keep(slot, time, &values, row);
+                            self.add(slot, row, time, back, &inputs, &views, cx.now)?;
+                        }
+                    }
                     Session::Late => late.push(row as u32),
                     Session::Refused => {}
                 }
@@ -583,7 +732,11 @@ impl Operate for Aggregator {
                     continue;
                 }
                 is_late = false;
+                if !self.has_room(&rows, row, cx)? {
+                    continue;
+                }
                 if let Some(slot) = self.find(&key.0, start, end, &rows, row, cx)? {
+                    self.keep(slot, time, &values, row);
                     self.add(slot, row, time, back, &inputs, &views, cx.now)?;
                 }
             }
@@ -639,9 +792,10 @@ impl Operate for Aggregator {
     fn held(&self) -> (usize, usize) {
         let bytes = self.groups.iter().flatten().map(|group| {
             let states: usize = group.states.iter().map(|state| size_of::<State>() + state.bytes()).sum();
-            size_of::<Group>() + group.key.len() + states + group.told.as_ref().map_or(0, |told| told.len())
+            let kept: usize = group.kept.iter().map(|(_, row)| size_of::<(i64, Box<[u8]>)>() + row.len()).sum();
+            size_of::<Group>() + group.key.len() + states + group.told.as_ref().map_or(0, |told| told.len()) + kept
         });
-        (self.held, bytes.sum())
+        (self.held + self.kept, bytes.sum())
     }
 
     fn save(&self, out: &mut Writer) {
@@ -670,6 +824,13 @@ impl Operate for Aggregator {
                 if let Some((value, by)) = kept {
                     value.cell().write(out);
                     by.cell().write(out);
+                }
+            }
+            if self.eviction.is_some() {
+                out.len(group.kept.len());
+                for (time, row) in &group.kept {
+                    out.i64(*time);
+                    out.bytes(row);
                 }
             }
         }
@@ -706,6 +867,20 @@ impl Operate for Aggregator {
                     })
                     .collect::<Result<_>>()?;
                 group.last.push_back(kept);
+            }
+            if self.eviction.is_some() {
+                for _ in 0..reader.count(9)? {
+                    let (time, row) = (reader.i64()?, reader.bytes()?);
+                    let (mut values, mut rest) = (0, Reader::new(row));
+                    while !rest.is_empty() {
+                        Scalar::read(&mut rest)?;
+                        values += 1;
+                    }
+                    if values != self.fields {
+                        return Err(Error::corrupt(format!("a row of {values} values, expected {}", self.fields)));
+                    }
+                    group.kept.push((time, row.into()));
+                }
             }
             self.insert(group);
         }

@@ -4,7 +4,7 @@ use super::aggregate::{Aggregate, AggregateFunction as Function, Measure};
 use super::node::{
     Dedupe, Join, JoinKind, JoinScope, Nearness, Node, Operator, Plan, Source, SourceField, Top, WindowAggregate,
 };
-use super::window::{Output, Pace, Window};
+use super::window::{Evictor, Keep, LAST, Output, Pace, Window};
 use super::{WINDOW_END, WINDOW_START};
 use crate::base::{Error, Result};
 use crate::model::schema::check_name;
@@ -259,7 +259,7 @@ impl Plan {
     }
 
     fn aggregate_relation(&self, aggregate: &WindowAggregate, input: &Relation) -> Result<Relation> {
-        let WindowAggregate { window, keys, aggregates, trigger, lateness, output, late } = aggregate;
+        let WindowAggregate { window, keys, aggregates, trigger, lateness, output, late, evictor } = aggregate;
         window.check().map_err(Error::invalid)?;
         check_keys(keys, input)?;
         if *window == Window::Attached {
@@ -290,6 +290,9 @@ impl Plan {
         if input.retracts && matches!(window, Window::Session { .. } | Window::Count { .. }) {
             return refused(format!("rows that may be taken back cannot be in {window} windows"));
         }
+        if let Some(evictor) = evictor {
+            check_evictor(evictor, *window, input).map_err(|error| error.context("its evictor"))?;
+        }
         if let Some(late) = late {
             match self.node(late).map(|node| &node.operator) {
                 Some(Operator::Sink(_)) => {}
@@ -316,6 +319,42 @@ impl Plan {
             updates: changing && *output == Output::Accumulating,
             retracts: changing && *output == Output::Retracting,
         })
+    }
+}
+
+fn check_evictor(evictor: &Evictor, window: Window, input: &Relation) -> Result<()> {
+    if matches!(window, Window::Count { .. }) {
+        return refused("a window of a count of rows lets go of its rows by itself");
+    }
+    if input.retracts {
+        return refused("rows that may be taken back are in no window that keeps its rows");
+    }
+    match &evictor.keep {
+        Keep::Count(0) => refused("it keeps 0 rows, expected 1 or more"),
+        Keep::Time(span) if !(1..=i64::MAX / 16).contains(span) => {
+            refused(format!("it keeps {span} microseconds, expected a span above 0"))
+        }
+        Keep::Count(_) | Keep::Time(_) => Ok(()),
+        Keep::Delta { by, threshold } => {
+            let bound = by.bind(&delta_fields(&input.fields)?)?;
+            if !matches!(bound.data_type, DataType::Int64 | DataType::Double) {
+                return refused(format!("`{by}` is {}, expected a number", bound.data_type.name()));
+            }
+            if threshold.is_nan() {
+                return refused("its threshold is no number");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The fields of a row, and those of the row that came last.
+pub(in crate::stream) fn delta_fields(fields: &[Field]) -> Result<Vec<Field>> {
+    let last = fields.iter().map(|field| Field { name: format!("{LAST}{}", field.name), ..field.clone() });
+    let both: Vec<Field> = fields.iter().cloned().chain(last).collect();
+    match fields.iter().find(|field| both[fields.len()..].iter().any(|last| last.name == field.name)) {
+        Some(field) => refused(format!("`{}` is a field, and what another is called of the last row", field.name)),
+        None => Ok(both),
     }
 }
 

@@ -108,6 +108,9 @@ fn describe(node: &Node) -> String {
                 Pace::Interval(span) => format!("every {}", Span(span)),
                 Pace::Batch => "every batch".to_owned(),
             };
+            if let Some(evictor) = &aggregate.evictor {
+                let _ = write!(text, "; {evictor}");
+            }
             if let Some(early) = aggregate.trigger.early {
                 let _ = write!(text, "; early {}", pace(early));
             }

@@ -9,13 +9,13 @@ mod tests;
 mod window;
 
 pub use aggregate::{Aggregate, AggregateFunction, Measure, Reference};
-pub(in crate::stream) use check::Checked;
 pub use check::Relation;
+pub(in crate::stream) use check::{Checked, delta_fields};
 pub use node::{
     Dedupe, Duplicates, Join, JoinKind, JoinScope, Lookup, Nearest, Nearness, Node, Operator, Plan, Sink, Source,
     SourceField, Top, Watermark, WindowAggregate,
 };
-pub use window::{Output, Pace, Trigger, Window};
+pub use window::{Evictor, Keep, Output, Pace, Trigger, Window};
 
 /// The field in which rows of a window have its start.
 pub const WINDOW_START: &str = "window_start";

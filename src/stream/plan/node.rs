@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::aggregate::Aggregate;
-use super::window::{Output, Trigger, Window};
+use super::window::{Evictor, Output, Trigger, Window};
 use crate::base::{Error, Result, message};
 use crate::model::DataType;
 use crate::query::compute::Expression;
@@ -176,6 +176,9 @@ pub struct WindowAggregate {
     /// The sink to which rows go that come later than that; `None` counts and drops them.
     #[serde(default)]
     pub late: Option<String>,
+    /// Which rows it lets go of when it is told; `None` keeps no rows, only what they come to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evictor: Option<Evictor>,
 }
 
 /// Pairs of a row of the first input and a row of the second: all fields of both. A field of the second that the first has too is called

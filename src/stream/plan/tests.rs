@@ -36,6 +36,7 @@ fn counts(window: Window, output: Output) -> Operator {
         lateness: 0,
         output,
         late: None,
+        evictor: None,
     })
 }
 
@@ -149,6 +150,7 @@ fn counts_of_bids() -> Operator {
         lateness: 0,
         output: Output::Accumulating,
         late: None,
+        evictor: None,
     })
 }
 

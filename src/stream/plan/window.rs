@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::query::compute::Expression;
 use crate::stream::zone::ZoneName;
 
 /// The longest window by the clocks of a zone: changes are looked for as far around each row.
@@ -231,4 +232,47 @@ pub enum Output {
     Discarding,
     /// As accumulating, and first takes back the row before.
     Retracting,
+}
+
+/// Which rows a window lets go of whenever it is told: they are in it no more. The window keeps its rows, each time that it is told in the order in
+/// which they came, and its aggregates are made from them anew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Evictor {
+    /// Which stay.
+    pub keep: Keep,
+    /// Whether they go after the window was told; before it otherwise.
+    #[serde(default)]
+    pub after: bool,
+}
+
+/// Which rows stay in a window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Keep {
+    /// The last so many that came.
+    Count(u64),
+    /// Those less than so many microseconds before the latest of them.
+    Time(i64),
+    /// Those for which a number is below a threshold, or null.
+    Delta {
+        /// The number, by the row's fields, and by those of the row that came last as `last_…`: `last_price - price`.
+        by: Expression,
+        /// The threshold.
+        threshold: f64,
+    },
+}
+
+/// What stands before a field's name, for the row that came last.
+pub(super) const LAST: &str = "last_";
+
+impl fmt::Display for Evictor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.keep {
+            Keep::Count(rows) => write!(f, "keeping the last {rows} rows")?,
+            Keep::Time(span) => write!(f, "keeping the last {}", Span(*span))?,
+            Keep::Delta { by, threshold } => write!(f, "keeping rows where {by} < {threshold:?}")?,
+        }
+        f.write_str(if self.after { " once told" } else { "" })
+    }
 }

@@ -1189,6 +1189,7 @@ impl Lowering<'_> {
             lateness: 0,
             output,
             late: None,
+            evictor: None,
         };
         let node = self.push("aggregate", &[&rows.node], Operator::Aggregate(aggregate), at)?;
         let mut unique = keys;

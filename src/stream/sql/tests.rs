@@ -323,7 +323,8 @@ fn source() -> impl Strategy<Value = Source> {
             named().prop_map(|name| Expr::new(0, Kind::Column { of: None, name: name.text })),
             0..3,
         );
-        let zone = prop::option::of("[A-Z][a-z_+-]{1,8}/[A-Z][a-z]{1,8}".prop_map(|name| ZoneName::new(&name).unwrap()));
+        let zone =
+            prop::option::of("[A-Z][a-z_+-]{1,8}/[A-Z][a-z]{1,8}".prop_map(|name| ZoneName::new(&name).unwrap()));
         let metric = prop::sample::select(vec![Nearness::Cosine, Nearness::L2]);
         prop_oneof![
             (windowed.clone(), keys, expr(), 0.0..2.0f64, 1i64..9_000_000_000, metric, alias()).prop_map(
@@ -822,6 +823,7 @@ mod plans {
             lateness: 0,
             output: Output::Accumulating,
             late: None,
+            evictor: None,
         };
         let node = |name: &str, inputs: &[&str], operator| Node {
             name: name.into(),
