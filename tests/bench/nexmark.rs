@@ -13,8 +13,8 @@ use arrow_schema::{Field, Schema};
 use eddydb::base::{Random, Result};
 use eddydb::query::Parameters;
 use eddydb::stream::sql::{Catalog, Mode, compile};
-use eddydb::stream::{Job, Options, Plan};
-pub use queries::NEXMARK;
+use eddydb::stream::{Job, Node, Options, Plan};
+use queries::{NEXMARK, Q6_BIDS, Q6_NODES};
 
 /// How many events there are.
 pub const EVENTS: u64 = 1_000_000;
@@ -216,6 +216,11 @@ fn batches(job: &Job, reads: &[(String, String)]) -> Result<Vec<(String, RecordB
     Ok(batches)
 }
 
+/// The names of the queries.
+pub fn queries() -> impl Iterator<Item = &'static str> {
+    NEXMARK.iter().map(|(name, _)| *name).chain(["q6"])
+}
+
 /// A query, and what it reads.
 pub struct Query {
     plan: Plan,
@@ -224,8 +229,15 @@ pub struct Query {
 }
 
 impl Query {
-    pub fn new(text: &str) -> Result<Self> {
-        let compiled = compile(&format!("{STREAMS}{text}"), &Catalog::default(), &Parameters::new(), Mode::Stream)?;
+    /// The query of that name.
+    pub fn new(name: &str) -> Result<Self> {
+        let text = NEXMARK.iter().find(|(other, _)| *other == name).map_or(Q6_BIDS, |(_, text)| text);
+        let mut compiled = compile(&format!("{STREAMS}{text}"), &Catalog::default(), &Parameters::new(), Mode::Stream)?;
+        if name == "q6" {
+            let bids = compiled.plan.nodes.pop().expect("a sink of the bids").inputs.remove(0);
+            let nodes: Vec<Node> = serde_json::from_str(&Q6_NODES.replace("BIDS", &bids)).expect("nodes as text");
+            compiled.plan.nodes.extend(nodes);
+        }
         let reads: Vec<_> = compiled.reads.iter().map(|read| (read.node.clone(), read.name.clone())).collect();
         let batches = batches(&Job::new(compiled.plan.clone(), Options::default())?, &reads)?;
         Ok(Self { plan: compiled.plan, nodes: reads.into_iter().map(|(node, _)| node).collect(), batches })

@@ -5,7 +5,7 @@ mod nexmark;
 
 use std::sync::{Mutex, PoisonError};
 
-use nexmark::{NEXMARK, Query};
+use nexmark::Query;
 
 static QUERY: Mutex<Option<Query>> = Mutex::new(None);
 
@@ -16,7 +16,8 @@ pub extern "C" fn bench_prepare(number: usize) {
     let mut query = QUERY.lock().unwrap_or_else(PoisonError::into_inner);
     // First the memory of the one before.
     *query = None;
-    *query = Some(Query::new(NEXMARK[number].1).expect("the query compiles"));
+    let name = nexmark::queries().nth(number).expect("a query of that number");
+    *query = Some(Query::new(name).expect("the query compiles"));
 }
 
 /// Gives them to a job; tells how many rows came of them.

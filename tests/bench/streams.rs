@@ -17,7 +17,7 @@ use std::time::Instant;
 use eddydb::base::{Random, Result};
 use eddydb::model::{Row, Value as Told};
 use eddydb::stream::{Job, Options, Plan};
-use nexmark::{EVENTS, NEXMARK, Query};
+use nexmark::{EVENTS, Query};
 use serde_json::{Value as Json, json};
 
 /// The rows under live queries, and how many of these there are.
@@ -30,8 +30,8 @@ const DEDUPED: usize = 30_000;
 /// The best of so many runs counts.
 const RUNS: usize = 3;
 
-fn nexmark(name: &str, text: &str) -> Result<Json> {
-    let query = Query::new(text)?;
+fn nexmark(name: &str) -> Result<Json> {
+    let query = Query::new(name)?;
     let mut best: Option<Json> = None;
     for _ in 0..RUNS {
         let start = Instant::now();
@@ -67,9 +67,9 @@ async fn main() -> Result<()> {
         told[part] = match part.as_str() {
             "nexmark" => {
                 let mut queries = vec![];
-                for (name, text) in NEXMARK {
+                for name in nexmark::queries() {
                     eprint_progress(name);
-                    queries.push(nexmark(name, text)?);
+                    queries.push(nexmark(name)?);
                 }
                 json!({ "events": EVENTS, "queries": queries })
             }

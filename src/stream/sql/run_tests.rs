@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::tests::NEXMARK;
-use super::{Catalog, Mode, Table, compile};
+use super::nexmark::{NEXMARK, Q6_BIDS, Q6_NODES};
+use super::{Catalog, Compiled, Mode, Table, compile};
 use crate::model::{DataType, Row, Value};
 use crate::query::Parameters;
 use crate::stream::{Job, Options, SourceField, Watermark};
@@ -74,10 +74,21 @@ fn row_of(values: &[(&str, Value)]) -> Row {
     values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }
 
+/// q6, of its two parts.
+fn q6() -> Compiled {
+    let mut compiled = compile(Q6_BIDS, &catalog(), &Parameters::new(), Mode::Stream).unwrap();
+    let bids = compiled.plan.nodes.pop().unwrap().inputs.remove(0);
+    let nodes: Vec<crate::stream::Node> = serde_json::from_str(&Q6_NODES.replace("BIDS", &bids)).unwrap();
+    compiled.plan.nodes.extend(nodes);
+    compiled
+}
+
 /// The rows that a query comes to: those that were told, without those that were taken back, and the last of each key.
 fn run(query: &str, events: &[(&str, Row)], batch: usize) -> BTreeSet<Vec<String>> {
-    let text = NEXMARK.iter().find(|(name, _)| *name == query).unwrap().1;
-    let compiled = compile(text, &catalog(), &Parameters::new(), Mode::Stream).unwrap();
+    let compiled = match NEXMARK.iter().find(|(name, _)| *name == query) {
+        Some((_, text)) => compile(text, &catalog(), &Parameters::new(), Mode::Stream).unwrap(),
+        None => q6(),
+    };
     let sinks: Vec<_> =
         compiled.plan.nodes.iter().filter(|node| matches!(node.operator, crate::stream::Operator::Sink(_))).collect();
     let sink = sinks[0].name.clone();
@@ -234,6 +245,25 @@ fn expected(query: &str, bids: &[Bid], auctions: &[Auction], people: &[Person]) 
             });
             best.collect()
         }
+        "q6" => {
+            let mut finals: BTreeMap<i64, Vec<(i64, i64, i64, i64)>> = BTreeMap::new();
+            for auction in auctions {
+                let open = |bid: &&Bid| bid.auction == auction.id && (auction.at..=auction.expires).contains(&bid.at);
+                if let Some(price) = bids.iter().filter(open).map(|bid| bid.price).max() {
+                    finals.entry(auction.seller).or_default().push((auction.expires, auction.at, auction.id, price));
+                }
+            }
+            let mut averages = BTreeSet::new();
+            for (seller, mut closed) in finals {
+                closed.sort_unstable();
+                for count in 1..=closed.len() {
+                    let last = &closed[count.saturating_sub(10)..count];
+                    let sum: i64 = last.iter().map(|(.., price)| price).sum();
+                    averages.insert(shown(&[&seller, &(sum as f64 / last.len() as f64)]));
+                }
+            }
+            averages
+        }
         "q7" => {
             let mut best: BTreeMap<i64, i64> = BTreeMap::new();
             for bid in bids {
@@ -279,29 +309,83 @@ fn expected(query: &str, bids: &[Bid], auctions: &[Auction], people: &[Person]) 
     }
 }
 
+/// The events as rows, in the order of `order`.
+fn told_in(order: &[u32], bids: &[Bid], auctions: &[Auction], people: &[Person]) -> Vec<(&'static str, Row)> {
+    let int = Value::Int;
+    let text = |text: &str| Value::String(text.to_owned());
+    let mut all: Vec<(&'static str, Row)> = vec![];
+    all.extend(bids.iter().map(|bid| {
+        (
+            "bid",
+            row_of(&[
+                ("auction", int(bid.auction)),
+                ("bidder", int(bid.bidder)),
+                ("price", int(bid.price)),
+                ("dateTime", int(bid.at)),
+                ("extra", text("")),
+            ]),
+        )
+    }));
+    all.extend(auctions.iter().map(|one| {
+        (
+            "auction",
+            row_of(&[
+                ("id", int(one.id)),
+                ("seller", int(one.seller)),
+                ("category", int(one.category)),
+                ("dateTime", int(one.at)),
+                ("expires", int(one.expires)),
+            ]),
+        )
+    }));
+    all.extend(people.iter().map(|one| {
+        (
+            "person",
+            row_of(&[
+                ("id", int(one.id)),
+                ("name", text(&name_of(one))),
+                ("city", text("c")),
+                ("state", text(one.state)),
+                ("dateTime", int(one.at)),
+            ]),
+        )
+    }));
+    let mut shuffled: Vec<(u32, (&'static str, Row))> = order.iter().copied().cycle().zip(all).collect();
+    shuffled.sort_by_key(|(order, _)| *order);
+    shuffled.into_iter().map(|(_, event)| event).collect()
+}
+
 proptest! {
     #[test]
     fn nexmark_comes_to_what_looking_at_everything_does(
         (bids, auctions, people) in events(),
         order in prop::collection::vec(any::<u32>(), 40),
         batch in 1usize..9,
-        query in prop::sample::select(vec!["q0", "q1", "q2", "q3", "q4", "q5", "q7", "q8", "q11"]),
+        query in prop::sample::select(vec!["q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q11"]),
     ) {
-        let int = Value::Int;
-        let text = |text: &str| Value::String(text.to_owned());
-        let mut all: Vec<(&str, Row)> = vec![];
-        all.extend(bids.iter().map(|bid| {
-            ("bid", row_of(&[("auction", int(bid.auction)), ("bidder", int(bid.bidder)), ("price", int(bid.price)), ("dateTime", int(bid.at)), ("extra", text(""))]))
-        }));
-        all.extend(auctions.iter().map(|one| {
-            ("auction", row_of(&[("id", int(one.id)), ("seller", int(one.seller)), ("category", int(one.category)), ("dateTime", int(one.at)), ("expires", int(one.expires))]))
-        }));
-        all.extend(people.iter().map(|one| {
-            ("person", row_of(&[("id", int(one.id)), ("name", text(&name_of(one))), ("city", text("c")), ("state", text(one.state)), ("dateTime", int(one.at))]))
-        }));
-        let mut shuffled: Vec<(u32, (&str, Row))> = order.iter().copied().cycle().zip(all).collect();
-        shuffled.sort_by_key(|(order, _)| *order);
-        let all: Vec<(&str, Row)> = shuffled.into_iter().map(|(_, event)| event).collect();
+        let all = told_in(&order, &bids, &auctions, &people);
         prop_assert_eq!(run(query, &all, batch), expected(query, &bids, &auctions, &people), "{}", query);
+    }
+
+    /// Sellers of more than ten auctions.
+    #[test]
+    fn the_last_ten_auctions_of_a_seller(
+        auctions in prop::collection::vec((1i64..3, 0i64..40, 0i64..30), 40),
+        bids in prop::collection::vec((1i64..41, 1i64..1_000, 0i64..60), 0..200),
+        order in prop::collection::vec(any::<u32>(), 40),
+        batch in 1usize..50,
+    ) {
+        let auctions: Vec<Auction> = (1..)
+            .zip(auctions)
+            .map(|(id, (seller, from, length))| {
+                Auction { id, seller, category: 10, at: from * SECOND, expires: (from + length) * SECOND }
+            })
+            .collect();
+        let bids: Vec<Bid> = bids
+            .into_iter()
+            .map(|(auction, price, at)| Bid { auction, bidder: 1, price, at: at * SECOND })
+            .collect();
+        let all = told_in(&order, &bids, &auctions, &[]);
+        prop_assert_eq!(run("q6", &all, batch), expected("q6", &bids, &auctions, &[]));
     }
 }
