@@ -396,6 +396,10 @@ impl Collection {
             if newest > lsn {
                 return Ok(newest);
             }
+            // So is its end, after which nobody is woken.
+            if self.inner.ended.load(Ordering::Acquire) {
+                return Err(Error::new(crate::base::ErrorKind::Closed, "the collection was closed or dropped"));
+            }
             notified.await.map_err(|_| Error::new(crate::base::ErrorKind::Closed, "the store was closed"))?;
             if let Some(error) = self.inner.log.lock().await.closed() {
                 return Err(error);

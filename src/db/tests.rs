@@ -196,6 +196,21 @@ fn bad_requests_are_refused_whole_and_say_what_is_wrong() {
 }
 
 #[test]
+fn who_waits_for_changes_of_a_dropped_collection_is_told_at_once() {
+    block_on(async {
+        let db = open(&MemoryDisk::new()).await;
+        let notes = db.create_collection("notes", spec()).await.unwrap();
+        db.drop_collection("notes").await.unwrap();
+        let mut waits = std::pin::pin!(notes.changed_after(notes.lsn()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match waits.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(Err(error)) => assert_eq!(error.kind(), ErrorKind::Closed),
+            other => panic!("nobody will wake it: {other:?}"),
+        }
+    });
+}
+
+#[test]
 fn a_dropped_collection_is_gone_with_its_bytes() {
     block_on(async {
         let storage = FaultStorage::new(1);

@@ -49,8 +49,7 @@ impl PipelineSpec {
 
     /// Whether it is SQL whose last statement is only to be shown, by `EXPLAIN`.
     pub fn is_explain(&self) -> bool {
-        let last = self.sql.iter().flat_map(|text| text.split(';')).map(str::trim_start).rfind(|part| !part.is_empty());
-        last.and_then(|part| part.get(..7)).is_some_and(|word| word.eq_ignore_ascii_case("explain"))
+        self.sql.as_deref().is_some_and(crate::stream::sql::is_explain)
     }
 
     /// How it is done, as text: its plan, where the rows of sources come from, and where what is not taken goes.

@@ -125,3 +125,21 @@ pub fn compile(text: &str, catalog: &Catalog, parameters: &Parameters, mode: Mod
     let lowered = parser::parse(text).and_then(|statements| lower::lower(&statements, catalog, parameters, mode));
     lowered.map_err(|fault| fault.into_error(text))
 }
+
+/// Whether the last statement of `text` is only to be shown, by `EXPLAIN`. Of a text that is no SQL it is not.
+pub fn is_explain(text: &str) -> bool {
+    let mut lexer = token::Lexer::new(text);
+    let (mut begins, mut explain) = (true, false);
+    loop {
+        match lexer.next().map(|spanned| spanned.token) {
+            Ok(token::Token::End) => return explain,
+            Ok(token::Token::Sign(";")) => begins = true,
+            Ok(token) if begins => {
+                begins = false;
+                explain = matches!(token, token::Token::Word(word) if word.eq_ignore_ascii_case("EXPLAIN"));
+            }
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}

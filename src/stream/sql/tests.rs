@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::ast::*;
+use super::is_explain;
 pub(super) use super::nexmark::NEXMARK;
 use super::parser::parse;
 use crate::base::{Error, ErrorKind};
@@ -25,6 +26,21 @@ fn wrong(text: &str) -> (usize, String) {
     let error = error(text);
     let message = error.message().split(", at position").next().unwrap().to_string();
     (error.position().unwrap(), message)
+}
+
+#[test]
+fn the_last_statement_tells_whether_a_text_is_only_to_be_shown() {
+    for (text, expected) in [
+        ("explain SELECT 1", true),
+        ("CREATE STREAM s (a INT); -- what it does\n EXPLAIN SELECT a FROM s;;", true),
+        ("EXPLAIN SELECT 1; SELECT a FROM s", false),
+        ("SELECT a FROM s WHERE a = '; EXPLAIN'", false),
+        ("SELECT a FROM s -- ; EXPLAIN", false),
+        ("SELECT 'EXPLAIN", false),
+        ("", false),
+    ] {
+        assert_eq!(is_explain(text), expected, "{text}");
+    }
 }
 
 #[test]
