@@ -10,7 +10,7 @@ import { native } from './storage.bench.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const ROWS = Number(process.env.EDDY_BENCH_ROWS ?? 1_000_000);
-const LIMIT_BYTES = 640 * ROWS;
+const LIMIT_BYTES = 330 * ROWS;
 const MEMORY_MAX = 900e6;
 const RECALL_MIN = 0.95;
 
