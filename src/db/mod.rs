@@ -66,7 +66,7 @@ pub use pipeline::{
 pub use progress::{Work, WorkListener, WorkProgress, Written};
 #[cfg(feature = "streams")]
 pub use push::{
-    NearRow, PushAnswer, PushDedupe, PushDurability, PushStream, PushStreamDefinition, PushStreamSpec,
+    NearRow, PastPartitions, PushAnswer, PushDedupe, PushDurability, PushStream, PushStreamDefinition, PushStreamSpec,
     PushStreamStatus, RowCheck,
 };
 #[cfg(native)]

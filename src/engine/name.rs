@@ -144,6 +144,16 @@ pub fn push_definition(id: u64, version: u64) -> String {
     format!("{}{version:010}", push_definitions(id))
 }
 
+/// The prefix of the keys of pushes into partitions of a push stream that are there no more.
+pub fn push_keys(id: u64) -> String {
+    format!("{}keys/", push_stream(id))
+}
+
+/// Those of the partitions from number `first` on.
+pub fn push_keys_of(id: u64, first: u32) -> String {
+    format!("{}{first:010}", push_keys(id))
+}
+
 /// The prefix of the rows of a partition of a push stream.
 pub fn push_files(id: u64, partition: u32) -> String {
     format!("{}{partition:04}/", push_stream(id))

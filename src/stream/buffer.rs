@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::adaptive::{Adaptive, Sizer};
 use super::producers::{KeyedPush, Producers};
@@ -172,7 +173,9 @@ pub enum Found {
 /// it reads and writes nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Buffer {
-    lanes: Vec<Lane>,
+    /// The number of the first partition that is there.
+    first: u32,
+    lanes: VecDeque<Lane>,
     memory_bytes_max: usize,
     bytes_max: u64,
     memory_bytes: usize,
@@ -185,16 +188,44 @@ struct Lane {
     next: u64,
 }
 
+/// Of a partition that is not there.
+static NONE: Lane = Lane { slots: VecDeque::new(), next: 0 };
+
 impl Buffer {
     /// An empty one. What is over `memory_bytes_max` is kept in storage alone, what is over `bytes_max` not at all.
-    pub fn new(partitions: u32, memory_bytes_max: usize, bytes_max: u64) -> Self {
-        let lanes = (0..partitions).map(|_| Lane::default()).collect();
-        Self { lanes, memory_bytes_max, bytes_max, memory_bytes: 0, bytes: 0 }
+    pub fn new(partitions: Range<u32>, memory_bytes_max: usize, bytes_max: u64) -> Self {
+        let (first, lanes) = (partitions.start, partitions.map(|_| Lane::default()).collect());
+        Self { first, lanes, memory_bytes_max, bytes_max, memory_bytes: 0, bytes: 0 }
     }
 
-    /// How many partitions.
-    pub fn partitions(&self) -> u32 {
-        self.lanes.len() as u32
+    /// The numbers of the partitions.
+    pub fn partitions(&self) -> Range<u32> {
+        self.first..self.first + self.lanes.len() as u32
+    }
+
+    /// More partitions, after those that are there.
+    pub fn extend(&mut self, count: u32) {
+        self.lanes.extend((0..count).map(|_| Lane::default()));
+    }
+
+    /// Partitions before number `before` are there no more. Nothing is in them.
+    pub fn retire(&mut self, before: u32) {
+        while self.first < before {
+            let lane = self.lanes.pop_front();
+            assert!(lane.is_some_and(|lane| lane.slots.is_empty()), "rows of a partition that goes");
+            self.first += 1;
+        }
+    }
+
+    /// One that is not there has had no rows.
+    fn lane(&self, partition: u32) -> &Lane {
+        let at = partition.checked_sub(self.first);
+        at.and_then(|at| self.lanes.get(at as usize)).unwrap_or(&NONE)
+    }
+
+    fn lane_mut(&mut self, partition: u32) -> &mut Lane {
+        let at = partition.checked_sub(self.first).expect("a partition that is there");
+        self.lanes.get_mut(at as usize).expect("a partition that is there")
     }
 
     /// Where rows of so many bytes can be kept. One push is taken however large it is, when nothing else is there.
@@ -210,36 +241,41 @@ impl Buffer {
 
     /// The number of the next row of a partition.
     pub fn next(&self, partition: u32) -> u64 {
-        self.lanes[partition as usize].next
+        self.lane(partition).next
     }
 
     /// The number of the first row of a partition that is there.
     pub fn first(&self, partition: u32) -> u64 {
-        let lane = &self.lanes[partition as usize];
+        let lane = self.lane(partition);
         lane.slots.front().map_or(lane.next, |slot| slot.first)
+    }
+
+    /// Whether nothing of a partition is there.
+    pub fn is_empty(&self, partition: u32) -> bool {
+        self.lane(partition).slots.is_empty()
     }
 
     /// Takes the next rows of a partition; they stand in `file`, if they were written, and stay in memory with `keep`.
     pub fn push(&mut self, partition: u32, piece: Piece, bytes: usize, now_ms: u64, file: Option<u64>, keep: bool) {
         debug_assert!(keep || file.is_some(), "rows that are nowhere");
-        let lane = &mut self.lanes[partition as usize];
+        let lane = self.lane_mut(partition);
         if lane.slots.is_empty() {
             lane.next = piece.first;
         }
         assert_eq!(piece.first, lane.next, "rows are numbered one after the other");
         let count = piece.rows.len() as u64;
         lane.next += count;
+        let rows = keep.then(|| std::sync::Arc::new(piece.rows));
+        lane.slots.push_back(Slot { first: piece.first, count, bytes, came_ms: now_ms, rows, file });
         self.bytes += bytes as u64;
         if keep {
             self.memory_bytes += bytes;
         }
-        let rows = keep.then(|| std::sync::Arc::new(piece.rows));
-        lane.slots.push_back(Slot { first: piece.first, count, bytes, came_ms: now_ms, rows, file });
     }
 
     /// Rows of a partition from number `from` on.
     pub fn find(&self, partition: u32, from: u64) -> Found {
-        let lane = &self.lanes[partition as usize];
+        let lane = self.lane(partition);
         if from >= lane.next {
             return Found::Nothing;
         }
@@ -264,7 +300,7 @@ impl Buffer {
     /// When what waits from number `from` on is to be given out; `None` when nothing waits. Under pressure of memory, which is beyond half
     /// of what may be kept there, at once.
     pub fn due_ms(&self, partition: u32, from: u64, batching: &Batching) -> Option<u64> {
-        let lane = &self.lanes[partition as usize];
+        let lane = self.lane(partition);
         let at = lane.slots.partition_point(|slot| slot.end() <= from);
         let oldest = lane.slots.get(at)?;
         let bytes = || lane.slots.iter().skip(at).map(|slot| slot.bytes).sum::<usize>();
@@ -276,19 +312,19 @@ impl Buffer {
 
     /// Nobody reads rows of a partition before number `before` soon: what is in storage of them leaves memory.
     pub fn unload(&mut self, partition: u32, before: u64) {
-        let lane = &mut self.lanes[partition as usize];
-        for slot in lane.slots.iter_mut().take_while(|slot| slot.end() <= before) {
+        let mut unloaded = 0;
+        for slot in self.lane_mut(partition).slots.iter_mut().take_while(|slot| slot.end() <= before) {
             if slot.file.is_some() && slot.rows.take().is_some() {
-                self.memory_bytes -= slot.bytes;
+                unloaded += slot.bytes;
             }
         }
+        self.memory_bytes -= unloaded;
     }
 
     /// Nobody reads rows of a partition before number `before` any more: pieces go as wholes.
     pub fn release(&mut self, partition: u32, before: u64) {
-        let lane = &mut self.lanes[partition as usize];
-        while lane.slots.front().is_some_and(|slot| slot.end() <= before) {
-            let Some(slot) = lane.slots.pop_front() else { break };
+        while self.lane(partition).slots.front().is_some_and(|slot| slot.end() <= before) {
+            let Some(slot) = self.lane_mut(partition).slots.pop_front() else { break };
             self.bytes -= slot.bytes as u64;
             if slot.rows.is_some() {
                 self.memory_bytes -= slot.bytes;
@@ -298,7 +334,7 @@ impl Buffer {
 
     /// The numbers of a partition begin here: nothing of it is there.
     pub fn begin(&mut self, partition: u32, next: u64) {
-        let lane = &mut self.lanes[partition as usize];
+        let lane = self.lane_mut(partition);
         debug_assert!(lane.slots.is_empty(), "numbers do not begin anew");
         lane.next = next;
     }
@@ -401,7 +437,7 @@ mod tests {
 
     #[test]
     fn what_was_read_leaves_memory_and_stays_in_storage() {
-        let mut buffer = Buffer::new(1, 250, 1_000);
+        let mut buffer = Buffer::new(0..1, 250, 1_000);
         buffer.push(0, piece(0, 2), 100, 5, Some(0), true);
         buffer.push(0, piece(2, 2), 100, 6, None, true);
         buffer.unload(0, 4);
@@ -415,7 +451,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_goes_to_storage_and_then_nowhere() {
-        let mut buffer = Buffer::new(1, 100, 250);
+        let mut buffer = Buffer::new(0..1, 100, 250);
         assert_eq!(buffer.room(1_000), Room::Storage, "one is taken however large it is");
         assert_eq!(buffer.room(100), Room::Memory);
         buffer.push(0, piece(0, 2), 100, 5, None, true);
@@ -438,7 +474,7 @@ mod tests {
 
     #[test]
     fn rows_come_by_number_by_size_by_time_and_when_memory_is_short() {
-        let mut buffer = Buffer::new(2, 1_000, 10_000);
+        let mut buffer = Buffer::new(0..2, 1_000, 10_000);
         let batching = Batching { rows: 5, bytes: 400, delay_ms: 50, adaptive: None };
         assert_eq!(buffer.due_ms(0, 0, &batching), None);
         buffer.push(0, piece(0, 2), 10, 7, None, true);
@@ -458,7 +494,7 @@ mod tests {
     fn every_row_is_found_once_whatever_is_released() {
         for seed in 0..200 {
             let mut random = Random::new(seed);
-            let mut buffer = Buffer::new(1, 300, 2_000);
+            let mut buffer = Buffer::new(0..1, 300, 2_000);
             let (mut read, mut released, mut file) = (0, 0, 0);
             for _ in 0..100 {
                 match random.below(3) {

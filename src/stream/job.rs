@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -182,6 +183,22 @@ impl Job {
         let now = self.now;
         self.source(source)?.1.open(partition, now);
         Ok(())
+    }
+
+    /// From now on rows of a source come from `partitions` alone. Those that are new are waited for, and hold the watermark where it is until they
+    /// have rows, or are idle; the others have come to their end, and are forgotten. Partitions that are there already stay as they are.
+    ///
+    /// # Errors
+    /// As of [`Job::push`], and `InvalidArgument` for no partition.
+    pub fn turn(&mut self, source: &str, partitions: Range<u32>, now: i64) -> Result<()> {
+        self.begin(now)?;
+        let now = self.now;
+        let (_, progress) = self.source(source)?;
+        if partitions.is_empty() {
+            return Err(Error::invalid(format!("source {source:?}: it has a partition at least, got {partitions:?}")));
+        }
+        progress.turn(partitions, now);
+        self.run()
     }
 
     /// Takes rows of a source: columns as its fields, in their order, and which rows are taken back, if any. `position` is how far the

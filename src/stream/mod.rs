@@ -47,7 +47,7 @@ pub use plan::{
     Nearest, Nearness, Node, Operator, Output, Pace, Plan, Reference, Relation, Sink, Source, SourceField, Top,
     Trigger, WINDOW_END, WINDOW_START, Watermark, Window, WindowAggregate,
 };
-pub use producers::{KeyedPush, Known, Producers, PushKey};
+pub use producers::{KeyedPush, Known, PartitionKeys, Producers, PushKey};
 #[cfg(feature = "streams")]
 pub(crate) use recent::Recent;
 pub use rows::Rows;

@@ -1,7 +1,12 @@
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use crate::base::codec::{Reader, Write};
+use crate::base::codec::{Reader, Write, checksum};
 use crate::base::{Error, ErrorKind, Result};
+
+const MAGIC: &[u8; 4] = b"EDPK";
+const VERSION: u8 = 1;
+const WHAT: &str = "the keys of pushes";
 
 /// So many pushes of a producer are remembered at most.
 const PUSHES_MAX: usize = 16;
@@ -247,6 +252,79 @@ impl Producers {
     }
 }
 
+/// Who has pushed into partitions that take no more rows.
+///
+/// | bytes | |
+/// |---|---|
+/// | 4 | `EDPK` |
+/// | 1 | version, 1 |
+/// | 4 | the number of the first partition |
+/// | 4 | how many; of each its [`Producers`] |
+/// | 4 | CRC-32C of all before |
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PartitionKeys {
+    /// The number of the first partition.
+    pub first: u32,
+    /// By partition.
+    pub producers: Vec<Producers>,
+}
+
+impl PartitionKeys {
+    /// The numbers of the partitions.
+    pub fn range(&self) -> Range<u32> {
+        self.first..self.first.saturating_add(self.producers.len() as u32)
+    }
+
+    /// Whether nobody has.
+    pub fn is_empty(&self) -> bool {
+        self.producers.iter().all(|producers| producers.count() == 0)
+    }
+
+    /// The bytes of the table above.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.put_u8(VERSION);
+        out.put_u32(self.first);
+        out.put_u32(self.producers.len() as u32);
+        self.producers.iter().for_each(|producers| producers.encode(&mut out));
+        let sum = checksum(&out);
+        out.put_u32(sum);
+        out
+    }
+
+    /// The keys in `bytes`.
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes that are none, `Unsupported` for those of another version.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let corrupt = |what: &str| Error::corrupt(format!("{WHAT}: {what}"));
+        let Some((body, sum)) = bytes.split_last_chunk::<4>() else { return Err(corrupt("too short")) };
+        if checksum(body) != u32::from_le_bytes(*sum) {
+            return Err(corrupt("the checksum is wrong"));
+        }
+        let mut reader = Reader::new(body);
+        if reader.bytes(4)? != MAGIC {
+            return Err(corrupt("they begin with other bytes"));
+        }
+        match reader.u8()? {
+            VERSION => {}
+            other => {
+                let message = format!("{WHAT} of version {other}, this version reads {VERSION}");
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+        }
+        let (first, count) = (reader.u32()?, reader.u32()?);
+        let mut producers = vec![];
+        for _ in 0..count {
+            producers.push(Producers::decode(&mut reader)?);
+        }
+        match reader.remaining() {
+            0 => Ok(Self { first, producers }),
+            left => Err(corrupt(&format!("{left} bytes more than {count} partitions"))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -328,6 +406,32 @@ mod tests {
             repeated > 1_000 && gone > 1_000 && forgotten > 0,
             "{repeated}, {gone}, {forgotten}: the seeds try little"
         );
+    }
+
+    /// The layout of version 1, byte by byte, and that damage of it is told.
+    #[test]
+    fn keys_of_partitions_of_version_1_are_read() {
+        let mut producers = Producers::default();
+        producers.note(KeyedPush { key: PushKey::new("a", 1).unwrap(), sum: 9, note: vec![5] });
+        let keys = PartitionKeys { first: 7, producers: vec![Producers::default(), producers] };
+        let known = [&[1, 0, 0, 0, 1, b'a'][..], &[0; 8], &[1, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 5]];
+        let mut bytes = [b"EDPK\x01\x07\0\0\0\x02\0\0\0", &[0; 4][..], &known.concat()].concat();
+        bytes.extend_from_slice(&checksum(&bytes).to_le_bytes());
+        assert_eq!(PartitionKeys::decode(&bytes).unwrap(), keys);
+        assert_eq!((keys.encode(), keys.range(), keys.is_empty()), (bytes.clone(), 7..9, false));
+        for at in 0..bytes.len() {
+            assert_eq!(PartitionKeys::decode(&bytes[..at]).unwrap_err().kind(), ErrorKind::Corrupt, "{at} bytes");
+            bytes[at] ^= 1;
+            assert_eq!(PartitionKeys::decode(&bytes).unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
+            bytes[at] ^= 1;
+        }
+        let sealed = |mut body: Vec<u8>| {
+            body.extend_from_slice(&checksum(&body).to_le_bytes());
+            PartitionKeys::decode(&body).unwrap_err().kind()
+        };
+        assert_eq!(sealed(b"EDPK\x02\x07\0\0\0\0\0\0\0".to_vec()), ErrorKind::Unsupported);
+        // A count that is not there takes no memory.
+        assert_eq!(sealed(b"EDPK\x01\x07\0\0\0\xff\xff\xff\xff".to_vec()), ErrorKind::Corrupt);
     }
 
     #[test]

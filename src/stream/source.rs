@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::plan::Watermark;
 use super::state::{Reader, Writer};
@@ -40,6 +41,15 @@ impl Progress {
     /// From now on it is waited for.
     pub fn open(&mut self, partition: u32, now: i64) {
         self.partition(partition, now).ended = false;
+    }
+
+    /// From now on rows come from `partitions` alone: those are waited for, and others are forgotten, for no more come from them. One that is new
+    /// holds the watermark where it is until it has rows of its own, or is idle: of how late they may be nothing else is known.
+    pub fn turn(&mut self, partitions: Range<u32>, now: i64) {
+        for partition in partitions.clone() {
+            self.partition(partition, now);
+        }
+        self.partitions.retain(|partition, _| partitions.contains(partition));
     }
 
     /// Rows came, the latest of `latest` (`None` when there was none).
@@ -185,6 +195,34 @@ mod tests {
         source.came(1, b"", Some(700), 1_200);
         source.came(0, b"", Some(650), 1_200);
         assert_eq!(source.advance(1_200, None), Some(649));
+    }
+
+    /// Partitions that come in place of others hold the watermark, whichever of those before was ahead, and never take it back.
+    #[test]
+    fn new_partitions_hold_the_watermark_where_it_was() {
+        let mut source = progress(0, Some(1_000));
+        source.turn(0..2, 0);
+        source.came(0, b"a", Some(900), 0);
+        source.came(1, b"b", Some(500), 0);
+        assert_eq!(source.advance(0, None), Some(499));
+        // The one ahead and the one behind end together.
+        source.turn(2..5, 10);
+        assert_eq!(source.advance(10, None), None);
+        assert_eq!(source.partitions().map(|(number, _)| number).collect::<Vec<_>>(), [2, 3, 4]);
+        source.came(2, b"c", Some(950), 20);
+        source.came(3, b"d", Some(960), 20);
+        assert_eq!(source.advance(20, None), None);
+        source.came(4, b"e", Some(501), 30);
+        assert_eq!(source.advance(30, None), Some(500));
+        // It waits for none that is idle.
+        source.turn(5..6, 40);
+        assert!(!source.is_ended() && !source.is_all_idle(1_039) && source.is_all_idle(1_040));
+        assert_eq!((source.watermark(), source.advance(1_040, None)), (500, None));
+        // Those that are there already stay as they are.
+        source.came(5, b"f", Some(700), 1_050);
+        source.turn(5..6, 1_060);
+        assert_eq!(source.position(5), Some(&b"f"[..]));
+        assert_eq!(source.advance(1_060, None), Some(699));
     }
 
     #[test]

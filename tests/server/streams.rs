@@ -73,6 +73,55 @@ fn a_push_that_comes_again_with_its_key_is_taken_once() {
     assert_eq!(server.get("/api/streams/posts").json()["partitions"], json!([[0, 30]]));
 }
 
+/// Partitions are changed while rows wait, and stay so: what was pushed is read on from where it was.
+#[test]
+fn partitions_are_changed_while_rows_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    assert_eq!(stream(&server, json!({"partitions": 2})).0, 200);
+    let text = "CREATE MATERIALIZED VIEW seen AS SELECT id, count(*) AS times FROM posts GROUP BY id EMIT CHANGES";
+    server.post_well("/api/pipelines", &json!({"name": "seen", "sql": text}));
+    server.post_well("/api/pipelines/seen/pause", &json!({}));
+    let push = |from: i64| {
+        let rows: Vec<Value> = (from..from + 10).map(|id| json!({"id": id})).collect();
+        server.post_well("/api/streams/posts", &json!(rows));
+    };
+    push(0);
+    let put = |body: Value| {
+        let headers = [("content-type", "application/json")];
+        let answer = server.request("PUT", "/api/streams/posts/partitions", &headers, body.to_string().as_bytes());
+        (answer.status, answer.json())
+    };
+    let (status, told) = put(json!({"partitions": 5}));
+    assert_eq!((status, &told["spec"]["partitions"]), (200, &json!(5)), "{told}");
+    assert_eq!(told["partitions"], json!([[0, 0], [0, 0], [0, 0], [0, 0], [0, 0]]));
+    assert_eq!(told["pastPartitions"], json!([[0, 5], [0, 5]]));
+    push(10);
+    assert_eq!(put(json!({"partitions": 1})).0, 200);
+    push(20);
+    for (body, kind) in [
+        (json!({"partitions": 0}), "invalid_argument"),
+        (json!({"partitions": 65}), "invalid_argument"),
+        (json!({"partitions": "2"}), "invalid_argument"),
+        (json!({"partitions": 2, "by": "id"}), "invalid_argument"),
+        (json!({}), "invalid_argument"),
+    ] {
+        let (status, told) = put(body.clone());
+        assert_eq!((status, &told["error"]["kind"]), (400, &json!(kind)), "{body}: {told}");
+    }
+    let missing = server.request("PUT", "/api/streams/none/partitions", &[], br#"{"partitions": 2}"#);
+    assert_eq!(missing.status, 404);
+    server.kill();
+    let server = Server::start(directory.path(), &[]);
+    let told = server.get("/api/streams/posts").json();
+    assert_eq!((&told["spec"]["partitions"], &told["partitions"]), (&json!(1), &json!([[0, 10]])), "{told}");
+    server.post_well("/api/pipelines/seen/resume", &json!({"from": "latest"}));
+    await_that("the rows", || {
+        let rows = server.post_well("/api/collections/seen/query", &json!({"filter": "times == 1"}));
+        if rows["rows"].as_array().is_some_and(|rows| rows.len() == 30) { Ok(()) } else { Err(rows.to_string()) }
+    });
+}
+
 #[test]
 fn rows_that_are_near_to_one_before_are_told_with_its_key() {
     let directory = tempfile::tempdir().unwrap();

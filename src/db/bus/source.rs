@@ -43,6 +43,8 @@ enum From {
     },
     Rows {
         positions: Positions,
+        /// Up to where it is done.
+        noted: Positions,
         reader: Option<Box<SourceReader>>,
     },
 }
@@ -136,9 +138,13 @@ impl Reading {
                 From::Changes { collection, position, stream }
             }
             (None, Some(stream)) => {
-                let positions = db.push_stream(stream)?.positions_of(&subscription(name));
-                let mut from = From::Rows { positions, reader: None };
+                let pushed = db.push_stream(stream)?;
+                let positions = pushed.positions_of(&subscription(name));
+                let mut from = From::Rows { positions, noted: Positions::new(), reader: None };
                 from.connect(db, name, stream).await?;
+                if let From::Rows { noted, .. } = &mut from {
+                    *noted = pushed.positions_of(&subscription(name));
+                }
                 from
             }
             (None, None) => From::Application,
@@ -215,7 +221,7 @@ impl Reading {
                 let bytes = reached.filter(|_| has_moved).map(|lsn| lsn.0.to_le_bytes().to_vec());
                 Ok(Came { partition: 0, events, position: bytes, has_more: !batch.is_caught_up })
             }
-            From::Rows { positions, reader } => {
+            From::Rows { positions, reader, .. } => {
                 let mut open = match reader.take() {
                     Some(open) => open,
                     None => {
@@ -225,9 +231,7 @@ impl Reading {
                     }
                 };
                 let batch = open.read(self.spec.batch_size, now_ms).await?;
-                if let Some(position) = &batch.position {
-                    positions.insert(batch.partition, position.clone());
-                }
+                positions.clone_from(open.positions());
                 *reader = Some(open);
                 let event = |row| Event {
                     source: source.clone(),
@@ -258,8 +262,12 @@ impl Reading {
                     collection.hold_from(&name, lsn).await
                 }
             }
-            From::Rows { reader, .. } => match reader {
-                Some(reader) => reader.commit(&Positions::from([(partition, position.to_vec())])).await,
+            From::Rows { reader, noted, .. } => match reader {
+                Some(reader) => {
+                    // With those before it, which may be behind: of what is not named all counts as done.
+                    noted.insert(partition, position.to_vec());
+                    reader.commit(noted).await
+                }
                 None => Err(Error::new(ErrorKind::Unavailable, "the stream is not connected")),
             },
         }
@@ -313,7 +321,7 @@ impl Reading {
 
 impl From {
     async fn connect(&mut self, db: &Db, name: &str, stream: &str) -> Result<()> {
-        let Self::Rows { positions, reader } = self else { return Ok(()) };
+        let Self::Rows { positions, reader, .. } = self else { return Ok(()) };
         let relation = db.push_stream(stream)?.relation().clone();
         let options = serde_json::json!({ "stream": stream });
         let asked = Asked { name, reader: &subscription(name), relation: &relation, options: &options };

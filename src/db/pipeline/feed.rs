@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use arrow_array::RecordBatch;
 
 use super::sink::Letter;
@@ -14,6 +16,8 @@ pub(super) struct Feed {
     pub connector: String,
     pub reader: SourceReader,
     relation: Relation,
+    /// The partitions that the job knows of.
+    pub partitions: Range<u32>,
     /// What the source was told that nobody goes back to.
     committed: Positions,
     is_ended: bool,
@@ -97,7 +101,7 @@ impl Feed {
         let (node, relation) = (node.name.clone(), relation.clone());
         let connector = source.connector.clone().unwrap_or_default();
         let (name, committed) = (name.to_owned(), Positions::new());
-        Ok(Self { node, name, connector, reader, relation, committed, is_ended: false })
+        Ok(Self { node, name, connector, reader, relation, partitions: 0..0, committed, is_ended: false })
     }
 
     /// The next rows that are there, perhaps none.

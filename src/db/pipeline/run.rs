@@ -208,17 +208,9 @@ impl Run {
             let (none, _) = relations[*at].batch(&[]);
             job.push(node, 0, &position.encode(), &none, None, now).map_err(lasting)?;
         }
-        for (at, ..) in definition.feeds()? {
-            job.open(&plan.nodes[at].name, 0, now).map_err(lasting)?;
-        }
         let next_rows = Self::told(db, pipeline, definition).await?;
         let empty = Checkpoint { number, next_rows, ..Checkpoint::default() };
         let mut run = Self::build(db, pipeline, definition, job, &empty, VecDeque::new()).await?;
-        for feed in &run.feeds {
-            for partition in 0..feed.reader.partitions() {
-                run.job.open(&feed.node, partition, now).map_err(lasting)?;
-            }
-        }
         let before: Vec<u64> = run.outboxes.iter().map(|out| out.next).collect();
         if clears {
             for sink in
@@ -285,6 +277,8 @@ impl Run {
         if definition.spec.options.guarantee == Guarantee::ExactlyOnce {
             run.apply(db, definition.id, &checkpoint.writes, true, None).await?;
         }
+        // Time has passed since, and partitions may be idle now.
+        run.settle(db, pipeline).await?;
         Ok(run)
     }
 
@@ -363,6 +357,9 @@ impl Run {
         };
         let environment = db.inner.shared.options.environment.clone();
         run.job.measure(move || environment.now_us());
+        for at in 0..run.feeds.len() {
+            run.turn(db, at)?;
+        }
         // After a checkpoint that was not the latest, numbers are not used again.
         let written = run.all_sinks().map(|sink| written(&sink.collection, definition.id)).max().unwrap_or(0);
         run.sequence = run.sequence.max(written);
@@ -491,6 +488,27 @@ impl Run {
         Ok(more)
     }
 
+    /// Tells the job which partitions the rows of a connector's source come from, and from where on, when they are others than it knows.
+    fn turn(&mut self, db: &Db, at: usize) -> Result<(), Fault> {
+        let feed = &mut self.feeds[at];
+        let partitions = feed.reader.partitions();
+        if feed.partitions == partitions {
+            return Ok(());
+        }
+        let now = now(db);
+        self.job.turn(&feed.node, partitions.clone(), now).map_err(lasting)?;
+        let (none, _) = self.job.relation(&feed.node).map_err(lasting)?.batch(&[]);
+        for (partition, position) in feed.reader.positions().clone() {
+            if self.job.position(&feed.node, partition).map_err(lasting)?.is_none() {
+                self.job.push(&feed.node, partition, &position, &none, None, now).map_err(lasting)?;
+            }
+        }
+        // What a restart finds it finds again.
+        self.moved |= !feed.partitions.is_empty();
+        feed.partitions = partitions;
+        Ok(())
+    }
+
     /// Takes the next rows of a connector's source.
     async fn step_feed(&mut self, db: &Db, pipeline: &Inner, at: usize) -> Result<bool, Fault> {
         let environment = &db.inner.shared.options.environment;
@@ -504,6 +522,7 @@ impl Run {
         for letter in fed.letters {
             self.refuse(db, pipeline, letter)?;
         }
+        self.turn(db, at)?;
         if let Some(mut position) = fed.position {
             match planted(pipeline) {
                 Some(Planted::NoPosition) => position.clear(),
@@ -517,7 +536,7 @@ impl Run {
         }
         if fed.ends {
             self.moved = true;
-            for partition in 0..self.feeds[at].reader.partitions() {
+            for partition in self.feeds[at].reader.partitions() {
                 self.job.end(&node, partition, now).map_err(lasting)?;
             }
         }

@@ -6,12 +6,17 @@
 //! - Rows are numbered in each partition, and a number is never used again. Whoever reads is known by a name, and what it has not committed
 //!   is kept, up to the bound of the stream; then pushes are refused, and nothing is lost.
 //! - Pushes that wait together share one write and one sync.
+//! - When there are to be more or fewer partitions, rows that are there stay where they are, and are read before all that come then.
 //! - A push with a key is taken once in each partition, however often it comes: its key is in the same write as its rows, and each file
 //!   begins with the keys before it.
 //!
 //! Deliberately absent: which rows are in memory and when they are given out (`stream::Buffer`), and any index: a stream is read from front to
 //! back.
 
+mod generation;
+#[cfg(test)]
+#[cfg(native)]
+mod generation_tests;
 mod log;
 mod near;
 mod source;
@@ -34,11 +39,12 @@ use crate::model::{Batch, DataType, Field, Row, Schema, Value};
 use crate::platform;
 use crate::query::Filter;
 use crate::stream::{Buffer, KeyedPush, Known, PIECE_ROWS_MAX, PushKey, Relation, Room, Sizer};
+use generation::Lanes;
 use log::PieceLog;
 use near::Near;
 pub use near::{NearRow, PushDedupe};
 pub(super) use source::open_source;
-pub use spec::{PushDurability, PushStreamDefinition, PushStreamSpec, RowCheck};
+pub use spec::{PastPartitions, PushDurability, PushStreamDefinition, PushStreamSpec, RowCheck};
 
 /// The name of the connector whose sources are push streams.
 pub(super) const CONNECTOR: &str = "stream";
@@ -87,7 +93,7 @@ struct Inner {
     buffer: Mutex<Buffer>,
     /// The rows that others are near to, of a stream that looks.
     near: Mutex<Option<Near>>,
-    logs: async_lock::Mutex<Vec<PieceLog>>,
+    lanes: async_lock::Mutex<Lanes>,
     pending: Mutex<Vec<Pending>>,
     /// One definition is stored at a time.
     storing: async_lock::Mutex<()>,
@@ -110,9 +116,9 @@ struct Counts {
     is_dropped: bool,
 }
 
-/// Rows that wait to be written, each with its number among those that were pushed, by partition.
+/// Rows that wait to be written, each with its number among those that were pushed. Into which partitions is found out then.
 struct Pending {
-    rows: BTreeMap<u32, Vec<(usize, Row)>>,
+    rows: Vec<(usize, Row)>,
     /// The key of the push, and the checksum of its rows as they came.
     key: Option<(PushKey, u32)>,
     bytes: usize,
@@ -186,6 +192,9 @@ pub struct PushStreamStatus {
     pub memory_bytes: usize,
     /// By partition, the number of the first row that is kept and of the next one that comes.
     pub partitions: Vec<(u64, u64)>,
+    /// The same of the partitions that were before, and are not read to their end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub past_partitions: Vec<(u64, u64)>,
     /// Who reads it, and how many rows wait for each.
     pub readers: BTreeMap<String, u64>,
     /// Where batches follow the load, for how many rows each reader waits, by partition.
@@ -221,7 +230,12 @@ impl PushStreams {
                     Err(error) => return Err(error),
                 };
                 match PushStreamDefinition::decode(&bytes) {
-                    Ok(definition) => opened = Some((definition, name::number(file).unwrap_or_default())),
+                    Ok(mut definition) => {
+                        if definition.spec.durability == PushDurability::Memory {
+                            definition.forget_rows();
+                        }
+                        opened = Some((definition, name::number(file).unwrap_or_default()));
+                    }
                     // A crash cut it short before it counted, if there is one before it.
                     Err(error) => damaged = Some((error.context(file), file.clone())),
                 }
@@ -269,7 +283,8 @@ impl Db {
             // 53 bits, so that JavaScript can hold it.
             let id = (shared.options.environment.random_u64() >> 11).max(1);
             let letters = spec.dead_letters.clone();
-            let definition = PushStreamDefinition { id, name: name.clone(), spec, readers: BTreeMap::new() };
+            let definition =
+                PushStreamDefinition { id, name: name.clone(), spec, past: vec![], readers: BTreeMap::new() };
             let bytes = definition.encode();
             let stream = PushStream::new(shared, definition, 1, streams.waiters.clone())?;
             if let Some(letters) = letters {
@@ -307,7 +322,7 @@ impl Db {
         platform::run_to_end(async move {
             let streams = &db.inner.push_streams;
             let _one = streams.changing.lock().await;
-            let _logs = stream.inner.logs.lock().await;
+            let _lanes = stream.inner.lanes.lock().await;
             let _storing = stream.inner.storing.lock().await;
             let (id, storage) = (stream.id(), &db.inner.shared.storage);
             // First what says that there is one.
@@ -373,13 +388,14 @@ impl PushStream {
                 Ok((filter, reason))
             })
             .collect::<Result<_>>()?;
-        let logs = (0..spec.partitions).map(|partition| PieceLog::new(definition.id, partition)).collect();
-        let buffer = Buffer::new(spec.partitions, spec.memory_bytes, spec.bytes_max);
+        let logs = definition.there().map(|partition| (partition, PieceLog::new(definition.id, partition)));
+        let lanes = Lanes { logs: logs.collect(), past: vec![] };
+        let buffer = Buffer::new(definition.there(), spec.memory_bytes, spec.bytes_max);
         let epoch = match spec.durability {
             PushDurability::Stored => definition.id,
             PushDurability::Memory => shared.options.environment.random_u64(),
         };
-        let near = spec.dedupe.clone().map(|dedupe| Near::new(dedupe, &relation, spec.partitions));
+        let near = spec.dedupe.clone().map(|dedupe| Near::new(dedupe, &relation));
         let inner = Inner {
             shared: shared.clone(),
             near: Mutex::new(near),
@@ -390,7 +406,7 @@ impl PushStream {
             key,
             epoch,
             buffer: Mutex::new(buffer),
-            logs: async_lock::Mutex::new(logs),
+            lanes: async_lock::Mutex::new(lanes),
             pending: Mutex::default(),
             storing: async_lock::Mutex::new(()),
             waiters,
@@ -413,19 +429,18 @@ impl PushStream {
                     storage.remove(&entry.name).await?;
                 }
             }
-            // Numbers begin anew.
-            self.definition().0.readers.values_mut().for_each(|from| from.fill(0));
             return Ok(());
         }
         let now_ms = self.inner.shared.options.environment.now_ms();
         let mut buffer = self.buffer().clone();
         let mut seen = vec![];
         {
-            let mut logs = self.inner.logs.lock().await;
-            for log in logs.iter_mut() {
+            let mut lanes = self.inner.lanes.lock().await;
+            self.recover_past(&mut lanes).await?;
+            for log in lanes.logs.values_mut() {
                 log.open(storage, &mut buffer, now_ms, &mut seen).await?;
             }
-            self.count_producers(&logs);
+            self.count_producers(&lanes);
         }
         *self.buffer() = buffer;
         if let Some(near) = &mut *self.near() {
@@ -448,17 +463,16 @@ impl PushStream {
     }
 
     /// Begins to follow the load of a reader, where batches do.
-    fn size(&self, reader: &str) {
-        let spec = self.spec();
-        if let Some(adaptive) = spec.batching.adaptive {
-            let sizers = (0..spec.partitions).map(|_| Sizer::new(adaptive)).collect();
+    fn size(&self, reader: &str, partitions: usize) {
+        if let Some(adaptive) = self.spec().batching.adaptive {
+            let sizers = (0..partitions).map(|_| Sizer::new(adaptive)).collect();
             self.sizers().insert(reader.to_owned(), sizers);
         }
     }
 
-    /// What `ask` says of the sizes of a reader's batches; nothing where they follow no load.
-    fn sized<T>(&self, reader: &str, partition: u32, ask: impl FnOnce(&mut Sizer) -> T) -> Option<T> {
-        self.sizers().get_mut(reader)?.get_mut(partition as usize).map(ask)
+    /// What `ask` says of the sizes of a reader's batches, by the place of the partition among those that it reads; nothing where they follow no load.
+    fn sized<T>(&self, reader: &str, at: usize, ask: impl FnOnce(&mut Sizer) -> T) -> Option<T> {
+        self.sizers().get_mut(reader)?.get_mut(at).map(ask)
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -493,10 +507,12 @@ impl PushStream {
         let (definition, counts) = (self.definition().0.clone(), *self.counts());
         let buffer = self.buffer();
         let (bytes, memory_bytes) = buffer.bytes();
-        let partitions = || 0..buffer.partitions();
         let rows =
             |(reader, sizers): (&String, &Vec<Sizer>)| (reader.clone(), sizers.iter().map(Sizer::rows).collect());
-        let waiting = |from: &[u64]| partitions().zip(from).map(|(at, from)| buffer.waiting(at, *from)).sum();
+        let there = definition.there();
+        let waiting = |from: &[u64]| there.clone().zip(from).map(|(at, from)| buffer.waiting(at, *from)).sum();
+        let numbers = |at: u32| (buffer.first(at), buffer.next(at));
+        let now = definition.now();
         PushStreamStatus {
             name: definition.name,
             pushed: counts.pushed,
@@ -508,7 +524,8 @@ impl PushStream {
             full: counts.full,
             bytes,
             memory_bytes,
-            partitions: partitions().map(|at| (buffer.first(at), buffer.next(at))).collect(),
+            past_partitions: (there.start..now.start).map(numbers).collect(),
+            partitions: now.map(numbers).collect(),
             readers: definition.readers.iter().map(|(name, from)| (name.clone(), waiting(from))).collect(),
             batch_rows: self.sizers().iter().map(rows).collect(),
         }
@@ -692,27 +709,20 @@ impl PushStream {
         self.inner.shared.db().ok_or_else(|| Error::new(ErrorKind::Closed, "the store was closed"))
     }
 
-    /// Which partition each row goes into: of a push with a key, the same each time.
+    /// Which partition each row goes into.
     fn deal(&self, rows: Vec<(usize, Row)>, key: Option<&PushKey>) -> BTreeMap<u32, Vec<(usize, Row)>> {
-        let spec = self.spec();
+        let (spec, now) = {
+            let definition = self.definition();
+            (definition.0.spec.clone(), definition.0.now())
+        };
         let mut dealt: BTreeMap<u32, Vec<(usize, Row)>> = BTreeMap::new();
         for (number, row) in rows {
-            let partition = match &spec.partition_by {
-                _ if spec.partitions == 1 => 0,
-                Some(field) => {
-                    let value = serde_json::to_vec(row.get(field).unwrap_or(&Value::Null)).unwrap_or_default();
-                    crate::base::codec::checksum(&value) % spec.partitions
-                }
-                None if let Some(key) = key => {
-                    crate::base::codec::checksum(key.producer().as_bytes()) % spec.partitions
-                }
-                None => {
-                    let mut counts = self.counts();
-                    counts.next_partition = (counts.next_partition + 1) % spec.partitions;
-                    counts.next_partition
-                }
-            };
-            dealt.entry(partition).or_default().push((number, row));
+            let part = spec.part_of(spec.partitions, &row, key).unwrap_or_else(|| {
+                let mut counts = self.counts();
+                counts.next_partition = (counts.next_partition + 1) % spec.partitions;
+                counts.next_partition
+            });
+            dealt.entry(now.start + part).or_default().push((number, row));
         }
         dealt
     }
@@ -720,10 +730,9 @@ impl PushStream {
     /// Writes rows; whoever gets the logs writes for all who wait.
     async fn write(&self, rows: Vec<(usize, Row)>, key: Option<(PushKey, u32)>, bytes: usize) -> Result<Written> {
         let (done, mut waiting) = oneshot::channel();
-        let rows = self.deal(rows, key.as_ref().map(|(key, _)| key));
         let pending = Pending { rows, key, bytes, done };
         self.inner.pending.lock().expect("no panic while held").push(pending);
-        let mut logs = self.inner.logs.lock().await;
+        let mut lanes = self.inner.lanes.lock().await;
         if let Ok(Some(result)) = waiting.try_recv() {
             return result;
         }
@@ -732,7 +741,7 @@ impl PushStream {
             // No more in one piece than one push may have, and none twice.
             let (mut count, mut len, mut keys) = (0, 0, vec![]);
             let fits = all.iter().take_while(|one| {
-                count += one.rows.values().map(Vec::len).sum::<usize>();
+                count += one.rows.len();
                 len += one.bytes;
                 let key = one.key.as_ref().map(|(key, _)| key);
                 let is_new = key.is_none_or(|key| !keys.contains(&key));
@@ -741,19 +750,18 @@ impl PushStream {
             });
             let fits = fits.count().max(1);
             let group: Vec<Pending> = all.drain(..fits).collect();
-            self.write_group(&mut logs, group).await;
+            self.write_group(&mut lanes, group).await;
         }
-        self.count_producers(&logs);
-        drop(logs);
+        self.count_producers(&lanes);
+        drop(lanes);
         waiting.await.unwrap_or_else(|_| Err(Error::internal("nobody wrote the rows")))
     }
 
-    fn count_producers(&self, logs: &[PieceLog]) {
-        let count = logs.iter().map(|log| log.producers().count()).max();
-        self.inner.producers.store(count.unwrap_or_default(), Ordering::Relaxed);
+    fn count_producers(&self, lanes: &Lanes) {
+        self.inner.producers.store(lanes.producers_max(), Ordering::Relaxed);
     }
 
-    async fn write_group(&self, logs: &mut [PieceLog], group: Vec<Pending>) {
+    async fn write_group(&self, lanes: &mut Lanes, group: Vec<Pending>) {
         let mut loads: BTreeMap<u32, Load> = BTreeMap::new();
         let mut takers: Vec<Taker> = vec![];
         let now_ms = self.inner.shared.options.environment.now_ms();
@@ -771,7 +779,7 @@ impl PushStream {
                 let _ = one.done.send(Err(error));
                 continue;
             }
-            let mut written = match take_known(logs, &mut one) {
+            let mut written = match self.take_known(lanes, &mut one) {
                 Ok(written) => written,
                 Err(error) => {
                     let _ = one.done.send(Err(error));
@@ -798,9 +806,10 @@ impl PushStream {
                 )));
                 continue;
             }
-            let mut notes: BTreeMap<u32, Vec<NearRow>> = one.rows.keys().map(|at| (*at, vec![])).collect();
+            let rows = self.deal(one.rows, one.key.as_ref().map(|(key, _)| key));
+            let mut notes: BTreeMap<u32, Vec<NearRow>> = rows.keys().map(|at| (*at, vec![])).collect();
             // The first of rows that are near to each other is taken, whatever their partitions.
-            let rows = one.rows.into_iter().flat_map(|(at, rows)| rows.into_iter().map(move |(no, row)| (no, at, row)));
+            let rows = rows.into_iter().flat_map(|(at, rows)| rows.into_iter().map(move |(no, row)| (no, at, row)));
             let mut rows: Vec<(usize, u32, Row)> = rows.collect();
             rows.sort_by_key(|(number, ..)| *number);
             let mut near = self.near();
@@ -824,7 +833,7 @@ impl PushStream {
             }
             takers.push(Taker { bytes: one.bytes, done: one.done, written });
         }
-        let (written, result) = self.write_pieces(logs, loads, now_ms).await;
+        let (written, result) = self.write_pieces(lanes, loads, now_ms).await;
         if let Some(near) = &mut *self.near() {
             if result.is_err() {
                 near.take_back(kept.unwrap_or_default(), &written, now_ms);
@@ -841,7 +850,7 @@ impl PushStream {
     /// Writes a piece for each partition; tells, of a stream that compares rows, those that are written.
     async fn write_pieces(
         &self,
-        logs: &mut [PieceLog],
+        lanes: &mut Lanes,
         loads: BTreeMap<u32, Load>,
         now_ms: u64,
     ) -> (Vec<Vec<Row>>, Result<()>) {
@@ -850,7 +859,7 @@ impl PushStream {
         let came_ms = spec.dedupe.is_some().then_some(now_ms);
         let mut written = vec![];
         for (partition, Load { rows, keyed }) in loads {
-            let log = &mut logs[partition as usize];
+            let log = lanes.logs.get_mut(&partition).expect("rows are dealt to partitions that are there");
             let piece = log.piece(self.buffer().next(partition), came_ms, keyed, rows);
             let bytes = piece.encode();
             let len = bytes.len();
@@ -899,33 +908,12 @@ impl PushStream {
         self.definition().0.readers.get(reader).cloned()
     }
 
-    /// Stores from where on rows are kept for a reader; for none with `None`.
-    async fn set_floor(&self, reader: &str, floor: Option<Vec<u64>>) -> Result<()> {
-        let _storing = self.inner.storing.lock().await;
-        self.check_open()?;
-        let (mut definition, version) = self.definition().clone();
-        match floor {
-            Some(floor) => drop(definition.readers.insert(reader.to_owned(), floor)),
-            None => drop(definition.readers.remove(reader)),
-        }
-        let storage = &self.inner.shared.storage;
-        let (id, path) = (definition.id, |version| name::push_definition(self.id(), version));
-        debug_assert_eq!(id, self.id());
-        if let Err(error) = storage.put(&path(version + 1), definition.encode().into()).await {
-            // What a failed put leaves must not be taken for a definition, nor stand in the next one's way.
-            storage.remove(&path(version + 1)).await?;
-            return Err(error);
-        }
-        *self.definition() = (definition, version + 1);
-        storage.remove(&path(version)).await
-    }
-
     /// Nothing is kept for a reader any more.
     pub(super) async fn retire(&self, reader: &str) -> Result<()> {
         if self.check_open().is_err() || self.floor(reader).is_none() {
             return Ok(());
         }
-        self.set_floor(reader, None).await?;
+        self.store(|definition| definition.readers.remove(reader).is_some(), |_| {}).await?;
         self.sizers().remove(reader);
         self.release();
         self.remove_files().await
@@ -933,14 +921,21 @@ impl PushStream {
 
     /// Lets go of rows in memory that no reader needs.
     fn release(&self) {
-        let readers = self.definition().0.readers.clone();
+        let (readers, there) = {
+            let definition = self.definition();
+            (definition.0.readers.clone(), definition.0.there())
+        };
         if readers.is_empty() {
             return;
         }
         let mut buffer = self.buffer();
         let near = self.near();
-        for partition in 0..buffer.partitions() {
-            let before = readers.values().filter_map(|from| from.get(partition as usize)).min().copied();
+        for (at, partition) in there.enumerate() {
+            if !buffer.partitions().contains(&partition) {
+                // It is going, or coming.
+                continue;
+            }
+            let before = readers.values().filter_map(|from| from.get(at)).min().copied();
             // What others are compared with is found in the log again.
             let compared = near.as_ref().and_then(|near| near.floor(partition)).unwrap_or(u64::MAX);
             buffer.unload(partition, before.unwrap_or_default());
@@ -950,17 +945,59 @@ impl PushStream {
 
     /// Removes the files of rows that no reader needs.
     async fn remove_files(&self) -> Result<()> {
-        let mut logs = self.inner.logs.lock().await;
-        let firsts: Vec<u64> = {
-            let buffer = self.buffer();
-            (0..buffer.partitions()).map(|at| buffer.first(at)).collect()
-        };
-        for (log, first) in logs.iter_mut().zip(firsts) {
+        let mut lanes = self.inner.lanes.lock().await;
+        self.remove_files_of(&mut lanes).await
+    }
+
+    async fn remove_files_of(&self, lanes: &mut Lanes) -> Result<()> {
+        for (partition, log) in &mut lanes.logs {
+            let first = self.buffer().first(*partition);
             for path in log.take_before(first) {
                 self.inner.shared.storage.remove(&path).await?;
             }
         }
-        Ok(())
+        self.remove_past(lanes).await
+    }
+
+    /// What is known of a push with a key: an error when it cannot be taken. Rows that are there already are not to be written any more.
+    fn take_known(&self, lanes: &Lanes, one: &mut Pending) -> Result<Written> {
+        let mut written = Written::default();
+        let Some((key, sum)) = &one.key else { return Ok(written) };
+        let (spec, generations) = {
+            let definition = self.definition();
+            (definition.0.spec.clone(), definition.0.generations().collect::<Vec<_>>())
+        };
+        // Each row has gone where the partitions of that time had it go.
+        for generation in generations {
+            let mut notes: BTreeMap<u32, Option<Vec<u8>>> = BTreeMap::new();
+            let part_of = |row: &Row| {
+                generation.start + spec.part_of(generation.len() as u32, row, Some(key)).unwrap_or_default()
+            };
+            for (_, row) in &one.rows {
+                let partition = part_of(row);
+                if let (false, Some(producers)) = (notes.contains_key(&partition), lanes.producers(partition)) {
+                    let note = match producers.known(key, *sum)? {
+                        Known::Repeated(note) => Some(note),
+                        Known::New => None,
+                    };
+                    notes.insert(partition, note);
+                }
+            }
+            for (partition, note) in notes {
+                let Some(note) = note else { continue };
+                // A function may have made several of one.
+                let mut rows: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
+                for (number, row) in one.rows.extract_if(.., |(_, row)| part_of(row) == partition) {
+                    rows.entry(number).or_default().push(row);
+                }
+                for near in near::decode(&note)? {
+                    let row = rows.get_mut(&near.row).and_then(Vec::pop);
+                    written.near.extend(row.map(|row| (near, row)));
+                }
+            }
+        }
+        written.is_repeated = one.rows.is_empty();
+        Ok(written)
     }
 }
 
@@ -968,31 +1005,6 @@ impl std::fmt::Debug for PushStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PushStream").field("name", &self.name()).finish_non_exhaustive()
     }
-}
-
-/// What is known of a push with a key: an error when it cannot be taken. Rows that are there already are not to be written any more.
-fn take_known(logs: &[PieceLog], one: &mut Pending) -> Result<Written> {
-    let mut written = Written::default();
-    let Some((key, sum)) = &one.key else { return Ok(written) };
-    let mut there = vec![];
-    for partition in one.rows.keys() {
-        if let Known::Repeated(note) = logs[*partition as usize].producers().known(key, *sum)? {
-            there.push((*partition, near::decode(&note)?));
-        }
-    }
-    for (partition, near) in there {
-        // A function may have made several of one.
-        let mut rows: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
-        for (number, row) in one.rows.remove(&partition).into_iter().flatten() {
-            rows.entry(number).or_default().push(row);
-        }
-        for near in near {
-            let row = rows.get_mut(&near.row).and_then(Vec::pop);
-            written.near.extend(row.map(|row| (near, row)));
-        }
-    }
-    written.is_repeated = one.rows.is_empty();
-    Ok(written)
 }
 
 /// The checksum of rows as they came.

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,17 +117,17 @@ pub(super) struct Near {
     spec: PushDedupe,
     recent: Recent<Value>,
     /// By partition, when pieces came that are compared with, and the number of their first row.
-    pieces: Vec<VecDeque<(u64, u64)>>,
+    pieces: BTreeMap<u32, VecDeque<(u64, u64)>>,
     /// How many were forgotten before their time.
     pub forgotten: u64,
 }
 
 impl Near {
-    pub fn new(spec: PushDedupe, relation: &Relation, partitions: u32) -> Self {
+    pub fn new(spec: PushDedupe, relation: &Relation) -> Self {
         let field = relation.position(&spec.field).map(|at| &relation.fields[at]);
         let dim = field.and_then(|field| field.data_type.dim()).unwrap_or_default() as usize;
         let recent = Recent::new(dim, spec.metric, spec.threshold);
-        Self { spec, recent, pieces: vec![VecDeque::new(); partitions as usize], forgotten: 0 }
+        Self { spec, recent, pieces: BTreeMap::new(), forgotten: 0 }
     }
 
     fn key(&self, row: &Row) -> Box<[u8]> {
@@ -139,11 +139,12 @@ impl Near {
     pub fn forget(&mut self, now_ms: u64) {
         let from_ms = now_ms.saturating_sub(self.spec.window_ms);
         self.recent.forget(time(from_ms));
-        for pieces in &mut self.pieces {
+        self.pieces.retain(|_, pieces| {
             while pieces.front().is_some_and(|(came_ms, _)| *came_ms < from_ms) {
                 pieces.pop_front();
             }
-        }
+            !pieces.is_empty()
+        });
     }
 
     /// How many rows are kept: where [`Self::take_back`] goes back to.
@@ -186,10 +187,9 @@ impl Near {
 
     /// A piece is in the log.
     pub fn wrote(&mut self, partition: u32, came_ms: u64, first: u64) {
-        if let Some(pieces) = self.pieces.get_mut(partition as usize) {
-            let came_ms = came_ms.max(pieces.back().map_or(0, |(came_ms, _)| *came_ms));
-            pieces.push_back((came_ms, first));
-        }
+        let pieces = self.pieces.entry(partition).or_default();
+        let came_ms = came_ms.max(pieces.back().map_or(0, |(came_ms, _)| *came_ms));
+        pieces.push_back((came_ms, first));
     }
 
     /// Takes the pieces that a log has, each with its partition.
@@ -212,7 +212,7 @@ impl Near {
 
     /// The first row of a partition that is to be kept for it.
     pub fn floor(&self, partition: u32) -> Option<u64> {
-        self.pieces.get(partition as usize)?.front().map(|(_, first)| *first)
+        self.pieces.get(&partition)?.front().map(|(_, first)| *first)
     }
 }
 

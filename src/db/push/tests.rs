@@ -12,18 +12,18 @@ use crate::storage::{FaultStorage, MemoryDisk};
 
 const SEEDS: u64 = 200;
 
-fn row(json: serde_json::Value) -> Row {
+pub(super) fn row(json: serde_json::Value) -> Row {
     json.as_object().unwrap().iter().map(|(name, one)| (name.clone(), Value::from(one.clone()))).collect()
 }
 
-fn spec(json: serde_json::Value) -> PushStreamSpec {
+pub(super) fn spec(json: serde_json::Value) -> PushStreamSpec {
     let mut all =
         json!({"fields": [{"name": "id", "type": "int64"}, {"name": "page", "type": "varchar", "nullable": true}]});
     all.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
     PushStreamSpec::from_json(&all.to_string()).unwrap()
 }
 
-fn click(id: i64) -> Row {
+pub(super) fn click(id: i64) -> Row {
     row(json!({"id": id, "page": format!("page {}", id % 3)}))
 }
 
@@ -31,13 +31,13 @@ async fn open(disk: &MemoryDisk) -> Db {
     Db::open(Arc::new(disk.open().unwrap()), Options::default()).await.unwrap()
 }
 
-fn open_one(db: &Db, stream: &str) -> Result<Box<dyn Source>> {
+pub(super) fn open_one(db: &Db, stream: &str) -> Result<Box<dyn Source>> {
     let relation = db.push_stream(stream)?.relation().clone();
     db.open_source(CONNECTOR, &Asked { name: stream, reader: "reader", relation: &relation, options: &json!(null) })
 }
 
 /// All rows, by partition.
-async fn rows_of(db: &Db, stream: &str) -> BTreeMap<u32, Vec<Row>> {
+pub(super) async fn rows_of(db: &Db, stream: &str) -> BTreeMap<u32, Vec<Row>> {
     let mut source = open_one(db, stream).unwrap();
     source.connect(&Positions::new()).await.unwrap();
     let mut rows: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
@@ -279,7 +279,7 @@ fn pushes_that_wait_together_share_a_write() {
         let disk = MemoryDisk::new();
         let db = open(&disk).await;
         let stream = db.create_push_stream("clicks", spec(json!({}))).await.unwrap();
-        let held = stream.inner.logs.lock().await;
+        let held = stream.inner.lanes.lock().await;
         let mut pushes: Vec<_> = (0..10).map(|id| Box::pin(stream.push(vec![click(id)]))).collect();
         for push in &mut pushes {
             assert!(futures_util::poll!(push.as_mut()).is_pending());
@@ -429,7 +429,7 @@ fn a_row_is_refused_only_for_one_that_is_there() {
     }
 }
 
-fn id_of(row: &Row) -> i64 {
+pub(super) fn id_of(row: &Row) -> i64 {
     match row["id"] {
         Value::Int(id) => id,
         _ => unreachable!("it is an int64"),
@@ -489,7 +489,7 @@ async fn live_near(seed: u64) {
     assert_eq!(places.len(), there.len(), "seed {seed}: rows that are the same are there twice");
 }
 
-fn key(producer: &str, sequence: u64) -> PushKey {
+pub(super) fn key(producer: &str, sequence: u64) -> PushKey {
     PushKey::new(producer, sequence).unwrap()
 }
 
@@ -555,7 +555,7 @@ fn keys_outlive_the_rows_and_wait_together() {
         let disk = MemoryDisk::new();
         let mut db = open(&disk).await;
         let stream = db.create_push_stream("clicks", spec(json!({}))).await.unwrap();
-        let held = stream.inner.logs.lock().await;
+        let held = stream.inner.lanes.lock().await;
         let mut pushes: Vec<_> =
             (0..6).map(|at| Box::pin(stream.push_once(vec![click(at / 2)], key("a", at as u64 / 2)))).collect();
         for push in &mut pushes {

@@ -48,7 +48,10 @@ async fn read_all(reader: &mut SourceReader, rows_max: usize, mut random: Option
             rows.is_empty() && refused.is_empty() || position.is_some(),
             "a batch tells the position after its rows",
         )?;
-        holds(partition < reader.partitions(), "partitions are numbered from 0")?;
+        holds(
+            position.is_none() || reader.partitions().contains(&partition),
+            "rows come from the partitions that it has",
+        )?;
         holds(
             refused.iter().all(|one| !one.place.is_empty() && !one.reason.is_empty()),
             "what is refused has a place and a reason",

@@ -7,6 +7,7 @@ pub mod conformance;
 mod reader;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::Db;
@@ -44,8 +45,17 @@ pub trait Source: MaybeSend {
     /// Nobody goes back before `positions`.
     fn commit<'a>(&'a mut self, positions: &'a Positions) -> Task<'a, Result<()>>;
 
-    /// How many partitions it has, which are numbered from 0: 1 at least. Not before it is connected.
-    fn partitions(&self) -> u32;
+    /// The numbers of the partitions that rows come from, 1 at least: from 0 on, for a source whose partitions stay. Not before it is connected.
+    ///
+    /// They may be others after a read, all of them with numbers that were not used before: then all rows of those before were told, and no more
+    /// come from them. Positions of the new ones alone go on from there.
+    fn partitions(&self) -> Range<u32>;
+
+    /// Where partitions begin of which no position was told to it and it has told none yet, in so far as that is a place: what was not read
+    /// yet of such a partition is what comes after it.
+    fn begins(&self) -> Positions {
+        Positions::new()
+    }
 
     /// When it will have rows though none come until then, in milliseconds since 1970.
     fn due_ms(&self) -> Option<u64> {

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::{Flow, Positions, Source, SourceBatch};
@@ -59,6 +61,8 @@ pub struct SourceReader {
     state: SourceState,
     reason: Option<Error>,
     positions: Positions,
+    /// Of which `positions` are.
+    partitions: Range<u32>,
     ended: bool,
     read_ms: Option<u64>,
     /// What was read and is not due yet.
@@ -82,6 +86,7 @@ impl SourceReader {
             state: SourceState::Active,
             reason: None,
             positions: Positions::new(),
+            partitions: 0..0,
             ended: false,
             read_ms: None,
             held: None,
@@ -106,8 +111,19 @@ impl SourceReader {
             return Err(self.failed(error));
         }
         self.positions = positions;
+        self.follow();
         (self.state, self.reason) = (SourceState::Active, None);
         Ok(())
+    }
+
+    /// Keeps the positions of the partitions that there are.
+    fn follow(&mut self) {
+        let partitions = self.source.partitions();
+        self.positions.retain(|partition, _| partitions.contains(partition));
+        for (partition, position) in self.source.begins() {
+            self.positions.entry(partition).or_insert(position);
+        }
+        self.partitions = partitions;
     }
 
     fn failed(&mut self, error: Error) -> Error {
@@ -157,6 +173,9 @@ impl SourceReader {
                 batch.flow = Flow::Ended;
             }
         }
+        if self.partitions != self.source.partitions() {
+            self.follow();
+        }
         if let Some(position) = &batch.position {
             self.positions.insert(batch.partition, position.clone());
         }
@@ -203,9 +222,9 @@ impl SourceReader {
         self.due_ms().or_else(|| self.source.due_ms().filter(|_| waits))
     }
 
-    /// How many partitions it has.
-    pub fn partitions(&self) -> u32 {
-        self.source.partitions()
+    /// The numbers of the partitions that what was told comes from. When they are others than before, all rows of those before were told.
+    pub fn partitions(&self) -> Range<u32> {
+        self.partitions.clone()
     }
 
     /// Nobody goes back before `positions`.
@@ -321,8 +340,8 @@ mod tests {
             Box::pin(async { Ok(()) })
         }
 
-        fn partitions(&self) -> u32 {
-            1
+        fn partitions(&self) -> Range<u32> {
+            0..1
         }
 
         fn waiting(&self) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! Push streams: made, looked at, pushed into and dropped.
+//! Push streams: made, looked at, pushed into, divided anew and dropped.
 //!
 //! Who pushes is answered when the rows are kept as the stream says: with durability `stored`, when they are synced.
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, header};
-use axum::routing::get;
+use axum::routing::{get, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value as JsonValue, json};
@@ -26,6 +26,7 @@ pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/api/streams", get(list).post(create))
         .route("/api/streams/{name}", get(describe).post(push).delete(end))
+        .route("/api/streams/{name}/partitions", put(rescale))
 }
 
 type Answer = Result<Json<JsonValue>, Failure>;
@@ -59,6 +60,20 @@ async fn create(caller: Caller, body: Body) -> Answer {
 
 async fn describe(caller: Caller, Path(name): Path<String>) -> Answer {
     Ok(Json(told(&caller.all()?.push_stream(&name)?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RescaleBody {
+    partitions: u32,
+}
+
+async fn rescale(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
+    let stream = caller.all()?.push_stream(&name)?;
+    let RescaleBody { partitions } = parse(body)?;
+    let rescaled = stream.clone();
+    off_worker(async move { rescaled.rescale(partitions).await }).await??;
+    Ok(Json(told(&stream)))
 }
 
 async fn end(caller: Caller, Path(name): Path<String>) -> Answer {

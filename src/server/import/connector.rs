@@ -261,8 +261,8 @@ impl Source for FileSource {
         Box::pin(async { Ok(()) })
     }
 
-    fn partitions(&self) -> u32 {
-        1
+    fn partitions(&self) -> std::ops::Range<u32> {
+        0..1
     }
 
     fn waiting(&self) -> Option<u64> {
