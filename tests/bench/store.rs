@@ -342,7 +342,8 @@ async fn archive(directory: &Path, count: usize) -> Result<Json> {
     const QUERIES: usize = 100;
     const K: usize = 10;
     let db = open(&directory.join("store"), Options::default()).await?;
-    let collection = db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100,"codes":"rabitq"}}"#)).await?;
+    let collection =
+        db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100,"codes":"rabitq"}}"#)).await?;
     let mut rows = Rows::new();
     let queries: Vec<Vec<f32>> = (0..QUERIES).map(|_| rows.vector()).collect();
     let mut nearest: Vec<Vec<(f32, usize)>> = vec![Vec::new(); QUERIES];
