@@ -535,7 +535,8 @@ export class Engine {
     } catch (error) {
       const understood = this.#understand(error);
       if (understood.kind === 'internal') this.die(understood);
-      for (const { key, client } of live.told.values()) client.send({ event: 'live', key, error: toErrorMessage(understood) });
+      // When the database is closed here, another tab may go on with it; the clients of this one hear of it anyway.
+      if (!this.#ended) for (const { key, client } of live.told.values()) client.send({ event: 'live', key, error: toErrorMessage(understood) });
       if (this.#lives.get(name) === live) this.#lives.delete(name);
       live.queries.then((queries) => queries.end()).catch(() => {});
     }

@@ -40,6 +40,9 @@ const kinds: ReadonlySet<string> = new Set<ErrorKind>([
   'invalid_argument', 'not_found', 'already_exists', 'conflict', 'gone', 'unauthorized', 'forbidden', 'locked', 'storage_full', 'corrupt', 'unsupported', 'unavailable', 'interrupted', 'closed', 'io', 'internal',
 ]);
 
+/** Each entry of the package is a file of its own, with a class of its own: what one of them throws is an `EddyError` of all. */
+const brand = Symbol.for('eddydb.EddyError');
+
 /** Every error of this package: a `kind` that says what to do, and a message that says what was got, what was expected and where. */
 export class EddyError extends Error {
   override readonly name = 'EddyError';
@@ -47,6 +50,14 @@ export class EddyError extends Error {
   readonly kind: ErrorKind;
   /** The character of the filter that the error points at, counted from 0. */
   declare readonly position?: number;
+
+  static {
+    Object.defineProperty(this.prototype, brand, { value: true });
+  }
+
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === 'object' && value !== null && brand in value;
+  }
 
   constructor(kind: ErrorKind, message: string, options: { position?: number | undefined; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });

@@ -57,8 +57,8 @@ function clustered(count, dim) {
 
 function* sets(directory) {
   const file = (name) => join(directory, `${name}.set`);
-  const data = process.env.EDDY_BENCH_DATA ?? join(root, '..', 'shared', 'data');
-  if (existsSync(join(data, 'packages', 'packages-f16.npy'))) {
+  const data = process.env.EDDY_BENCH_DATA;
+  if (data && existsSync(join(data, 'packages', 'packages-f16.npy'))) {
     const [rows, queries] = ['packages', 'queries'].map((name) => readMatrix(join(data, 'packages', `${name}-f16.npy`)));
     writeSet(file('packages'), rows.dim, rows.values, queries.values);
     yield { name: 'packages', rows: rows.rows, dim: rows.dim, file: file('packages'), npm: true };

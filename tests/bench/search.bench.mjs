@@ -38,8 +38,8 @@ function* sets(directory, native) {
   writeSet(file, 384, new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4), Float32Array.from(queries));
   yield { name: 'symbols', file };
 
-  const data = process.env.EDDY_BENCH_DATA ?? join(root, '..', 'shared', 'data');
-  if (!existsSync(join(data, 'packages', 'packages-f16.npy'))) return;
+  const data = process.env.EDDY_BENCH_DATA;
+  if (!data || !existsSync(join(data, 'packages', 'packages-f16.npy'))) return;
   const packages = readMatrix(join(data, 'packages', 'packages-f16.npy'));
   const asked = readMatrix(join(data, 'packages', 'queries-f16.npy'));
   writeSet(join(directory, 'packages.set'), packages.dim, packages.values, asked.values);

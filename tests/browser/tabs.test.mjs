@@ -85,6 +85,30 @@ test('when the owner tab closes, another takes over, with its events', async (t)
   assert.equal(await b.evaluate(() => window.notes.count().catch((error) => error.kind)), 'closed');
 });
 
+test('live queries and changes go on when the tab that holds the database closes it', async (t) => {
+  const url = await serveFiles(t);
+  const { context } = await launch(t);
+  const [a, b] = [await openPage(t, context, url), await openPage(t, context, url)];
+  for (const page of [a, b]) {
+    await openNotes(page);
+    await page.evaluate(async () => {
+      window.live = await window.notes.live({ filter: 'year >= 0' });
+      window.told = [];
+      window.follow = (async () => {
+        for await (const { changes } of await window.notes.changes({ since: 'full' })) window.told.push(...changes.map(({ key }) => key));
+      })().catch((error) => error.kind);
+    });
+  }
+  await insert(a, 5, 0);
+  await b.waitForFunction(() => window.live.answer.length === 5 && window.told.length === 5);
+  await a.evaluate(() => window.db.close());
+  await insert(b, 5, 100);
+  await b.waitForFunction(() => window.live.error || window.live.answer.length === 10);
+  assert.equal(await b.evaluate(() => window.live.error?.message), undefined);
+  assert.equal(await Promise.race([b.evaluate(() => window.follow), b.waitForFunction(() => window.told.length === 10)]).then((ended) => typeof ended), 'object');
+  assert.deepEqual(await a.evaluate(async () => [window.live.error?.kind, await window.follow]), ['closed', 'closed']);
+});
+
 /** How an owner goes: its worker alone, its tab, or the process of its tab. */
 const ends = {
   'its worker is ended, and its page lives': (page) => page.evaluate(() => window.workers.forEach((worker) => worker.terminate())),

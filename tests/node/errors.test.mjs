@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { EddyError, open } from 'eddydb';
+import { source } from 'eddydb/plan';
 
 import { dim, direction, makeRows, random, strictSchema } from '../support/vectors.mjs';
 
@@ -104,6 +105,12 @@ test('a broken filter shows where', async (t) => {
     }
   }
   assert.equal(await notes.count(), 3);
+});
+
+test('what another entry of the package throws is an error of this one', () => {
+  const bad = () => source('notes', { v: { type: 'float_vector', dim: 2 } }).dedupe('v', { radius: 0.1, withinMs: NaN });
+  assert.throws(bad, (error) => error instanceof EddyError && error instanceof Error && error.kind === 'invalid_argument');
+  for (const other of [new Error('closed'), { kind: 'closed' }, 'closed', null, undefined]) assert.ok(!(other instanceof EddyError));
 });
 
 test('bad requests', async (t) => {

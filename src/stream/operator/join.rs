@@ -1,5 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
-
+use super::waiting::{Entry, Waiting};
 use super::{Context, Item, Operate};
 use crate::base::{Error, Result};
 use crate::model::Field;
@@ -9,22 +8,6 @@ use crate::stream::rows::{Cell, Making, Rows, View, arrow_schema, write_row};
 use crate::stream::span::Spans;
 use crate::stream::state::{Reader, Writer};
 use crate::stream::zone::Zones;
-
-/// A row that waits for partners.
-struct Entry {
-    side: usize,
-    /// Its key, and the bounds of its window.
-    key: Box<[u8]>,
-    bounds: (i64, i64),
-    time: i64,
-    bytes: Box<[u8]>,
-    matched: bool,
-    /// Until when it is kept; `i64::MAX` for good.
-    until: i64,
-}
-
-/// The rows of one key, of each input: their times and slots.
-type Sides = [BTreeSet<(i64, u32)>; 2];
 
 /// Pairs of rows of two inputs with one key.
 pub(super) struct Joiner {
@@ -39,11 +22,7 @@ pub(super) struct Joiner {
     making: Making,
     /// Pairs, to ask the condition of.
     pairs: Making,
-    entries: Vec<Option<Entry>>,
-    free: Vec<u32>,
-    held: usize,
-    by_key: BTreeMap<Box<[u8]>, Sides>,
-    expiry: BTreeSet<(i64, u32)>,
+    waiting: Waiting,
     watermark: i64,
     /// The number of the next row without a key.
     lone: u64,
@@ -81,58 +60,20 @@ impl Joiner {
             bounds,
             making: Making::new(&arrow_schema(&gives.fields), &gives.fields),
             pairs: Making::new(&arrow_schema(&pair), &pair),
-            entries: vec![],
-            free: vec![],
-            held: 0,
-            by_key: BTreeMap::new(),
-            expiry: BTreeSet::new(),
+            waiting: Waiting::default(),
             watermark: i64::MIN,
             lone: 0,
         })
     }
 
-    fn entry(&self, slot: u32) -> &Entry {
-        self.entries[slot as usize].as_ref().expect("slots in use have a row")
-    }
-
-    fn insert(&mut self, entry: Entry) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            self.entries.len() as u32 - 1
-        });
-        self.by_key.entry(entry.key.clone()).or_default()[entry.side].insert((entry.time, slot));
-        if entry.until < i64::MAX {
-            self.expiry.insert((entry.until, slot));
-        }
-        self.entries[slot as usize] = Some(entry);
-        self.held += 1;
-        slot
-    }
-
-    fn remove(&mut self, slot: u32) -> Entry {
-        let entry = self.entries[slot as usize].take().expect("slots in use have a row");
-        self.free.push(slot);
-        self.held -= 1;
-        if let Some(sides) = self.by_key.get_mut(&entry.key) {
-            sides[entry.side].remove(&(entry.time, slot));
-            if sides.iter().all(BTreeSet::is_empty) {
-                self.by_key.remove(&entry.key);
-            }
-        }
-        entry
-    }
-
     /// Those of the other side that a row of `time` may be a pair with, in the order of time.
-    fn partners(&self, side: usize, key: &[u8], time: i64) -> Vec<u32> {
-        let Some(sides) = self.by_key.get(key) else { return vec![] };
-        let others = &sides[1 - side];
-        match self.scope {
-            JoinScope::Interval { lower, upper } => {
-                let (from, to) = if side == 0 { (time + lower, time + upper) } else { (time - upper, time - lower) };
-                others.range((from, 0)..=(to, u32::MAX)).map(|(_, slot)| *slot).collect()
-            }
-            _ => others.iter().map(|(_, slot)| *slot).collect(),
-        }
+    fn partners(&self, side: usize, group: u32, time: i64) -> impl Iterator<Item = u32> {
+        let (from, to) = match self.scope {
+            JoinScope::Interval { lower, upper } if side == 0 => (time + lower, time + upper),
+            JoinScope::Interval { lower, upper } => (time - upper, time - lower),
+            _ => (i64::MIN, i64::MAX),
+        };
+        self.waiting.between(group, 1 - side, from, to)
     }
 
     /// Tells the pairs for which the condition is true.
@@ -140,10 +81,8 @@ impl Joiner {
         let mut holds = vec![true; pairs.len()];
         if let Some(condition) = &self.condition {
             for (left, right) in pairs {
-                let [left, right] =
-                    [left, right].map(|slot| &self.entries[*slot as usize].as_ref().expect("a row").bytes);
-                let next = self.pairs.put_row(0, left)?;
-                self.pairs.put_row(next, right)?;
+                let next = self.pairs.put_row(0, &self.waiting[*left].bytes)?;
+                self.pairs.put_row(next, &self.waiting[*right].bytes)?;
                 self.pairs.end_row(0, false);
             }
             if let Some(rows) = self.pairs.finish() {
@@ -151,9 +90,9 @@ impl Joiner {
             }
         }
         for ((left, right), _) in pairs.iter().zip(holds).filter(|(_, holds)| *holds) {
-            let first = !self.entry(*left).matched;
+            let first = !self.waiting[*left].matched;
             for slot in [left, right] {
-                self.entries[*slot as usize].as_mut().expect("slots in use have a row").matched = true;
+                self.waiting[*slot].matched = true;
             }
             match self.kind {
                 JoinKind::Anti => {}
@@ -172,7 +111,7 @@ impl Joiner {
         for (side, slot) in pair.into_iter().enumerate().take(if alone { 1 } else { 2 }) {
             match slot {
                 Some(slot) => {
-                    let entry = self.entries[slot as usize].as_ref().expect("slots in use have a row");
+                    let entry = &self.waiting[slot];
                     at = self.making.put_row(at, &entry.bytes)?;
                     (time, bounds) = (time.max(entry.time), entry.bounds);
                 }
@@ -218,6 +157,7 @@ impl Operate for Joiner {
         let in_window = matches!(self.scope, JoinScope::Window(_));
         let mut found = vec![];
         let mut pairs = vec![];
+        let (mut key, mut bytes) = (Writer::default(), Writer::default());
         for row in 0..rows.len() {
             let time = rows.times[row];
             found.clear();
@@ -241,10 +181,10 @@ impl Operate for Joiner {
             }
             found.retain(|(_, end)| !over(*end));
             for &(start, end) in &found {
-                if !cx.admits(self.held, &rows, row)? {
+                if !cx.admits(self.waiting.len(), &rows, row)? {
                     continue;
                 }
-                let mut key = Writer::default();
+                key.0.clear();
                 write_row(&keys, row, &mut key);
                 if in_window {
                     key.i64(start);
@@ -256,20 +196,16 @@ impl Operate for Joiner {
                     key.i64(self.lone as i64);
                     self.lone += 1;
                 }
-                let mut bytes = Writer::default();
+                bytes.0.clear();
                 write_row(&values, row, &mut bytes);
-                let partners = if in_window { vec![] } else { self.partners(side, &key.0, time) };
+                let group = self.waiting.group_of(&key.0);
                 let until = self.until(side, time, end);
-                let slot = self.insert(Entry {
-                    side,
-                    key: key.0.into(),
-                    bounds: (start, end),
-                    time,
-                    bytes: bytes.0.into(),
-                    matched: false,
-                    until,
-                });
-                pairs.extend(partners.into_iter().map(|other| if side == 0 { (slot, other) } else { (other, slot) }));
+                let (bounds, bytes) = ((start, end), Box::from(&bytes.0[..]));
+                let slot = self.waiting.insert(Entry { side, group, bounds, time, bytes, matched: false, until });
+                if !in_window {
+                    let partners = self.partners(side, group, time);
+                    pairs.extend(partners.map(|other| if side == 0 { (slot, other) } else { (other, slot) }));
+                }
             }
         }
         self.settle(&pairs)?;
@@ -280,27 +216,23 @@ impl Operate for Joiner {
     fn watermark(&mut self, watermark: i64, cx: &mut Context<'_>) -> Result<()> {
         self.watermark = self.watermark.max(watermark);
         let mut gone = vec![];
-        while let Some(&(until, slot)) = self.expiry.first() {
-            if until > watermark {
-                break;
-            }
-            self.expiry.pop_first();
+        while let Some(slot) = self.waiting.pop_expired(watermark) {
             gone.push(slot);
         }
         gone.sort_by(|left, right| {
             let place = |slot: u32| {
-                let entry = self.entry(slot);
-                (entry.until, &entry.key, entry.side, entry.time, &entry.bytes)
+                let entry = &self.waiting[slot];
+                (entry.until, self.waiting.key(slot), entry.side, entry.time, &entry.bytes)
             };
             place(*left).cmp(&place(*right))
         });
         if matches!(self.scope, JoinScope::Window(_)) {
             let mut pairs = vec![];
-            for slot in gone.iter().filter(|slot| self.entry(**slot).side == 0) {
-                let entry = self.entry(*slot);
-                let mut others = self.partners(0, &entry.key, entry.time);
+            for slot in gone.iter().filter(|slot| self.waiting[**slot].side == 0) {
+                let entry = &self.waiting[*slot];
+                let mut others: Vec<u32> = self.partners(0, entry.group, entry.time).collect();
                 others.sort_by(|left, right| {
-                    let place = |slot: u32| (self.entry(slot).time, &self.entry(slot).bytes);
+                    let place = |slot: u32| (self.waiting[slot].time, &self.waiting[slot].bytes);
                     place(*left).cmp(&place(*right))
                 });
                 pairs.extend(others.into_iter().map(|other| (*slot, other)));
@@ -308,7 +240,7 @@ impl Operate for Joiner {
             self.settle(&pairs)?;
         }
         for slot in gone {
-            let entry = self.entry(slot);
+            let entry = &self.waiting[slot];
             let alone = match (self.kind, entry.side) {
                 (JoinKind::Left | JoinKind::Full | JoinKind::Anti, 0) => !entry.matched,
                 (JoinKind::Right | JoinKind::Full, 1) => !entry.matched,
@@ -318,7 +250,7 @@ impl Operate for Joiner {
                 let pair = if entry.side == 0 { [Some(slot), None] } else { [None, Some(slot)] };
                 self.tell(pair)?;
             }
-            self.remove(slot);
+            self.waiting.remove(slot);
         }
         self.flush(cx);
         cx.out.push(Item::Watermark(watermark));
@@ -326,21 +258,18 @@ impl Operate for Joiner {
     }
 
     fn held(&self) -> (usize, usize) {
-        let bytes =
-            self.entries.iter().flatten().map(|entry| size_of::<Entry>() + 2 * entry.key.len() + entry.bytes.len());
-        (self.held, bytes.sum())
+        (self.waiting.len(), self.waiting.bytes())
     }
 
     fn save(&self, out: &mut Writer) {
         out.i64(self.watermark);
         out.i64(self.lone as i64);
         // By key and time: pairs come in this order.
-        let order = self.by_key.values().flat_map(|sides| sides.iter().flatten());
-        out.len(self.held);
-        for (_, slot) in order {
-            let entry = self.entry(*slot);
+        out.len(self.waiting.len());
+        for slot in self.waiting.in_order() {
+            let entry = &self.waiting[slot];
             out.u8(entry.side as u8 | u8::from(entry.matched) << 1);
-            out.bytes(&entry.key);
+            out.bytes(self.waiting.key(slot));
             out.i64(entry.bounds.0);
             out.i64(entry.bounds.1);
             out.i64(entry.time);
@@ -357,19 +286,13 @@ impl Operate for Joiner {
             if marks > 3 {
                 return Err(Error::corrupt(format!("marks {marks} of a row")));
             }
-            let key = reader.bytes()?.into();
+            let key = reader.bytes()?;
             let bounds = (reader.i64()?, reader.i64()?);
             let (time, until) = (reader.i64()?, reader.i64()?);
             let bytes = reader.bytes()?.into();
-            self.insert(Entry {
-                side: usize::from(marks & 1),
-                key,
-                bounds,
-                time,
-                bytes,
-                matched: marks & 2 != 0,
-                until,
-            });
+            let (side, matched) = (usize::from(marks & 1), marks & 2 != 0);
+            let group = self.waiting.group_of(key);
+            self.waiting.insert(Entry { side, group, bounds, time, bytes, matched, until });
         }
         Ok(())
     }

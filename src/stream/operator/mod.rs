@@ -6,6 +6,7 @@ mod join;
 mod outside;
 mod plain;
 mod top;
+mod waiting;
 
 use super::plan::{Checked, Operator, Plan, Relation};
 use super::rows::Rows;

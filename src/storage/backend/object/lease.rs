@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,8 +16,8 @@ const LEASE: Duration = if cfg!(test) { Duration::from_millis(900) } else { Dura
 /// The holder stops this much earlier: clocks of different machines run at slightly different speeds.
 const MARGIN: Duration = LEASE.checked_div(10).expect("not by zero");
 const RENEW_AFTER: Duration = LEASE.checked_div(3).expect("not by zero");
-/// How long a holder that is this very process is watched while it renews: what still works in the background on a store that was dropped lets
-/// go of it in the end, on a slow storage late.
+/// How long a store of this very process is waited for: what still works in the background on one that was dropped lets go of it in the end,
+/// on a slow storage late.
 const LETTING_GO: Duration = LEASE.saturating_mul(3);
 const LOOK_AGAIN_AFTER: Duration = LEASE.checked_div(40).expect("not by zero");
 
@@ -43,19 +44,38 @@ fn namespace() -> String {
 }
 
 impl Record {
-    /// Whether the holder lives, where this process can tell. Of itself it cannot: what was dropped without being closed is let go of by
-    /// whatever still works on it in the background, soon or never.
-    fn is_alive(&self, own: &Self) -> Option<bool> {
-        if self.token == own.token {
-            return None;
+    /// What this process can tell about the holder.
+    fn holder(&self, own: &Self) -> Holder {
+        if self.boot == 0 || self.namespace.is_empty() || (self.boot, &self.namespace) != (own.boot, &own.namespace) {
+            return Holder::Unknown;
         }
-        let here = Claimant::this_process();
-        let same_machine = here.boot != 0 && here.boot == self.boot;
-        let same_ids = !self.namespace.is_empty() && self.namespace == namespace();
         let claimant = Claimant { pid: self.pid, started: self.started, boot: self.boot, token: self.token };
-        (same_machine && same_ids).then(|| claimant.is_alive())
+        if (self.pid, self.started) == (own.pid, own.started) {
+            let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.token);
+            if held { Holder::ThisProcess } else { Holder::Gone }
+        } else if claimant.is_alive() {
+            Holder::Alive
+        } else {
+            Holder::Gone
+        }
     }
 }
+
+/// Who has a lease, as far as it can be told from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// A process that ended, or what this one has dropped.
+    Gone,
+    /// A store of this process: in use, or dropped without being closed and about to be let go of by what still works on it in the background.
+    ThisProcess,
+    /// Another process of this machine.
+    Alive,
+    /// On another machine.
+    Unknown,
+}
+
+/// The tokens of the leases that this process holds.
+static HELD: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
 /// Until when a lease holds. A machine that sleeps stops the one clock, a clock that is set moves the other: both must agree.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +109,28 @@ pub(super) struct Lease {
     current: async_lock::Mutex<(Record, UpdateVersion)>,
     asked: Mutex<Validity>,
     lost: AtomicBool,
+    held: Held,
+}
+
+/// A token that is among [`HELD`].
+#[derive(Debug)]
+struct Held(u64);
+
+impl Held {
+    fn new(token: u64) -> Self {
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).insert(token);
+        Self(token)
+    }
+
+    fn let_go(&self) {
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.let_go();
+    }
 }
 
 impl Lease {
@@ -113,18 +155,20 @@ impl Lease {
                     let bytes = found.bytes().await.map_err(|error| failed("read", path.as_ref(), &error))?;
                     let record: Record = serde_json::from_slice(&bytes)
                         .map_err(|error| Error::corrupt(format!("{path}: no lease: {error}")))?;
-                    let lets_go = record.token == own.token && begun.elapsed() < LETTING_GO;
-                    // One that may let go is watched anew after each renewal.
                     let unchanged = seen.as_ref().map(|(before, since)| (*before == version, since.elapsed()));
-                    let unchanged = unchanged.filter(|(same, _)| *same || !lets_go);
-                    match (record.released, record.is_alive(&own), unchanged) {
-                        (true, ..) | (_, Some(false), _) => {}
-                        (_, None, Some((true, since))) if since >= LEASE => {}
-                        (_, Some(true), _) | (_, None, Some((false, _))) => {
+                    match (record.holder(&own), unchanged) {
+                        (Holder::Gone, _) => {}
+                        _ if record.released => {}
+                        (Holder::Unknown, Some((true, since))) if since >= LEASE => {}
+                        (Holder::ThisProcess, _) if begun.elapsed() < LETTING_GO => {
+                            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                            continue;
+                        }
+                        (Holder::ThisProcess | Holder::Alive, _) | (Holder::Unknown, Some((false, _))) => {
                             let message = format!("it is in use, by process {}: stop that first", record.pid);
                             return Err(Error::new(ErrorKind::Locked, message));
                         }
-                        (_, None, unchanged) => {
+                        (Holder::Unknown, unchanged) => {
                             if unchanged.is_none() {
                                 tracing::warn!(lease = %path, "another owner may be there: waiting {LEASE:?} for a sign of it");
                                 seen = Some((version, Instant::now()));
@@ -137,6 +181,8 @@ impl Lease {
                 }
             };
             let record = Record { fence: before.unwrap_or(0) + 1, ..own.clone() };
+            // Before it is written: a lease of this process is never seen without.
+            let held = Held::new(record.token);
             match write(&*store, &path, &record, mode).await {
                 Ok(version) => {
                     let lease = Arc::new(Self {
@@ -145,6 +191,7 @@ impl Lease {
                         current: async_lock::Mutex::new((record, version)),
                         asked: Mutex::new(asked),
                         lost: AtomicBool::new(false),
+                        held,
                     });
                     tokio::spawn(renew_while_held(Arc::downgrade(&lease)));
                     return Ok(lease);
@@ -212,6 +259,7 @@ impl Lease {
     pub(super) async fn release(&self) {
         let current = self.current.lock().await;
         if !self.lost.swap(true, Ordering::AcqRel) {
+            self.held.let_go();
             let (record, version) = &*current;
             let released = Record { released: true, renewal: record.renewal + 1, ..record.clone() };
             if let Err(error) = write(&*self.store, &self.path, &released, PutMode::Update(version.clone())).await {
@@ -252,10 +300,10 @@ mod tests {
 
     use super::*;
 
-    /// A process of another machine: nobody here can tell whether it lives.
+    /// A process of a machine of its own: nobody else can tell whether it lives.
     fn elsewhere(token: u64) -> Record {
         let namespace = "elsewhere".to_owned();
-        Record { fence: 0, renewal: 0, released: false, token, pid: 1, started: 1, boot: 1, namespace }
+        Record { fence: 0, renewal: 0, released: false, token, pid: 1, started: 1, boot: token, namespace }
     }
 
     fn kind<T>(result: Result<T>) -> ErrorKind {
@@ -301,37 +349,37 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_holder_on_this_machine_is_asked_for() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let Claimant { pid, started, boot, .. } = Claimant::this_process();
-        let record = |pid, token| Record { pid, started, boot, namespace: namespace(), ..elsewhere(token) };
+        let Claimant { pid, boot, .. } = Claimant::this_process();
+        let record = |pid, token| Record { pid, started: 0, boot, namespace: namespace(), ..elsewhere(token) };
         let take = |record| Lease::take_as(record, store.clone(), Path::from("LEASE"));
-        let holder = take(record(pid, 1)).await.unwrap();
         let at = Instant::now();
+        // The first process lives as long as the machine.
+        let holder = take(record(1, 1)).await.unwrap();
         assert_eq!(kind(take(record(pid, 2)).await), ErrorKind::Locked);
-        // One of this very process may be about to give it up.
-        let (next, ()) = tokio::join!(take(record(pid, 1)), holder.release());
-        next.unwrap().release().await;
+        holder.release().await;
         // Past the largest process id of Linux.
         let path = Path::from("LEASE");
         write(&*store, &path, &record((1 << 22) + 1, 3), PutMode::Overwrite).await.unwrap();
-        let _holder = take(record(pid, 4)).await.unwrap();
+        take(record(pid, 4)).await.unwrap();
         assert!(at.elapsed() < LEASE, "nobody waited");
-        // One of this very process that goes on renews it.
-        assert_eq!(kind(take(record(pid, 4)).await), ErrorKind::Locked);
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_holder_of_this_process_may_let_go_late() {
+    async fn a_store_of_this_process_is_waited_for_until_it_is_let_go_of() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let Claimant { pid, started, boot, .. } = Claimant::this_process();
-        let record = Record { pid, started, boot, namespace: namespace(), ..elsewhere(1) };
-        let take = || Lease::take_as(record.clone(), store.clone(), Path::from("LEASE"));
+        let take = || Lease::take(store.clone(), Path::from("LEASE"));
         let holder = take().await.unwrap();
+        let (next, ()) = tokio::join!(take(), holder.release());
+        // Dropped without a word, after it was renewed.
+        let next = next.unwrap();
         let let_go = async move {
-            while holder.current.lock().await.0.renewal < 2 {
+            while next.current.lock().await.0.renewal < 2 {
                 tokio::time::sleep(LOOK_AGAIN_AFTER).await;
             }
         };
-        let (next, ()) = tokio::join!(take(), let_go);
-        next.unwrap().check().await.unwrap();
+        let (last, ()) = tokio::join!(take(), let_go);
+        last.as_ref().unwrap().check().await.unwrap();
+        assert_eq!(kind(take().await), ErrorKind::Locked);
+        last.unwrap().check().await.unwrap();
     }
 }
