@@ -18,9 +18,9 @@ import { firefox as findFirefox, setup, toBuild, wasmEnv } from './setup.mjs';
 const WASM_BYTES_MAX = 865_000;
 /**
  * The same of the build with pipelines, which a page downloads only when it opens a database with streams: 1,250,000 until it had the event bus
- * and compared what replicas hold.
+ * and compared what replicas hold, 1,300,000 until windows went by time zones and let go of rows, and push streams changed their partitions.
  */
-const WASM_FULL_BYTES_MAX = 1_300_000;
+const WASM_FULL_BYTES_MAX = 1_330_000;
 /** What Cloudflare takes of a worker on its free plan: scripts and WebAssembly, each by gzip. */
 const WORKER_BYTES_MAX = 3_000_000;
 
