@@ -1326,28 +1326,25 @@ pub(super) async fn letters(db: &Db, name: &str) -> Result<super::Collection> {
     Ok(collection)
 }
 
-/// Puts rows aside that were not taken by what is called `from`: each with where it was and why. A number makes one the same as another of that
-/// number.
+/// Puts rows aside that were not taken by what is called `from`: each with where it was and why. A key makes one the same as another of that
+/// key.
 pub(super) async fn put_letters(
     db: &Db,
     name: &str,
     from: &str,
-    rows: Vec<(Option<u64>, String, Row, String)>,
+    rows: Vec<(Option<String>, String, Row, String)>,
 ) -> Result<()> {
     let collection = letters(db, name).await?;
     let environment = &db.inner.shared.options.environment;
-    let made = rows.into_iter().map(|(number, node, row, reason)| {
+    let schema = collection.spec().schema.clone();
+    let made = rows.into_iter().map(|(key, node, row, reason)| {
         let mut letter = sink::Letter { node, reason, row }.into_row(from, run::now(db));
-        // By their time, and apart from those that are numbered.
-        let key = match number {
-            // Beyond all times.
-            Some(number) => 1 << 62 | number >> 2,
-            None => environment.now_ms() << 20 | environment.random_u64() >> 44,
-        };
-        letter.insert("row".to_owned(), crate::model::Value::Int((key & i64::MAX as u64) as i64));
+        let random = || environment.random_u64();
+        let key = key.unwrap_or_else(|| format!("{:013}-{:016x}{:016x}", environment.now_ms(), random(), random()));
+        sink::put_letter_key(&mut letter, key, &schema);
         letter
     });
-    let batch = crate::model::Batch::from_rows(&collection.spec().schema, made.collect())?;
+    let batch = crate::model::Batch::from_rows(&schema, made.collect())?;
     collection.upsert(batch).await.map(drop)
 }
 

@@ -326,7 +326,7 @@ impl Run {
             Some(name) => {
                 let collection = db.collection(name)?;
                 sink::letters_fit(&collection)?;
-                let (node, key) = (SinkWrite::DEAD_LETTERS, KeyOf::Number("row".to_owned()));
+                let (node, key) = (SinkWrite::DEAD_LETTERS, KeyOf::Letters(definition.id));
                 Some(Sink::new(node, "dead letters", collection, key, next_row(node)))
             }
             None => None,

@@ -16,6 +16,8 @@ const TEXT: DataType = DataType::Varchar { max_length: 65_535 };
 const WRITE_ROWS_MAX: usize = 4_096;
 /// About how many bytes.
 const WRITE_BYTES_MAX: usize = 16 << 20;
+/// The field that dead letters are told apart by.
+const LETTER_KEY: &str = "row";
 /// The longest text of a row that is told in a dead letter, in bytes.
 const LETTER_BYTES_MAX: usize = 60_000;
 
@@ -28,12 +30,15 @@ pub(super) enum KeyOf {
     Fields(String, Vec<String>),
     /// They are not: each gets the next number.
     Number(String),
+    /// Dead letters of a pipeline, by its id and their number.
+    Letters(u64),
 }
 
 impl KeyOf {
     fn name(&self) -> &str {
         match self {
             Self::Field(name) | Self::Fields(name, _) | Self::Number(name) => name,
+            Self::Letters(_) => LETTER_KEY,
         }
     }
 }
@@ -57,7 +62,7 @@ pub(super) fn derive(sink: &SinkSpec, relation: &Relation) -> Result<CollectionS
     };
     let mut fields = vec![];
     match &key {
-        KeyOf::Field(_) => {}
+        KeyOf::Field(_) | KeyOf::Letters(_) => {}
         KeyOf::Fields(name, _) => fields.push(Field::new(name, TEXT)),
         KeyOf::Number(name) => fields.push(Field::new(name, DataType::Int64)),
     }
@@ -136,26 +141,29 @@ pub(super) fn key_in(sink: &SinkSpec, relation: &Relation, schema: &Schema) -> R
     Ok(key)
 }
 
-/// Dead letters.
+/// Dead letters. Whoever puts them there says so in their key, so that none takes the place of another's.
 pub(super) fn letters_spec() -> Result<CollectionSpec> {
     let fields = vec![
-        Field::new("row", DataType::Int64),
+        Field::new(LETTER_KEY, TEXT),
         Field::new("pipeline", TEXT),
         Field::new("node", TEXT),
         Field::new("reason", TEXT),
         Field::new("content", DataType::Json).nullable(),
         Field::new("at", DataType::Timestamp),
     ];
-    let schema = Arc::new(Schema::new(fields, "row", false)?);
+    let schema = Arc::new(Schema::new(fields, LETTER_KEY, false)?);
     CollectionSpec { schema, indexes: BTreeMap::new(), options: Default::default() }.completed()
 }
 
-/// The relation of [`letters_spec`].
+/// That a collection has the fields of [`letters_spec`]. Of those that were made before keys were texts the key is a number.
 pub(super) fn letters_fit(collection: &Collection) -> Result<()> {
     let spec = letters_spec()?;
     let there = &collection.spec().schema;
     for field in spec.schema.fields() {
-        if there.field(&field.name).is_none_or(|other| other.data_type != field.data_type) {
+        let fits = |other: &Field| {
+            other.data_type == field.data_type || field.name == LETTER_KEY && other.data_type == DataType::Int64
+        };
+        if !there.field(&field.name).is_some_and(fits) {
             return Err(Error::invalid(format!(
                 "collection {:?} takes no dead letters: expected a field `{}` of type {}",
                 collection.name(),
@@ -165,6 +173,18 @@ pub(super) fn letters_fit(collection: &Collection) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives a dead letter its key, and tells it. Where keys are numbers, it is a hash of the text, beyond the numbers that were given out before.
+pub(super) fn put_letter_key(letter: &mut Row, text: String, schema: &Schema) -> Key {
+    let (key, value) = if schema.field(LETTER_KEY).is_some_and(|field| field.data_type == DataType::Int64) {
+        let number = (1 << 62 | siphasher::sip::SipHasher24::new().hash(text.as_bytes()) >> 2) as i64;
+        (Key::Int(number), Value::Int(number))
+    } else {
+        (Key::from(text.as_str()), Value::String(text))
+    };
+    letter.insert(LETTER_KEY.to_owned(), value);
+    key
 }
 
 /// A row that was not taken.
@@ -251,6 +271,11 @@ impl Sink {
                 self.next_row += 1;
                 row.insert(name.clone(), Value::Int(number));
                 Key::Int(number)
+            }
+            KeyOf::Letters(pipeline) => {
+                let text = format!("{pipeline:016x}-{:016x}", self.next_row);
+                self.next_row += 1;
+                put_letter_key(&mut row, text, &self.collection.spec().schema)
             }
         };
         self.rows += 1;

@@ -890,15 +890,11 @@ impl PushStream {
         let Some(collection) = self.spec().dead_letters else { return Ok(()) };
         // Those of a push with a key are the same ones when it comes again.
         let id = self.id();
-        let number_of = |place: usize, number: usize| {
-            key.as_ref().map(|key| {
-                let hash = siphasher::sip::SipHasher24::new_with_keys(id, key.sequence());
-                let bytes = [&number.to_le_bytes()[..], &place.to_le_bytes(), key.producer().as_bytes()].concat();
-                hash.hash(&bytes)
-            })
+        let key_of = |place: usize, number: usize| {
+            key.as_ref().map(|key| format!("{id:016x}-{}-{number}-{place}-{}", key.sequence(), key.producer()))
         };
         let letters = letters.into_iter().enumerate().map(|(place, (number, row, reason))| {
-            (number_of(place, number), format!("row {number} of a push"), row, reason)
+            (key_of(place, number), format!("row {number} of a push"), row, reason)
         });
         super::pipeline::put_letters(&self.db()?, &collection, &self.name(), letters.collect()).await
     }
