@@ -73,6 +73,49 @@ fn a_push_that_comes_again_with_its_key_is_taken_once() {
     assert_eq!(server.get("/api/streams/posts").json()["partitions"], json!([[0, 30]]));
 }
 
+/// `eddy inspect` tells the definition of a stream, the rows of each partition, and damage with its place.
+fn inspect_says_what_was_pushed(directory: &std::path::Path) {
+    let eddy = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_eddy")).arg("inspect").args(args).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (well, told) = eddy(&[directory.to_str().unwrap(), "--json"]);
+    assert!(well, "{told}");
+    let all: Vec<Value> = serde_json::from_str(&told).unwrap();
+    let of = |kind: &str| all.iter().filter(|file| file["kind"] == kind).collect::<Vec<_>>();
+    let definition = of("push stream")[0];
+    assert_eq!(definition["content"]["name"], "posts");
+    let (_, told) = eddy(&[definition["file"].as_str().unwrap()]);
+    for part in [
+        "\"posts\", id ",
+        "1 partitions, 1 readers",
+        "  partitions 0 to 2 of before\n",
+        "rows are kept from [0, 0, 0, 0, 0, 0, 0, 0]",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let pushed = of("pushed rows");
+    assert_eq!(pushed.len(), 8, "{told}");
+    let last = pushed.iter().find(|file| file["content"]["partition"] == 7).unwrap();
+    assert_eq!((&last["content"]["first"], &last["content"]["next"]), (&json!(0), &json!(11)));
+    let path = last["file"].as_str().unwrap();
+    let (_, told) = eddy(&[path]);
+    assert!(told.contains("partition 7 of stream ") && told.contains(", rows 0 to 11 in 2 frames"), "{told}");
+    assert!(
+        told.contains("  byte 32: frame 1, rows 0 to 10\n") && told.contains("frame 2, rows 10 to 11, 1 keys\n"),
+        "{told}"
+    );
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[60] ^= 1;
+    let copy = directory.with_extension("damaged");
+    std::fs::create_dir(&copy).unwrap();
+    let copied = copy.join(std::path::Path::new(path).file_name().unwrap());
+    std::fs::write(&copied, bytes).unwrap();
+    let (_, told) = eddy(&[copied.to_str().unwrap()]);
+    std::fs::remove_dir_all(&copy).unwrap();
+    assert!(told.contains("in 1 frames, and bytes that are not whole") && told.contains("  byte 32: "), "{told}");
+}
+
 /// Partitions are changed while rows wait, and stay so: what was pushed is read on from where it was.
 #[test]
 fn partitions_are_changed_while_rows_wait() {
@@ -111,14 +154,16 @@ fn partitions_are_changed_while_rows_wait() {
     }
     let missing = server.request("PUT", "/api/streams/none/partitions", &[], br#"{"partitions": 2}"#);
     assert_eq!(missing.status, 404);
+    server.post_well("/api/streams/posts?producer=a&sequence=1", &json!([{"id": 30}]));
     server.kill();
+    inspect_says_what_was_pushed(directory.path());
     let server = Server::start(directory.path(), &[]);
     let told = server.get("/api/streams/posts").json();
-    assert_eq!((&told["spec"]["partitions"], &told["partitions"]), (&json!(1), &json!([[0, 10]])), "{told}");
+    assert_eq!((&told["spec"]["partitions"], &told["partitions"]), (&json!(1), &json!([[0, 11]])), "{told}");
     server.post_well("/api/pipelines/seen/resume", &json!({"from": "latest"}));
     await_that("the rows", || {
         let rows = server.post_well("/api/collections/seen/query", &json!({"filter": "times == 1"}));
-        if rows["rows"].as_array().is_some_and(|rows| rows.len() == 30) { Ok(()) } else { Err(rows.to_string()) }
+        if rows["rows"].as_array().is_some_and(|rows| rows.len() == 31) { Ok(()) } else { Err(rows.to_string()) }
     });
 }
 

@@ -9,15 +9,17 @@ use serde_json::{Value as Json, json};
 
 use super::output;
 use crate::base::{CollectionId, Error, ErrorKind, Lsn, Result};
+use crate::db::PushStreamDefinition;
 use crate::engine::{Manifest, archive};
 use crate::model::check_ipc;
 use crate::segment::{self, Encoding, FileKind};
+use crate::stream::{PartitionKeys, Piece};
 use crate::wal;
 
 /// Frames of a log that are shown without --json.
 const FRAMES_SHOWN: usize = 20;
 
-/// Say what is in a file of a store: manifest, log, segment, index or archive
+/// Say what is in a file of a store: manifest, log, segment, index, push stream or archive
 ///
 /// Reads only, and without the store: while a server has it open, and when it does not open.
 #[derive(Args)]
@@ -116,7 +118,12 @@ fn describe(path: &Path) -> Result<Found> {
     })?);
     match bytes.get(..8) {
         Some(b"EDDYMAN\n") => manifest(&bytes),
-        Some(b"EDDYLOG\n") => log(&bytes),
+        Some(b"EDDYLOG\n") => match partition_of(path) {
+            Some(partition) => pushed(&bytes, partition),
+            None => log(&bytes),
+        },
+        Some(start) if start.starts_with(b"EDPS") => push_stream(&bytes),
+        Some(start) if start.starts_with(b"EDPK") => push_keys(&bytes),
         Some(b"EDDYARC\n") => archive(&bytes),
         Some(b"EDDYSEG\n") => layout(&bytes),
         Some(b"EDDYTERM") => Ok(opaque(&bytes, "terms", "an index of terms")),
@@ -290,6 +297,115 @@ fn log(bytes: &[u8]) -> Result<Found> {
             "damage": damage.collect::<Vec<_>>(),
         }),
         lines,
+    })
+}
+
+/// Of which partition of a push stream a file has rows: `stream~ID~PARTITION~FIRST`.
+fn partition_of(path: &Path) -> Option<u32> {
+    let mut parts = path.file_name()?.to_str()?.strip_prefix("stream~")?.split('~').skip(1);
+    parts.next()?.parse().ok()
+}
+
+/// Rows that were pushed: a log whose frames are pieces.
+fn pushed(bytes: &[u8], partition: u32) -> Result<Found> {
+    let number = |at: usize| bytes.get(at..at + 8).map(|eight| u64::from_le_bytes(eight.try_into().expect("8 bytes")));
+    let (Some(stream), Some(file)) = (number(12), number(20)) else { return Err(Error::corrupt("cut short")) };
+    let salvage = wal::salvage(bytes, CollectionId(stream), file, Lsn(1), None)?;
+    let (mut lines, mut frames, mut next) = (vec![], vec![], file);
+    let mut damage: Vec<(usize, usize, String)> =
+        salvage.damage.iter().map(|one| (one.offset, one.len, one.what.to_string())).collect();
+    for frame in &salvage.frames {
+        let piece = match Piece::decode(&frame.payload) {
+            Ok(piece) => piece,
+            Err(error) => {
+                damage.push((frame.offset, frame.end - frame.offset, error.message().to_owned()));
+                continue;
+            }
+        };
+        let end = piece.first + piece.rows.len() as u64;
+        next = next.max(end);
+        let keys = if piece.keyed.is_empty() { String::new() } else { format!(", {} keys", piece.keyed.len()) };
+        lines.push(format!("byte {}: frame {}, rows {} to {end}{keys}", frame.offset, frame.lsn, piece.first));
+        frames.push(json!({
+            "offset": frame.offset,
+            "end": frame.end,
+            "lsn": frame.lsn.0,
+            "first": piece.first,
+            "rows": piece.rows.len(),
+            "cameMs": piece.came_ms,
+            "keys": piece.keyed.len(),
+            "producers": piece.producers.count(),
+        }));
+    }
+    let more = lines.len().saturating_sub(FRAMES_SHOWN);
+    lines.truncate(FRAMES_SHOWN);
+    if more > 0 {
+        lines.push(format!("… {more} frames more; --json shows all"));
+    }
+    damage.sort_unstable();
+    lines.extend(damage.iter().map(|(offset, len, what)| format!("byte {offset}: {len} bytes are not whole: {what}")));
+    Ok(Found {
+        kind: "pushed rows",
+        bytes: bytes.len() as u64,
+        summary: format!(
+            "partition {partition} of stream {stream:016x}, rows {file} to {next} in {} frames{}",
+            frames.len(),
+            if damage.is_empty() { "" } else { ", and bytes that are not whole" }
+        ),
+        lines,
+        content: json!({
+            "stream": format!("{stream:016x}"),
+            "partition": partition,
+            "first": file,
+            "next": next,
+            "frames": frames,
+            "damage": damage.iter().map(|(offset, len, what)| json!({ "offset": offset, "bytes": len, "what": what })).collect::<Vec<_>>(),
+        }),
+    })
+}
+
+fn push_stream(bytes: &[u8]) -> Result<Found> {
+    let definition = PushStreamDefinition::decode(bytes)?;
+    let mut lines = vec![];
+    for past in &definition.past {
+        let range = format!("partitions {} to {} of before", past.first, past.first + past.count);
+        lines.push(match &past.ends {
+            Some(ends) => format!("{range}, there no more, which ended at {ends:?}"),
+            None => range,
+        });
+    }
+    lines.extend(
+        definition.readers.iter().map(|(reader, from)| format!("reader {reader:?}: rows are kept from {from:?}")),
+    );
+    Ok(Found {
+        kind: "push stream",
+        bytes: bytes.len() as u64,
+        summary: format!(
+            "{:?}, id {:016x}, {} partitions, {} readers",
+            definition.name,
+            definition.id,
+            definition.spec.partitions,
+            definition.readers.len()
+        ),
+        lines,
+        content: serde_json::to_value(&definition).map_err(|error| Error::internal(error.to_string()))?,
+    })
+}
+
+fn push_keys(bytes: &[u8]) -> Result<Found> {
+    let keys = PartitionKeys::decode(bytes)?;
+    let counts: Vec<usize> = keys.producers.iter().map(crate::stream::Producers::count).collect();
+    let range = keys.range();
+    Ok(Found {
+        kind: "push keys",
+        bytes: bytes.len() as u64,
+        summary: format!("of partitions {} to {}, which are there no more", range.start, range.end),
+        lines: range
+            .clone()
+            .zip(&counts)
+            .map(|(partition, count)| format!("partition {partition}: {count} producers"))
+            .collect(),
+        content: json!({ "first": range.start, "producers": counts }),
     })
 }
 
