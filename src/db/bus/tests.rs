@@ -448,6 +448,7 @@ async fn live(db: &Db, random: &mut Random, world: &mut World, environment: &Env
             3..=5 => drop(db.run_bus().await?),
             6 => environment.advance_ms(random.below(150)),
             7 if random.one_in(3) => db.bus().configure(configure(random)).await?,
+            8 if random.one_in(3) => orders.rescale(1 + random.below(4) as u32).await?,
             _ => drop(db.maintain().await?),
         }
     }
