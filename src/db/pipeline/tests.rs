@@ -852,6 +852,18 @@ fn the_past_of_a_collection_comes_at_its_pace() {
         clock.fetch_add(60_000, Ordering::Relaxed);
         write(&db, "clicks", vec![click(5, "a", 5)]).await;
         assert_eq!(copied().await, 8);
+        // However slowly the past came.
+        let slowly = text("pace = 0.5, since = 'earliest'").replace("copy", "slow");
+        let slow = db.create_pipeline("slow", PipelineSpec::sql(slowly)).await.unwrap();
+        slow.settle().await.unwrap();
+        while let Some(due_ms) = db.pipelines_due_ms() {
+            clock.fetch_add(due_ms, Ordering::Relaxed);
+            slow.settle().await.unwrap();
+        }
+        clock.fetch_add(1_000, Ordering::Relaxed);
+        write(&db, "clicks", vec![click(6, "a", 6)]).await;
+        slow.settle().await.unwrap();
+        assert_eq!((db.collection("slow").unwrap().count(None).await.unwrap(), db.pipelines_due_ms()), (9, None));
     });
 }
 

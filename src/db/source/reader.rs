@@ -387,6 +387,14 @@ mod tests {
             reader.read(10, 0).await.unwrap();
             assert!(reader.read(10, 1).await.unwrap().rows.is_empty());
             assert_eq!((reader.positions()[&0].clone(), reader.waiting()), (vec![1], Some(1)));
+            // After a pause the next row comes at once, and the others after it.
+            let mut reader = connect(&[0, 10_000, 12_000], settings.clone()).await;
+            reader.read(10, 0).await.unwrap();
+            reader.pause().unwrap();
+            reader.resume().unwrap();
+            assert_eq!(reader.read(10, 100).await.unwrap().rows.len(), 1);
+            assert!(reader.read(10, 101).await.unwrap().rows.is_empty());
+            assert_eq!(reader.due_ms(), Some(1_100));
             for (pace, time) in [(0.0, Some("at")), (f64::NAN, Some("at")), (1.0, None)] {
                 let wrong = SourceSettings { pace: Some(pace), time: time.map(str::to_owned), ..settings.clone() };
                 assert_eq!(wrong.check().unwrap_err().kind(), ErrorKind::InvalidArgument);
