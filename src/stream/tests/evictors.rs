@@ -111,9 +111,12 @@ fn recent_rows_stay() {
 /// `testDeltaEvictorEvictBefore`
 #[test]
 fn rows_that_differ_from_the_last_go() {
-    let (job, told) = after(sums(Window::Global, delta(), false), &NUMBERS);
-    assert_eq!(told, ["key1 2", "key2 11", "key2 4"]);
-    assert_eq!(after(job, &[("key1", 3, 10_999), ("key2", 10, 1000)]).1, ["key1 8", "key2 10"]);
+    // As an integer, and as a double.
+    for keep in [delta(), Keep::Delta { by: "(last_value - value) * 1.0".into(), threshold: 2.0 }] {
+        let (job, told) = after(sums(Window::Global, keep, false), &NUMBERS);
+        assert_eq!(told, ["key1 2", "key2 11", "key2 4"]);
+        assert_eq!(after(job, &[("key1", 3, 10_999), ("key2", 10, 1000)]).1, ["key1 8", "key2 10"]);
+    }
 }
 
 /// `testDeltaEvictorEvictAfter`
