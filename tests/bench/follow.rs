@@ -192,3 +192,74 @@ pub async fn nearest(directory: &Path, rows: usize) -> Result<Json> {
     db.close().await?;
     Ok(json!({ "rows": rows, "events": EVENTS, "joined": joined, "events_per_second": EVENTS as f64 / seconds }))
 }
+
+/// How long a search takes while rows come at an even rate and are indexed and merged, beside one of a store at rest; and whether a row is found
+/// as soon as its write is acknowledged.
+pub async fn ingest(directory: &Path, rows: usize) -> Result<Json> {
+    const SEARCHES: usize = 1_000;
+    const TOGETHER: usize = 10;
+    const BATCHES: usize = 1_000;
+    const EVERY: Duration = Duration::from_millis(10);
+    let db = open(&directory.join("ingest")).await?;
+    let collection = db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100}}"#)).await?;
+    let mut vectors = Vectors::new();
+    vectors.fill(&db, &collection, rows).await?;
+    let search = async |vector: Vec<f32>, limit: usize| {
+        let request = SearchRequest { vector: vector.into(), limit, ..SearchRequest::default() };
+        let start = Instant::now();
+        collection.search(&request).await.map(|found| (found, start.elapsed()))
+    };
+    let mut at_rest = Vec::new();
+    for _ in 0..SEARCHES {
+        at_rest.push(search(vectors.next(), 10).await?.1);
+    }
+    // As a server does it.
+    let upkeep = tokio::spawn({
+        let db = db.clone();
+        async move {
+            loop {
+                if !db.maintain().await? {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            #[expect(unreachable_code, reason = "says what errors there are")]
+            Ok::<(), eddydb::base::Error>(())
+        }
+    });
+    let writer = tokio::spawn({
+        let collection = collection.clone();
+        // Around the same centres, and none that is there already.
+        let mut vectors = Vectors { random: Random::new(12), ..Vectors::new() };
+        async move {
+            let begun = Instant::now();
+            let (mut found, mut late) = (0, Duration::ZERO);
+            for at in 0..BATCHES {
+                let due = begun + EVERY * at as u32;
+                late = late.max(Instant::now().saturating_duration_since(due));
+                tokio::time::sleep_until(due.into()).await;
+                let first = rows + at * TOGETHER;
+                let batch = vectors.batch(&collection, first, TOGETHER)?;
+                let (key, written) = (batch.key(0), batch.clone());
+                collection.upsert(batch).await?;
+                let Some(Value::Vector(vector)) = written.row(0, None).remove("embedding") else { continue };
+                let request = SearchRequest { vector: vector.into(), limit: 1, ..SearchRequest::default() };
+                found += usize::from(collection.search(&request).await?.hits.first().is_some_and(|hit| hit.key == key));
+            }
+            Ok::<_, eddydb::base::Error>((found, begun.elapsed(), late))
+        }
+    });
+    let mut beside = Vec::new();
+    while !writer.is_finished() {
+        beside.push(search(vectors.next(), 10).await?.1);
+    }
+    let (found, seconds, late) = writer.await.expect("the writer ends")?;
+    upkeep.abort();
+    let stats = collection.stats().await?;
+    db.close().await?;
+    Ok(json!({
+        "rows": rows, "written": BATCHES * TOGETHER, "rows_per_second": (BATCHES * TOGETHER) as f64 / seconds.as_secs_f64(),
+        "writer_late_ms": late.as_secs_f64() * 1e3, "found_at_once": found as f64 / BATCHES as f64, "searches": beside.len(), "segments": stats.segments,
+        "p50_ms": quantile(&mut beside, 0.5), "p99_ms": quantile(&mut beside, 0.99),
+        "at_rest_p50_ms": quantile(&mut at_rest, 0.5), "at_rest_p99_ms": quantile(&mut at_rest, 0.99),
+    }))
+}

@@ -1,5 +1,6 @@
 // Streams: the queries of Nexmark through a job on one core, natively and in Node's WebAssembly; natively what it takes to follow a store by change streams and live queries;
-// a pipeline that joins events with their nearest rows; events of which those are left out that are near to one before.
+// a pipeline that joins events with their nearest rows; events of which those are left out that are near to one before;
+// searches while rows come.
 
 import { spawnSync } from 'node:child_process';
 
@@ -18,7 +19,7 @@ const CHANGE_MS_MAX = 1;
 const LIVE_TIMES_MIN = 50;
 
 /** All parts, or those that are named: `EDDY_BENCH_PARTS=nexmark,standing`. */
-const parts = (process.env.EDDY_BENCH_PARTS ?? 'nexmark,changes,standing,nearest,dedupe').split(',');
+const parts = (process.env.EDDY_BENCH_PARTS ?? 'nexmark,changes,standing,nearest,dedupe,ingest').split(',');
 
 const whole = (number) => Math.round(number).toLocaleString('en');
 
@@ -69,7 +70,7 @@ export async function run({ log, directory }) {
   if (done.status !== 0) throw new Error('the native bench of streams failed');
   const told = JSON.parse(done.stdout);
   const targets = [];
-  const { nexmark, changes, standing, nearest, dedupe } = told;
+  const { nexmark, changes, standing, nearest, dedupe, ingest } = told;
   let inWasm = [];
   if (nexmark) {
     targets.push(...tellNexmark(nexmark, log));
@@ -96,7 +97,12 @@ export async function run({ log, directory }) {
   if (dedupe) {
     log(`dedupe by vectors of 384 floats, ${whole(dedupe.kept)} kept: ${whole(dedupe.events_per_second)} events/s (${whole(dedupe.events)} events, ${whole(dedupe.told)} rows out)`);
   }
-  const others = Object.entries({ changes, standing, nearest, dedupe }).filter(([, part]) => part);
+  if (ingest) {
+    log(`searches while ${whole(ingest.rows_per_second)} rows/s come to ${whole(ingest.rows)}: p50 ${ingest.p50_ms.toFixed(2)} ms, p99 ${ingest.p99_ms.toFixed(2)} ms; at rest ` +
+      `${ingest.at_rest_p50_ms.toFixed(2)} and ${ingest.at_rest_p99_ms.toFixed(2)} ms; found as soon as written ${ingest.found_at_once.toFixed(3)}`);
+    targets.push({ name: 'share of rows found as soon as their write is acknowledged', value: ingest.found_at_once, limit: 1, met: ingest.found_at_once === 1 });
+  }
+  const others = Object.entries({ changes, standing, nearest, dedupe, ingest }).filter(([, part]) => part);
   const wasm = inWasm.map((query) => ({ name: `${query.query} in WebAssembly`, ...query }));
   const rows = [...(nexmark?.queries ?? []).map((query) => ({ name: query.query, ...query })), ...wasm, ...others.map(([name, part]) => ({ name, ...part }))];
   return { rows, targets };

@@ -25,6 +25,8 @@ const STANDING_ROWS: usize = 100_000;
 const STANDING_QUERIES: usize = 10_000;
 /// The rows that events are joined with.
 const JOINED_ROWS: usize = 20_000;
+/// The rows that are there before others come beside searches.
+const INGESTED_INTO: usize = 20_000;
 /// The events of which those are left out that are near to one before.
 const DEDUPED: usize = 30_000;
 /// The best of so many runs counts.
@@ -77,6 +79,7 @@ async fn main() -> Result<()> {
             "standing" => follow::standing(&directory, STANDING_ROWS, STANDING_QUERIES).await?,
             "nearest" => follow::nearest(&directory, JOINED_ROWS).await?,
             "dedupe" => dedupe()?,
+            "ingest" => follow::ingest(&directory, INGESTED_INTO).await?,
             other => panic!("no part {other:?}"),
         };
         eprint_progress(part);
