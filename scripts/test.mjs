@@ -292,6 +292,9 @@ async function runPhase(name) {
   return result;
 }
 
+// What is built once is never built again from its pieces, which would take as much of the disk as all else.
+if (process.env.CI) process.env.CARGO_INCREMENTAL ??= '0';
+
 await main(async () => {
   const named = process.argv.slice(2);
   if (named.includes('--list')) {
