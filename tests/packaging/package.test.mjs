@@ -116,9 +116,23 @@ async function show(t, directory) {
 }
 
 const page = (script) => `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>waiting</title><script type="module" src="${script}"></script>`;
+/** Uses the package, also with a worker beside the engine's, which is of the same script. */
 const main = `
+  import { open } from 'eddydb';
   import { use } from './application.js';
-  use({ storage: 'opfs' }).then((row) => (document.title = JSON.stringify(row)), (error) => (document.title = JSON.stringify(error.kind + ': ' + error.message)));`;
+  import { answersOf, fillSegments, settled } from ${JSON.stringify(join(root, 'tests', 'support', 'pool.mjs'))};
+  async function show() {
+    const row = await use({ storage: 'opfs' });
+    const db = await open({ name: 'pool', workers: 1 });
+    await fillSegments(db, 2, 500, { type: 'HNSW', m: 8, efConstruction: 40 });
+    await settled(db, 1);
+    await answersOf(db);
+    const { workers, failures, searches } = (await db.stats()).pool;
+    await db.close();
+    return { row, pool: { workers, failures, searched: searches > 0 } };
+  }
+  show().then((shown) => (document.title = JSON.stringify(shown)), (error) => (document.title = JSON.stringify(error.kind + ': ' + error.message)));`;
+const shown = { row: { id: 2, title: 'two' }, pool: { workers: 1, failures: 0, searched: true } };
 
 test('a page built by esbuild, with the files that the README names beside it', async (t) => {
   writeFileSync(join(consumer, 'application.js'), application);
@@ -128,7 +142,7 @@ test('a page built by esbuild, with the files that the README names beside it', 
   await esbuild({ absWorkingDir: consumer, entryPoints: ['main.js'], bundle: true, format: 'esm', outdir: output, logLevel: 'silent', external: ['./inline.js'] });
   for (const name of ['worker.js', 'eddydb_relaxed.wasm', 'eddydb_simd.wasm', 'eddydb_plain.wasm']) copyFileSync(join(consumer, 'node_modules/eddydb/dist', name), join(output, name));
   writeFileSync(join(output, 'index.html'), page('./main.js'));
-  assert.deepEqual(await show(t, output), { id: 2, title: 'two' });
+  assert.deepEqual(await show(t, output), shown);
 });
 
 test('a page built by Vite, with nothing set up', async (t) => {
@@ -138,5 +152,5 @@ test('a page built by Vite, with nothing set up', async (t) => {
   const output = join(consumer, 'vite');
   await vite({ root: consumer, configFile: false, logLevel: 'error', build: { outDir: output, emptyOutDir: true } });
   assert.ok(readdirSync(join(output, 'assets')).some((name) => name.endsWith('.wasm')));
-  assert.deepEqual(await show(t, output), { id: 2, title: 'two' });
+  assert.deepEqual(await show(t, output), shown);
 });
