@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::base::make_room;
+use super::pages::ask_for_large;
 
 mod sealed {
     pub trait Plain: Copy + Default {}
@@ -39,8 +39,9 @@ impl<T: Plain> AlignedVec<T> {
     pub fn grow(&mut self, len: usize) {
         if len > self.len {
             let lines = len.div_ceil(Self::PER_LINE);
-            let more = lines.saturating_sub(self.lines.len());
-            make_room(&mut self.lines, more);
+            if lines > self.lines.capacity() {
+                self.move_to(lines.max(self.lines.len() + self.lines.len() / 8));
+            }
             self.lines.resize(lines, Line([0; 64]));
             self.len = len;
         }
@@ -49,12 +50,24 @@ impl<T: Plain> AlignedVec<T> {
     /// Makes room for `additional` more elements, exactly.
     pub fn reserve_exact(&mut self, additional: usize) {
         let lines = (self.len + additional).div_ceil(Self::PER_LINE);
-        self.lines.reserve_exact(lines.saturating_sub(self.lines.len()));
+        if lines > self.lines.capacity() {
+            self.move_to(lines);
+        }
+    }
+
+    /// Moves to memory for exactly so many lines. What of it are large pages is decided when it is first written: before that it is told.
+    fn move_to(&mut self, capacity: usize) {
+        let mut lines = Vec::with_capacity(capacity);
+        ask_for_large(lines.as_mut_ptr(), capacity);
+        lines.extend_from_slice(&self.lines);
+        self.lines = lines;
     }
 
     /// Gives back what [`Self::grow`] took in advance, an eighth at most.
     pub fn settle(&mut self) {
-        self.lines.shrink_to_fit();
+        if self.lines.capacity() > self.lines.len() {
+            self.move_to(self.lines.len());
+        }
     }
 
     /// Eight bytes each, as the machine orders them; the last ones may reach past the last element.

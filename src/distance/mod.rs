@@ -9,6 +9,7 @@ mod arch;
 mod bits;
 mod kernels;
 mod metric;
+mod pages;
 mod sparse;
 #[cfg(test)]
 mod tests;
