@@ -29,7 +29,7 @@
 use super::Hnsw;
 use super::codes::{CodeQuery, Lead};
 use super::scratch::{Candidate, Scratch};
-use crate::base::{RowMask, ordered_bits};
+use crate::base::RowMask;
 
 /// What a search of a graph took: what its cost follows from, whatever the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -226,20 +226,11 @@ impl Hnsw {
         for (rows, begun) in rows.chunks(BLOCK).zip(begun.chunks_mut(BLOCK)) {
             self.codes.lead_distances(self.kernels, query, lead, rows, &mut scratch.room, begun);
         }
-        let mut chosen = vec![0; rows.len()];
-        let mut choose = |from: f32, to: f32| {
-            let (from, to) = (ordered_bits(from), ordered_bits(to));
-            let mut count = 0;
-            for (&row, &begun) in rows.iter().zip(&begun) {
-                chosen[count] = row;
-                let begun = ordered_bits(begun);
-                count += usize::from(begun > from && begun <= to);
-            }
-            chosen[..count].to_vec()
-        };
-        self.scan_all(query, &choose(f32::NEG_INFINITY, first), closest, scratch);
+        self.scan_all(query, &chosen(rows, &begun, |begun| begun <= first), closest, scratch);
         // Not a number, before there are `k`: then all others are compared.
-        self.scan_all(query, &choose(first, closest.bound.distance() + margin), closest, scratch);
+        let bound = closest.bound.distance() + margin;
+        let others = chosen(rows, &begun, |begun| !(begun <= first || begun > bound));
+        self.scan_all(query, &others, closest, scratch);
         scratch.begun = begun;
     }
 
@@ -380,6 +371,18 @@ impl Hnsw {
             nearest.push(Candidate::new(distance, row));
         }
     }
+}
+
+/// Those of `rows` whose number in `begun` is one that is wanted. Most are not, and eight at once are seen not to be.
+#[inline(always)]
+fn chosen(rows: &[u32], begun: &[f32], is_wanted: impl Fn(f32) -> bool) -> Vec<u32> {
+    let mut chosen = Vec::with_capacity(4 * FIRST);
+    for (rows, begun) in rows.chunks(8).zip(begun.chunks(8)) {
+        if begun.iter().fold(false, |any, &begun| any | is_wanted(begun)) {
+            chosen.extend(rows.iter().zip(begun).filter(|&(_, &begun)| is_wanted(begun)).map(|(&row, _)| row));
+        }
+    }
+    chosen
 }
 
 /// What a scan has found.
