@@ -49,6 +49,9 @@ pub(super) trait Codes {
     const SIGNED: usize;
     /// Bytes that [`Self::add_ones`] takes at once.
     const ONES: usize;
+    /// Rows of fewer bytes have their bits counted by words, four rows at once: what is shorter than a few registers takes longer to add up in
+    /// the end than to count.
+    const WORDS: usize = 0;
     /// Adds the products of bytes that may have any sign and size.
     unsafe fn add_signed(sum: Self::Sum, left: *const i8, right: *const i8) -> Self::Sum;
     /// Adds the squares of their differences.
@@ -578,29 +581,75 @@ pub(super) unsafe fn ones<C: Codes, const BOTH: bool>(query: &[u8], row: *const 
     }
 }
 
-/// See [`Kernels::bits_gather`](crate::distance::Kernels::bits_gather).
+/// How many bits of the query and each of four rows differ, and, for `JACCARD`, how many are in both.
 ///
 /// # Safety
-/// The instruction set of `C`; `numbers` and `out` have the same length. Row numbers are checked here.
+/// Every row has `query.len()` readable bytes.
 #[inline(always)]
-pub(super) unsafe fn gather_hamming<C: Codes>(query: &[u8], data: &[u8], numbers: &[u32], out: &mut [f32]) {
-    // SAFETY: rows are checked to lie within `data`, each with `query.len()` bytes.
-    unsafe {
-        each_row!(C, query.len(), data, numbers, out, |row| C::ones::<false>(query, row) as f32);
+unsafe fn four_ones<const JACCARD: bool>(query: &[u8], rows: [*const u8; 4]) -> ([u32; 4], [u32; 4]) {
+    let (mut differ, mut both) = ([0; 4], [0; 4]);
+    let (words, rest) = query.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let left = u64::from_ne_bytes(*word);
+        for ((row, differ), both) in rows.iter().zip(&mut differ).zip(&mut both) {
+            // SAFETY: the word lies as far into the row as into the query.
+            let right = unsafe { row.add(8 * at).cast::<u64>().read_unaligned() };
+            *differ += (left ^ right).count_ones();
+            if JACCARD {
+                *both += (left & right).count_ones();
+            }
+        }
     }
+    for (at, &left) in rest.iter().enumerate() {
+        for ((row, differ), both) in rows.iter().zip(&mut differ).zip(&mut both) {
+            // SAFETY: the byte lies as far into the row as into the query.
+            let right = unsafe { *row.add(8 * words.len() + at) };
+            *differ += (left ^ right).count_ones();
+            *both += (left & right).count_ones();
+        }
+    }
+    (differ, both)
 }
 
-/// See [`Kernels::bits_gather`](crate::distance::Kernels::bits_gather).
+/// See [`Kernels::bits_gather`](crate::distance::Kernels::bits_gather): Hamming's distances, or Jaccard's.
 ///
 /// # Safety
 /// The instruction set of `C`; `numbers` and `out` have the same length. Row numbers are checked here.
 #[inline(always)]
-pub(super) unsafe fn gather_jaccard<C: Codes>(query: &[u8], data: &[u8], numbers: &[u32], out: &mut [f32]) {
+pub(super) unsafe fn gather_ones<C: Codes, const JACCARD: bool>(
+    query: &[u8],
+    data: &[u8],
+    numbers: &[u32],
+    out: &mut [f32],
+) {
+    let fours = if query.len() < C::WORDS { numbers.len() / 4 * 4 } else { 0 };
+    let (four_numbers, numbers) = numbers.split_at(fours);
+    let (four_out, out) = out.split_at_mut(fours);
+    check_rows(four_numbers, query.len(), data.len());
+    let row = Rows { data: data.as_ptr(), width: query.len() };
+    let mut ahead = four_numbers.get(8..).unwrap_or_default();
+    for (out, &[a, b, c, d]) in four_out.as_chunks_mut::<4>().0.iter_mut().zip(four_numbers.as_chunks::<4>().0) {
+        let (next, rest) = ahead.split_at(ahead.len().min(4));
+        ahead = rest;
+        // SAFETY: every row was checked to lie within `data`, with `query.len()` bytes.
+        let (differ, both) = unsafe {
+            row.prefetch::<C>(next);
+            four_ones::<JACCARD>(query, [row.at(a), row.at(b), row.at(c), row.at(d)])
+        };
+        for ((out, differ), both) in out.iter_mut().zip(differ).zip(both) {
+            *out = if JACCARD { jaccard_of(both, both + differ) } else { differ as f32 };
+        }
+    }
     // SAFETY: rows are checked to lie within `data`, each with `query.len()` bytes; `ones` reads no more.
     unsafe {
         each_row!(C, query.len(), data, numbers, out, |row| {
-            let (both, differ) = (C::ones::<true>(query, row), C::ones::<false>(query, row));
-            jaccard_of(both as u32, (both + differ) as u32)
+            let differ = C::ones::<false>(query, row) as u32;
+            if JACCARD {
+                let both = C::ones::<true>(query, row) as u32;
+                jaccard_of(both, both + differ)
+            } else {
+                differ as f32
+            }
         });
     }
 }
@@ -729,8 +778,8 @@ macro_rules! kernels {
                     gather!(i8, u8, i32, lanes::gather_signed::<$codes, Square>),
                     gather!(i8, u8, i32, lanes::gather_signed::<$codes, Own>),
                 ],
-                hamming_gather: gather!(u8, u8, f32, lanes::gather_hamming::<$codes>),
-                jaccard_gather: gather!(u8, u8, f32, lanes::gather_jaccard::<$codes>),
+                hamming_gather: gather!(u8, u8, f32, lanes::gather_ones::<$codes, false>),
+                jaccard_gather: gather!(u8, u8, f32, lanes::gather_ones::<$codes, true>),
             }
         };
     };

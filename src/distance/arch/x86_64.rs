@@ -97,6 +97,7 @@ mod avx2 {
         const LANES: usize = 32;
         const SIGNED: usize = 16;
         const ONES: usize = 32;
+        const WORDS: usize = 128;
         type Query = __m256i;
         type Sum = __m256i;
 
@@ -225,6 +226,7 @@ mod avx_vnni {
         const LANES: usize = 32;
         const SIGNED: usize = 16;
         const ONES: usize = 32;
+        const WORDS: usize = 128;
         type Query = __m256i;
         type Sum = __m256i;
 
@@ -353,6 +355,7 @@ mod avx512 {
         const LANES: usize = 64;
         const SIGNED: usize = 32;
         const ONES: usize = 64;
+        const WORDS: usize = 128;
         type Query = __m512i;
         type Sum = __m512i;
 
@@ -461,6 +464,7 @@ mod avx512_vnni {
         const LANES: usize = 64;
         const SIGNED: usize = 32;
         const ONES: usize = 64;
+        const WORDS: usize = 128;
         type Query = __m512i;
         type Sum = __m512i;
 
@@ -554,6 +558,7 @@ mod avx512_popcnt {
         const LANES: usize = 64;
         const SIGNED: usize = 32;
         const ONES: usize = 64;
+        const WORDS: usize = 64;
         type Query = __m512i;
         type Sum = __m512i;
 
