@@ -36,7 +36,7 @@ mod tests {
 
     /// Whether the system was asked to keep what is at `address` in large pages, by what it tells of the process.
     fn is_asked(address: usize) -> bool {
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("Linux tells of every process");
         let mut inside = false;
         for line in maps.lines() {
             let range = line.split(' ').next().and_then(|range| range.split_once('-'));
