@@ -336,6 +336,8 @@ export interface Schema {
   readonly ttlSeconds?: number;
   /** With a partition key: to how many partitions it assigns rows, 1 to 1,024. Default 16. */
   readonly numPartitions?: number;
+  /** Indexes of places in JSON by their paths, as in `{ 'meta["size"]["cm"]': { type: 'INVERTED' } }`; a field has its own with it. */
+  readonly indexes?: { readonly [place: string]: PlaceIndex };
 }
 
 /** `S` with one more field. */

@@ -89,7 +89,7 @@ test('what a field cannot have is refused with what it can', async (t) => {
 test('indexes that come and go on a living collection', async (t) => {
   const db = await open({ name: 'living', storage: 'memory' });
   t.after(() => db.close());
-  const items = await db.createCollection('items', {
+  const schema = {
     fields: {
       id: { type: 'int64', primaryKey: true },
       n: { type: 'int32', nullable: true },
@@ -98,7 +98,8 @@ test('indexes that come and go on a living collection', async (t) => {
       v: { type: 'float_vector', dim: 2, metric: 'L2', index: { type: 'FLAT' } },
     },
     dynamic: true,
-  });
+  };
+  const items = await db.createCollection('items', schema);
   const rows = Array.from({ length: 2500 }, (_, id) => ({
     id,
     n: id % 3 ? id % 50 : null,
@@ -124,6 +125,13 @@ test('indexes that come and go on a living collection', async (t) => {
   await items.createIndex('meta["size"]["cm"]', { type: 'INVERTED' });
   await items.createIndex('color', { type: 'BITMAP' });
   assert.deepEqual(await ask(), expected);
+  const { indexes } = await items.schema();
+  assert.deepEqual(indexes, { '$meta["color"]': { type: 'BITMAP' }, 'meta["size"]["cm"]': { type: 'INVERTED' } });
+  const again = await db.createCollection('again', await items.schema());
+  assert.deepEqual(await again.schema(), await items.schema());
+  const wrong = (indexes) => db.createCollection('wrong', { ...schema, indexes });
+  await assert.rejects(wrong({ 'n["x"]': { type: 'INVERTED' } }), (error) => error.kind === 'invalid_argument' && error.message.includes('a place in JSON'));
+  await assert.rejects(wrong({ color: { type: 'HNSW' } }), (error) => error.kind === 'invalid_argument');
   await items.createIndex('v', { type: 'IVF_SQ8', nlist: 16 });
   assert.deepEqual((await items.schema()).fields.v.index, { type: 'IVF_SQ8', nlist: 16 });
   assert.deepEqual(await ask(), expected);

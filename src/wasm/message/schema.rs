@@ -24,6 +24,9 @@ pub(in super::super) struct SchemaMessage {
     ttl_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     num_partitions: Option<u16>,
+    /// Of places in JSON; those of fields stand with them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    indexes: BTreeMap<String, IndexParts>,
 }
 
 /// One field.
@@ -132,6 +135,12 @@ impl SchemaMessage {
             }
             fields.push(field);
         }
+        for (place, parts) in self.indexes {
+            if indexes.contains_key(&place) {
+                return Err(Error::invalid(format!("two indexes for {place:?}, one of them with the field")));
+            }
+            indexes.insert(place, IndexSpec { metric: Metric::L2, kind: parts.into_kind()? });
+        }
         let schema = Schema::new(fields, &primary_key, self.dynamic)?.with_ttl(self.ttl_seconds)?;
         let schema = if auto_id { schema.with_auto_id()? } else { schema };
         let schema = match partition_key {
@@ -210,11 +219,13 @@ impl From<&CollectionSpec> for SchemaMessage {
             }
         };
         let schema = &spec.schema;
+        let of_places = spec.indexes.iter().filter(|(name, _)| schema.field(name).is_none());
         Self {
             fields: schema.fields().iter().map(field).collect(),
             dynamic: schema.dynamic(),
             ttl_seconds: schema.ttl_seconds(),
             num_partitions: schema.partition_key().map(|(_, partitions)| partitions),
+            indexes: of_places.map(|(place, index)| (place.clone(), index.kind.into())).collect(),
         }
     }
 }
