@@ -70,7 +70,7 @@ async function search([url, limit, queries, truth]) {
 }
 
 export async function run({ log, directory }) {
-  const built = native(directory, String(ROWS));
+  const built = native(directory, [String(ROWS)]);
   log(`${built.rows} rows of 384 dimensions in ${built.segments} segments, ${(built.bytes / 1e9).toFixed(2)} GB with their indexes: built natively in ${built.seconds.toFixed(0)} s`);
   const blank = (_, response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>bench</title>');
   const archive = (_, response) => createReadStream(built.path).pipe(response.writeHead(200, { 'content-length': built.bytes }));

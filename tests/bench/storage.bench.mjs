@@ -17,10 +17,10 @@ const OPEN_TO_FILL_MAX = 0.1;
 const ROWS = 63_166;
 const BATCH = 1000;
 
-/** What the native side tells of `directory`, which is empty; of one part of it when `part` names that. */
-export function native(directory, ...part) {
+/** What the native side tells of `directory`, which is empty; of one part of it when `part` names that, which may be of other rows. */
+export function native(directory, part = [], input = sample) {
   const executable = nativeProgram('store_native');
-  const done = spawnSync(executable, [sample, directory, ...part], { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28 });
+  const done = spawnSync(executable, [input, directory, ...part], { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 28 });
   if (done.status !== 0) throw new Error('the native store bench failed');
   return JSON.parse(done.stdout);
 }

@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 
 use eddydb::base::compress::Codec;
 use eddydb::base::{Random, Result};
-use eddydb::db::{Collection, Db, Options, SearchRequest};
+use eddydb::db::{Collection, Db, HybridRequest, Options, SearchRequest};
 use eddydb::engine::CollectionSpec;
 use eddydb::model::{Batch, Row, Value};
+use eddydb::query::Rerank;
 use eddydb::storage::FileStorage;
 use metered::Metered;
 use serde_json::{Value as Json, json};
@@ -384,6 +385,70 @@ async fn archive(directory: &Path, count: usize) -> Result<Json> {
         "bytes": std::fs::metadata(&path).expect("the archive is there").len(), "path": path }))
 }
 
+/// Searches by vector, by text and by both of the same rows in turn, microseconds each; `lines` are rows in JSON, `id`, `body` and
+/// `embedding`, and then the queries, which have no `id`.
+async fn hybrid(lines: &[u8], directory: &Path) -> Result<Json> {
+    let lines: Vec<Json> =
+        serde_json::Deserializer::from_slice(lines).into_iter().map(|line| line.expect("JSON")).collect();
+    let (rows, queries): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.get("id").is_some());
+    let floats = |line: &Json| -> Vec<f32> { serde_json::from_value(line["embedding"].clone()).expect("numbers") };
+    let text = |line: &Json| line["body"].as_str().expect("a text").to_owned();
+    let db = open(&directory.join("hybrid"), Options::default()).await?;
+    let spec = r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"body","type":"varchar","analyzer":"english"},
+        {"name":"embedding","type":"float_vector","dim":384}],
+        "dynamic":false,"indexes":{"embedding":{"metric":"IP","kind":{"HNSW":{"m":16,"ef_construction":200}}}}}"#;
+    let collection = db.create_collection("rows", serde_json::from_str(spec).expect("a spec")).await?;
+    for part in rows.chunks(BATCH) {
+        let rows = part.iter().map(|line| {
+            Row::from([
+                ("id".to_owned(), Value::Int(line["id"].as_i64().expect("a number"))),
+                ("body".to_owned(), Value::String(text(line))),
+                ("embedding".to_owned(), Value::Vector(floats(line))),
+            ])
+        });
+        collection.upsert(Batch::from_rows(&collection.spec().schema, rows.collect())?).await?;
+    }
+    db.flush_all().await?;
+    while db.maintain().await? {}
+    let mut seconds = [f64::INFINITY; 3];
+    let requests: Vec<[SearchRequest; 2]> = queries
+        .iter()
+        .map(|line| {
+            let of = |field: &str, vector| SearchRequest {
+                field: Some(field.to_owned()),
+                vector,
+                limit: 10,
+                ..Default::default()
+            };
+            [of("embedding", Value::Vector(floats(line))), of("body", Value::String(text(line)))]
+        })
+        .collect();
+    for _ in 0..5 * ROUNDS {
+        for (at, seconds) in seconds.iter_mut().enumerate() {
+            let start = Instant::now();
+            for both in &requests {
+                let hits = match both.get(at) {
+                    Some(one) => collection.search(one).await?.hits,
+                    None => {
+                        let request = HybridRequest {
+                            searches: both.to_vec(),
+                            rerank: Rerank::Rrf { k: 60.0 },
+                            limit: 10,
+                            ..Default::default()
+                        };
+                        collection.hybrid_search(&request).await?.hits
+                    }
+                };
+                assert!(hits.len() <= 10, "no more than were asked for");
+            }
+            *seconds = seconds.min(start.elapsed().as_secs_f64());
+        }
+    }
+    db.close().await?;
+    let [vector, text, hybrid] = seconds.map(|seconds| seconds / requests.len() as f64 * 1e6);
+    Ok(json!({ "rows": rows.len(), "queries": queries.len(), "vector": vector, "text": text, "hybrid": hybrid }))
+}
+
 async fn measure(bytes: Vec<u8>, directory: PathBuf) -> Result<Json> {
     Ok(json!({
         "writes": writes(&directory).await?,
@@ -406,6 +471,7 @@ async fn main() {
     let told = match arguments.next().as_deref() {
         Some("compaction") => compaction(&directory).await,
         Some("writes") => writes(&directory).await,
+        Some("hybrid") => hybrid(&sample, &directory).await,
         Some(rows) => archive(&directory, rows.parse().expect("a bench, or how many rows an archive has")).await,
         None => measure(sample, directory).await,
     };
