@@ -17,12 +17,12 @@ export * from './exports.js';
  */
 export async function open<const B extends boolean = false>(options: OpenOptions<B>): Promise<Database<B>> {
   checkOptions(options, ['opfs', 'indexeddb', 'memory']);
-  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', replicaNumber, streams = false, bigint = false } = options;
+  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', mergePolicy = 'hierarchical', replicaNumber, streams = false, bigint = false } = options;
   const workers = workersOf(options.workers, globalThis.navigator?.hardwareConcurrency);
   if (storage === 'opfs' && !globalThis.navigator?.storage?.getDirectory) {
     throw new EddyError('unsupported', "this context has no private file system (it needs https or localhost): open with storage: 'indexeddb'");
   }
-  return Database.open<B>(await spawn(), { name, storage, durability, retention, memoryLimitBytes, codec, replicaNumber, workers, streams }, bigint);
+  return Database.open<B>(await spawn(), { name, storage, durability, retention, memoryLimitBytes, codec, mergePolicy, replicaNumber, workers, streams }, bigint);
 }
 
 async function spawn(): Promise<Port> {

@@ -44,6 +44,8 @@ export interface OpenOptions<B extends boolean = boolean> {
    * and larger; `'gzip'` is what every tool opens.
    */
   codec?: Codec;
+  /** Which segments are merged with which in collections that do not say. Default `'hierarchical'`. */
+  mergePolicy?: MergePolicy;
   /**
    * The number of this replica, 0 to 16,383, where several make `int64` keys (`autoId`) for one collection and sync it: each needs another
    * one, and to give them is up to you. The database keeps it. Keys of type `varchar` are unique without.
@@ -95,6 +97,13 @@ export interface CollectionStats {
   graphs: GraphStats;
   /** Answers that were given again: see {@link CollectionOptions.resultCacheBytes}. */
   resultsReused: number;
+  /** Which segments are merged with which. */
+  mergePolicy: MergePolicy;
+  /**
+   * What was merged since the collection was created: how many merges came to their end, how many rows they wrote, how many rows came to segments
+   * otherwise, and how often each of these was written again, on average.
+   */
+  merges: { finished: number; rows: number; rowsFlushed: number; writeAmplification: number };
 }
 
 /** How well the graphs of a collection's vectors hang together, over all segments and fields. */
@@ -174,6 +183,17 @@ export interface DatabaseStats {
 /** How columns are compressed in storage. */
 export type Codec = 'zstd' | 'lz4' | 'gzip' | 'snappy' | 'none';
 
+/**
+ * Which segments are merged with which. A search looks into each, and each is built once and never changed, so rows are written again to have fewer.
+ *
+ * - `'hierarchical'`: those of about the same size become one of the next. A row is written about once for each size.
+ * - `'sequential'`: the newest goes at once into the latest one that has room. Searches are fastest, for there are hardly more segments than full
+ *   ones, and rows are written again with every flush until their segment is full.
+ * - `'parallel'`: like `'hierarchical'` in smaller groups, several at once where there are threads. The engine of this package has one, and
+ *   merges them one after the other; on a server (`eddy serve`) they go on side by side.
+ */
+export type MergePolicy = 'hierarchical' | 'sequential' | 'parallel';
+
 /** How a collection keeps its rows. Each replica says so for itself. */
 export interface CollectionOptions {
   /** How columns are compressed; vectors never are. As the database's option says when left out. */
@@ -196,6 +216,8 @@ export interface CollectionOptions {
    * expire. They count as `cache` in `memory()`, and take a 16th of `memoryLimitBytes` at most.
    */
   resultCacheBytes?: number;
+  /** Which of its segments are merged with which, from the next merge on. As the database's option says when left out. */
+  mergePolicy?: MergePolicy;
 }
 
 /** How a collection is created. */
@@ -488,7 +510,7 @@ export function required(body: Bytes | undefined): Bytes {
 
 /** Checks the options that JavaScript callers may get wrong. @internal */
 export function checkOptions(options: OpenOptions, hosts: readonly string[]): void {
-  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes = 0, codec = 'zstd', replicaNumber = 0, workers = 0, streams = false, path } = options;
+  const { name, storage = 'auto', durability = 'synced', retention = 0, memoryLimitBytes = 0, codec = 'zstd', mergePolicy = 'hierarchical', replicaNumber = 0, workers = 0, streams = false, path } = options;
   if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
     const got = typeof name === 'string' ? JSON.stringify(name) : typeof name;
     throw new EddyError('invalid_argument', `name: 1 to 128 letters, digits, '.', '_' or '-' expected, starting with a letter or digit; got ${got}`);
@@ -516,6 +538,9 @@ export function checkOptions(options: OpenOptions, hosts: readonly string[]): vo
   }
   if (!['zstd', 'lz4', 'gzip', 'snappy', 'none'].includes(codec)) {
     throw new EddyError('invalid_argument', `codec: zstd, lz4, gzip, snappy or none expected, got ${String(codec)}`);
+  }
+  if (!['hierarchical', 'sequential', 'parallel'].includes(mergePolicy)) {
+    throw new EddyError('invalid_argument', `mergePolicy: hierarchical, sequential or parallel expected, got ${String(mergePolicy)}`);
   }
   if (path !== undefined && storage !== 'files' && storage !== 'auto') {
     throw new EddyError('invalid_argument', `path belongs to storage 'files', got storage '${storage}'`);

@@ -1,6 +1,6 @@
 import type { EngineBuild } from './build.js';
 import { Client } from './client.js';
-import { type Codec, Database } from './database.js';
+import { type Codec, Database, type MergePolicy } from './database.js';
 import type { DirectoryHandle } from './directory.js';
 import { Engine } from './engine.js';
 import type { Hub, HubOptions } from './hub.js';
@@ -29,6 +29,8 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
   memoryLimitBytes?: number;
   /** As for `open`. */
   codec?: Codec;
+  /** As for `open`. */
+  mergePolicy?: MergePolicy;
   /** As for `open`. */
   replicaNumber?: number;
   /** As for `open`. */
@@ -65,8 +67,8 @@ export class EmbeddedDatabase<B extends boolean = false> extends Database<B> {
  * bring their WebAssembly compiled. In a page it would block: use `open` of the package's main entry there.
  */
 export async function openEmbedded<const B extends boolean = false>(options: EmbeddedOptions<B>): Promise<EmbeddedDatabase<B>> {
-  const { name, wasm, build = 'relaxed', directory, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', replicaNumber, bigint = false } = options;
-  const open = { name, storage: 'memory' as const, durability, retention, memoryLimitBytes, codec, replicaNumber };
+  const { name, wasm, build = 'relaxed', directory, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', mergePolicy = 'hierarchical', replicaNumber, bigint = false } = options;
+  const open = { name, storage: 'memory' as const, durability, retention, memoryLimitBytes, codec, mergePolicy, replicaNumber };
   let opened: Engine | undefined;
   const port = inProcessPort(async (_open, send, onDeath) => {
     const classes = await start(async () => wasm, build);

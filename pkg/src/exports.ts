@@ -5,7 +5,7 @@ export type {
   Ranker, Rerank, SearchBatchRequest, SearchBatchResponse, SearchCounts, SearchIteratorRequest, SearchOptions, SearchRequest, SearchResponse,
   Snapshot, TextSearchRequest, TimeOptions, TuneRequest, Tuning, WriteOptions, WriteResponse,
 } from './collection.js';
-export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, GraphStats, MemoryUse, OpenOptions, PoolStats, ProgressEvent } from './database.js';
+export type { Codec, CollectionOptions, CollectionStats, CreateOptions, Database, DatabaseStats, GraphStats, MemoryUse, MergePolicy, OpenOptions, PoolStats, ProgressEvent } from './database.js';
 export type { DirectoryHandle, FileHandle, SyncAccessHandle } from './directory.js';
 export { EddyError, type ErrorKind } from './error.js';
 export type { Pipeline, PipelineOptions, PipelineRow, PipelineRows, PipelineSpec, PipelineStatus, RowFunction, SqlResult } from './pipeline.js';

@@ -13,13 +13,13 @@ export { NodeDirectory } from './node-directory.js';
 /** Opens a database. See the package's other entries for the same function in a browser. */
 export async function open<const B extends boolean = false>(options: OpenOptions<B>): Promise<Database<B>> {
   checkOptions(options, ['memory', 'files']);
-  const { name, path, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', replicaNumber, streams = false, bigint = false } = options;
+  const { name, path, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', mergePolicy = 'hierarchical', replicaNumber, streams = false, bigint = false } = options;
   const workers = workersOf(options.workers, availableParallelism());
   const storage = options.storage === 'files' || (options.storage !== 'memory' && path !== undefined) ? 'files' : 'memory';
   if (storage === 'files' && path === undefined) {
     throw new EddyError('invalid_argument', "storage 'files' needs path, the directory to keep the database in");
   }
-  return Database.open<B>(spawn(), { name, storage, path, durability, retention, memoryLimitBytes, codec, replicaNumber, workers, streams }, bigint);
+  return Database.open<B>(spawn(), { name, storage, path, durability, retention, memoryLimitBytes, codec, mergePolicy, replicaNumber, workers, streams }, bigint);
 }
 
 function spawn(): Port {

@@ -1,5 +1,5 @@
 import type { Bytes } from './codec.js';
-import type { Codec } from './database.js';
+import type { Codec, MergePolicy } from './database.js';
 import type { ErrorMessage } from './error.js';
 
 // What a client (a page, a Node program, another tab's worker) and the thread of the engine say to each other.
@@ -112,6 +112,7 @@ export interface OpenMessage {
     retention: number;
     memoryLimitBytes?: number | undefined;
     codec: Codec;
+    mergePolicy: MergePolicy;
     replicaNumber?: number | undefined;
     /** How many workers search beside the engine. */
     workers?: number | undefined;

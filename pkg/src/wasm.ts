@@ -195,6 +195,6 @@ export async function start(compile: (build: EngineBuild) => Promise<WebAssembly
 }
 
 /** The options in the form that the engine takes. @internal */
-export function engineOptions({ durability, retention, codec, memoryLimitBytes, replicaNumber }: OpenMessage['open']): Bytes {
-  return encode({ synced: durability === 'synced', retention, codec, memoryLimitBytes, replicaNumber });
+export function engineOptions({ durability, retention, codec, mergePolicy, memoryLimitBytes, replicaNumber }: OpenMessage['open']): Bytes {
+  return encode({ synced: durability === 'synced', retention, codec, mergePolicy, memoryLimitBytes, replicaNumber });
 }

@@ -61,6 +61,7 @@ impl Db {
                     let named = manifest.collection_mut(id);
                     let named = named.ok_or_else(|| Error::not_found("the collection was dropped"))?;
                     named.progress.history = named.progress.history.max(newest);
+                    named.merges.rows_flushed += described.rows;
                     named.segments.push(described);
                     Ok(())
                 })

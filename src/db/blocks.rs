@@ -181,7 +181,7 @@ impl Db {
         let mut memory = Memory { cache, pool: self.inner.shared.pool.bytes(), ..Memory::default() };
         for collection in self.collections() {
             memory += collection.inner.state.read().expect("no panic while held").memory();
-            memory += self.memory_of_merge(&collection).0;
+            memory += self.memory_of_merges(&collection).0;
             memory.cache += collection.inner.results.bytes();
         }
         memory
@@ -233,7 +233,7 @@ impl Db {
         let (mut fixed, mut files) = (0, Vec::new());
         for (at, collection) in collections.iter().enumerate() {
             let state = collection.inner.state.read().expect("no panic while held");
-            let (merging, planned) = self.memory_of_merge(collection);
+            let (merging, planned) = self.memory_of_merges(collection);
             fixed += state.memory().total() + merging.total() + planned;
             let movable = state.movables().into_iter();
             let movable = movable.filter(|file| !loading.damaged.contains(&(file.segment, file.kind.clone())));

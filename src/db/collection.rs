@@ -54,7 +54,8 @@ pub(super) struct Inner {
     /// What a restart would replay; see [`Collection::wait_for_room`].
     pub(super) log_bytes: AtomicU64,
     pub(super) writing: async_lock::Mutex<Option<Writing>>,
-    pub(super) merge: async_lock::Mutex<Option<Merging>>,
+    /// Merges that are under way, no two of one segment.
+    pub(super) merges: async_lock::Mutex<Vec<Merging>>,
     /// Counts the connections that have brought segments from elsewhere; only the last one stores what comes.
     #[cfg(hosted)]
     pub(super) seeding: async_lock::Mutex<u64>,
@@ -68,6 +69,8 @@ pub(super) struct Inner {
     pub(super) reshaping: async_lock::Mutex<()>,
     /// Counts steps of background work.
     pub(super) turn: AtomicU64,
+    #[cfg(test)]
+    pub(super) planted: AtomicBool,
     /// Whether its segments are to be merged as far as they can be.
     pub(super) compact: AtomicBool,
     /// Bytes logged, flushed, compacted.
@@ -105,7 +108,7 @@ impl Collection {
             log_bytes: AtomicU64::new(log.bytes()),
             log: Arc::new(async_lock::Mutex::new(log)),
             writing: async_lock::Mutex::new(None),
-            merge: async_lock::Mutex::new(None),
+            merges: Default::default(),
             #[cfg(hosted)]
             seeding: async_lock::Mutex::new(0),
             #[cfg(hosted)]
@@ -115,6 +118,8 @@ impl Collection {
             #[cfg(hosted)]
             reshaping: async_lock::Mutex::new(()),
             turn: AtomicU64::new(0),
+            #[cfg(test)]
+            planted: AtomicBool::new(false),
             compact: AtomicBool::new(false),
             written: Default::default(),
             listeners: Mutex::default(),
@@ -337,7 +342,8 @@ impl Collection {
     pub async fn stats(&self) -> Result<CollectionStats> {
         self.inner.shared.check_open()?;
         let entries = self.inner.shared.storage.list(&name::collection(self.inner.id)).await?;
-        let compacting = self.inner.merge.lock().await.as_ref().map_or(0, |merging| merging.merge.inputs.len());
+        let compacting = self.merged().await.len();
+        let merges = self.inner.shared.merge_counts(self.inner.id).await;
         let mut files = BTreeMap::new();
         for entry in &entries {
             // `column-3` is a column, `log/0000000001` a log.
@@ -373,6 +379,8 @@ impl Collection {
             files,
             written: self.written(),
             results_reused: self.inner.results.reused(),
+            merge_policy: self.merge_kind(),
+            merges,
         })
     }
 

@@ -11,7 +11,9 @@ use super::writer::put_fresh;
 use super::{Collection, Durability};
 use crate::base::compress::Codec;
 use crate::base::{CollectionId, Error, ErrorKind, HybridClock, ReplicaId, Result, SegmentId};
-use crate::engine::{CollectionManifest, CollectionSpec, CollectionState, Manifest, MergePolicy, Progress, name};
+use crate::engine::{
+    CollectionManifest, CollectionSpec, CollectionState, Manifest, MergeCounts, MergePolicy, Progress, name,
+};
 use crate::platform;
 use crate::storage::Storage;
 
@@ -180,6 +182,11 @@ impl Shared {
     /// The manifest that is in the storage.
     pub(super) async fn manifest(&self) -> Manifest {
         self.manifest.lock().await.clone()
+    }
+
+    /// What was merged of a collection, as far as that is durable.
+    pub(super) async fn merge_counts(&self, id: CollectionId) -> MergeCounts {
+        self.manifest.lock().await.collection_mut(id).map_or_else(MergeCounts::default, |collection| collection.merges)
     }
 
     /// Counts what was made durable of segments.
@@ -381,6 +388,7 @@ impl Db {
                         log_start: 1,
                         segments: Vec::new(),
                         partitions: BTreeSet::new(),
+                        merges: MergeCounts::default(),
                     });
                     Ok(id)
                 })

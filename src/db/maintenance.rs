@@ -80,7 +80,7 @@ impl Db {
             match task {
                 Task::Index => waiting.unindexed = false,
                 // It had a turn before its time, for there are many segments: none of them is to be merged.
-                Task::Merge if waiting.unindexed => (waiting.merging, waiting.segments) = (false, 0),
+                Task::Merge if waiting.unindexed => (waiting.merging, waiting.crowded) = (false, false),
                 _ => break,
             }
         }
@@ -122,27 +122,27 @@ impl Db {
     }
 
     async fn waiting(&self, collection: &Collection) -> Waiting {
-        let merging = collection.inner.merge.lock().await;
+        let merges = collection.inner.merges.lock().await;
+        let merged: Vec<_> = merges.iter().flat_map(|merging| merging.merge.inputs.iter().copied()).collect();
         let flushing = collection.inner.writing.lock().await.is_some();
         let state = collection.inner.state.read().expect("no panic while held");
         let log_bytes = collection.inner.log_bytes.load(Ordering::Relaxed);
         Waiting {
-            swapping: merging.as_ref().is_some_and(|merging| merging.old.is_some()),
+            swapping: merges.iter().any(|merging| merging.old.is_some()),
             flushing,
             unflushed: state.unflushed_count() > 0,
             log_percent: log_bytes.saturating_mul(100) / self.inner.shared.options.checkpoint_bytes.max(1),
-            unindexed: state.can_index(merging.as_ref().map_or(&[], |merging| &merging.merge.inputs)),
+            unindexed: state.can_index(&merged),
             stale: state.has_stale_index(),
-            merging: merging.is_some(),
-            segments: state.slots().count() - 1,
+            merging: !merged.is_empty(),
+            crowded: state.slots().count() > collection.merge_kind().segments_pressing(),
             turn: collection.inner.turn.fetch_add(1, Ordering::Relaxed),
         }
     }
 
     /// Adds some rows to their index; false when none could be. What takes long is done beside others who read.
     async fn index_some(&self, collection: &Collection, rows_max: usize) -> bool {
-        let inputs =
-            collection.inner.merge.lock().await.as_ref().map_or(Vec::new(), |merging| merging.merge.inputs.clone());
+        let inputs = collection.merged().await;
         let state = &collection.inner.state;
         if state.write().expect("no panic while held").add_some_terms(&inputs, TERMS_ROWS) {
             return true;
@@ -252,6 +252,7 @@ impl Db {
                     let gone = collection.progress.gone.max(progress.gone);
                     collection.progress = Progress { history, gone, ..progress };
                     collection.log_start = log_start;
+                    collection.merges.rows_flushed += described.rows;
                     collection.segments.push(described);
                 }
                 Ok(())

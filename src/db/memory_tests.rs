@@ -586,3 +586,50 @@ fn a_collection_three_times_the_limit_is_merged_within_it() {
         assert_eq!(notes.search(&search(1_234, None, false)).await.unwrap().hits[0].key, Key::Int(1_234));
     });
 }
+
+/// Merges that go on at once hold no more together than one may hold alone; where there is room for them, there are several.
+#[test]
+fn merges_side_by_side_keep_to_the_limit_together() {
+    block_on(async {
+        let storage = FaultStorage::new(3);
+        let policy = |small_count| MergePolicy {
+            kind: MergeKind::Parallel,
+            merges_max: Some(4),
+            small_count,
+            ..MergePolicy::default()
+        };
+        let options = Options { merge_policy: policy(usize::MAX), ..Options::default() };
+        let db = Db::open(Arc::new(storage.clone()), options).await.unwrap();
+        let notes = db.create_collection("notes", serde_json::from_str(SPEC).unwrap()).await.unwrap();
+        for part in 0..12 {
+            let rows = (part * 150..part * 150 + 150).map(row).collect();
+            notes.insert(Batch::from_rows(&notes.spec().schema, rows).unwrap()).await.unwrap();
+            db.flush("notes").await.unwrap();
+        }
+        settle(&db).await;
+        let whole = db.memory().total();
+        let expected = exact_answers(&notes).await;
+        drop(notes);
+        db.close().await.unwrap();
+        let mut most_at_once = Vec::new();
+        for limit in [whole * 3, whole, whole / 2] {
+            let options = Options { merge_policy: policy(3), memory_limit_bytes: Some(limit), ..Options::default() };
+            let db = Db::open(Arc::new(storage.backup()), options).await.unwrap();
+            let notes = db.collection("notes").unwrap();
+            let mut most = 0;
+            while db.maintain().await.unwrap() {
+                let merges = notes.inner.merges.lock().await;
+                let planned: usize = merges.iter().map(|merging| merging.merge.bytes()).sum();
+                // As when they began: nothing was written since.
+                assert!(planned <= db.free_memory(), "{planned} of {}, of {}", db.free_memory(), merges.len());
+                most = most.max(merges.len());
+                drop(merges);
+                assert!(db.memory().total() <= limit, "{:?} of at most {limit}", db.memory());
+            }
+            most_at_once.push(most);
+            assert!(notes.stats().await.unwrap().merges.rows >= 12 * 150);
+            assert_eq!(exact_answers(&notes).await, expected);
+        }
+        assert!(most_at_once[0] > most_at_once[2], "{most_at_once:?} at once");
+    });
+}

@@ -3,13 +3,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow_array::RecordBatch;
+#[cfg(all(native, hosted))]
+use futures_util::future::join_all;
 
 use super::maintenance::TOLD_ROWS;
 use super::progress::Work;
 use super::writer::SegmentWriter;
 use super::{Collection, Db};
-use crate::base::Result;
-use crate::engine::{Budget, CollectionState, Memory, Merge, MergePolicy, SegmentManifest, choose_merge};
+use crate::base::{Result, SegmentId};
+use crate::engine::{Budget, CollectionState, Memory, Merge, MergeKind, MergePolicy, SegmentManifest, choose_merge};
+use crate::platform;
 
 /// A merge that has begun.
 pub(super) struct Merging {
@@ -20,6 +23,14 @@ pub(super) struct Merging {
     pub(super) old: Option<Vec<SegmentManifest>>,
 }
 
+/// What is done wrong in a test that plants it.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Planted {
+    /// A merge begins with segments that another one has.
+    Overlapping,
+}
+
 impl Db {
     /// One step of merging flushed segments; false when all is well.
     pub(super) async fn merge_some(&self, collection: &Collection, budget: Budget) -> Result<bool> {
@@ -27,26 +38,69 @@ impl Db {
         if self.make_room() {
             return Ok(true);
         }
-        let mut merging = collection.inner.merge.lock().await;
-        let Some(Merging { merge, writer, old }) = &mut *merging else {
-            *merging = self.begin_merge(collection, self.free_memory());
-            let state = collection.inner.state.read().expect("no panic while held");
-            return Ok(merging.is_some() || state.look_some(budget.rows_moved));
-        };
-        if old.is_some() {
+        let mut merges = collection.inner.merges.lock().await;
+        // Rows that take their places come first: a segment half of whose rows have none yet is not to be chosen for anything.
+        if let Some(at) = merges.iter().position(|merging| merging.old.is_some()) {
+            let merge = &mut merges[at].merge;
             let more = collection.inner.state.write().expect("no panic while held").swap_some(merge, budget.rows_moved);
-            if !more && let Some(Merging { merge, old: Some(old), .. }) = merging.take() {
+            if !more && let Merging { merge, old: Some(old), .. } = merges.remove(at) {
                 self.end_merge(collection, &merge, old).await?;
             }
             return Ok(true);
         }
+        if let Some(begun) = self.begin_merge(collection, &merges) {
+            merges.push(begun);
+            return Ok(true);
+        }
+        if merges.is_empty() {
+            return Ok(collection.inner.state.read().expect("no panic while held").look_some(budget.rows_moved));
+        }
+        #[cfg(all(native, hosted))]
+        if merges.len() > 1 && platform::threads_beside() > 0 {
+            drop(merges);
+            return self.merge_side_by_side(collection, budget).await;
+        }
+        let goes_on = self.merge_step(collection, &mut merges[0], budget).await?;
+        let merging = merges.remove(0);
+        if goes_on {
+            // The others have their turns before it has another one.
+            merges.push(merging);
+        }
+        Ok(true)
+    }
+
+    /// A step of every merge that is under way, each on a thread of its own.
+    #[cfg(all(native, hosted))]
+    async fn merge_side_by_side(&self, collection: &Collection, budget: Budget) -> Result<bool> {
+        let (db, collection) = (self.clone(), collection.clone());
+        platform::run_to_end(async move {
+            let mut merges = collection.inner.merges.lock().await;
+            let steps = merges.drain(..).map(|mut merging| {
+                let (db, collection) = (db.clone(), collection.clone());
+                platform::beside(async move {
+                    let goes_on = db.merge_step(&collection, &mut merging, budget).await;
+                    (merging, goes_on)
+                })
+            });
+            let mut done = Ok(true);
+            for (merging, goes_on) in join_all(steps).await {
+                if !matches!(goes_on, Ok(false)) {
+                    merges.push(merging);
+                }
+                done = done.and(goes_on.map(|_| true));
+            }
+            done
+        })
+        .await
+    }
+
+    /// A step of a merge whose rows take no places yet; false when it is given up, for the segments that it needs are gone.
+    async fn merge_step(&self, collection: &Collection, merging: &mut Merging, budget: Budget) -> Result<bool> {
+        let Merging { merge, writer, old } = merging;
         if let Some(input) = merge.next_input() {
             let slot =
                 |input| Some(collection.inner.state.read().expect("no panic while held").slot(input)?.segment.clone());
-            let Some(input) = slot(input) else {
-                *merging = None;
-                return Ok(true);
-            };
+            let Some(input) = slot(input) else { return Ok(false) };
             while let Err(needs) = merge.gather(&input, budget.bytes) {
                 self.inner.shared.fetch(needs, merge.blocks_mut(), false).await?;
             }
@@ -62,8 +116,8 @@ impl Db {
             };
             if let Some((column, rows)) = taken.wants(&merge.segment) {
                 let Some(rows) = self.column_rows(collection, merge, &column, rows).await? else {
-                    *merging = None;
-                    return self.remove_files(taken).await;
+                    self.remove_files(taken).await?;
+                    return Ok(false);
                 };
                 taken.give(rows);
             }
@@ -77,10 +131,8 @@ impl Db {
         if let Some(base) = merge.next_graft() {
             let base =
                 collection.inner.state.read().expect("no panic while held").slot(base).map(|slot| slot.segment.clone());
-            match base {
-                Some(base) => merge.graft_some(&base, budget.rows_indexed, limit),
-                None => *merging = None,
-            }
+            let Some(base) = base else { return Ok(false) };
+            merge.graft_some(&base, budget.rows_indexed, limit);
             return Ok(true);
         }
         let mut indexed = merge.index_some(budget.rows_indexed, limit);
@@ -153,22 +205,39 @@ impl Db {
         Ok(Some(block))
     }
 
-    async fn remove_files(&self, writer: SegmentWriter) -> Result<bool> {
+    async fn remove_files(&self, writer: SegmentWriter) -> Result<()> {
         for file in writer.into_files() {
             self.inner.shared.storage.remove(&file.name).await?;
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn begin_merge(&self, collection: &Collection, bytes_max: usize) -> Option<Merging> {
-        let limit = self.inner.shared.options.memory_limit_bytes;
+    /// Begins a merge of segments that none of `others` has, when there are such, and room for it.
+    fn begin_merge(&self, collection: &Collection, others: &[Merging]) -> Option<Merging> {
+        let options = &self.inner.shared.options;
+        let limit = options.memory_limit_bytes;
+        let kind = collection.merge_kind();
+        let merges_max = match kind {
+            MergeKind::Parallel => options.merge_policy.merges_max.unwrap_or_else(platform::threads_beside),
+            _ => 1,
+        };
+        if others.len() >= merges_max.max(1) {
+            return None;
+        }
+        // All together take what one alone may.
+        let taken: usize = others.iter().map(|other| other.merge.bytes()).sum();
+        let bytes_max = self.free_memory().saturating_sub(taken);
         let whole = collection.inner.compact.load(Ordering::Relaxed);
+        let policy = if whole { MergePolicy::WHOLE } else { MergePolicy { kind, ..options.merge_policy } };
         let state = collection.inner.state.read().expect("no panic while held");
-        let policy = if whole { &MergePolicy::WHOLE } else { &self.inner.shared.options.merge_policy };
-        let inputs = choose_merge(&state.flushed_segments(limit), bytes_max, policy);
+        let mut candidates = state.flushed_segments(limit);
+        candidates.retain(|segment| !is_merged(others, segment.id) || collection.is_planted());
+        let inputs = choose_merge(&candidates, bytes_max, &policy);
         let slots: Vec<_> = inputs.iter().filter_map(|id| state.slot(*id)).collect();
         if slots.is_empty() {
-            collection.inner.compact.store(false, Ordering::Relaxed);
+            if others.is_empty() {
+                collection.inner.compact.store(false, Ordering::Relaxed);
+            }
             return None;
         }
         let merge = Merge::new(self.inner.shared.next_segment(), slots, state.spec(), limit);
@@ -195,6 +264,8 @@ impl Db {
             let is_input = |segment: &SegmentManifest| merge.inputs.contains(&segment.id);
             let (old, kept): (Vec<_>, Vec<_>) = collection.segments.drain(..).partition(is_input);
             collection.segments = kept;
+            collection.merges.finished += 1;
+            collection.merges.rows += described.as_ref().map_or(0, |described| described.rows);
             collection.segments.extend(described);
             collection.progress.history = collection.progress.history.max(history);
             collection.progress.gone = collection.progress.gone.max(gone);
@@ -215,12 +286,13 @@ impl Db {
         self.inner.shared.remove_discarded(false).await
     }
 
-    /// What a merge holds that is no part of the collection yet, and how much more it will hold, about.
-    pub(super) fn memory_of_merge(&self, collection: &Collection) -> (Memory, usize) {
-        // Only a step that is under way has it locked; then it is left out for a moment.
-        let merging = collection.inner.merge.try_lock();
-        let merging = merging.as_deref().and_then(Option::as_ref).filter(|merging| merging.old.is_none());
-        merging.map_or_else(Default::default, |Merging { merge, writer, .. }| {
+    /// What merges hold that is no part of the collection yet, and how much more they will hold, about.
+    pub(super) fn memory_of_merges(&self, collection: &Collection) -> (Memory, usize) {
+        // Only a step that is under way has them locked; then they are left out for a moment.
+        let merges = collection.inner.merges.try_lock();
+        let (mut all, mut planned) = (Memory::default(), 0);
+        let merges = merges.as_deref().into_iter().flatten().filter(|merging| merging.old.is_none());
+        for Merging { merge, writer, .. } in merges {
             let [rows, columns, vectors, indexes] = merge.segment.memory();
             let written = writer.as_ref().map_or(0, SegmentWriter::memory_bytes);
             let memory = Memory {
@@ -230,26 +302,60 @@ impl Db {
                 indexes,
                 ..Memory::default()
             };
-            (memory, merge.bytes().saturating_sub(memory.total()))
-        })
+            planned += merge.bytes().saturating_sub(memory.total());
+            all += memory;
+        }
+        (all, planned)
     }
 
-    /// Gives up the flush and the merge that are under way: they begin anew some time. A merge whose rows take their places comes to
+    /// Gives up the flush and the merges that are under way: they begin anew some time. A merge whose rows take their places comes to
     /// its end.
     pub(super) async fn stop_work(&self, collection: &Collection) -> Result<()> {
         let writing = collection.inner.writing.lock().await.take();
         let mut writers: Vec<_> = writing.into_iter().map(|writing| writing.writer).collect();
-        match collection.inner.merge.lock().await.take() {
-            Some(Merging { mut merge, old: Some(old), .. }) => {
-                collection.inner.state.write().expect("no panic while held").swap_some(&mut merge, usize::MAX);
-                self.end_merge(collection, &merge, old).await?;
+        let mut merges = collection.inner.merges.lock().await;
+        while let Some(Merging { mut merge, writer, old }) = merges.pop() {
+            match old {
+                Some(old) => {
+                    collection.inner.state.write().expect("no panic while held").swap_some(&mut merge, usize::MAX);
+                    self.end_merge(collection, &merge, old).await?;
+                }
+                None => writers.extend(writer),
             }
-            Some(Merging { writer, .. }) => writers.extend(writer),
-            None => {}
         }
+        drop(merges);
         for file in writers.into_iter().flat_map(SegmentWriter::into_files) {
             self.inner.shared.storage.remove(&file.name).await?;
         }
         Ok(())
+    }
+}
+
+/// Whether one of `merges` has that segment for an input.
+fn is_merged(merges: &[Merging], segment: SegmentId) -> bool {
+    merges.iter().any(|merging| merging.merge.inputs.contains(&segment))
+}
+
+impl Collection {
+    /// Which of its segments are merged with which.
+    pub(super) fn merge_kind(&self) -> MergeKind {
+        self.spec().options.merge_policy.unwrap_or(self.inner.shared.options.merge_policy.kind)
+    }
+
+    /// Whether merges are to overlap.
+    #[cfg(test)]
+    fn is_planted(&self) -> bool {
+        self.inner.planted.load(Ordering::Relaxed)
+    }
+
+    #[cfg(not(test))]
+    const fn is_planted(&self) -> bool {
+        false
+    }
+
+    /// The segments that are being merged.
+    pub(super) async fn merged(&self) -> Vec<SegmentId> {
+        let merges = self.inner.merges.lock().await;
+        merges.iter().flat_map(|merging| merging.merge.inputs.iter().copied()).collect()
     }
 }

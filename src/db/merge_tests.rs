@@ -1,14 +1,21 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by its panic")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
-use super::{Collection, Db, Durability, MergePolicy, Options, QueryRequest, SearchRequest, Target, WriteOptions};
+use bytes::Bytes;
+
+use super::{
+    Collection, Db, Durability, MergeCounts, MergeKind, MergePolicy, Options, QueryRequest, SearchRequest, Target,
+    WriteOptions,
+};
 use crate::base::{ErrorKind, Random, ReplicaId, Sequence, Timestamp, Version};
-use crate::engine::{ChangeSet, CollectionSpec};
+use crate::engine::{ChangeSet, CollectionOptions, CollectionSpec, SealPolicy};
 use crate::model::{Batch, Key, Row, Value};
-use crate::platform::{Environment, block_on};
-use crate::storage::FaultStorage;
+use crate::platform::{Environment, Task, block_on};
+use crate::storage::{Entry, FaultStorage, MemoryDisk, Storage};
 
 fn spec(kind: &str) -> CollectionSpec {
     let json = format!(
@@ -347,5 +354,207 @@ fn a_merge_under_a_memory_limit_survives_a_crash_at_every_call() {
             }
         }
         assert!(calls > 20, "{calls} calls: the merge does not go by blocks");
+    });
+}
+
+fn threads() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// A storage in which, once it is armed, the first to write a file of a segment waits for a second one who writes another.
+struct Meeting {
+    storage: Box<dyn Storage>,
+    armed: AtomicBool,
+    /// Which segments' files are being written.
+    here: Mutex<Vec<String>>,
+    came: Condvar,
+    met: AtomicUsize,
+}
+
+impl Meeting {
+    fn meet(&self, name: &str) {
+        let Some((segment, _)) = name.rsplit_once('/').filter(|_| name.contains("/segment/")) else { return };
+        if !self.armed.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut here = self.here.lock().unwrap();
+        here.push(segment.to_owned());
+        self.came.notify_all();
+        let alone = |here: &mut Vec<String>| here.iter().all(|other| other == segment);
+        // Whoever waits in vain has the test fail, and others go on.
+        let (here, waited) = self.came.wait_timeout_while(here, Duration::from_secs(20), alone).unwrap();
+        drop(here);
+        self.met.fetch_add(usize::from(!waited.timed_out()), Ordering::Relaxed);
+        self.armed.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Storage for Meeting {
+    fn list<'a>(&'a self, prefix: &'a str) -> Task<'a, crate::base::Result<Vec<Entry>>> {
+        self.storage.list(prefix)
+    }
+
+    fn read<'a>(&'a self, name: &'a str, offset: u64, len: u64) -> Task<'a, crate::base::Result<Bytes>> {
+        self.storage.read(name, offset, len)
+    }
+
+    fn read_all<'a>(&'a self, name: &'a str) -> Task<'a, crate::base::Result<Bytes>> {
+        self.storage.read_all(name)
+    }
+
+    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, crate::base::Result<()>> {
+        self.meet(name);
+        self.storage.put(name, bytes)
+    }
+
+    fn append<'a>(&'a self, name: &'a str, bytes: Bytes) -> Task<'a, crate::base::Result<()>> {
+        self.meet(name);
+        self.storage.append(name, bytes)
+    }
+
+    fn sync<'a>(&'a self, name: &'a str) -> Task<'a, crate::base::Result<()>> {
+        self.storage.sync(name)
+    }
+
+    fn truncate<'a>(&'a self, name: &'a str, len: u64) -> Task<'a, crate::base::Result<()>> {
+        self.storage.truncate(name, len)
+    }
+
+    fn remove<'a>(&'a self, name: &'a str) -> Task<'a, crate::base::Result<()>> {
+        self.storage.remove(name)
+    }
+
+    fn close(&self) -> Task<'_, crate::base::Result<()>> {
+        self.storage.close()
+    }
+}
+
+/// Several merges of one collection go on at once, each on a thread of its own, while rows change under them.
+#[test]
+fn merges_go_on_side_by_side() {
+    threads().block_on(async {
+        let disk = MemoryDisk::new();
+        let storage = Arc::new(Meeting {
+            storage: Box::new(disk.open().unwrap()),
+            armed: AtomicBool::new(false),
+            here: Mutex::default(),
+            came: Condvar::new(),
+            met: AtomicUsize::new(0),
+        });
+        let merge_policy = MergePolicy { kind: MergeKind::Parallel, merges_max: Some(3), ..MergePolicy::default() };
+        let db = Db::open(storage.clone(), Options { merge_policy, ..Options::default() }).await.unwrap();
+        let notes = db.create_collection("notes", spec(r#""FLAT""#)).await.unwrap();
+        let mut expected = State::new();
+        for part in 0..16 {
+            let rows: State = (part * 40..part * 40 + 50).map(|id| (id, format!("part {part}"))).collect();
+            notes.upsert(batch(&notes, &rows)).await.unwrap();
+            expected.extend(rows);
+            db.flush("notes").await.unwrap();
+        }
+        storage.armed.store(true, Ordering::Relaxed);
+        let (mut steps, mut at_once) = (0, 0);
+        while db.maintain().await.unwrap() {
+            at_once = at_once.max(notes.inner.merges.lock().await.len());
+            let key = steps % 600;
+            if steps % 5 == 0 {
+                notes.delete(Target::Keys(vec![Key::Int(key)])).await.unwrap();
+                expected.remove(&key);
+            }
+            steps += 1;
+            if steps % 16 == 0 {
+                assert_eq!(now(&notes).await, expected, "step {steps}");
+            }
+        }
+        assert_eq!(at_once, 3);
+        assert!(storage.met.load(Ordering::Relaxed) >= 2, "no merge wrote while another one did");
+        assert_eq!(now(&notes).await, expected);
+        drop(notes);
+        db.close().await.unwrap();
+        let db = Db::open(Arc::new(disk.open().unwrap()), Options::default()).await.unwrap();
+        assert_eq!(now(&db.collection("notes").unwrap()).await, expected);
+    });
+}
+
+/// Writes, deletes and searches without end while a server's upkeep runs: by each policy every row is found at once, none is lost or doubled, and
+/// segments become as few as the policy says.
+#[test]
+fn each_policy_keeps_up_with_continuous_ingest() {
+    for kind in MergeKind::ALL {
+        threads().block_on(async {
+            let merge_policy = MergePolicy { kind, small_rows: 1_000, merges_max: Some(2), ..MergePolicy::default() };
+            let disk = MemoryDisk::new();
+            let options = Options { merge_policy, ..Options::default() };
+            let db = Db::open(Arc::new(disk.open().unwrap()), options).await.unwrap();
+            let seal = SealPolicy { rows: Some(100), ..SealPolicy::default() };
+            let options = CollectionOptions { seal, ..CollectionOptions::default() };
+            let spec = CollectionSpec { options, ..spec(r#"{"HNSW":{"m":4,"ef_construction":8}}"#) };
+            let notes = db.create_collection("notes", spec).await.unwrap();
+            let ends = Arc::new(AtomicBool::new(false));
+            let upkeep = tokio::spawn({
+                let (db, ends) = (db.clone(), ends.clone());
+                async move {
+                    while db.maintain().await.unwrap() || !ends.load(Ordering::Relaxed) {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+            let mut expected = State::new();
+            for part in 0..120 {
+                let rows: State = (part * 20..part * 20 + 25).map(|id| (id, format!("part {part}"))).collect();
+                notes.upsert(batch(&notes, &rows)).await.unwrap();
+                expected.extend(rows);
+                let gone = part * 13 % 1_000;
+                notes.delete(Target::Keys(vec![Key::Int(gone)])).await.unwrap();
+                expected.remove(&gone);
+                let key = part * 20 + 24;
+                let vector = Value::Vector(vec![key as f32, 1.0]);
+                let request = SearchRequest { vector, limit: 1, ..Default::default() };
+                assert_eq!(notes.search(&request).await.unwrap().hits[0].key, Key::Int(key), "{kind:?}, part {part}");
+                if part % 8 == 0 {
+                    assert_eq!(now(&notes).await, expected, "{kind:?}, part {part}");
+                }
+            }
+            ends.store(true, Ordering::Relaxed);
+            upkeep.await.unwrap();
+            assert_eq!(now(&notes).await, expected, "{kind:?}");
+            let stats = notes.stats().await.unwrap();
+            let most = if kind == MergeKind::Sequential { 1 } else { 6 };
+            assert!(stats.states.flushed <= most && stats.merges.finished > 0, "{kind:?}: {stats:?}");
+            assert!(stats.merges.rows_flushed >= 2_500, "{kind:?}: {stats:?}");
+            drop(notes);
+            db.close().await.unwrap();
+            let db = Db::open(Arc::new(disk.open().unwrap()), Options::default()).await.unwrap();
+            assert_eq!(now(&db.collection("notes").unwrap()).await, expected, "{kind:?}");
+        });
+    }
+}
+
+/// Counts change with the manifest, and are there after a crash.
+#[test]
+fn merges_are_counted_for_good() {
+    block_on(async {
+        let storage = FaultStorage::new(1);
+        let merge_policy = MergePolicy { kind: MergeKind::Sequential, ..MergePolicy::default() };
+        let options = || Options { merge_policy, ..Options::default() };
+        let db = open(&storage, options()).await;
+        let notes = db.create_collection("notes", spec(r#""FLAT""#)).await.unwrap();
+        for part in 0..3 {
+            notes
+                .upsert(batch(&notes, &(part * 10..part * 10 + 10).map(|id| (id, "x".to_owned())).collect()))
+                .await
+                .unwrap();
+            db.flush("notes").await.unwrap();
+            while db.maintain().await.unwrap() {}
+        }
+        let counts = MergeCounts { finished: 2, rows: 50, rows_flushed: 30 };
+        let told = async |db: &Db| {
+            let stats = db.collection("notes").unwrap().stats().await.unwrap();
+            (stats.merge_policy, stats.merges, stats.states.flushed)
+        };
+        assert_eq!(told(&db).await, (MergeKind::Sequential, counts, 1));
+        assert_eq!(format!("{:.2}", counts.write_amplification()), "1.67");
+        let db = open(&storage.reopen(), Options::default()).await;
+        assert_eq!(told(&db).await, (MergeKind::Hierarchical, counts, 1));
+        assert_eq!(MergeCounts::default().write_amplification(), 0.0);
     });
 }

@@ -46,7 +46,7 @@ mod stream;
 mod sync;
 mod writer;
 
-pub use crate::engine::{Memory, MergePolicy};
+pub use crate::engine::{Memory, MergeCounts, MergeKind, MergePolicy};
 pub use access::{Access, Action, Admitted, Gate, Grant};
 pub use archive::{ArchiveImport, ArchivePieces, StoreSnapshot};
 #[cfg(feature = "streams")]
@@ -100,6 +100,8 @@ mod fencing;
 mod index_tests;
 #[cfg(all(test, feature = "server"))]
 mod memory_tests;
+#[cfg(all(test, feature = "server"))]
+mod merge_sim_tests;
 #[cfg(all(test, feature = "server"))]
 mod merge_tests;
 #[cfg(all(test, feature = "server"))]

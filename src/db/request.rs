@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::Written;
 use crate::base::{Error, Lsn, Result, SegmentId, Timestamp, Version};
-use crate::engine::RequestId;
+use crate::engine::{MergeCounts, MergeKind, RequestId};
 use crate::index::{GraphStats, SearchParams};
 use crate::model::{Batch, Key, Row, Value};
 use crate::query::{Parameters, Ranker, Rerank};
@@ -361,6 +361,10 @@ pub struct CollectionStats {
     pub written: Written,
     /// Answers that were given again: see [`CollectionOptions::result_cache_bytes`](crate::engine::CollectionOptions::result_cache_bytes).
     pub results_reused: u64,
+    /// Which segments are merged with which.
+    pub merge_policy: MergeKind,
+    /// What was merged since the collection was created.
+    pub merges: MergeCounts,
 }
 
 /// How many segments are in each state of their life.

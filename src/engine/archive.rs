@@ -333,6 +333,7 @@ mod tests {
             log_start: 1,
             segments: vec![SegmentManifest { id: SegmentId(1), rows: 1, files: files.clone(), adopted: None }],
             partitions: Default::default(),
+            merges: Default::default(),
         });
         [start(&manifest), file_head(&files[0]), b"rows".to_vec(), file_head(&files[1]), end()].concat()
     }

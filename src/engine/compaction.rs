@@ -26,99 +26,6 @@ pub fn should_seal(policy: &SealPolicy, growing: &Growing) -> bool {
         || policy.idle_ms.is_some_and(|idle_ms| growing.idle_ms >= idle_ms)
 }
 
-/// When segments are merged.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MergePolicy {
-    /// Segments of fewer living rows and deletes than this are small; 16,384.
-    pub small_rows: usize,
-    /// So many small ones become one; 4. At least 2.
-    pub small_count: usize,
-    /// A segment is rewritten when a greater share of its rows is dead; 0.3. Dead rows are still in its graph, and lead on.
-    pub dead_share: f64,
-    /// A segment is rewritten, with a new graph, when a greater share of its rows is in a graph in which no way leads to them, so that
-    /// searches miss them; 0.001.
-    pub unreachable_share: f64,
-}
-
-impl Default for MergePolicy {
-    fn default() -> Self {
-        Self { small_rows: 16_384, small_count: 4, dead_share: 0.3, unreachable_share: 0.001 }
-    }
-}
-
-impl MergePolicy {
-    /// Merges all that can be merged: every dead row is too much, and every segment is small that another one fits beside.
-    pub const WHOLE: Self = Self { small_rows: SEAL_ROWS, small_count: 2, dead_share: 0.0, unreachable_share: 0.0 };
-}
-
-/// What a policy of compaction knows of a flushed segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its id.
-    pub id: SegmentId,
-    /// Its rows.
-    pub rows: usize,
-    /// Those of them that somebody may read.
-    pub live: usize,
-    /// Its deletes.
-    pub deletes: usize,
-    /// What a merge holds of the living rows in memory, about.
-    pub bytes: usize,
-    /// Nodes of its graphs to which no way leads, as far as somebody has looked.
-    pub unreachable: usize,
-}
-
-impl Candidate {
-    fn dead_share(&self) -> f64 {
-        (self.rows - self.live) as f64 / self.rows.max(1) as f64
-    }
-
-    fn is_wasteful(&self, policy: &MergePolicy) -> bool {
-        self.dead_share() > policy.dead_share
-            || self.unreachable as f64 > policy.unreachable_share * self.rows.max(1) as f64
-    }
-
-    fn size(&self) -> usize {
-        self.live + self.deletes
-    }
-}
-
-/// Which segments to merge into one of at most `bytes_max`; none when all is well. Comes first what frees most: the segment with the
-/// greatest share of dead rows, when that is too great, or with a graph that has come apart; then small ones, the oldest first, when there are many.
-///
-/// A log of deletes, which is a segment without rows, is on the level `n` when it holds at least `small_rows * small_count^n` of
-/// them; when there are `small_count` on a level they become one of the next. So a delete is rewritten once a level, and of
-/// logs there are few.
-pub fn choose_merge(segments: &[Candidate], bytes_max: usize, policy: &MergePolicy) -> Vec<SegmentId> {
-    let small_count = policy.small_count.max(2);
-    let wasteful = segments.iter().filter(|segment| segment.is_wasteful(policy) && segment.bytes <= bytes_max);
-    let most = wasteful.max_by(|a, b| a.dead_share().total_cmp(&b.dead_share()));
-    let (mut rows, mut bytes) = (0, 0);
-    let fits = |segment: &&Candidate| {
-        let fits = rows + segment.live <= SEAL_ROWS && bytes + segment.bytes <= bytes_max;
-        if fits {
-            rows += segment.live;
-            bytes += segment.bytes;
-        }
-        fits
-    };
-    let small = segments.iter().filter(|segment| segment.size() < policy.small_rows);
-    let small: Vec<SegmentId> = small.filter(fits).map(|segment| segment.id).collect();
-    match most {
-        // One among small ones that are merged anyway is written once then.
-        Some(most) if small.len() < small_count || !small.contains(&most.id) => return vec![most.id],
-        _ if small.len() >= small_count => return small,
-        _ => {}
-    }
-    let level = |segment: &Candidate| (segment.deletes / policy.small_rows.max(1)).checked_ilog(small_count);
-    let logs = || segments.iter().filter(|segment| segment.rows == 0);
-    let on_level =
-        |wanted: u32| logs().filter(move |log| level(log) == Some(wanted)).map(|log| log.id).collect::<Vec<_>>();
-    let mut levels = logs().filter_map(level).collect::<Vec<_>>();
-    levels.sort_unstable();
-    levels.into_iter().map(on_level).find(|logs| logs.len() >= small_count).unwrap_or_default()
-}
-
 /// How much one step of background work does at most: in a browser nobody is answered meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
@@ -157,8 +64,8 @@ pub struct Waiting {
     pub stale: bool,
     /// A merge has begun.
     pub merging: bool,
-    /// Flushed segments.
-    pub segments: usize,
+    /// There are so many flushed segments that they are merged while rows wait for an index.
+    pub crowded: bool,
     /// Counts steps.
     pub turn: u64,
 }
@@ -181,14 +88,11 @@ pub enum Task {
 /// A flush waits for the index, so that it need not be written twice, until the log is so much longer than a checkpoint: at twice that
 /// length writers wait.
 const LOG_PERCENT_PRESSING: u64 = 150;
-/// With so many segments a merge has its turn while rows are being indexed: each search looks into all of them.
-const SEGMENTS_PRESSING: usize = 8;
-
 /// What comes next, in the order of what is lost by waiting: a merged segment takes its place, and a flush that has begun comes to its
 /// end; a log that grows too long is flushed; rows without index, which every search compares one by one, are indexed; and what
 /// makes the store smaller comes last, but for every second turn while there are very many segments.
 pub fn choose_task(waiting: &Waiting) -> Task {
-    let merges_too = (waiting.merging || waiting.segments >= SEGMENTS_PRESSING) && waiting.turn.is_multiple_of(2);
+    let merges_too = (waiting.merging || waiting.crowded) && waiting.turn.is_multiple_of(2);
     match waiting {
         Waiting { swapping: true, .. } => Task::Swap,
         Waiting { flushing: true, .. } => Task::Flush,
@@ -459,93 +363,7 @@ impl Merge {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn segment(id: u64, rows: usize, live: usize) -> Candidate {
-        Candidate { id: SegmentId(id), rows, live, deletes: 0, bytes: live * 100, unreachable: 0 }
-    }
-
-    fn log(id: u64, deletes: usize) -> Candidate {
-        Candidate { id: SegmentId(id), rows: 0, live: 0, deletes, bytes: 0, unreachable: 0 }
-    }
-
-    fn chosen(segments: &[Candidate], bytes_max: usize) -> Vec<u64> {
-        choose_merge(segments, bytes_max, &MergePolicy::default()).into_iter().map(|id| id.0).collect()
-    }
-
-    #[test]
-    fn the_most_wasteful_segment_comes_first() {
-        let segments = [segment(1, 1000, 650), segment(2, 1000, 100), segment(3, 1000, 1000), segment(4, 0, 0)];
-        assert_eq!(chosen(&segments[..3], usize::MAX), [2]);
-        assert_eq!(chosen(&segments, usize::MAX), [1, 2, 3, 4], "it is among small ones that are many");
-        assert_eq!(chosen(&segments[..1], usize::MAX), [1]);
-        assert_eq!(chosen(&segments[2..], usize::MAX), [0; 0]);
-        assert_eq!(chosen(&segments[..1], 64_999), [0; 0], "it would not fit into memory");
-        let policy = MergePolicy { dead_share: 0.4, ..MergePolicy::default() };
-        assert_eq!(choose_merge(&segments[..1], usize::MAX, &policy), []);
-    }
-
-    #[test]
-    fn many_small_segments_become_one_that_fits() {
-        let small: Vec<Candidate> = (1..=6).map(|id| segment(id, 10_000, 10_000)).collect();
-        assert_eq!(chosen(&small[..3], usize::MAX), [0; 0]);
-        assert_eq!(chosen(&small[..4], usize::MAX), [1, 2, 3, 4]);
-        assert_eq!(chosen(&small, 5_000_000), [1, 2, 3, 4, 5]);
-        assert_eq!(chosen(&small, 3_000_000), [0; 0], "three are not worth it");
-        let large = [segment(7, 20_000, 20_000), segment(8, 20_000, 20_000)];
-        let both: Vec<Candidate> = large.iter().chain(&small[..4]).copied().collect();
-        assert_eq!(chosen(&both, usize::MAX), [1, 2, 3, 4]);
-        let whole = |segments: &[Candidate]| choose_merge(segments, usize::MAX, &MergePolicy::WHOLE).len();
-        assert_eq!((whole(&both), whole(&small[..2]), whole(&small[..1])), (6, 2, 0));
-        assert_eq!(whole(&[segment(1, 1000, 999)]), 1);
-    }
-
-    #[test]
-    fn logs_of_deletes_are_merged_level_by_level() {
-        let logs: Vec<Candidate> = (1..=4).map(|id| log(id, 20_000)).collect();
-        assert_eq!(chosen(&logs[..3], usize::MAX), [0; 0]);
-        assert_eq!(chosen(&logs, usize::MAX), [1, 2, 3, 4]);
-        let mixed: Vec<Candidate> =
-            logs[..3].iter().copied().chain([log(5, 80_000), segment(6, 50_000, 50_000)]).collect();
-        assert_eq!(chosen(&mixed, usize::MAX), [0; 0], "those of one level only");
-        // Small logs go with small segments.
-        let small = [log(1, 10), segment(2, 10, 10), log(3, 10), segment(4, 10, 10)];
-        assert_eq!(chosen(&small, usize::MAX), [1, 2, 3, 4]);
-    }
-
-    proptest! {
-        /// A delete is written again once a level, not with every flush: so often as levels that its log has gone through.
-        #[test]
-        fn deletes_are_rewritten_a_few_times(flushes in 1usize..300, deletes in 1usize..40_000) {
-            let policy = MergePolicy::default();
-            let mut segments: Vec<Candidate> = Vec::new();
-            let mut written = 0;
-            for flush in 0..flushes {
-                segments.push(log(flush as u64, deletes));
-                loop {
-                    let inputs: BTreeSet<SegmentId> = choose_merge(&segments, usize::MAX, &policy).into_iter().collect();
-                    if inputs.is_empty() {
-                        break;
-                    }
-                    prop_assert!(inputs.len() > 1, "a merge makes them fewer");
-                    let sum = segments.iter().filter(|log| inputs.contains(&log.id)).map(|log| log.deletes).sum();
-                    written += sum;
-                    segments.retain(|log| !inputs.contains(&log.id));
-                    segments.push(log(1_000 + written as u64, sum));
-                }
-            }
-            let total = flushes * deletes;
-            let small = policy.small_rows.div_ceil(deletes).max(1);
-            let levels = |logs: usize| logs.checked_ilog(policy.small_count).map_or(0, |levels| levels as usize + 1);
-            prop_assert!(segments.len() <= policy.small_count * (2 + levels(flushes)), "{} logs", segments.len());
-            // A log that is still small is rewritten by every few flushes; later ones once a level.
-            prop_assert!(written <= total * (small.div_ceil(policy.small_count - 1) + 1 + levels(flushes)), "{written} of {total}");
-        }
-    }
 
     #[test]
     fn what_is_lost_by_waiting_comes_first() {
@@ -557,7 +375,7 @@ mod tests {
             unindexed: true,
             stale: true,
             merging: true,
-            segments: 3,
+            crowded: false,
             turn: 1,
         };
         assert_eq!(choose_task(&all), Task::Swap);
@@ -568,7 +386,7 @@ mod tests {
         assert_eq!(choose_task(&calm), Task::Index);
         assert_eq!(choose_task(&Waiting { turn: 2, ..calm }), Task::Merge, "a merge is not left waiting for ever");
         assert_eq!(choose_task(&Waiting { turn: 2, merging: false, ..calm }), Task::Index);
-        assert_eq!(choose_task(&Waiting { turn: 2, merging: false, segments: 8, ..calm }), Task::Merge);
+        assert_eq!(choose_task(&Waiting { turn: 2, merging: false, crowded: true, ..calm }), Task::Merge);
         let indexed = Waiting { unindexed: false, ..calm };
         assert_eq!(choose_task(&indexed), Task::Flush);
         assert_eq!(choose_task(&Waiting { unflushed: false, ..indexed }), Task::SaveIndex);

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CollectionSpec, Progress};
+use super::{CollectionSpec, MergeCounts, Progress};
 use crate::base::codec::{Reader, Write, checksum};
 use crate::base::{CollectionId, Error, ErrorKind, Lsn, ReplicaId, Result, SegmentId, Timestamp, message};
 
@@ -63,6 +63,9 @@ pub struct CollectionManifest {
     /// Its partitions by name, but for the default one and those that only rows from elsewhere have named.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub partitions: BTreeSet<String>,
+    /// What was merged of it.
+    #[serde(default, skip_serializing_if = "MergeCounts::is_none")]
+    pub merges: MergeCounts,
 }
 
 /// One segment of a manifest.
@@ -132,6 +135,7 @@ impl Manifest {
             log_start: 0,
             segments: Vec::new(),
             partitions: collection.partitions.clone(),
+            merges: MergeCounts::default(),
         };
         Self {
             replica_number: self.replica_number,

@@ -18,6 +18,7 @@ mod keys;
 mod late;
 mod manifest;
 mod memory;
+mod merge_policy;
 pub mod name;
 mod options;
 mod record;
@@ -26,15 +27,14 @@ mod spec;
 pub use answers::{Answer, Answers, RequestId};
 pub use changes::{ChangeSet, KeptPart, Refused, Reshape, SyncPosition, is_eviction};
 pub use collection::{CollectionState, Progress, Slot};
-pub use compaction::{
-    Budget, Candidate, Merge, MergePolicy, Task, Waiting, choose_budget, choose_merge, choose_task, should_seal,
-};
+pub use compaction::{Budget, Merge, Task, Waiting, choose_budget, choose_task, should_seal};
 pub use conflict::{Meeting, Met};
 pub use feed::{Fed, Place};
 pub use history::{Death, View};
 pub use late::Late;
 pub use manifest::{Adopted, CollectionManifest, FileEntry, Manifest, SegmentManifest};
 pub use memory::{Memory, Movable, choose_move};
+pub use merge_policy::{Candidate, MergeCounts, MergeKind, MergePolicy, choose_merge};
 pub use options::{CollectionOptions, Growing, SealPolicy, Watch};
 pub use record::{PipelineWrite, Record, Source};
 pub use spec::CollectionSpec;

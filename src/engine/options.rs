@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::MergeKind;
 use super::compaction::{SEAL_LOG_BYTES, SEAL_ROWS};
 use crate::base::compress::Codec;
 use crate::base::{Error, Result};
@@ -13,7 +14,8 @@ const SEAL_MS_MIN: u64 = 1_000;
 
 /// How a collection keeps its rows in segments. Each replica says so for itself.
 ///
-/// As JSON: `{"codec": "gzip", "seal": {"rows": 50000, "bytes": 8388608, "ageMs": 60000, "idleMs": 5000}, "ef": 48, "resultCacheBytes": 4194304}`; all may be left out.
+/// As JSON: `{"codec": "gzip", "seal": {"rows": 50000, "bytes": 8388608, "ageMs": 60000, "idleMs": 5000}, "ef": 48, "resultCacheBytes": 4194304,
+/// "mergePolicy": "sequential"}`; all may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CollectionOptions {
@@ -31,6 +33,9 @@ pub struct CollectionOptions {
     /// rows expire. They count as cache, and take a 16th of the memory limit at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_cache_bytes: Option<u64>,
+    /// Which segments are merged with which; as the store says with `None`. From the next merge on: one that has begun comes to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge_policy: Option<MergeKind>,
 }
 
 /// When the growing segment is sealed: as soon as one of these is reached. A checkpoint ([`Options::checkpoint_bytes`]) and a call of
@@ -152,7 +157,7 @@ mod tests {
     fn what_cannot_be_is_refused_by_name() {
         let of = |json: &str| serde_json::from_str::<CollectionOptions>(json).map(CollectionOptions::checked);
         assert_eq!(of("{}").unwrap().unwrap(), CollectionOptions::default());
-        let whole = r#"{"codec":"snappy","seal":{"rows":1,"bytes":65536,"ageMs":1000,"idleMs":1000},"ef":48}"#;
+        let whole = r#"{"codec":"snappy","seal":{"rows":1,"bytes":65536,"ageMs":1000,"idleMs":1000},"ef":48,"mergePolicy":"parallel"}"#;
         assert_eq!(serde_json::to_string(&of(whole).unwrap().unwrap()).unwrap(), whole);
         for (json, name) in [
             (r#"{"seal":{"rows":0}}"#, "seal.rows 0"),
@@ -166,6 +171,11 @@ mod tests {
             assert!(error.message().contains(name), "{error}");
         }
         assert!(of(r#"{"codec":"brotli"}"#).is_err() && of(r#"{"seals":{}}"#).is_err());
+        let error = of(r#"{"mergePolicy":"tiered"}"#).unwrap_err().to_string();
+        assert!(
+            ["tiered", "hierarchical", "sequential", "parallel"].iter().all(|name| error.contains(name)),
+            "{error}"
+        );
     }
 
     #[test]

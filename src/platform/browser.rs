@@ -136,3 +136,8 @@ pub fn run_to_end<T: 'static>(task: impl Future<Output = T> + 'static) -> Task<'
         waiting.await.expect("the host runs every task to its end")
     })
 }
+
+/// How many tasks should run at once beside the caller: there is one thread.
+pub fn threads_beside() -> usize {
+    0
+}

@@ -15,9 +15,11 @@ use std::pin::Pin;
 use std::task::Poll;
 
 pub use environment::Environment;
+#[cfg(all(native, feature = "server"))]
+pub use host::beside;
 #[cfg(feature = "streams")]
 pub use host::zone_offset_s;
-pub use host::{MaybeSend, MaybeSync, detach, map, now_ms, now_us, random_u64, run_to_end};
+pub use host::{MaybeSend, MaybeSync, detach, map, now_ms, now_us, random_u64, run_to_end, threads_beside};
 #[cfg(native)]
 pub use host::{block_on, blocking};
 // Natively both stand on tokio, which only the feature `server` brings.

@@ -127,3 +127,32 @@ pub fn run_to_end<T: Send + 'static>(task: impl Future<Output = T> + Send + 'sta
         task.await
     })
 }
+
+/// How many tasks should run at once [`beside`] the caller: half of what the machine can, for reads and writes have the other half. None
+/// without a runtime of several threads.
+pub fn threads_beside() -> usize {
+    #[cfg(feature = "server")]
+    if tokio::runtime::Handle::try_current()
+        .is_ok_and(|handle| handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
+    {
+        return std::thread::available_parallelism().map_or(1, |threads| threads.get().div_ceil(2));
+    }
+    0
+}
+
+/// Runs `task` to its end on a thread of its own that may compute for long.
+///
+/// # Panics
+/// Without a runtime: where [`threads_beside`] is not 0 there is one.
+#[cfg(feature = "server")]
+pub fn beside<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Task<'static, T> {
+    let runtime = tokio::runtime::Handle::current();
+    let running = tokio::task::spawn_blocking(move || runtime.block_on(task));
+    Box::pin(async move {
+        match running.await {
+            Ok(value) => value,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => std::future::pending().await,
+        }
+    })
+}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use eddydb::base::{Random, Result};
-use eddydb::db::{ChangesRequest, Collection, Db, LiveRequest, Options, PipelineSpec, SearchRequest};
-use eddydb::engine::CollectionSpec;
+use eddydb::db::{ChangesRequest, Collection, Db, LiveRequest, MergeKind, Options, PipelineSpec, SearchRequest};
+use eddydb::engine::{CollectionOptions, CollectionSpec, SealPolicy};
 use eddydb::model::{Batch, Row, Value};
 use eddydb::storage::FileStorage;
 use serde_json::{Value as Json, json};
@@ -194,16 +194,34 @@ pub async fn nearest(directory: &Path, rows: usize) -> Result<Json> {
 }
 
 /// How long a search takes while rows come at an even rate and are indexed and merged, beside one of a store at rest; and whether a row is found
-/// as soon as its write is acknowledged.
+/// as soon as its write is acknowledged. Then the same by each policy of merging, with a segment every thousand rows, so that there is much to merge.
 pub async fn ingest(directory: &Path, rows: usize) -> Result<Json> {
+    let mut told = ingest_by(&directory.join("ingest"), rows, None).await?;
+    let mut policies = Vec::new();
+    for kind in MergeKind::ALL {
+        policies.push(ingest_by(&directory.join(format!("ingest-{}", kind.as_str())), rows, Some(kind)).await?);
+    }
+    told["policies"] = policies.into();
+    Ok(told)
+}
+
+async fn ingest_by(directory: &Path, rows: usize, merge_policy: Option<MergeKind>) -> Result<Json> {
     const SEARCHES: usize = 1_000;
     const TOGETHER: usize = 10;
     const BATCHES: usize = 1_000;
     const EVERY: Duration = Duration::from_millis(10);
-    let db = open(&directory.join("ingest")).await?;
+    const SEALED_ROWS: u64 = 1_000;
+    let db = open(directory).await?;
     let collection = db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100}}"#)).await?;
     let mut vectors = Vectors::new();
     vectors.fill(&db, &collection, rows).await?;
+    if merge_policy.is_some() {
+        db.flush("rows").await?;
+        while db.maintain().await? {}
+        let seal = SealPolicy { rows: Some(SEALED_ROWS), ..SealPolicy::default() };
+        db.set_options("rows", CollectionOptions { seal, merge_policy, ..CollectionOptions::default() }).await?;
+    }
+    let before = collection.stats().await?.merges;
     let search = async |vector: Vec<f32>, limit: usize| {
         let request = SearchRequest { vector: vector.into(), limit, ..SearchRequest::default() };
         let start = Instant::now();
@@ -256,7 +274,10 @@ pub async fn ingest(directory: &Path, rows: usize) -> Result<Json> {
     upkeep.abort();
     let stats = collection.stats().await?;
     db.close().await?;
+    let (merges, merged) = (stats.merges.finished - before.finished, stats.merges.rows - before.rows);
     Ok(json!({
+        "policy": stats.merge_policy.as_str(), "merges": merges, "rows_merged": merged,
+        "write_amplification": merged as f64 / (BATCHES * TOGETHER) as f64, "rows_unindexed": stats.rows_unindexed,
         "rows": rows, "written": BATCHES * TOGETHER, "rows_per_second": (BATCHES * TOGETHER) as f64 / seconds.as_secs_f64(),
         "writer_late_ms": late.as_secs_f64() * 1e3, "found_at_once": found as f64 / BATCHES as f64, "searches": beside.len(), "segments": stats.segments,
         "p50_ms": quantile(&mut beside, 0.5), "p99_ms": quantile(&mut beside, 0.99),

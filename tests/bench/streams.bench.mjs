@@ -100,10 +100,24 @@ export async function run({ log, directory }) {
   if (ingest) {
     log(`searches while ${whole(ingest.rows_per_second)} rows/s come to ${whole(ingest.rows)}: p50 ${ingest.p50_ms.toFixed(2)} ms, p99 ${ingest.p99_ms.toFixed(2)} ms; at rest ` +
       `${ingest.at_rest_p50_ms.toFixed(2)} and ${ingest.at_rest_p99_ms.toFixed(2)} ms; found as soon as written ${ingest.found_at_once.toFixed(3)}`);
+    log('policy        rows/s   p50 ms   p99 ms  at rest p50, p99 ms  segments  merges  written again');
+    for (const by of ingest.policies) {
+      const numbers = [
+        whole(by.rows_per_second).padStart(8),
+        by.p50_ms.toFixed(2).padStart(8),
+        by.p99_ms.toFixed(2).padStart(8),
+        `${by.at_rest_p50_ms.toFixed(2)}, ${by.at_rest_p99_ms.toFixed(2)}`.padStart(20),
+        String(by.segments).padStart(9),
+        String(by.merges).padStart(7),
+        `${by.write_amplification.toFixed(2)} times`.padStart(14),
+      ];
+      log(`${by.policy.padEnd(12)}${numbers.join(' ')}`);
+    }
     targets.push({ name: 'share of rows found as soon as their write is acknowledged', value: ingest.found_at_once, limit: 1, met: ingest.found_at_once === 1 });
   }
   const others = Object.entries({ changes, standing, nearest, dedupe, ingest }).filter(([, part]) => part);
   const wasm = inWasm.map((query) => ({ name: `${query.query} in WebAssembly`, ...query }));
   const rows = [...(nexmark?.queries ?? []).map((query) => ({ name: query.query, ...query })), ...wasm, ...others.map(([name, part]) => ({ name, ...part }))];
+  rows.push(...(ingest?.policies ?? []).map((by) => ({ name: `ingest, ${by.policy}`, ...by })));
   return { rows, targets };
 }

@@ -17,6 +17,8 @@ fn help_teaches() {
                 "127.0.0.1:7700",
                 "EDDY_LISTEN",
                 "--allow-origin",
+                "--merge-policy",
+                "EDDY_MERGE_POLICY",
                 "curl",
                 "SIGTERM",
             ][..],
@@ -52,6 +54,7 @@ fn wrong_usage_is_exit_code_2() {
         &["import", "notes", "a.csv", "--batch-rows", "0"][..],
         &["import", "notes", "a.csv", "--metric", "manhattan"][..],
         &["serve", "--allow-origin", "notes.example"][..],
+        &["serve", "--merge-policy", "tiered"][..],
         &["info", "--log", "=x=y="][..],
     ] {
         let (code, out, err) = texts(&eddy().args(args).output().unwrap());
@@ -60,4 +63,11 @@ fn wrong_usage_is_exit_code_2() {
     }
     let (code, out, _) = texts(&eddy().arg("--version").output().unwrap());
     assert_eq!((code, out.trim()), (0, concat!("eddy ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn a_policy_that_there_is_not_is_told_with_those_that_there_are() {
+    let (code, _, err) = texts(&eddy().args(["serve", "--merge-policy", "tiered"]).output().unwrap());
+    assert_eq!(code, 2);
+    assert!(err.contains("\"tiered\"; expected one of: hierarchical, sequential, parallel"), "{err}");
 }

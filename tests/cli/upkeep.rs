@@ -42,6 +42,8 @@ fn a_directory_is_compacted() {
     );
     let table = run_well(&data, &["stats"]);
     assert!(table.contains("collection") && table.contains("notes"), "{table}");
+    assert!(table.contains("hierarchical, 1 merges of 110 rows, "), "{table}");
+    assert_eq!(after["merges"]["finished"], 1, "{after}");
     let memory = run_well(&data, &["memory"]);
     assert!(memory.contains("graphs and codes") && memory.starts_with("kind"), "{memory}");
     assert!(run_well(&data, &["flush"]).starts_with("notes: 1 segments, were 1"));

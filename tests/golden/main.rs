@@ -272,6 +272,7 @@ fn a_manifest_of_version_1_is_read() {
     let bytes = std::fs::read(golden).unwrap();
     let manifest = Manifest::decode(&bytes).unwrap().unwrap();
     let notes = &manifest.collections[0];
+    assert!(notes.merges.is_none() && notes.spec.options.merge_policy.is_none(), "it is older than both");
     assert_eq!((notes.name.as_str(), notes.segments.len()), ("notes", 3));
     assert_eq!(notes.segments.iter().map(|segment| segment.rows).sum::<u64>(), 84);
     assert_eq!(notes.spec.schema.fields().last().unwrap().name, "added");

@@ -204,6 +204,7 @@ test('options of a collection are kept, changed and refused', async (t) => {
     [{ seal: { rows: 0 } }, /seal.rows 0; expected at least 1/],
     [{ seal: { ageMs: 10 } }, /seal.ageMs 10/],
     [{ codec: 'brotli' }, /brotli/],
+    [{ mergePolicy: 'tiered' }, /tiered.*hierarchical.*sequential.*parallel/],
     [{ rows: 5 }, /rows/],
   ]) {
     const refused = (error) => error.kind === 'invalid_argument' && message.test(error.message) || assert.fail(`${error.kind}: ${error.message}`);
@@ -214,5 +215,49 @@ test('options of a collection are kept, changed and refused', async (t) => {
   db = await open({ name: 'options', path });
   assert.deepEqual(await db.collection('words').options(), { codec: 'none' });
   assert.equal(await db.collection('words').count({ filter: "word == 'word 1'" }), 20);
+  await db.close();
+});
+
+test('segments are merged as the database or the collection says', async (t) => {
+  const path = await directory(t);
+  let db = await open({ name: 'policies', path, mergePolicy: 'sequential' });
+  /** Waits until so many merges have left so many segments: background work does them. */
+  const merged = async (rows, count, segments) => {
+    const isDone = ({ merges, states }) => merges.finished >= count && states.flushed === segments;
+    for (const until = Date.now() + 20_000; !isDone(await rows.stats()); ) {
+      assert.ok(Date.now() < until, `${rows.name}: ${JSON.stringify(await rows.stats())}, and ${count} merges expected`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  };
+  const told = {};
+  for (const [name, options, merges] of [['one', {}, 1], ['some', { mergePolicy: 'hierarchical' }, 0], ['beside', { mergePolicy: 'parallel' }, 0]]) {
+    const rows = await db.createCollection(name, schema, options);
+    assert.deepEqual((await rows.stats()).merges, { finished: 0, rows: 0, rowsFlushed: 0, writeAmplification: 0 });
+    for (let part = 0; part < 3; part += 1) {
+      await rows.insert(Array.from({ length: 10 }, (_, at) => ({ id: part * 10 + at, word: 'x' })));
+      await rows.flush();
+      await merged(rows, part * merges, merges > 0 ? 1 : part + 1);
+    }
+    const stats = await rows.stats();
+    told[name] = [stats.mergePolicy, stats.merges.finished, stats.merges.rows, stats.states.flushed + stats.states.compacting];
+    assert.equal(stats.merges.rowsFlushed, 30);
+    assert.equal(stats.merges.writeAmplification, stats.merges.rows / 30);
+  }
+  // Three segments of ten rows: the second goes into the first, and the third into what these became.
+  assert.deepEqual(told, { one: ['sequential', 2, 50, 1], some: ['hierarchical', 0, 0, 3], beside: ['parallel', 0, 0, 3] });
+  // On a living collection, durably; counts stay.
+  const some = db.collection('some');
+  await some.setOptions({ mergePolicy: 'sequential' });
+  await merged(some, 1, 1);
+  await db.close();
+  db = await open({ name: 'policies', path });
+  assert.deepEqual(await db.collection('some').options(), { mergePolicy: 'sequential' });
+  const of = async (name) => {
+    const { mergePolicy, merges, states } = await db.collection(name).stats();
+    return [mergePolicy, merges.finished, merges.rows, states.flushed];
+  };
+  assert.deepEqual(await of('one'), ['hierarchical', 2, 50, 1]);
+  assert.deepEqual(await of('some'), ['sequential', 1, 30, 1]);
+  assert.equal(await db.collection('some').count(), 30);
   await db.close();
 });

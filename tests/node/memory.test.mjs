@@ -95,4 +95,6 @@ test('options that cannot be are refused', async () => {
   for (const options of [{ memoryLimitBytes: -1 }, { memoryLimitBytes: '1' }, { codec: 'brotli' }]) {
     await assert.rejects(open({ name: 'wrong', storage: 'memory', ...options }), { kind: 'invalid_argument' });
   }
+  const refused = { kind: 'invalid_argument', message: /mergePolicy: hierarchical, sequential or parallel expected, got tiered/ };
+  await assert.rejects(open({ name: 'wrong', storage: 'memory', mergePolicy: 'tiered' }), refused);
 });

@@ -43,3 +43,60 @@ fn stores_are_flushed_compacted_and_looked_into() {
     assert_eq!(server.get("/api/collections/none/stats").status, 404);
     assert_eq!(server.get("/api/flush").status, 405, "a page that is only looked at must not do work");
 }
+
+#[test]
+fn segments_are_merged_as_the_server_or_the_collection_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &["--merge-policy", "sequential"]);
+    let mut other = notes();
+    other["name"] = json!("other");
+    other["options"] = json!({"mergePolicy": "hierarchical"});
+    server.post_well("/api/collections", &notes());
+    let made = server.post_well("/api/collections", &other);
+    assert_eq!(made["options"], json!({"mergePolicy": "hierarchical"}));
+    let of = |name: &str| server.get(&format!("/api/collections/{name}/stats")).json()["collections"][0].clone();
+    // Background work merges when it has nothing else to do.
+    let wait = |name: &str, merges: u64| {
+        let started = std::time::Instant::now();
+        // A merge counts before its segment has taken the place of the others.
+        while of(name)["merges"]["finished"] != merges || of(name)["segments"]["flushed"] != 1 {
+            assert!(started.elapsed().as_secs() < 60, "{name}: {}", of(name));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    for name in ["notes", "other"] {
+        for part in 0..3 {
+            server.post_well(&format!("/api/collections/{name}/insert"), &rows(part * 10..part * 10 + 10));
+            server.post_well(&format!("/api/collections/{name}/flush"), &json!({}));
+            if name == "notes" {
+                wait(name, part as u64);
+            }
+        }
+    }
+    let stats = of("notes");
+    assert_eq!((&stats["mergePolicy"], &stats["segments"]["flushed"]), (&json!("sequential"), &json!(1)), "{stats}");
+    let counts = json!({"finished": 2, "rows": 50, "rowsFlushed": 30, "writeAmplification": 50.0 / 30.0});
+    assert_eq!(stats["merges"], counts);
+    let stats = of("other");
+    let counts = json!({"finished": 0, "rows": 0, "rowsFlushed": 30, "writeAmplification": 0.0});
+    assert_eq!((&stats["mergePolicy"], &stats["merges"]), (&json!("hierarchical"), &counts));
+
+    let put = |body: &str| {
+        let headers = [("content-type", "application/json")];
+        let answer = server.request("PUT", "/api/collections/other/options", &headers, body.as_bytes());
+        (answer.status, answer.json())
+    };
+    let (status, answer) = put(r#"{"mergePolicy": "tiered"}"#);
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert_eq!((status, &answer["error"]["kind"]), (400, &json!("invalid_argument")), "{answer}");
+    for name in ["tiered", "hierarchical", "sequential", "parallel"] {
+        assert!(message.contains(name), "{name} is missing in {message}");
+    }
+    assert_eq!(put(r#"{"mergePolicy": "sequential"}"#).1["options"], json!({"mergePolicy": "sequential"}));
+    wait("other", 1);
+    assert_eq!(of("other")["segments"]["flushed"], 1);
+    server.kill();
+    let server = Server::start(directory.path(), &[]);
+    let stats = server.get("/api/collections/other/stats").json()["collections"][0].clone();
+    assert_eq!((&stats["mergePolicy"], &stats["merges"]["rows"]), (&json!("sequential"), &json!(30)), "{stats}");
+}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use eddydb::base::{Error, ErrorKind, Random, Version};
 use eddydb::db::{
-    Collection, Condition, Db, Operation as Write, Options, QueryRequest, SearchRequest, Target, WriteOptions,
-    WriteRequest, repair,
+    Collection, Condition, Db, MergeKind, MergePolicy, Operation as Write, Options, QueryRequest, SearchRequest,
+    Target, WriteOptions, WriteRequest, repair,
 };
 use eddydb::distance::Metric;
 use eddydb::engine::{CollectionSpec, Manifest, RequestId};
@@ -114,6 +114,7 @@ struct World {
     storage: FaultStorage,
     /// With one, merges leave columns and vectors in storage.
     memory_limit_bytes: Option<usize>,
+    merge_policy: MergePolicy,
     environment: Environment,
     random: Random,
     oracles: Vec<Oracle>,
@@ -145,11 +146,20 @@ impl Unanswered {
     }
 }
 
+/// Every kind of merging, without a memory limit and with one; of those side by side two or three take turns. They begin with few segments, for
+/// there are few.
+fn policy(seed: u64) -> MergePolicy {
+    let kind = MergeKind::ALL[(seed / 2 % 3) as usize];
+    let small_count = if (seed / 6).is_multiple_of(2) { 4 } else { 2 };
+    MergePolicy { kind, merges_max: Some(2 + (seed / 12 % 2) as usize), small_count, ..MergePolicy::default() }
+}
+
 /// Runs a seed; panics when anything promised does not hold.
 pub async fn run(seed: u64, fault: Option<Fault>) {
     let mut world = World {
         storage: FaultStorage::new(seed),
         memory_limit_bytes: seed.is_multiple_of(2).then_some(100_000),
+        merge_policy: policy(seed),
         environment: Environment::simulated(seed, 1_700_000_000_000),
         random: Random::new(seed ^ 0x51_3ed),
         oracles: vec![Oracle::new(); WRITERS as usize],
@@ -184,7 +194,8 @@ impl World {
     /// Small limits, so that little data goes all ways.
     fn options(&self) -> Options {
         let (memory_limit_bytes, environment) = (self.memory_limit_bytes, self.environment.clone());
-        Options { checkpoint_bytes: 20_000, memory_limit_bytes, environment, ..Options::default() }
+        let merge_policy = self.merge_policy;
+        Options { checkpoint_bytes: 20_000, memory_limit_bytes, merge_policy, environment, ..Options::default() }
     }
 
     /// What will go wrong in the next life; nothing in the last.

@@ -111,7 +111,9 @@ expectType<bigint>()(id!.id);
 expectType<bigint | null>()(id!.n);
 
 // Workers beside the engine are asked for when it is opened, and told of by stats.
-const pooled = await open({ name: 'pooled', workers: 'auto' });
+const pooled = await open({ name: 'pooled', workers: 'auto', mergePolicy: 'sequential' });
+// @ts-expect-error no such policy
+void open({ name: 'pooled', mergePolicy: 'tiered' });
 expectType<number | undefined>()((await pooled.stats()).pool?.searches);
 expectType<number>()((await pooled.memory()).pool);
 // @ts-expect-error a number or auto

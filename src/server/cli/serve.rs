@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{DataDirectory, output};
 use crate::base::{Error, ErrorKind, Result};
-use crate::db::{Db, Durability, Options, SyncOptions, TokenSource};
+use crate::db::{Db, Durability, MergeKind, MergePolicy, Options, SyncOptions, TokenSource};
 use crate::server::access::TokenGate;
 use crate::server::http::{Origin, Settings, Stop, serve};
 use crate::server::import::FileConnector;
@@ -111,6 +111,11 @@ pub(super) struct Serve {
     #[arg(long, env = "EDDY_MEMORY_LIMIT", value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     memory_limit: Option<u32>,
 
+    /// Which segments are merged with which, in collections that do not say: `hierarchical`, those of about the same size; `sequential`, the newest
+    /// at once into the latest that has room, for the fastest searches and the most writing; `parallel`, several groups at once.
+    #[arg(long, env = "EDDY_MERGE_POLICY", default_value = MergeKind::Hierarchical.as_str(), value_name = "POLICY")]
+    merge_policy: MergeKind,
+
     /// The largest request, in MiB.
     #[arg(long, env = "EDDY_BODY_LIMIT", default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u16).range(1..=1024))]
     body_limit: u16,
@@ -130,6 +135,7 @@ pub(super) async fn run(command: Serve) -> Result<()> {
         retention_ms: u64::from(command.retention) * 1_000,
         replica_number: command.replica_number,
         memory_limit_bytes: command.memory_limit.map(|mib| (mib as usize) << 20),
+        merge_policy: MergePolicy { kind: command.merge_policy, ..MergePolicy::default() },
         ..Options::default()
     };
     let db = store::open_with(&command.directory.place(), true, options).await?;

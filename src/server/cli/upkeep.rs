@@ -53,9 +53,12 @@ pub(super) struct Flush {
     target: Target,
 }
 
-/// Say what collections hold and have written: rows, segments by state, files, bytes
+/// Say what collections hold and have written: rows, segments by state, files, bytes, merges
 #[derive(Args)]
 #[command(after_help = "\
+The last column names the policy of merging, and says how many merges came to their end since the collection was created, how many rows
+they wrote, and how often that is for each row that came.
+
 Examples:
   eddy stats --data ./eddy-data
   eddy stats --url http://localhost:7700 notes --json | jq '.collections[0].written'")]
@@ -192,10 +195,12 @@ pub(super) async fn stats(command: Stats) -> Result<()> {
     if command.json {
         output::line(&pretty(&stats))?;
     } else {
-        let header = ["collection", "rows", "dead", "unindexed", "segments", "memory", "storage", "log", "written"];
+        let header =
+            ["collection", "rows", "dead", "unindexed", "segments", "memory", "storage", "log", "written", "merged"];
         let row = |collection: &JsonValue| {
             let written = &collection["written"];
             let flushed = number(&written["flushed"]) + number(&written["compacted"]);
+            let merges = &collection["merges"];
             vec![
                 collection["name"].as_str().unwrap_or_default().to_owned(),
                 output::number(number(&collection["rows"])),
@@ -206,6 +211,13 @@ pub(super) async fn stats(command: Stats) -> Result<()> {
                 output::bytes(number(&collection["storageBytes"])),
                 output::bytes(number(&collection["files"]["log"])),
                 format!("{} log, {} segments", output::bytes(number(&written["logged"])), output::bytes(flushed)),
+                format!(
+                    "{}, {} merges of {} rows, {:.2} times each",
+                    collection["mergePolicy"].as_str().unwrap_or_default(),
+                    output::number(number(&merges["finished"])),
+                    output::number(number(&merges["rows"])),
+                    merges["writeAmplification"].as_f64().unwrap_or_default(),
+                ),
             ]
         };
         let rows: Vec<Vec<String>> = each(&stats).map(row).collect();

@@ -138,5 +138,12 @@ async fn of_collection(collection: &Collection) -> Result<JsonValue> {
         "resultsReused": stats.results_reused,
         "files": stats.files,
         "written": { "logged": written.logged, "flushed": written.flushed, "compacted": written.compacted },
+        "mergePolicy": stats.merge_policy.as_str(),
+        "merges": {
+            "finished": stats.merges.finished,
+            "rows": stats.merges.rows,
+            "rowsFlushed": stats.merges.rows_flushed,
+            "writeAmplification": stats.merges.write_amplification(),
+        },
     }))
 }

@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result, map_of, message};
 use crate::db::{
-    CollectionStats, Durability, Memory, Options, PoolStats, Shape, SyncOptions, SyncStatus, WriteResponse,
+    CollectionStats, Durability, Memory, MergeKind, MergePolicy, Options, PoolStats, Shape, SyncOptions, SyncStatus,
+    WriteResponse,
 };
 use crate::model::Key;
 use crate::sync::Reconciled;
@@ -127,6 +128,8 @@ pub(super) struct StatsMessage {
     written: BTreeMap<&'static str, f64>,
     graphs: BTreeMap<&'static str, f64>,
     results_reused: f64,
+    merge_policy: &'static str,
+    merges: BTreeMap<&'static str, f64>,
 }
 
 /// How a store is opened.
@@ -137,6 +140,7 @@ pub(super) struct OpenMessage {
     retention: f64,
     memory_limit_bytes: Option<f64>,
     codec: String,
+    merge_policy: MergeKind,
     replica_number: Option<u16>,
 }
 
@@ -148,6 +152,7 @@ impl OpenMessage {
             retention_ms: self.retention as u64,
             memory_limit_bytes: self.memory_limit_bytes.map(|bytes| bytes as usize),
             codec: self.codec.parse()?,
+            merge_policy: MergePolicy { kind: self.merge_policy, ..MergePolicy::default() },
             replica_number: self.replica_number,
             ..Options::default()
         })
@@ -215,6 +220,13 @@ impl From<(&str, &CollectionStats)> for StatsMessage {
                 ("meanDegree", stats.graphs.mean_degree()),
             ]),
             results_reused: stats.results_reused as f64,
+            merge_policy: stats.merge_policy.as_str(),
+            merges: map_of([
+                ("finished", stats.merges.finished as f64),
+                ("rows", stats.merges.rows as f64),
+                ("rowsFlushed", stats.merges.rows_flushed as f64),
+                ("writeAmplification", stats.merges.write_amplification()),
+            ]),
         }
     }
 }
