@@ -612,14 +612,16 @@ fn merges_side_by_side_keep_to_the_limit_together() {
         drop(notes);
         db.close().await.unwrap();
         let mut most_at_once = Vec::new();
-        for limit in [whole * 3, whole, whole / 2] {
+        for limit in [whole * 3, whole / 4, whole / 6] {
             let options = Options { merge_policy: policy(3), memory_limit_bytes: Some(limit), ..Options::default() };
             let db = Db::open(Arc::new(storage.backup()), options).await.unwrap();
             let notes = db.collection("notes").unwrap();
             let mut most = 0;
             while db.maintain().await.unwrap() {
                 let merges = notes.inner.merges.lock().await;
-                let planned: usize = merges.iter().map(|merging| merging.merge.bytes()).sum();
+                // Not of one whose rows take their places: these are rows of the collection by now.
+                let going_on = merges.iter().filter(|merging| merging.old.is_none());
+                let planned: usize = going_on.map(|merging| merging.merge.bytes()).sum();
                 // As when they began: nothing was written since.
                 assert!(planned <= db.free_memory(), "{planned} of {}, of {}", db.free_memory(), merges.len());
                 most = most.max(merges.len());
@@ -630,6 +632,6 @@ fn merges_side_by_side_keep_to_the_limit_together() {
             assert!(notes.stats().await.unwrap().merges.rows >= 12 * 150);
             assert_eq!(exact_answers(&notes).await, expected);
         }
-        assert!(most_at_once[0] > most_at_once[2], "{most_at_once:?} at once");
+        assert!(most_at_once.is_sorted_by(|more, fewer| more > fewer), "{most_at_once:?} at once");
     });
 }
