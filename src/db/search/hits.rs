@@ -28,7 +28,7 @@ const QUERIES_MAX: usize = 16_384;
 const ROUND_MIN: usize = 64;
 const ROUND_MAX: usize = 65_536;
 /// Fewer comparisons than this are done before other threads have begun.
-const COMPARISONS_MIN: usize = 4_096;
+pub(super) const COMPARISONS_MIN: usize = 4_096;
 
 /// A search whose request was checked.
 pub(super) struct Search<'a> {

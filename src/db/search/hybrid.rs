@@ -4,11 +4,11 @@ use hashbrown::{HashMap, HashSet};
 
 use super::LIMIT_MAX;
 use super::explain::Clock;
-use super::hits::{Masked, Near, Search, is_better};
+use super::hits::{COMPARISONS_MIN, Masked, Near, Search, is_better};
 use crate::base::{Error, Result, SegmentId, sort_by};
 use crate::db::{Collection, Hit, HybridRequest, SearchRequest, SearchResponse};
 use crate::distance::Metric;
-use crate::engine::View;
+use crate::engine::{CollectionState, View};
 use crate::model::{Key, Row, Value};
 use crate::platform;
 use crate::query::{Curve, Decay, Filter, Parameters, Ranker, Rerank};
@@ -19,8 +19,6 @@ const SEARCHES_MAX: usize = 1_024;
 /// A search whose hits are ranked anew looks at so many for each that it gives, and at so many at least.
 const CANDIDATES: usize = 10;
 const CANDIDATES_MIN: usize = 100;
-/// Of fewer rows several searches are over before other threads have begun.
-const ROWS_MIN: usize = 4_096;
 
 /// `score` from 0 to 1, the larger the closer, by Milvus's formulas.
 fn normalized(metric: Metric, is_vector: bool, score: f32) -> f64 {
@@ -132,7 +130,7 @@ impl Collection {
         }
         let begun = {
             let state = self.state();
-            let threads = if state.rows() < ROWS_MIN { 1 } else { self.threads() };
+            let threads = self.threads_of(&searches, &state);
             // A filter that several have is asked once.
             let first = |search: &Search<'_>| searches.iter().position(|other| other.filter == search.filter);
             let firsts: Vec<Option<usize>> =
@@ -160,6 +158,23 @@ impl Collection {
             parts.push(Part { search, found, response, ms: begun_ms + clock.ms() });
         }
         Ok(parts)
+    }
+
+    /// On how many threads the searches are worth doing: the longest one is waited for whatever the others do, so what counts is all the rest.
+    fn threads_of(&self, searches: &[Search<'_>], state: &CollectionState) -> usize {
+        if !cfg!(native) {
+            return 1;
+        }
+        // In comparisons; a filter is asked of every row.
+        let cost = |search: &Search<'_>| -> f64 {
+            let first = search.first();
+            let segments = state.slots().map(|slot| &slot.segment).filter(|segment| !segment.is_empty());
+            let planned = segments.filter_map(|segment| Some(first.first()?.planned(segment, segment.len()).1));
+            planned.sum::<f64>() + if search.filter.is_some() { state.rows() as f64 } else { 0.0 }
+        };
+        let costs: Vec<f64> = searches.iter().map(cost).collect();
+        let beside = costs.iter().sum::<f64>() - costs.iter().copied().fold(0.0, f64::max);
+        if beside < COMPARISONS_MIN as f64 { 1 } else { self.threads() }
     }
 
     /// The hits of all of them, ranked together.
