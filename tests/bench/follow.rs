@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use eddydb::base::{Random, Result};
 use eddydb::db::{ChangesRequest, Collection, Db, LiveRequest, MergeKind, Options, PipelineSpec, SearchRequest};
-use eddydb::engine::{CollectionOptions, CollectionSpec, SealPolicy};
+use eddydb::engine::{CollectionOptions, CollectionSpec};
 use eddydb::model::{Batch, Row, Value};
 use eddydb::storage::FileStorage;
 use serde_json::{Value as Json, json};
@@ -210,7 +210,8 @@ async fn ingest_by(directory: &Path, rows: usize, merge_policy: Option<MergeKind
     const TOGETHER: usize = 10;
     const BATCHES: usize = 1_000;
     const EVERY: Duration = Duration::from_millis(10);
-    const SEALED_ROWS: u64 = 1_000;
+    /// Batches that are a segment.
+    const SEALED: usize = 100;
     let db = open(directory).await?;
     let collection = db.create_collection("rows", spec(r#"{"HNSW":{"m":16,"ef_construction":100}}"#)).await?;
     let mut vectors = Vectors::new();
@@ -218,8 +219,7 @@ async fn ingest_by(directory: &Path, rows: usize, merge_policy: Option<MergeKind
     if merge_policy.is_some() {
         db.flush("rows").await?;
         while db.maintain().await? {}
-        let seal = SealPolicy { rows: Some(SEALED_ROWS), ..SealPolicy::default() };
-        db.set_options("rows", CollectionOptions { seal, merge_policy, ..CollectionOptions::default() }).await?;
+        db.set_options("rows", CollectionOptions { merge_policy, ..CollectionOptions::default() }).await?;
     }
     let before = collection.stats().await?.merges;
     let search = async |vector: Vec<f32>, limit: usize| {
@@ -245,7 +245,7 @@ async fn ingest_by(directory: &Path, rows: usize, merge_policy: Option<MergeKind
         }
     });
     let writer = tokio::spawn({
-        let collection = collection.clone();
+        let (db, collection) = (db.clone(), collection.clone());
         // Around the same centres, and none that is there already.
         let mut vectors = Vectors { random: Random::new(12), ..Vectors::new() };
         async move {
@@ -262,6 +262,9 @@ async fn ingest_by(directory: &Path, rows: usize, merge_policy: Option<MergeKind
                 let Some(Value::Vector(vector)) = written.row(0, None).remove("embedding") else { continue };
                 let request = SearchRequest { vector: vector.into(), limit: 1, ..SearchRequest::default() };
                 found += usize::from(collection.search(&request).await?.hits.first().is_some_and(|hit| hit.key == key));
+                if merge_policy.is_some() && (at + 1) % SEALED == 0 {
+                    db.flush("rows").await?;
+                }
             }
             Ok::<_, eddydb::base::Error>((found, begun.elapsed(), late))
         }
@@ -272,6 +275,8 @@ async fn ingest_by(directory: &Path, rows: usize, merge_policy: Option<MergeKind
     }
     let (found, seconds, late) = writer.await.expect("the writer ends")?;
     upkeep.abort();
+    // What was left for later counts as well.
+    while db.maintain().await? {}
     let stats = collection.stats().await?;
     db.close().await?;
     let (merges, merged) = (stats.merges.finished - before.finished, stats.merges.rows - before.rows);
