@@ -605,7 +605,9 @@ unsafe fn four_ones<const JACCARD: bool>(query: &[u8], rows: [*const u8; 4]) -> 
             // SAFETY: the byte lies as far into the row as into the query.
             let right = unsafe { *row.add(8 * words.len() + at) };
             *differ += (left ^ right).count_ones();
-            *both += (left & right).count_ones();
+            if JACCARD {
+                *both += (left & right).count_ones();
+            }
         }
     }
     (differ, both)

@@ -355,7 +355,7 @@ mod avx512 {
         const LANES: usize = 64;
         const SIGNED: usize = 32;
         const ONES: usize = 64;
-        const WORDS: usize = 128;
+        const WORDS: usize = 64;
         type Query = __m512i;
         type Sum = __m512i;
 
@@ -464,7 +464,7 @@ mod avx512_vnni {
         const LANES: usize = 64;
         const SIGNED: usize = 32;
         const ONES: usize = 64;
-        const WORDS: usize = 128;
+        const WORDS: usize = 64;
         type Query = __m512i;
         type Sum = __m512i;
 
