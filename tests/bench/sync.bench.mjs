@@ -1,7 +1,8 @@
 // Sync: the first sync of a page beside a bare download and beside inserting the rows there, how long a write takes from one browser to
-// another, many replicas on one hub, and a long queue of writes made offline. The hub is `eddy serve` with its data on disk, on loopback.
+// another, many replicas on one hub, and a long queue of writes made offline; there the hub is `eddy serve` with its data on disk, on loopback. Then
+// what it takes to bring a hub what it lost when it was restored from a backup, within one process.
 //
-// `EDDY_BENCH_PARTS` names some of the parts: first, latency, fan-out, queue.
+// `EDDY_BENCH_PARTS` names some of the parts: first, latency, fan-out, queue, reconcile.
 
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -20,6 +21,9 @@ const REPLICAS = 1_000;
 const RATE = 200;
 const SECONDS = 15;
 const QUEUE = 100_000;
+const HELD = 1_000_000;
+/** At the hub; as much is missing at the client. */
+const LOST = 500;
 
 /** How a page makes rows: vectors around a thousand centres, seeded, for an index over pure noise would be no index. */
 function makeVectors(dim) {
@@ -280,8 +284,10 @@ const queue = (directory) =>
     return told;
   });
 
+const reconcile = (directory) => native('reconcile', HELD, LOST, join(directory, 'reconcile'));
+
 /** By name, in this order; each gives what `run` tells of it. */
-const parts = { first, latency, 'fan-out': fanOut, queue };
+const parts = { first, latency, 'fan-out': fanOut, queue, reconcile };
 
 export async function run({ log, directory }) {
   const chosen = process.env.EDDY_BENCH_PARTS?.split(',') ?? Object.keys(parts);
@@ -324,6 +330,11 @@ export async function run({ log, directory }) {
       log(`\n${QUEUE} writes made offline, drained in ${seconds.toFixed(2)} s, ${Math.round(rows_per_second).toLocaleString('en-US')} rows/s; ${acknowledgements} acknowledgements seen, between them p50 ${gap_p50_ms.toFixed(1)} ms, ` +
         `p99 ${gap_p99_ms.toFixed(1)}, at most ${gap_longest_ms.toFixed(1)} (after ${gap_longest_after_rows} rows); ${hub_processors.toFixed(2)} processors busy in the hub`);
       target('longest wait between acknowledgements of a queue, ms', gap_longest_ms, 'at most 1,000', gap_longest_ms <= 1_000);
+    } else if (name === 'reconcile') {
+      const { differing, seconds, frames, bytes_beyond_rows, bytes_to_find, bytes_of_rows, equal_bytes, equal_seconds, scattered_bytes_to_find } = told;
+      log(`\n${HELD} rows, of which ${differing} differ: half of them a hub has lost, half the client has missed since, each half written at one time. Found and brought in ${seconds.toFixed(2)} s and ${frames} frames: for each ` +
+        `${bytes_beyond_rows.toFixed(1)} bytes beyond its own ${bytes_of_rows.toFixed(0)}, ${bytes_to_find.toFixed(1)} of these to find it (scattered over all: ${scattered_bytes_to_find.toFixed(1)}). Without a difference ${equal_bytes} bytes, ${equal_seconds.toFixed(2)} s`);
+      target('bytes a row that differs, beyond the row, of a million rows', bytes_beyond_rows, 'at most 64', bytes_beyond_rows <= 64);
     }
   }
   return { rows, targets };

@@ -1,7 +1,8 @@
-//! The native side of the sync bench: many replicas of one hub, and a long queue of writes made offline. Prints one JSON object.
+//! The native side of the sync bench: many replicas of one hub, a long queue of writes made offline, and what a hub had lost. Prints one JSON
+//! object.
 //!
-//! `sync_native fan-out URL PROCESS REPLICAS RATE SECONDS`, `sync_native queue URL PROCESS ROWS DIRECTORY`; PROCESS is the id of the hub's
-//! process, whose memory and processor time are read. Most of the replicas keep no rows: a thousand stores would be measured instead of the hub. They
+//! `sync_native fan-out URL PROCESS REPLICAS RATE SECONDS`, `sync_native queue URL PROCESS ROWS DIRECTORY`, `sync_native reconcile ROWS LOST
+//! DIRECTORY`; PROCESS is the id of the hub's process, whose memory and processor time are read. Most of the replicas keep no rows: a thousand stores would be measured instead of the hub. They
 //! are the client of `sync` with a socket and nothing else, and look at each change that comes; a few are whole stores.
 
 #![expect(
@@ -11,7 +12,10 @@
     reason = "a bench reads the clock"
 )]
 
+mod reconcile;
+
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -389,7 +393,10 @@ async fn main() {
             fan_out(url, hub, number(replicas), number(rate), number(seconds)).await
         }
         ["queue", url, hub, rows, directory] => queue(url, hub, number(rows), directory).await,
-        _ => panic!("fan-out URL PROCESS REPLICAS RATE SECONDS, or queue URL PROCESS ROWS DIRECTORY"),
+        ["reconcile", rows, lost, directory] => reconcile::run(number(rows), number(lost), Path::new(directory)).await,
+        _ => panic!(
+            "fan-out URL PROCESS REPLICAS RATE SECONDS, queue URL PROCESS ROWS DIRECTORY, or reconcile ROWS LOST DIRECTORY"
+        ),
     };
     println!("{}", told.expect("the bench runs to its end"));
 }
