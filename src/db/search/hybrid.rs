@@ -161,7 +161,7 @@ impl Collection {
     }
 
     /// On how many threads the searches are worth doing: the longest one is waited for whatever the others do, so what counts is all the rest.
-    fn threads_of(&self, searches: &[Search<'_>], state: &CollectionState) -> usize {
+    pub(super) fn threads_of(&self, searches: &[Search<'_>], state: &CollectionState) -> usize {
         if !cfg!(native) {
             return 1;
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::base::Random;
 use crate::db::{Collection, Db, Hit, HybridRequest, Options, QueryRequest, SearchRequest};
-use crate::engine::CollectionSpec;
+use crate::engine::{CollectionSpec, View};
 use crate::model::{Batch, Key, Row, Value};
 use crate::platform::block_on;
 use crate::query::{Decay, DecayFunction, Ranker, Rerank};
@@ -594,6 +594,65 @@ fn hits_of_several_searches_are_ranked_together() {
             };
             assert!(things.hybrid_search(&wrong).await.unwrap_err().message().contains("1 weights for 2 searches"));
         }
+    });
+}
+
+/// Long searches of a hybrid are done side by side, short ones one after the other, and both come to the same.
+#[test]
+fn searches_of_a_hybrid_side_by_side_find_what_they_find_in_turn() {
+    block_on(async {
+        let spec: CollectionSpec = serde_json::from_str(
+            r#"{"fields":[{"name":"id","type":"int64","primaryKey":true},{"name":"a","type":"float_vector","dim":8},
+                {"name":"b","type":"float_vector","dim":8}],
+                "dynamic":false,"indexes":{"a":{"metric":"L2","kind":"FLAT"},"b":{"metric":"L2","kind":"FLAT"}}}"#,
+        )
+        .unwrap();
+        let disk = MemoryDisk::new();
+        let open = |threads| {
+            Db::open(Arc::new(disk.open().unwrap()), Options { threads: Some(threads), ..Options::default() })
+        };
+        let db = open(4).await.unwrap();
+        let pairs = db.create_collection("pairs", spec).await.unwrap();
+        let searches = |limit: usize| {
+            let search = |field: &str, seed: u64| SearchRequest {
+                field: Some(field.to_owned()),
+                ..request(vector(seed), limit)
+            };
+            vec![
+                search("a", 1),
+                search("b", 2),
+                SearchRequest { filter: Some("id % 3 == 0".to_owned()), ..search("a", 3) },
+            ]
+        };
+        let threads_of = |pairs: &Collection| {
+            let bare = searches(10);
+            let view = pairs.view(View::NOW);
+            let checked: Vec<_> =
+                bare.iter().map(|search| block_on(pairs.checked_search(search, &view)).unwrap()).collect();
+            pairs.threads_of(&checked, &pairs.state())
+        };
+        let hybrid = HybridRequest { searches: searches(50), limit: 40, ..Default::default() };
+        for ids in (0..6_000).collect::<Vec<i64>>().chunks(1_500) {
+            let row = |&id: &i64| {
+                let vectors = [("a", 0u64), ("b", 1)]
+                    .map(|(name, turn)| (name.to_owned(), Value::Vector(vector(id as u64 + (turn << 32)))));
+                Row::from_iter([("id".to_owned(), Value::Int(id))].into_iter().chain(vectors))
+            };
+            let rows = ids.iter().map(row).collect();
+            pairs.upsert(Batch::from_rows(&pairs.spec().schema, rows).unwrap()).await.unwrap();
+            db.flush("pairs").await.unwrap();
+            if ids[0] == 0 {
+                assert_eq!(threads_of(&pairs), 1, "1,500 rows are looked at sooner than a thread has begun");
+            }
+        }
+        assert_eq!(threads_of(&pairs), 4);
+        let beside = pairs.hybrid_search(&hybrid).await.unwrap().hits;
+        assert_eq!(beside.len(), 40);
+        db.close().await.unwrap();
+        let db = open(1).await.unwrap();
+        let pairs = db.collection("pairs").unwrap();
+        assert_eq!(threads_of(&pairs), 1);
+        assert_eq!(pairs.hybrid_search(&hybrid).await.unwrap().hits, beside);
     });
 }
 
