@@ -3,12 +3,15 @@ import { Client } from './client.js';
 import { type Codec, Database, type MergePolicy } from './database.js';
 import type { DirectoryHandle } from './directory.js';
 import { Engine } from './engine.js';
+import { EddyError } from './error.js';
 import type { Hub, HubOptions } from './hub.js';
 import { inProcessPort } from './in-process.js';
+import type { ForeignStorage } from './storage.js';
 import { engineOptions, start } from './wasm.js';
 
 export * from './exports.js';
 export { bestBuild, type EngineBuild } from './build.js';
+export type { ForeignStorage, StorageOp } from './storage.js';
 export { type Admission, answerToPing, faultFrame, type Grant, Hub, HubConnection, type HubOptions, type HubSocket, tokenOf } from './hub.js';
 
 /** How an engine is opened in the thread of its caller. */
@@ -19,8 +22,10 @@ export interface EmbeddedOptions<B extends boolean = boolean> {
   wasm: WebAssembly.Module;
   /** Which of them `wasm` is. Default `'relaxed'`. */
   build?: EngineBuild;
-  /** Where it lives; in memory when left out. Only this database may use it. */
+  /** Where it lives; in memory when this and `storage` are left out. Only this database may use it. */
   directory?: DirectoryHandle;
+  /** Where it lives, by calls that wait. Only this database may use it; it is closed with it. */
+  storage?: ForeignStorage;
   /** As for `open`. */
   durability?: 'synced' | 'buffered';
   /** As for `open`. */
@@ -67,14 +72,18 @@ export class EmbeddedDatabase<B extends boolean = false> extends Database<B> {
  * bring their WebAssembly compiled. In a page it would block: use `open` of the package's main entry there.
  */
 export async function openEmbedded<const B extends boolean = false>(options: EmbeddedOptions<B>): Promise<EmbeddedDatabase<B>> {
-  const { name, wasm, build = 'relaxed', directory, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', mergePolicy = 'hierarchical', replicaNumber, bigint = false } = options;
+  const { name, wasm, build = 'relaxed', directory, storage, durability = 'synced', retention = 0, memoryLimitBytes, codec = 'zstd', mergePolicy = 'hierarchical', replicaNumber, bigint = false } = options;
+  if (directory && storage) throw new EddyError('invalid_argument', `${name}: a directory and a storage were given; expected one of them`);
   const open = { name, storage: 'memory' as const, durability, retention, memoryLimitBytes, codec, mergePolicy, replicaNumber };
   let opened: Engine | undefined;
   const port = inProcessPort(async (_open, send, onDeath) => {
     const classes = await start(async () => wasm, build);
     const engine = await Engine.open(
       classes,
-      (database) => (directory ? database.openDirectory(directory, engineOptions(open)) : database.openMemory(engineOptions(open))),
+      (database) => {
+        if (storage) return database.openForeign(storage, engineOptions(open));
+        return directory ? database.openDirectory(directory, engineOptions(open)) : database.openMemory(engineOptions(open));
+      },
       { pause: () => new Promise((resolve) => setTimeout(resolve, 0)), onDeath, onUncaught: () => {} },
     );
     opened = engine;

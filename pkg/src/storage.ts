@@ -1,13 +1,9 @@
-import type { Bytes } from './codec.js';
-
-/** What the engine asks of a store that is written in JavaScript. @internal */
+/** What the engine asks of a store that is written in JavaScript. */
 export type StorageOp = 'list' | 'read' | 'put' | 'append' | 'sync' | 'truncate' | 'remove' | 'close';
 
 /**
- * Named byte objects, kept by JavaScript with calls that wait. The contract is that of the engine's storage trait; what is thrown has
- * `kind` and `message`.
- *
- * @internal
+ * Named byte objects, kept by JavaScript with calls that wait. The contract is that of the engine's storage trait (`src/storage/mod.rs` of the
+ * repository), whose suite it must pass; what is thrown has `kind` and `message`, as an `EddyError` has.
  */
 export interface ForeignStorage {
   /**
@@ -20,7 +16,7 @@ export interface ForeignStorage {
    * | `sync`, `remove` | the object | | | | |
    * | `close` | | | | | |
    */
-  run(op: StorageOp, name: string, from: number, len: number, bytes: Bytes | undefined): Promise<unknown>;
+  run(op: StorageOp, name: string, from: number, len: number, bytes: Uint8Array<ArrayBuffer> | undefined): Promise<unknown>;
   /** Gives up ownership at once, without waiting for what runs. */
   release(): void;
 }
