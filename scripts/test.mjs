@@ -1,7 +1,7 @@
 // `npm test`: everything, cheapest first. `npm test -- rust browser` runs the named phases only; `--list` names them.
 // Each phase tells its time and counts; the output of one that fails is shown whole; the last line is the total alone.
 
-import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 
@@ -213,6 +213,26 @@ async function azurite() {
   return there() ? { directory } : { reason: `azurite cannot be installed: ${installed.output.trim().split('\n').at(-1)}` };
 }
 
+/** Installs the simulator of R2 into `target`; tells its directory, or why there is none. */
+async function miniflare() {
+  const directory = join(root, 'target', 'miniflare');
+  const there = () => existsSync(join(directory, 'node_modules', 'miniflare', 'package.json'));
+  if (there()) return { directory };
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, 'package.json'), '{ "private": true }\n');
+  const args = ['install', '--no-audit', '--no-fund', '--silent', '--prefix', directory, 'miniflare@4'];
+  const installed = await run('npm', args, { capture: true, limitSeconds: 600 });
+  return there() ? { directory } : { reason: `miniflare cannot be installed: ${installed.output.trim().split('\n').at(-1)}` };
+}
+
+/** The edge worker in workerd; where the simulator of R2 cannot be had, what needs it is not run, and said to be so. */
+async function edge() {
+  const { directory, reason } = await miniflare();
+  const withBucket = (path) => /(?:bucket|storage)\.test\.mjs$/.test(path);
+  const result = await nodeTests('edge', { ...(directory ? { env: { EDDY_TEST_MINIFLARE: directory } } : { only: (path) => !withBucket(path) }) });
+  return { ...result, notRun: reason && `the tests of the edge worker with a bucket: ${reason}` };
+}
+
 /** What needs a service that the tests start themselves; where that cannot be had they are not run, and said to be so. */
 async function services() {
   const [s3, azure] = [await s3Server(), await azurite()];
@@ -252,7 +272,7 @@ const phases = {
   wasm,
   browser: () => nodeTests('browser'),
   firefox,
-  edge: () => nodeTests('edge'),
+  edge,
   packaging: () => nodeTests('packaging'),
   docs,
 };

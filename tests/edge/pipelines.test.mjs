@@ -22,13 +22,13 @@ const script = `
   import { openEmbedded } from 'eddydb/embedded';
   import { source } from 'eddydb/plan';
   import wasm from './eddydb.wasm';
-  import { SqlDirectory } from './worker/src/sql-directory.ts';
+  import { EdgeStorage } from './worker/src/edge-storage.ts';
   import { runAll, settled } from './tests/support/streams.mjs';
 
   export class Streams extends DurableObject {
     async fetch(request) {
       const { pathname } = new URL(request.url);
-      this.db ??= await openEmbedded({ name: 'streams', wasm, build: 'full', directory: SqlDirectory.open(this.ctx.storage) });
+      this.db ??= await openEmbedded({ name: 'streams', wasm, build: 'full', storage: EdgeStorage.open(this.ctx.storage, { prefix: 'streams/' }) });
       try {
         return Response.json(await this[pathname.slice(1)]());
       } catch (error) {

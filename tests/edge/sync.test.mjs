@@ -9,6 +9,7 @@ import { open } from 'eddydb';
 
 import { Server } from '../support/server.mjs';
 import { statusOf } from '../support/sync.mjs';
+import { pause, until } from '../support/until.mjs';
 import { Edge, token } from '../support/workerd.mjs';
 
 const fields = {
@@ -18,21 +19,8 @@ const fields = {
 };
 const row = (id, title = `row ${id}`) => ({ id, title, embedding: new Float32Array([id, 1, 2, 3]) });
 const notes = '/databases/mine/collections/notes';
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const isDone = ({ state, pending, lastSyncedAt }) => state === 'live' && pending === 0 && lastSyncedAt !== undefined;
-
-/** Waits until `look` gives what is expected; fails with what it gives instead. */
-async function until(expected, look, patienceMs = 60_000) {
-  for (const end = Date.now() + patienceMs; ; await pause(20)) {
-    const found = await look();
-    try {
-      return assert.deepEqual(found, expected);
-    } catch (error) {
-      if (Date.now() > end) throw error;
-    }
-  }
-}
 
 /** A client in memory that syncs the notes of the database `mine`; every state and error that it tells. */
 async function client(t, edge, { create = false, collections = ['notes'], tokenOf = token } = {}) {

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { temporaryDirectory } from './files.mjs';
 
 const built = fileURLToPath(new URL('../../worker/dist/', import.meta.url));
+const miniflare = fileURLToPath(new URL('miniflare.mjs', import.meta.url));
 const workerd = join(createRequire(import.meta.url).resolve('workerd/package.json'), '..', 'bin', 'workerd');
 export const token = 'a token of the test';
 
@@ -37,38 +38,77 @@ const worker :Workerd.Worker = (
 export class Edge {
   #directory = temporaryDirectory('eddy-edge-');
   #bindings;
-  #child;
+  #kill;
   #gone;
   #output = '';
+  #calls;
 
-  /** Starts it, with text `bindings` besides the token; `t` ends it. */
-  static async start(t, bindings = {}) {
+  /** Starts it, with text `bindings` besides the token; `t` ends it. With `bucket`, which says whether one is bound, it runs in Miniflare. `script` is another main script, `wasm` the file of another module. */
+  static async start(t, bindings = {}, { bucket, script, wasm } = {}) {
     const edge = new Edge();
-    edge.#bindings = { EDDY_TOKEN: token, ...bindings };
     mkdirSync(join(edge.#directory, 'disk'));
     for (const name of ['index.js', 'eddydb.wasm']) copyFileSync(join(built, name), join(edge.#directory, name));
+    if (script) writeFileSync(join(edge.#directory, 'index.js'), script);
+    if (wasm) copyFileSync(wasm, join(edge.#directory, 'eddydb.wasm'));
     t.after(() => edge.kill());
-    await edge.restart();
+    await edge.restart(bindings, { bucket });
     return edge;
   }
 
-  /** Starts it again, with other bindings where some are given. */
-  async restart(bindings) {
+  /** Starts it again, with other bindings where some are given, and with or without the bucket. */
+  async restart(bindings, { bucket = this.bucket } = {}) {
     if (bindings) this.#bindings = { EDDY_TOKEN: token, ...bindings };
-    writeFileSync(join(this.#directory, 'config.capnp'), config(`127.0.0.1:${this.port ?? 0}`, this.#bindings));
-    const child = spawn(workerd, ['serve', 'config.capnp', '--experimental', '--control-fd=3'], { cwd: this.#directory, stdio: ['ignore', 'pipe', 'pipe', 'pipe'] });
-    this.#child = child;
+    this.bucket = bucket;
+    this.port = await (bucket === undefined ? this.#startAlone() : this.#startInMiniflare(bucket));
+  }
+
+  #watch(child) {
     for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (this.#output += text));
     this.#gone = new Promise((resolve) => child.once('exit', resolve));
-    this.port = await new Promise((resolve, reject) => {
+    return this.#gone.then(() => Promise.reject(new Error(`workerd ended:\n${this.#output}`)));
+  }
+
+  #startAlone() {
+    writeFileSync(join(this.#directory, 'config.capnp'), config(`127.0.0.1:${this.port ?? 0}`, this.#bindings));
+    const child = spawn(workerd, ['serve', 'config.capnp', '--experimental', '--control-fd=3'], { cwd: this.#directory, stdio: ['ignore', 'pipe', 'pipe', 'pipe'] });
+    this.#kill = () => child.kill('SIGKILL');
+    const listening = new Promise((resolve) => {
       let text = '';
       child.stdio[3].setEncoding('utf8').on('data', (chunk) => {
         text += chunk;
         const found = /"event":"listen".*"port":(\d+)/.exec(text);
         if (found) resolve(found[1]);
       });
-      this.#gone.then(() => reject(new Error(`workerd ended:\n${this.#output}`)));
     });
+    return Promise.race([listening, this.#watch(child)]);
+  }
+
+  async #startInMiniflare(hasBucket) {
+    const env = { ...process.env, MINIFLARE_WORKERD_PATH: workerd };
+    const child = spawn(process.execPath, [miniflare], { env, detached: true, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    // Its workerd is of its group.
+    this.#kill = () => child.exitCode ?? child.signalCode ?? process.kill(-child.pid, 'SIGKILL');
+    const ended = this.#watch(child);
+    let next = 0;
+    this.#calls = (call, value) => {
+      const id = next++;
+      const answered = new Promise((resolve, reject) => {
+        const take = ({ id: of, answer, error }) => {
+          if (of !== id) return;
+          child.off('message', take);
+          error === undefined ? resolve(answer) : reject(new Error(error));
+        };
+        child.on('message', take);
+      });
+      child.send({ id, call, value });
+      return Promise.race([answered, ended]);
+    };
+    return this.#calls('start', { directory: this.#directory, port: this.port, bindings: this.#bindings, hasBucket });
+  }
+
+  /** The keys of all that is in the bucket. */
+  keys() {
+    return this.#calls('keys');
   }
 
   /** What it has said. */
@@ -82,7 +122,7 @@ export class Edge {
   }
 
   async kill() {
-    this.#child.kill('SIGKILL');
+    this.#kill();
     await this.#gone;
   }
 

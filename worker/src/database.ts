@@ -2,9 +2,9 @@ import { DurableObject } from 'cloudflare:workers';
 import { answerToPing, EddyError, type EmbeddedDatabase, faultFrame, type Hub, type HubConnection, openEmbedded, tokenOf } from 'eddydb/embedded';
 import wasm from 'eddydb/eddydb_full.wasm';
 
+import { EdgeStorage } from './edge-storage.js';
 import { type Env, isSame, limits, upstreamOf } from './env.js';
 import { answer, failure } from './http.js';
-import { SqlDirectory } from './sql-directory.js';
 import { Upstream } from './upstream.js';
 
 /** Nothing has happened for so long: the database is closed, and its connections rest. The runtime evicts what is quiet for 10 s. */
@@ -24,6 +24,7 @@ type Attached = { state: 'served' } | { state: 'rests'; at: Uint8Array };
 /** The database while it is in memory. */
 interface Awake {
   db: EmbeddedDatabase;
+  storage: EdgeStorage;
   hub: Hub;
   upstream: Upstream | undefined;
   /** Collections that are to come from the hub above are here, or it was waited for them; clients that ask earlier would get none. */
@@ -95,7 +96,8 @@ export class EddyDatabase extends DurableObject<Env> {
 
   #describe(): { life: string; opened: number; awake: boolean; connections: number; resting: number } {
     const resting = this.ctx.getWebSockets().filter((socket) => attached(socket)?.state === 'rests').length;
-    return { life: this.#life, opened: this.#opened, awake: this.#awake !== undefined, connections: this.#connections.size, resting };
+    const awake = this.#awake !== undefined || this.#closing !== undefined;
+    return { life: this.#life, opened: this.#opened, awake, connections: this.#connections.size, resting };
   }
 
   #accept(request: Request, name: string): Response {
@@ -206,8 +208,20 @@ export class EddyDatabase extends DurableObject<Env> {
     this.#opened += 1;
     await this.ctx.storage.setAlarm(Date.now() + UNFINISHED_AFTER_MS);
     const { memoryLimitBytes } = limits(this.env);
-    const directory = SqlDirectory.open(this.ctx.storage);
-    const db = await openEmbedded({ name: this.ctx.id.toString(), wasm, build: 'full', directory, memoryLimitBytes });
+    const name = this.ctx.id.toString();
+    const storage = EdgeStorage.open(this.ctx.storage, { bucket: this.env.SEGMENTS, prefix: `${name}/` });
+    let db: EmbeddedDatabase | undefined;
+    try {
+      db = await openEmbedded({ name, wasm, build: 'full', storage, memoryLimitBytes });
+      return await this.#begin(db, storage);
+    } catch (error) {
+      await db?.close().catch(() => {});
+      storage.release();
+      throw error;
+    }
+  }
+
+  async #begin(db: EmbeddedDatabase, storage: EdgeStorage): Promise<Awake> {
     const hub = db.hub({ admit: (token) => this.#admit(token) });
     for (const socket of this.ctx.getWebSockets()) {
       const before = attached(socket);
@@ -218,7 +232,7 @@ export class EddyDatabase extends DurableObject<Env> {
     }
     const above = upstreamOf(this.env, this.#name());
     const upstream = above && new Upstream(db, await db.collections(), above);
-    return { db, hub, upstream, arrived: upstream?.isComplete === false ? upstream.settled(ARRIVED_WITHIN_MS) : undefined };
+    return { db, storage, hub, upstream, arrived: upstream?.isComplete === false ? upstream.settled(ARRIVED_WITHIN_MS) : undefined };
   }
 
   #goOn(hub: Hub, socket: WebSocket, at: Uint8Array): void {
@@ -231,6 +245,7 @@ export class EddyDatabase extends DurableObject<Env> {
 
   /** The engine stopped: what it has stored is sound, and is opened again by whatever comes next. */
   #lose(error: EddyError): void {
+    void this.#awake?.then(({ storage }) => storage.release(), () => {});
     this.#awake = undefined;
     for (const socket of [...this.#connections.keys()]) this.#end(socket, new EddyError('unavailable', error.message));
   }
@@ -281,7 +296,13 @@ export class EddyDatabase extends DurableObject<Env> {
 
   async #close({ db, upstream }: Awake): Promise<void> {
     await upstream?.stop();
-    await db.close();
+    try {
+      await db.close();
+    } catch (error) {
+      // All of it is in the log: an alarm opens the database again, which then writes it out.
+      console.warn(`not everything was written out: ${(error as Error).message}`);
+      return this.ctx.storage.setAlarm(Date.now() + UNFINISHED_AFTER_MS);
+    }
     const { everyMs } = upstream ?? {};
     await (everyMs === undefined ? this.ctx.storage.deleteAlarm() : this.ctx.storage.setAlarm(Date.now() + everyMs));
   }

@@ -5,6 +5,8 @@ import type { EddyDatabase } from './database.js';
 /** What the worker is bound to: see the README. */
 export interface Env {
   DATABASES: DurableObjectNamespace<EddyDatabase>;
+  /** Where large files of segments go; they stay in the objects' storage when it is not bound. */
+  SEGMENTS?: R2Bucket;
   /** Who may use it: the token that requests carry and sync clients show. */
   EDDY_TOKEN?: string;
   /** How many bytes of memory a database may take, about. */
