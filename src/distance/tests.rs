@@ -273,12 +273,13 @@ fn distances_of_bits_are_the_truth_at_every_length_and_start() {
                 data[start..start + len].fill(0);
                 data[start + len..start + 2 * len].fill(255);
                 let data = &data[start..];
-                let numbers = [5, 0, 1, 3, 3, 2, 4, 0];
+                // Twice eight, and some that stand alone.
+                let numbers = [5, 0, 1, 3, 3, 2, 4, 0, 1, 5, 2, 2, 0, 4, 3, 1, 0, 5, 4, 2, 1];
                 for (metric, truth) in
                     [(Metric::Hamming, hamming as fn(&[u8], &[u8]) -> f32), (Metric::Jaccard, jaccard)]
                 {
                     for query in [&query, &vec![0; len], &vec![255; len]] {
-                        let mut found = [f32::NAN; 8];
+                        let mut found = [f32::NAN; 21];
                         kernels.bits_gather(metric, query, data, &numbers, &mut found);
                         let truth = numbers.map(|row| truth(query, &data[row as usize * len..][..len]));
                         assert_eq!(found, truth, "{:?} {metric:?}, length {len}, start {start}", kernels.isa());
@@ -313,7 +314,7 @@ fn bits_are_exact_at_every_length_and_start() {
                     let row = &data[row * words * 8..][..words * 8];
                     (0..words * 64).map(|n| if row[n / 8] >> (n % 8) & 1 == 1 { number(n) } else { 0 }).sum()
                 };
-                let numbers: Vec<u32> = (0..rows as u32).rev().chain([2, 2]).collect();
+                let numbers: Vec<u32> = (0..rows as u32).rev().cycle().take(16).chain([2, 2, 4]).collect();
                 let mut found = vec![i32::MIN; numbers.len()];
                 kernels.dot_bits_gather(&query, data, &numbers, &mut found);
                 let truth: Vec<i32> = numbers.iter().map(|&n| expected(n as usize)).collect();

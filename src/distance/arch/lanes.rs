@@ -61,6 +61,8 @@ pub(super) trait Codes {
     /// The sums of a block of 32 rows: see [`Kernels::lookup_blocks`](crate::distance::Kernels::lookup_blocks). There are 16 readable bytes
     /// of codes for each table.
     unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]);
+    /// Whether the lines of rows of floats are asked for ahead of them, as those of shorter rows are.
+    const AHEAD: bool = false;
     /// Asks for the cache line of a readable byte.
     unsafe fn prefetch(_at: *const u8) {}
     /// How many bits of two vectors are in `BOTH`, or differ. The row has `query.len()` readable bytes.
@@ -235,12 +237,17 @@ fn widened(bytes: [u8; 2]) -> f32 {
     number[0]
 }
 
-/// One number for each of four rows of `query.len()` floats, with two sums a row so that additions need not wait for each other.
+/// One number for each of four rows of `query.len()` floats, with two sums a row so that additions need not wait for each other. Where four
+/// others are `AHEAD`, their lines are asked for on the way.
 ///
 /// # Safety
-/// The instruction set of `F`; every row has `query.len()` readable floats.
+/// The instruction set of `F` and `C`; every row has `query.len()` readable floats.
 #[inline(always)]
-unsafe fn four<F: Floats, T: Term>(query: &[f32], [a, b, c, d]: [*const f32; 4]) -> [f32; 4] {
+unsafe fn four<F: Floats, C: Codes, T: Term, const AHEAD: bool>(
+    query: &[f32],
+    [a, b, c, d]: [*const f32; 4],
+    ahead: [*const f32; 4],
+) -> [f32; 4] {
     // SAFETY: `at + LANES` stays within `query.len()`, for the query and for the rows.
     unsafe {
         let (from, len) = (query.as_ptr(), query.len());
@@ -249,6 +256,15 @@ unsafe fn four<F: Floats, T: Term>(query: &[f32], [a, b, c, d]: [*const f32; 4])
         let mut at = 0;
         while at + 2 * F::LANES <= len {
             let next = at + F::LANES;
+            if AHEAD {
+                let mut line = at;
+                while line < at + 2 * F::LANES {
+                    for row in ahead {
+                        C::prefetch(row.wrapping_add(line).cast());
+                    }
+                    line += 16;
+                }
+            }
             let (part, part_next) = (F::load(from.add(at)), F::load(from.add(next)));
             a0 = T::add(a0, part, F::load(a.add(at)));
             a1 = T::add(a1, part_next, F::load(a.add(next)));
@@ -323,16 +339,17 @@ pub(super) unsafe fn pair<F: Floats, T: Term>(left: &[f32], right: &[f32]) -> f3
 }
 
 /// # Safety
-/// The instruction set of `F`; `rows` holds `out.len()` rows of `query.len()`.
+/// The instruction set of `F` and `C`; `rows` holds `out.len()` rows of `query.len()`.
 #[inline(always)]
-pub(super) unsafe fn rows<F: Floats, T: Term>(query: &[f32], rows: &[f32], out: &mut [f32]) {
+pub(super) unsafe fn rows<F: Floats, C: Codes, T: Term>(query: &[f32], rows: &[f32], out: &mut [f32]) {
     debug_assert_eq!(rows.len(), query.len() * out.len(), "checked by the caller");
     let (dim, mut row) = (query.len(), rows.as_ptr());
     let (fours, rest) = out.as_chunks_mut::<4>();
     // SAFETY: row `n` begins at `n * dim`, and there are `out.len()` rows.
     unsafe {
         for out in fours {
-            *out = four::<F, T>(query, [row, row.add(dim), row.add(2 * dim), row.add(3 * dim)]);
+            let four_rows = [row, row.add(dim), row.add(2 * dim), row.add(3 * dim)];
+            *out = four::<F, C, T, false>(query, four_rows, four_rows);
             row = row.add(4 * dim);
         }
         for out in rest {
@@ -343,9 +360,14 @@ pub(super) unsafe fn rows<F: Floats, T: Term>(query: &[f32], rows: &[f32], out: 
 }
 
 /// # Safety
-/// The instruction set of `F`; `numbers` and `out` have the same length. Row numbers are checked here.
+/// The instruction set of `F` and `C`; `numbers` and `out` have the same length. Row numbers are checked here.
 #[inline(always)]
-pub(super) unsafe fn gather<F: Floats, T: Term>(query: &[f32], data: &[f32], numbers: &[u32], out: &mut [f32]) {
+pub(super) unsafe fn gather<F: Floats, C: Codes, T: Term>(
+    query: &[f32],
+    data: &[f32],
+    numbers: &[u32],
+    out: &mut [f32],
+) {
     debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
     let dim = query.len();
     check_rows(numbers, dim, data.len());
@@ -354,8 +376,15 @@ pub(super) unsafe fn gather<F: Floats, T: Term>(query: &[f32], data: &[f32], num
     let (four_numbers, rest_numbers) = numbers.as_chunks::<4>();
     // SAFETY: every row was checked to lie within `data`.
     unsafe {
+        let mut ahead = four_numbers.iter().skip(1);
         for (out, &[a, b, c, d]) in fours.iter_mut().zip(four_numbers) {
-            *out = four::<F, T>(query, [row.at(a), row.at(b), row.at(c), row.at(d)]);
+            let four_rows = [row.at(a), row.at(b), row.at(c), row.at(d)];
+            *out = match ahead.next() {
+                Some(&[a, b, c, d]) if C::AHEAD => {
+                    four::<F, C, T, true>(query, four_rows, [row.at(a), row.at(b), row.at(c), row.at(d)])
+                }
+                _ => four::<F, C, T, false>(query, four_rows, four_rows),
+            };
         }
         for (out, &number) in rest.iter_mut().zip(rest_numbers) {
             *out = one::<F, T, Single>(query, row.at(number).cast());
@@ -365,15 +394,15 @@ pub(super) unsafe fn gather<F: Floats, T: Term>(query: &[f32], data: &[f32], num
 
 /// Rows of `width` elements, one after the other.
 #[derive(Clone, Copy)]
-struct Rows<E> {
-    data: *const E,
-    width: usize,
+pub(super) struct Rows<E> {
+    pub(super) data: *const E,
+    pub(super) width: usize,
 }
 
 impl<E> Rows<E> {
     /// Where a row begins; it must have been checked before anything there is read.
     #[inline(always)]
-    fn at(self, number: u32) -> *const E {
+    pub(super) fn at(self, number: u32) -> *const E {
         self.data.wrapping_add(number as usize * self.width)
     }
 }
@@ -384,7 +413,7 @@ impl Rows<u8> {
     /// # Safety
     /// The instruction set of `C`; the rows are readable.
     #[inline(always)]
-    unsafe fn prefetch<C: Codes>(self, numbers: &[u32]) {
+    pub(super) unsafe fn prefetch<C: Codes>(self, numbers: &[u32]) {
         for &number in numbers {
             let mut line = 0;
             while line < self.width {
@@ -712,7 +741,7 @@ pub(super) unsafe fn lookup_blocks<C: Codes>(tables: &[[u8; 16]], codes: &[u8], 
 
 /// Panics when a row of `dim` elements does not lie within `len` elements.
 #[inline(always)]
-fn check_rows(numbers: &[u32], dim: usize, len: usize) {
+pub(super) fn check_rows(numbers: &[u32], dim: usize, len: usize) {
     let mut last = 0;
     for &number in numbers {
         last = if number > last { number } else { last };
@@ -758,10 +787,10 @@ macro_rules! kernels {
                 isa: $isa,
                 dot: kernel!($features, |left: &[f32], right: &[f32]| -> f32, lanes::pair::<$floats, Product>(left, right)),
                 l2: kernel!($features, |left: &[f32], right: &[f32]| -> f32, lanes::pair::<$floats, Square>(left, right)),
-                dot_rows: kernel!($features, |query: &[f32], rows: &[f32], out: &mut [f32]|, lanes::rows::<$floats, Product>(query, rows, out)),
-                l2_rows: kernel!($features, |query: &[f32], rows: &[f32], out: &mut [f32]|, lanes::rows::<$floats, Square>(query, rows, out)),
-                dot_gather: gather!(f32, f32, f32, lanes::gather::<$floats, Product>),
-                l2_gather: gather!(f32, f32, f32, lanes::gather::<$floats, Square>),
+                dot_rows: kernel!($features, |query: &[f32], rows: &[f32], out: &mut [f32]|, lanes::rows::<$floats, $codes, Product>(query, rows, out)),
+                l2_rows: kernel!($features, |query: &[f32], rows: &[f32], out: &mut [f32]|, lanes::rows::<$floats, $codes, Square>(query, rows, out)),
+                dot_gather: gather!(f32, f32, f32, lanes::gather::<$floats, $codes, Product>),
+                l2_gather: gather!(f32, f32, f32, lanes::gather::<$floats, $codes, Square>),
                 dot_codes_gather: gather!(i8, u8, i32, lanes::gather_codes::<$codes>),
                 dot_bits_gather: gather!([u64; 4], u8, i32, lanes::gather_bits::<$codes>),
                 lookup_blocks: kernel!($features, |tables: &[[u8; 16]], codes: &[u8], out: &mut [u16]|, lanes::lookup_blocks::<$codes>(tables, codes, out)),

@@ -356,6 +356,7 @@ mod avx512 {
         const SIGNED: usize = 32;
         const ONES: usize = 64;
         const WORDS: usize = 64;
+        const AHEAD: bool = true;
         type Query = __m512i;
         type Sum = __m512i;
 
@@ -465,6 +466,7 @@ mod avx512_vnni {
         const SIGNED: usize = 32;
         const ONES: usize = 64;
         const WORDS: usize = 64;
+        const AHEAD: bool = true;
         type Query = __m512i;
         type Sum = __m512i;
 
@@ -540,97 +542,248 @@ mod avx512_vnni {
 mod avx512_popcnt {
     use std::arch::x86_64::*;
 
-    use super::super::lanes::{Codes, kernels, ones};
-    use super::{avx2, avx512_vnni};
-    use crate::distance::Isa;
+    use super::super::lanes::{Rows, check_rows, kernel};
+    use super::avx512_vnni::{self, Bytes};
+    use crate::distance::bits::jaccard_of;
+    use crate::distance::{Isa, Kernels};
 
-    kernels!(
-        Isa::Avx512Popcnt,
-        "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512vl,avx512vnni,avx512vpopcntdq",
-        __m512,
-        Bytes
-    );
+    /// Rows of up to so many bytes are counted eight at once: what is shorter than a few registers takes longer to add up in the end than to
+    /// count. Longer ones are faster by themselves (measured on an AMD EPYC: 48 bytes 0.65 times as long, 128 bytes the same).
+    const EIGHT_HAMMING: usize = 64;
+    const EIGHT_JACCARD: usize = 128;
 
-    struct Bytes;
+    macro_rules! gather {
+        ($query:ty, $out:ty, $of:expr) => {
+            kernel!(
+                "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512vl,avx512vnni,avx512vpopcntdq",
+                |query: &[$query], data: &[u8], rows: &[u32], out: &mut [$out]|,
+                $of(query, data, rows, out)
+            )
+        };
+    }
 
     /// As AVX-512 with VNNI, but for the count of bits.
-    impl Codes for Bytes {
-        const LANES: usize = 64;
-        const SIGNED: usize = 32;
-        const ONES: usize = 64;
-        const WORDS: usize = 64;
-        type Query = __m512i;
-        type Sum = __m512i;
+    pub(in crate::distance) static KERNELS: Kernels = Kernels {
+        isa: Isa::Avx512Popcnt,
+        dot_bits_gather: gather!([u64; 4], i32, gather_bits),
+        hamming_gather: gather!(u8, f32, gather_ones::<false>),
+        jaccard_gather: gather!(u8, f32, gather_ones::<true>),
+        ..avx512_vnni::KERNELS
+    };
 
-        #[inline(always)]
-        unsafe fn zero() -> __m512i {
-            // SAFETY: as above.
-            unsafe { avx512_vnni::Bytes::zero() }
-        }
-
-        #[inline(always)]
-        unsafe fn query(from: *const i8) -> __m512i {
-            // SAFETY: as above.
-            unsafe { avx512_vnni::Bytes::query(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn add_product(sum: __m512i, query: __m512i, row: *const u8) -> __m512i {
-            // SAFETY: as above.
-            unsafe { avx512_vnni::Bytes::add_product(sum, query, row) }
-        }
-
-        #[inline(always)]
-        unsafe fn add_signed(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
-            // SAFETY: as above.
-            unsafe { avx512_vnni::Bytes::add_signed(sum, left, right) }
-        }
-
-        #[inline(always)]
-        unsafe fn add_squares(sum: __m512i, left: *const i8, right: *const i8) -> __m512i {
-            // SAFETY: as above.
-            unsafe { avx512_vnni::Bytes::add_squares(sum, left, right) }
-        }
-
-        #[inline(always)]
-        unsafe fn add_ones<const BOTH: bool>(sum: __m512i, left: *const u8, right: *const u8) -> __m512i {
-            // SAFETY: as above.
-            unsafe {
-                let (left, right) = (_mm512_loadu_si512(left.cast()), _mm512_loadu_si512(right.cast()));
-                let bits = if BOTH { _mm512_and_si512(left, right) } else { _mm512_xor_si512(left, right) };
-                _mm512_add_epi32(sum, _mm512_popcnt_epi64(bits))
+    /// How many bits of the query and each of eight rows differ, and, for `JACCARD`, how many are in both.
+    ///
+    /// # Safety
+    /// The instruction set; every row has `query.len()` readable bytes.
+    #[inline(always)]
+    unsafe fn eight_ones<const JACCARD: bool>(query: &[u8], rows: [*const u8; 8]) -> ([u32; 8], [u32; 8]) {
+        // SAFETY: the caller's; the masks leave out what is behind the end.
+        unsafe {
+            let (mut differ, mut both) = ([_mm512_setzero_si512(); 8], [_mm512_setzero_si512(); 8]);
+            let mut at = 0;
+            while at < query.len() {
+                let mask = u64::MAX >> (64 - (query.len() - at).min(64));
+                let left = _mm512_maskz_loadu_epi8(mask, query.as_ptr().add(at).cast());
+                for ((row, differ), both) in rows.iter().zip(&mut differ).zip(&mut both) {
+                    let right = _mm512_maskz_loadu_epi8(mask, row.add(at).cast());
+                    *differ = _mm512_add_epi64(*differ, _mm512_popcnt_epi64(_mm512_xor_si512(left, right)));
+                    if JACCARD {
+                        *both = _mm512_add_epi64(*both, _mm512_popcnt_epi64(_mm512_and_si512(left, right)));
+                    }
+                }
+                at += 64;
             }
+            (totals(differ), if JACCARD { totals(both) } else { [0; 8] })
         }
+    }
 
-        #[inline(always)]
-        unsafe fn total(sum: __m512i) -> i32 {
-            // SAFETY: as above.
-            unsafe { avx512_vnni::Bytes::total(sum) }
-        }
-
-        #[inline(always)]
-        unsafe fn lookup_block(tables: &[[u8; 16]], codes: *const u8, out: &mut [u16; 32]) {
-            // SAFETY: as above.
-            unsafe { avx512_vnni::Bytes::lookup_block(tables, codes, out) }
-        }
-
-        /// Of what is shorter than a register of 64 bytes one of 32 takes more, and leaves fewer single words.
-        #[inline(always)]
-        unsafe fn ones<const BOTH: bool>(query: &[u8], row: *const u8) -> i32 {
-            // SAFETY: as above; AVX-512 comes with AVX2.
-            unsafe {
-                if query.len() < Self::ONES {
-                    ones::<avx2::Bytes, BOTH>(query, row)
-                } else {
-                    ones::<Self, BOTH>(query, row)
+    /// The same of one row.
+    ///
+    /// # Safety
+    /// The instruction set; the row has `query.len()` readable bytes.
+    #[inline(always)]
+    unsafe fn one_ones<const JACCARD: bool>(query: &[u8], row: *const u8) -> (u32, u32) {
+        // SAFETY: the caller's; the masks leave out what is behind the end.
+        unsafe {
+            let (mut differ, mut both) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+            let mut at = 0;
+            while at + 64 <= query.len() {
+                let left = _mm512_loadu_si512(query.as_ptr().add(at).cast());
+                let right = _mm512_loadu_si512(row.add(at).cast());
+                differ = _mm512_add_epi64(differ, _mm512_popcnt_epi64(_mm512_xor_si512(left, right)));
+                if JACCARD {
+                    both = _mm512_add_epi64(both, _mm512_popcnt_epi64(_mm512_and_si512(left, right)));
+                }
+                at += 64;
+            }
+            if at < query.len() {
+                let mask = u64::MAX >> (64 - (query.len() - at));
+                let left = _mm512_maskz_loadu_epi8(mask, query.as_ptr().add(at).cast());
+                let right = _mm512_maskz_loadu_epi8(mask, row.add(at).cast());
+                differ = _mm512_add_epi64(differ, _mm512_popcnt_epi64(_mm512_xor_si512(left, right)));
+                if JACCARD {
+                    both = _mm512_add_epi64(both, _mm512_popcnt_epi64(_mm512_and_si512(left, right)));
                 }
             }
+            (_mm512_reduce_add_epi64(differ) as u32, _mm512_reduce_add_epi64(both) as u32)
         }
+    }
 
-        #[inline(always)]
-        unsafe fn prefetch(at: *const u8) {
-            // SAFETY: as above.
-            unsafe { avx512_vnni::Bytes::prefetch(at) }
+    /// See [`Kernels::bits_gather`]: Hamming's distances, or Jaccard's.
+    ///
+    /// # Safety
+    /// The instruction set; `numbers` and `out` have the same length. Row numbers are checked here.
+    #[inline(always)]
+    unsafe fn gather_ones<const JACCARD: bool>(query: &[u8], data: &[u8], numbers: &[u32], out: &mut [f32]) {
+        debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
+        check_rows(numbers, query.len(), data.len());
+        let row = Rows { data: data.as_ptr(), width: query.len() };
+        let is_short = query.len() <= if JACCARD { EIGHT_JACCARD } else { EIGHT_HAMMING };
+        let eights = if is_short { numbers.len() / 8 * 8 } else { 0 };
+        let mut ahead = numbers.get(8..).unwrap_or_default();
+        let (eight_numbers, numbers) = numbers.split_at(eights);
+        let (eight_out, out) = out.split_at_mut(eights);
+        for (out, &[a, b, c, d, e, f, g, h]) in
+            eight_out.as_chunks_mut::<8>().0.iter_mut().zip(eight_numbers.as_chunks::<8>().0)
+        {
+            let (next, rest) = ahead.split_at(ahead.len().min(8));
+            ahead = rest;
+            // SAFETY: every row was checked to lie within `data`, with `query.len()` bytes.
+            let (differ, both) = unsafe {
+                row.prefetch::<Bytes>(next);
+                let rows = [row.at(a), row.at(b), row.at(c), row.at(d), row.at(e), row.at(f), row.at(g), row.at(h)];
+                eight_ones::<JACCARD>(query, rows)
+            };
+            for ((out, differ), both) in out.iter_mut().zip(differ).zip(both) {
+                *out = if JACCARD { jaccard_of(both, both + differ) } else { differ as f32 };
+            }
         }
+        let mut ahead = numbers.get(4..).unwrap_or_default();
+        for (out, &number) in out.iter_mut().zip(numbers) {
+            // SAFETY: as above.
+            let (differ, both) = unsafe {
+                if let [next, rest @ ..] = ahead {
+                    row.prefetch::<Bytes>(std::slice::from_ref(next));
+                    ahead = rest;
+                }
+                one_ones::<JACCARD>(query, row.at(number))
+            };
+            *out = if JACCARD { jaccard_of(both, both + differ) } else { differ as f32 };
+        }
+    }
+
+    /// The planes of eight words of a query, each in a register; of fewer words the rest is 0.
+    ///
+    /// # Safety
+    /// The instruction set.
+    #[inline(always)]
+    unsafe fn planes(words: &[[u64; 4]]) -> [__m512i; 4] {
+        let mask = (u32::MAX >> (32 - 4 * words.len())).to_le_bytes();
+        // SAFETY: the caller's; the masks leave out what is behind the end.
+        unsafe {
+            let at = words.as_ptr().cast::<i64>();
+            // Two words a register, of each the four planes one after the other.
+            let one = _mm512_maskz_loadu_epi64(mask[0], at);
+            let two = _mm512_maskz_loadu_epi64(mask[1], at.wrapping_add(8));
+            let three = _mm512_maskz_loadu_epi64(mask[2], at.wrapping_add(16));
+            let four = _mm512_maskz_loadu_epi64(mask[3], at.wrapping_add(24));
+            // Of four words the first plane and the second one, and the other two.
+            let low = _mm512_setr_epi64(0, 4, 8, 12, 1, 5, 9, 13);
+            let high = _mm512_setr_epi64(2, 6, 10, 14, 3, 7, 11, 15);
+            let (ab, ab_next) = (_mm512_permutex2var_epi64(one, low, two), _mm512_permutex2var_epi64(three, low, four));
+            let (cd, cd_next) =
+                (_mm512_permutex2var_epi64(one, high, two), _mm512_permutex2var_epi64(three, high, four));
+            [
+                _mm512_shuffle_i64x2::<0x44>(ab, ab_next),
+                _mm512_shuffle_i64x2::<0xee>(ab, ab_next),
+                _mm512_shuffle_i64x2::<0x44>(cd, cd_next),
+                _mm512_shuffle_i64x2::<0xee>(cd, cd_next),
+            ]
+        }
+    }
+
+    /// The sums of the query's numbers where eight rows have a bit.
+    ///
+    /// # Safety
+    /// The instruction set; every row has `8 * query.len()` readable bytes.
+    #[inline(always)]
+    unsafe fn eight_bits(query: &[[u64; 4]], rows: [*const u8; 8]) -> [i32; 8] {
+        let mut at = 0;
+        // SAFETY: the caller's; the masks leave out what is behind the end.
+        unsafe {
+            let mut sums = [_mm512_setzero_si512(); 8];
+            for words in query.chunks(8) {
+                let mask = u8::MAX >> (8 - words.len());
+                let [one, two, four, eight] = planes(words);
+                for (row, sum) in rows.iter().zip(&mut sums) {
+                    let row = _mm512_maskz_loadu_epi64(mask, row.add(at).cast());
+                    let one = _mm512_popcnt_epi64(_mm512_and_si512(row, one));
+                    let two = _mm512_popcnt_epi64(_mm512_and_si512(row, two));
+                    let four = _mm512_popcnt_epi64(_mm512_and_si512(row, four));
+                    let eight = _mm512_popcnt_epi64(_mm512_and_si512(row, eight));
+                    let fours = _mm512_sub_epi64(four, _mm512_add_epi64(eight, eight));
+                    let twos = _mm512_add_epi64(two, _mm512_add_epi64(fours, fours));
+                    let ones = _mm512_add_epi64(one, _mm512_add_epi64(twos, twos));
+                    *sum = _mm512_add_epi64(*sum, ones);
+                }
+                at += 64;
+            }
+            totals(sums).map(|sum| sum as i32)
+        }
+    }
+
+    /// # Safety
+    /// The instruction set; `numbers` and `out` have the same length. Row numbers are checked here.
+    #[inline(always)]
+    unsafe fn gather_bits(query: &[[u64; 4]], data: &[u8], numbers: &[u32], out: &mut [i32]) {
+        debug_assert_eq!(numbers.len(), out.len(), "checked by the caller");
+        check_rows(numbers, query.len() * 8, data.len());
+        let row = Rows { data: data.as_ptr(), width: query.len() * 8 };
+        let mut ahead = numbers.get(8..).unwrap_or_default();
+        let (eights, rest_out) = out.as_chunks_mut::<8>();
+        let (eight_numbers, rest_numbers) = numbers.as_chunks::<8>();
+        for (out, &[a, b, c, d, e, f, g, h]) in eights.iter_mut().zip(eight_numbers) {
+            let (next, rest) = ahead.split_at(ahead.len().min(8));
+            ahead = rest;
+            // SAFETY: every row was checked to lie within `data`.
+            *out = unsafe {
+                row.prefetch::<Bytes>(next);
+                let rows = [row.at(a), row.at(b), row.at(c), row.at(d), row.at(e), row.at(f), row.at(g), row.at(h)];
+                eight_bits(query, rows)
+            };
+        }
+        let Some(&last) = rest_numbers.last() else { return };
+        // One of the rows stands for those that are not there.
+        let mut rows = [row.at(last); 8];
+        for (at, &number) in rows.iter_mut().zip(rest_numbers) {
+            *at = row.at(number);
+        }
+        // SAFETY: as above.
+        let sums = unsafe { eight_bits(query, rows) };
+        for (out, sum) in rest_out.iter_mut().zip(sums) {
+            *out = sum;
+        }
+    }
+
+    /// The sum of the eight numbers in each of eight registers, the lower half of it.
+    ///
+    /// # Safety
+    /// The instruction set.
+    #[inline(always)]
+    unsafe fn totals([a, b, c, d, e, f, g, h]: [__m512i; 8]) -> [u32; 8] {
+        let mut out = [0; 8];
+        // SAFETY: the caller's; `out` has the 32 bytes that are stored.
+        unsafe {
+            let ab = _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+            let cd = _mm512_add_epi64(_mm512_unpacklo_epi64(c, d), _mm512_unpackhi_epi64(c, d));
+            let ef = _mm512_add_epi64(_mm512_unpacklo_epi64(e, f), _mm512_unpackhi_epi64(e, f));
+            let gh = _mm512_add_epi64(_mm512_unpacklo_epi64(g, h), _mm512_unpackhi_epi64(g, h));
+            let abcd = _mm512_add_epi64(_mm512_shuffle_i64x2::<0x88>(ab, cd), _mm512_shuffle_i64x2::<0xdd>(ab, cd));
+            let efgh = _mm512_add_epi64(_mm512_shuffle_i64x2::<0x88>(ef, gh), _mm512_shuffle_i64x2::<0xdd>(ef, gh));
+            let all =
+                _mm512_add_epi64(_mm512_shuffle_i64x2::<0x88>(abcd, efgh), _mm512_shuffle_i64x2::<0xdd>(abcd, efgh));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(all));
+        }
+        out
     }
 }
