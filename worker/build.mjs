@@ -1,5 +1,4 @@
-// Bundles the worker into dist, as wrangler does when it deploys: one script, and the WebAssembly beside it. The client of its HTTP interface
-// goes there too.
+// Bundles the worker into dist, as wrangler does when it deploys: one script, and the WebAssembly beside it. Its client goes there too.
 
 import { copyFileSync, mkdirSync } from 'node:fs';
 import { createRequire } from 'node:module';

@@ -13,15 +13,24 @@ const miniflare = fileURLToPath(new URL('miniflare.mjs', import.meta.url));
 const workerd = join(createRequire(import.meta.url).resolve('workerd/package.json'), '..', 'bin', 'workerd');
 export const token = 'a token of the test';
 
-const config = (address, bindings) => `using Workerd = import "/workerd/workerd.capnp";
+const callerConfig = (compatibilityDate) => `const caller :Workerd.Worker = (
+  compatibilityDate = "${compatibilityDate}",
+  modules = [(name = "caller.js", esModule = embed "caller.js")],
+  bindings = [(name = "MAIN", service = "main"), (name = "EDDY", service = (name = "main", entrypoint = "Databases"))],
+);`;
+
+/** With `caller`, requests go to a second worker, bound to the first one's HTTP interface as MAIN and its entrypoint as EDDY. */
+const config = (address, bindings, caller) => `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
   services = [
     (name = "main", worker = .worker),
+    ${caller ? '(name = "caller", worker = .caller),' : ''}
     (name = "disk", disk = (path = "disk", writable = true)),
     (name = "internet", network = (allow = ["private"])),
   ],
-  sockets = [(name = "http", address = "${address}", http = (), service = "main")],
+  sockets = [(name = "http", address = "${address}", http = (), service = "${caller ? 'caller' : 'main'}")],
 );
+${caller ? callerConfig(caller.compatibilityDate) : ''}
 const worker :Workerd.Worker = (
   compatibilityDate = "2026-11-01",
   modules = [(name = "index.js", esModule = embed "index.js"), (name = "eddydb.wasm", wasm = embed "eddydb.wasm")],
@@ -38,17 +47,23 @@ const worker :Workerd.Worker = (
 export class Edge {
   #directory = temporaryDirectory('eddy-edge-');
   #bindings;
+  #caller;
   #kill;
   #gone;
   #output = '';
   #calls;
 
-  /** Starts it, with text `bindings` besides the token; `t` ends it. With `bucket`, which says whether one is bound, it runs in Miniflare. `script` is another main script, `wasm` the file of another module. */
-  static async start(t, bindings = {}, { bucket, script, wasm } = {}) {
+  /**
+   * Starts it, with text `bindings` besides the token; `t` ends it. With `bucket`, which says whether one is bound, it runs in Miniflare. `script` is another main script, `wasm` the file of another module;
+   * `caller` is a second worker, which has the first one's services: `{ script, compatibilityDate }`.
+   */
+  static async start(t, bindings = {}, { bucket, script, wasm, caller } = {}) {
     const edge = new Edge();
     mkdirSync(join(edge.#directory, 'disk'));
     for (const name of ['index.js', 'eddydb.wasm']) copyFileSync(join(built, name), join(edge.#directory, name));
     if (script) writeFileSync(join(edge.#directory, 'index.js'), script);
+    if (caller) writeFileSync(join(edge.#directory, 'caller.js'), caller.script);
+    edge.#caller = caller;
     if (wasm) copyFileSync(wasm, join(edge.#directory, 'eddydb.wasm'));
     t.after(() => edge.kill());
     await edge.restart(bindings, { bucket });
@@ -69,7 +84,7 @@ export class Edge {
   }
 
   #startAlone() {
-    writeFileSync(join(this.#directory, 'config.capnp'), config(`127.0.0.1:${this.port ?? 0}`, this.#bindings));
+    writeFileSync(join(this.#directory, 'config.capnp'), config(`127.0.0.1:${this.port ?? 0}`, this.#bindings, this.#caller));
     const child = spawn(workerd, ['serve', 'config.capnp', '--experimental', '--control-fd=3'], { cwd: this.#directory, stdio: ['ignore', 'pipe', 'pipe', 'pipe'] });
     this.#kill = () => child.kill('SIGKILL');
     const listening = new Promise((resolve) => {

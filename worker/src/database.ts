@@ -4,7 +4,8 @@ import wasm from 'eddydb/eddydb_full.wasm';
 
 import { EdgeStorage } from './edge-storage.js';
 import { type Env, isSame, limits, upstreamOf } from './env.js';
-import { answer, failure } from './http.js';
+import { answer, failure, understood } from './http.js';
+import { type ArgumentsOf, type Operations, operations } from './operations.js';
 import { Upstream } from './upstream.js';
 
 /** Nothing has happened for so long: the database is closed, and its connections rest. The runtime evicts what is quiet for 10 s. */
@@ -69,11 +70,23 @@ export class EddyDatabase extends DurableObject<Env> {
     }
   }
 
+  /** Does an operation for the worker's own entrypoint: see {@link Databases}. */
+  async call<O extends keyof Operations>(name: string, operation: O, given: ArgumentsOf<O>): Promise<Awaited<ReturnType<Operations[O]>>> {
+    try {
+      this.#remember(name);
+      return await this.#use(({ db }) => (operations[operation] as (...given: unknown[]) => Promise<any>)(db, ...given));
+    } catch (error) {
+      const { kind, message, position } = understood(error);
+      // Its cause may be what cannot be sent.
+      throw new EddyError(kind, message, { position });
+    }
+  }
+
   override async webSocketMessage(socket: WebSocket, message: ArrayBuffer | string): Promise<void> {
     try {
       await this.#take(socket, message);
     } catch (error) {
-      this.#end(socket, error instanceof EddyError ? error : new EddyError('internal', String(error)));
+      this.#end(socket, understood(error));
     }
   }
 
@@ -239,7 +252,7 @@ export class EddyDatabase extends DurableObject<Env> {
     try {
       this.#serve(hub, socket, at);
     } catch (error) {
-      this.#end(socket, error instanceof EddyError ? error : new EddyError('internal', String(error)));
+      this.#end(socket, understood(error));
     }
   }
 

@@ -49,6 +49,11 @@ export function upstreamOf(env: Env, name: string | undefined): Above | undefine
   return { url: UPSTREAM_URL.replaceAll('{database}', encodeURIComponent(name ?? '')), token: UPSTREAM_TOKEN, collections, everyMs };
 }
 
+/** Whether a database may be called so. */
+export function isName(name: unknown): name is string {
+  return typeof name === 'string' && /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name);
+}
+
 /** Compares in a time that says nothing about the secret but whether the length is its own. */
 export function isSame(given: string, secret: string): boolean {
   const [a, b] = [given, secret].map((text) => new TextEncoder().encode(text)) as [Uint8Array, Uint8Array];

@@ -1,7 +1,6 @@
-import { type Collection, type Database, EddyError, type ErrorKind, type Schema } from 'eddydb/embedded';
+import { type Database, EddyError, type ErrorKind } from 'eddydb/embedded';
 
-/** A request's JSON object. */
-type JsonBody = Record<string, unknown>;
+import { operations } from './operations.js';
 
 /** What one request may bring: the memory of an isolate is small. */
 const BODY_BYTES_MAX = 16 * 1024 * 1024;
@@ -29,42 +28,36 @@ const statuses: Record<ErrorKind, number> = {
 export async function answer(db: Database, request: Request, name: string | undefined, action: string | undefined): Promise<unknown> {
   const route = `${request.method} ${name === undefined ? '/collections' : action === undefined ? '/collections/<name>' : `/collections/<name>/${action}`}`;
   if (name === undefined) {
-    if (route === 'GET /collections') return { collections: await db.collections() };
+    if (route === 'GET /collections') return { collections: await operations.collections(db) };
     throw new EddyError('not_found', `no ${route}`);
   }
-  const collection = db.collection(name);
-  const body = request.method === 'POST' || request.method === 'PUT' ? await readJson(request) : {};
+  // Whatever it is, the database checks it.
+  const body = (request.method === 'POST' || request.method === 'PUT' ? await readJson(request) : {}) as any;
   switch (route) {
     case 'GET /collections/<name>':
-      return { schema: await collection.schema(), stats: await collection.stats() };
+      return operations.describe(db, name);
     case 'PUT /collections/<name>':
-      await db.createCollection(name, body as unknown as Schema, { ifNotExists: true });
+      await operations.createCollection(db, name, body);
       return { created: name };
     case 'DELETE /collections/<name>':
-      await db.dropCollection(name);
+      await operations.dropCollection(db, name);
       return { dropped: name };
     case 'POST /collections/<name>/insert':
-    case 'POST /collections/<name>/upsert': {
-      const rows = body.rows as Parameters<Collection['insert']>[0];
-      const { count, lsn } = await (action === 'insert' ? collection.insert(rows) : collection.upsert(rows));
-      return { count, lsn };
-    }
-    case 'POST /collections/<name>/delete': {
-      const { count, lsn } = await collection.delete(body as { filter: string });
-      return { count, lsn };
-    }
+      return operations.insert(db, name, body.rows);
+    case 'POST /collections/<name>/upsert':
+      return operations.upsert(db, name, body.rows);
+    case 'POST /collections/<name>/delete':
+      return operations.delete(db, name, body);
     case 'POST /collections/<name>/get': {
       const { keys, ...options } = body;
-      return { rows: (await collection.get(keys as string[], options)).map(plain) };
+      return { rows: await operations.get(db, name, keys, options) };
     }
     case 'POST /collections/<name>/query':
-      return { rows: (await collection.query(body)).map(plain) };
+      return { rows: await operations.query(db, name, body) };
     case 'POST /collections/<name>/count':
-      return { count: await collection.count(body) };
-    case 'POST /collections/<name>/search': {
-      const { hits, ...response } = await collection.search(body as JsonBody & { vector: number[] });
-      return { ...response, hits: hits.map((hit) => ({ ...hit, row: plain(hit.row) })) };
-    }
+      return { count: await operations.count(db, name, body) };
+    case 'POST /collections/<name>/search':
+      return operations.search(db, name, body);
     default:
       throw new EddyError('not_found', `no ${route}`);
   }
@@ -72,12 +65,17 @@ export async function answer(db: Database, request: Request, name: string | unde
 
 /** An error as HTTP carries it: `{ error: { kind, message, position? } }`. */
 export function failure(error: unknown): Response {
-  const { kind, message, position } = error instanceof EddyError ? error : new EddyError('internal', String(error));
+  const { kind, message, position } = understood(error);
   return Response.json({ error: { kind, message, position } }, { status: statuses[kind] });
 }
 
+/** The error of a caller, by the kinds of the package. */
+export function understood(error: unknown): EddyError {
+  return error instanceof EddyError ? error : new EddyError('internal', String(error));
+}
+
 /** The request's body. */
-async function readJson(request: Request): Promise<JsonBody> {
+async function readJson(request: Request): Promise<object> {
   const bytes = Number(request.headers.get('content-length') ?? 0);
   const text = bytes > BODY_BYTES_MAX ? undefined : await request.text();
   if (text === undefined || text.length > BODY_BYTES_MAX) {
@@ -90,10 +88,5 @@ async function readJson(request: Request): Promise<JsonBody> {
     throw new EddyError('invalid_argument', `the body is no JSON: ${(error as Error).message}`);
   }
   if (typeof body !== 'object' || body === null || Array.isArray(body)) throw new EddyError('invalid_argument', 'the body is no JSON object');
-  return body as JsonBody;
-}
-
-/** A row whose vectors are arrays, as JSON has them. */
-function plain(row: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(row).map(([name, value]) => [name, value instanceof Float32Array ? [...value] : value]));
+  return body;
 }

@@ -1,11 +1,11 @@
 import { EddyError } from 'eddydb/embedded';
 
-import { type Env, isSame } from './env.js';
+import { type Env, isName, isSame } from './env.js';
 import { failure } from './http.js';
 
 export { EddyDatabase } from './database.js';
-
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+export { Databases } from './databases.js';
+export type { Described, Found, PlainFilter, PlainQuery, PlainRow, PlainSearch, PlainTarget, Written } from './operations.js';
 
 /**
  * `/health`, and `/databases/<name>/...`, which goes to the database's own object: `collections...` and `object` with the token in a header,
@@ -21,7 +21,7 @@ export default {
       const hint = env.EDDY_TOKEN ? 'send Authorization: Bearer <token>' : 'set the secret EDDY_TOKEN first: npx wrangler secret put EDDY_TOKEN';
       return Response.json({ error: { kind: 'unauthorized', message: hint } }, { status: 401, headers: { 'www-authenticate': 'Bearer' } });
     }
-    if (databases !== 'databases' || !name || !NAME.test(name) || !(isSync || place === 'collections' || place === 'object')) {
+    if (databases !== 'databases' || !isName(name) || !(isSync || place === 'collections' || place === 'object')) {
       return failure(new EddyError('not_found', `no ${pathname}; expected /databases/<name>/collections..., /databases/<name>/object or /databases/<name>/sync`));
     }
     return env.DATABASES.get(env.DATABASES.idFromName(name)).fetch(request);
