@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { request } from 'node:http';
+import { createServer, request } from 'node:http';
 import test from 'node:test';
 
 import { open } from 'eddydb';
@@ -189,4 +189,28 @@ test('an object that nobody uses syncs by alarms', async (t) => {
   await edge.kill();
   await edge.restart({});
   assert.deepEqual((await edge.ask('POST', `${notes}/query`, { outputFields: ['id', 'title'], limit: 10 })).body.rows, [{ id: 1, title: 'row 1' }, { id: 2, title: 'by the server' }]);
+});
+
+test('tokens for the hub above are fetched when they are needed, and again when that failed', async (t) => {
+  const hub = await Edge.start(t);
+  const asked = [];
+  // Refuses, answers nonsense, and then gives what the hub takes.
+  const answers = [[500, '{}'], [200, '{"tokens": 1}'], [200, JSON.stringify({ token })]];
+  const giver = createServer(async (incoming, response) => {
+    let body = '';
+    for await (const part of incoming) body += part;
+    const [status, text] = answers[Math.min(asked.length, answers.length - 1)];
+    asked.push([incoming.method, incoming.headers.authorization, body]);
+    response.writeHead(status).end(text);
+  });
+  giver.listen(0, '127.0.0.1');
+  await once(giver, 'listening');
+  t.after(() => giver.close());
+  const url = `http://127.0.0.1:${giver.address().port}/token`;
+  const edge = await Edge.start(t, { UPSTREAM_URL: hub.syncUrl('{database}'), UPSTREAM_COLLECTIONS: 'notes', UPSTREAM_TOKEN_URL: url, UPSTREAM_TOKEN: 'who asks', UPSTREAM_EVERY_SECONDS: '1' });
+  await edge.ask('PUT', notes, { fields });
+  await edge.ask('POST', `${notes}/upsert`, { rows: [row(1)] });
+  await until([{ id: 1 }], async () => (await hub.ask('POST', `${notes}/query`, { outputFields: ['id'] })).body.rows);
+  assert.ok(asked.length >= 3, `${asked.length} requests`);
+  for (const request of asked) assert.deepEqual(request, ['POST', 'Bearer who asks', '{"database":"mine"}']);
 });

@@ -15,6 +15,8 @@ export interface Env {
   UPSTREAM_URL?: string;
   /** Who the worker is there. It passes on what browsers write, so it needs `admin` of the collections. */
   UPSTREAM_TOKEN?: string;
+  /** Who gives such tokens, where they end: asked by POST, with UPSTREAM_TOKEN as a bearer, when one is needed. */
+  UPSTREAM_TOKEN_URL?: string;
   /** The collections to sync with it: names with commas between. */
   UPSTREAM_COLLECTIONS?: string;
   /** How often a database that nobody uses syncs with it. */
@@ -24,7 +26,7 @@ export interface Env {
 /** Where a database syncs to. */
 export interface Above {
   url: string;
-  token: string | undefined;
+  token: string | (() => Promise<string>) | undefined;
   collections: string[];
   everyMs: number;
 }
@@ -32,6 +34,8 @@ export interface Above {
 /** An isolate has 128 MB, of which the engine itself, frames on the way and answers take their part. */
 const MEMORY_LIMIT_BYTES = 48 * 1024 * 1024;
 const UPSTREAM_EVERY_SECONDS = 300;
+/** Whoever gives tokens answers within this. */
+const TOKEN_WITHIN_MS = 10_000;
 
 /** What a database may take. */
 export function limits(env: Env): { memoryLimitBytes: number } {
@@ -40,13 +44,23 @@ export function limits(env: Env): { memoryLimitBytes: number } {
 
 /** The hub above, where there is one. `name` is the database's. */
 export function upstreamOf(env: Env, name: string | undefined): Above | undefined {
-  const { UPSTREAM_URL, UPSTREAM_TOKEN, UPSTREAM_COLLECTIONS = '' } = env;
+  const { UPSTREAM_URL, UPSTREAM_TOKEN, UPSTREAM_TOKEN_URL, UPSTREAM_COLLECTIONS = '' } = env;
   if (!UPSTREAM_URL) return undefined;
   if (UPSTREAM_URL.includes('{database}') && name === undefined) return undefined;
   const collections = [...new Set(UPSTREAM_COLLECTIONS.split(',').map((collection) => collection.trim()).filter((collection) => collection !== ''))];
   if (collections.length === 0) throw new EddyError('invalid_argument', 'UPSTREAM_COLLECTIONS: the names of one or more collections expected');
   const everyMs = 1000 * numberOf('UPSTREAM_EVERY_SECONDS', env.UPSTREAM_EVERY_SECONDS, UPSTREAM_EVERY_SECONDS);
-  return { url: UPSTREAM_URL.replaceAll('{database}', encodeURIComponent(name ?? '')), token: UPSTREAM_TOKEN, collections, everyMs };
+  const token = UPSTREAM_TOKEN_URL ? () => renewed(UPSTREAM_TOKEN_URL, UPSTREAM_TOKEN, name) : UPSTREAM_TOKEN;
+  return { url: UPSTREAM_URL.replaceAll('{database}', encodeURIComponent(name ?? '')), token, collections, everyMs };
+}
+
+/** A new token for the hub above, for the database of that name. */
+async function renewed(url: string, secret: string | undefined, database: string | undefined): Promise<string> {
+  const headers = { 'content-type': 'application/json', ...(secret !== undefined && { authorization: `Bearer ${secret}` }) };
+  const response = await fetch(url, { method: 'POST', headers, body: JSON.stringify({ database }), signal: AbortSignal.timeout(TOKEN_WITHIN_MS) });
+  const answer = response.ok ? ((await response.json().catch(() => undefined)) as { token?: unknown } | undefined) : undefined;
+  if (typeof answer?.token === 'string') return answer.token;
+  throw new EddyError('unavailable', `UPSTREAM_TOKEN_URL: {"token": text} expected of ${url}, got ${response.ok ? 'something else' : response.status}`);
 }
 
 /** Whether a database may be called so. */
