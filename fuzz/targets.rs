@@ -451,6 +451,7 @@ fn session(frames: &[&[u8]]) {
     let mut hub = Hub::new(ReplicaId(1), options, 0);
     let collection = ClientCollection { name: "notes".to_owned(), spec: Some("{}".to_owned()), part: None };
     let mut client = Client::new(ReplicaId(2), vec![collection], 0, 0);
+    client.allow_downloads();
     client.reconcile(Channel(0), 1);
     for (now, frame) in (1..).zip(frames) {
         hub.receive(HubInput::Frame(frame.to_vec()), now);
@@ -545,12 +546,18 @@ fn session(frames: &[&[u8]]) {
                                 file,
                                 offset: 0,
                                 len: entry.len,
+                                path: entry.name.into(),
                             };
                             Ok((0..).zip(files).map(want).filter(|want| want.len > 0).collect())
                         }
                         Err(failure) => Err(Error::corrupt(failure.to_string())),
                     };
                     ClientInput::Planned(channel, wants)
+                }
+                ClientAction::Download { channel, file, offset, len, .. } => {
+                    // More than was asked for, all of it, or less.
+                    let bytes = vec![1; (len + 1).saturating_sub(offset % 3).min(64) as usize];
+                    ClientInput::Downloaded(channel, file, offset, bytes)
                 }
                 ClientAction::Store { channel, .. } => ClientInput::Stored(channel, Ok(None)),
                 ClientAction::EndSeed { channel, .. } => {

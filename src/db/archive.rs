@@ -8,7 +8,7 @@ use super::database::Shared;
 use super::recovery::{open_collection, read_checked};
 use super::{Collection, Db};
 use crate::base::codec::checksum_append;
-use crate::base::{Error, ErrorKind, Result, Timestamp};
+use crate::base::{CollectionId, Error, ErrorKind, Result, Timestamp};
 use crate::engine::{CollectionManifest, FileEntry, Manifest, Progress, archive, name};
 use crate::model::check_partition;
 use crate::platform;
@@ -34,9 +34,19 @@ impl StoreSnapshot {
     }
 
     /// What it says of one collection.
-    pub(super) fn take(&mut self, id: crate::base::CollectionId) -> Option<CollectionManifest> {
+    pub(super) fn take(&mut self, id: CollectionId) -> Option<CollectionManifest> {
         let collections = &mut self.manifest.collections;
         collections.iter().position(|collection| collection.id == id).map(|at| collections.swap_remove(at))
+    }
+
+    /// The file of a collection that is the wanted one.
+    #[cfg(hosted)]
+    pub(super) fn find(&self, is_it: impl Fn(&FileEntry) -> bool) -> Option<(CollectionId, FileEntry)> {
+        let find_in = |collection: &CollectionManifest| {
+            let mut files = collection.segments.iter().flat_map(|segment| &segment.files);
+            Some((collection.id, files.find(|file| is_it(file))?.clone()))
+        };
+        self.manifest.collections.iter().find_map(find_in)
     }
 
     /// A part of them, which nobody has checked.

@@ -88,7 +88,7 @@ pub use stream::{
 pub(crate) use sync::testing as sync_testing;
 #[cfg(hosted)]
 pub use sync::{
-    Near, Resting, Shape, SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource,
+    HubFile, Near, Resting, Shape, SyncHub, SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource,
 };
 
 #[cfg(test)]

@@ -114,7 +114,10 @@ pub enum ClientInput {
     Marked(Channel, Result<()>),
     /// [`ClientAction::Plan`] is done: what is to be fetched, in order.
     Planned(Channel, Result<Vec<Want>>),
-    /// [`ClientAction::Store`] is done; perhaps a file has to be fetched again, of which a crash had left something else.
+    /// [`ClientAction::Download`] of the piece of a file that begins at a byte is done: what came, which may be less, or nothing.
+    Downloaded(Channel, u32, u64, Vec<u8>),
+    /// [`ClientAction::Store`] is done; perhaps a file has to be fetched again, of which a crash had left something else, or plain requests
+    /// brought it.
     Stored(Channel, Result<Option<Want>>),
     /// [`ClientAction::EndSeed`] is done, durably.
     Seeded(Channel, Result<Start>),
@@ -130,7 +133,7 @@ pub enum ClientInput {
 }
 
 /// What a client wants done. Each but `Send`, `Refused`, `Reconciled` and `Close` is answered with one input; there is never more than one
-/// of a kind under way for a collection.
+/// of a kind under way for a collection, but for downloads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientAction {
     /// Send a frame.
@@ -202,6 +205,19 @@ pub enum ClientAction {
         /// What [`super::Offer::segments`] says.
         offer: Vec<u8>,
     },
+    /// Get a piece of a file by a plain request. Only after [`Client::allow_downloads`], and at most [`super::DOWNLOAD_WINDOW`] at a time.
+    Download {
+        /// Which collection.
+        channel: Channel,
+        /// Which file of the offer.
+        file: u32,
+        /// Where it lies, below the hub's place.
+        path: String,
+        /// From this byte,
+        offset: u64,
+        /// so many.
+        len: u64,
+    },
     /// Store a piece of a file; when that makes a segment whole, take it into the collection, durably.
     Store {
         /// Which collection.
@@ -212,6 +228,8 @@ pub enum ClientAction {
         offset: u64,
         /// The bytes.
         bytes: Vec<u8>,
+        /// A plain request brought them.
+        by_request: bool,
     },
     /// All pieces are stored: move the pull position to where the segments end, and tell where it stands.
     EndSeed {
@@ -271,6 +289,8 @@ pub struct Client {
     hub: Option<ReplicaId>,
     /// What the hub can do.
     capabilities: Capabilities,
+    /// Whether plain requests can be made.
+    downloads: bool,
     channels: Vec<State>,
     keep_alive: KeepAlive,
     started_ms: u64,
@@ -441,6 +461,7 @@ impl Client {
             replica,
             hub: None,
             capabilities: Capabilities::default(),
+            downloads: false,
             channels: collections.into_iter().map(State::new).collect(),
             keep_alive: KeepAlive::new(now_ms, Some(PING_AFTER_MS), dead_after_ms),
             started_ms: now_ms,
@@ -461,6 +482,11 @@ impl Client {
     pub fn show(&mut self, token: String) {
         self.tokens.due = Some(token);
         self.tokens.given = true;
+    }
+
+    /// Files of segments may also be had by plain requests: [`ClientAction::Download`]. To be told before anything else.
+    pub fn allow_downloads(&mut self) {
+        self.downloads = true;
     }
 
     /// Takes in what happened.
@@ -709,6 +735,12 @@ impl Client {
                 }
                 Ok(())
             }
+            ClientInput::Downloaded(channel, file, offset, bytes) => {
+                if let Some(seed) = &mut self.state(channel)?.seed {
+                    seed.take_in_download(file, offset, bytes);
+                }
+                Ok(())
+            }
             ClientInput::Stored(channel, result) => {
                 let state = self.state(channel)?;
                 match (result, &mut state.seed) {
@@ -791,12 +823,13 @@ impl Client {
                 state.arrived.push_back(pull);
                 Ok(())
             }
-            Message::Offer(offer) => {
+            Message::Offer(mut offer) => {
+                offer.files = offer.files.filter(|_| self.downloads);
                 let state = self.state(offer.channel)?;
                 match state.stage {
                     Stage::Failed => Ok(()),
                     Stage::Live if state.seed.is_none() && state.arrived.is_empty() => {
-                        state.seed = Some(Seed::new(offer.segments));
+                        state.seed = Some(Seed::new(offer));
                         Ok(())
                     }
                     _ => Err(Error::corrupt("an offer frame out of turn")),
@@ -948,8 +981,8 @@ impl Client {
                 spec: state.collection.spec.clone(),
                 part: state.collection.part.clone(),
             });
-            let hello =
-                Hello { replica: self.replica, capabilities: Capabilities::ALL, collections: collections.collect() };
+            let capabilities = Capabilities::ALL.with(Capabilities::FILES, self.downloads);
+            let hello = Hello { replica: self.replica, capabilities, collections: collections.collect() };
             return Ok(Some(ClientAction::Send(Message::Hello(hello).encode()?)));
         }
         if self.pong_due {

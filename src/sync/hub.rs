@@ -38,11 +38,22 @@ pub struct HubOptions {
     pub gated: bool,
     /// A client that lacks at least so many rows gets segments, where these hold most of them.
     pub seeded_rows_min: usize,
+    /// Whether plain requests get files of segments too, at [`FILES_PLACE`] below the place of the WebSocket.
+    pub serves_files: bool,
 }
+
+/// Where plain requests get files of segments, below the place of the WebSocket.
+pub const FILES_PLACE: &str = "files";
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { create_collections: true, collections_max: 256, gated: false, seeded_rows_min: 1_000 }
+        Self {
+            create_collections: true,
+            collections_max: 256,
+            gated: false,
+            seeded_rows_min: 1_000,
+            serves_files: false,
+        }
     }
 }
 
@@ -340,6 +351,8 @@ struct State {
     /// The positions of the pulls that are on the way.
     unanswered: Vec<Lsn>,
     seeding: Seeding,
+    /// Whether the client gets files of segments by plain requests, where it gets segments.
+    files: bool,
     /// What the client was told of segments, until it is on its way.
     offer_due: Option<Vec<u8>>,
     fetches: VecDeque<Fetch>,
@@ -744,7 +757,10 @@ impl Hub {
             }
             Message::Start(start) => {
                 let segments = self.capabilities.has(Capabilities::SEGMENTS);
-                self.state(start.channel)?.take_in_start(start, segments)
+                let files = self.options.serves_files && self.capabilities.has(Capabilities::FILES);
+                let state = self.state(start.channel)?;
+                state.files = files;
+                state.take_in_start(start, segments)
             }
             Message::Compare(Compare { channel, ranges }) => {
                 let ranges = ranges.map(ByteBuf::into_vec);
@@ -833,8 +849,8 @@ impl Hub {
                 return self.next();
             }
             let collections = self.channels.iter_mut().filter_map(|state| state.answer.take()).collect();
-            let welcome =
-                Message::Welcome(Welcome { replica: self.replica, capabilities: Capabilities::ALL, collections });
+            let capabilities = Capabilities::ALL.with(Capabilities::FILES, self.options.serves_files);
+            let welcome = Message::Welcome(Welcome { replica: self.replica, capabilities, collections });
             return Ok(Some(HubAction::Send(welcome.encode()?)));
         }
         for (index, state) in self.channels.iter_mut().enumerate() {
@@ -880,6 +896,7 @@ impl State {
             outgoing: None,
             unanswered: Vec::new(),
             seeding: Seeding::Over,
+            files: false,
             offer_due: None,
             fetches: VecDeque::new(),
             fetching: None,
@@ -1144,7 +1161,8 @@ impl State {
             return Ok(Some(HubAction::Send(Message::PushAck(ack).encode()?)));
         }
         if let Some(segments) = self.offer_due.take() {
-            return Ok(Some(HubAction::Send(Message::Offer(Offer { channel, segments }).encode()?)));
+            let files = self.files.then(|| FILES_PLACE.to_owned());
+            return Ok(Some(HubAction::Send(Message::Offer(Offer { channel, segments, files }).encode()?)));
         }
         // Not beside a read: one that was asked for before the push came would send it back.
         if !self.reading

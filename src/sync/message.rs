@@ -65,8 +65,15 @@ impl Capabilities {
     pub const RECONCILES: Self = Self(2);
     /// Frames come compressed where that pays: packed frames.
     pub const PACKS: Self = Self(4);
-    /// All that this build can do.
+    /// Files of segments are had by plain requests too, where the host makes such and answers them.
+    pub const FILES: Self = Self(8);
+    /// All that this build can do on any host.
     pub const ALL: Self = Self(Self::SEGMENTS.0 | Self::PACKS.0 | if COMPARES { Self::RECONCILES.0 } else { 0 });
+
+    /// That too, where it `can`.
+    pub(super) const fn with(self, other: Self, can: bool) -> Self {
+        if can { Self(self.0 | other.0) } else { self }
+    }
 
     /// Whether it has all of `other`.
     pub fn has(self, other: Self) -> bool {
@@ -235,6 +242,9 @@ pub struct Offer {
     /// What the segments hold, and their files: for the database.
     #[serde(with = "serde_bytes")]
     pub segments: Vec<u8>,
+    /// Below the hub's place, where the files can be had by plain requests; where both sides can do that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<String>,
 }
 
 /// The client wants a part of a file of the last offer.
@@ -776,7 +786,7 @@ mod tests {
             ("pong", Message::Pong),
             ("ask", Message::Ask),
             ("answer", Message::Answer),
-            ("offer", Message::Offer(Offer { channel: Channel(1), segments: vec![7, 7, 0xff] })),
+            ("offer", Message::Offer(Offer { channel: Channel(1), segments: vec![7, 7, 0xff], files: None })),
             (
                 "fetch",
                 Message::Fetch(Fetch { channel: Channel(1), file: 5, offset: 1 << 33, len: PIECE_BYTES_MAX as u32 }),
@@ -828,6 +838,23 @@ mod tests {
             assert_eq!(frame, expected, "{name}");
             assert_eq!(Message::decode(&expected).unwrap(), message);
         }
+    }
+
+    #[test]
+    #[cfg(native)]
+    #[expect(clippy::disallowed_methods, reason = "the test reads golden files")]
+    fn an_offer_tells_where_files_are_behind_what_it_always_told() {
+        let offer = |files| Message::Offer(Offer { channel: Channel(1), segments: vec![7, 7, 0xff], files });
+        let message = offer(Some("files".to_owned()));
+        let frame = message.encode().unwrap();
+        if std::env::var_os("EDDY_WRITE_GOLDEN").is_some() {
+            std::fs::write(golden("offer-files"), &frame).unwrap();
+        }
+        assert_eq!(frame, std::fs::read(golden("offer-files")).unwrap());
+        assert_eq!(Message::decode(&frame).unwrap(), message);
+        // One who does not hear of it gets the same as ever.
+        let without = offer(None).encode().unwrap();
+        assert_eq!(frame[3..without.len()], without[3..]);
     }
 
     #[test]

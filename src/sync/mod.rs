@@ -27,7 +27,7 @@ mod tests;
 pub use backoff::Backoff;
 pub use client::{Client, ClientAction, ClientCollection, ClientInput, OwnChanges, Refusal, Relay, Start};
 pub use failover::Failover;
-pub use hub::{Changes, Hub, HubAction, HubInput, HubOptions, Opened, Rest};
+pub use hub::{Changes, FILES_PLACE, Hub, HubAction, HubInput, HubOptions, Opened, Rest};
 pub use message::{
     CONTROL_BYTES_MAX, Capabilities, Channel, Compare, Compared, FETCH_WINDOW, FRAME_BYTES_MAX, Fault, Fetch, Found,
     Give, Given, Hello, HelloCollection, Lack, Message, Offer, PIECE_BYTES_MAX, Part, Piece, Pull, PullAck, PullPart,
@@ -35,4 +35,4 @@ pub use message::{
 };
 pub use reconcile::{Comparison, Item, Items, RANGES_BYTES, decode_items, encode_items};
 pub use reconciliation::{COMPARES, ITEMS_MAX, Reconciled};
-pub use seed::{Download, Want};
+pub use seed::{DOWNLOAD_BYTES_MAX, DOWNLOAD_WINDOW, Download, Want};

@@ -1,11 +1,17 @@
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::message::{FETCH_WINDOW, Fetch, PIECE_BYTES_MAX, Piece};
+use super::message::{FETCH_WINDOW, Fetch, Offer, PIECE_BYTES_MAX, Piece};
 use super::{Channel, ClientAction, Message};
 use crate::base::{Error, ReplicaId, Result};
 
+/// The most bytes of a file in one download. Those that follow on each other may come of one request, so it need not be many.
+pub const DOWNLOAD_BYTES_MAX: usize = 1 << 20;
+/// Parts of files that are downloaded, wait to be stored, or are stored at one time: so much is held in memory while a file is made.
+pub const DOWNLOAD_WINDOW: usize = 8;
+
 /// A part of an offered file that is not here yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {
     /// Which file, counted through all segments of the offer.
     pub file: u32,
@@ -13,6 +19,8 @@ pub struct Want {
     pub offset: u64,
     /// so many: at least 1.
     pub len: u64,
+    /// Where the file lies, below what [`Offer::files`] tells.
+    pub path: Arc<str>,
 }
 
 /// How far a download of segments is.
@@ -24,29 +32,40 @@ pub struct Download {
     pub total: u64,
 }
 
-/// The client's end of a first sync by segments: what was offered is planned, fetched piece by piece, and stored in order.
+/// The client's end of a first sync by segments: what was offered is planned, fetched piece by piece, and stored in order. Pieces are
+/// downloaded by plain requests where both sides can do that, and from the first one on that does not come so, they come in frames.
 #[derive(Debug)]
 pub(super) struct Seed {
     offer: Option<Vec<u8>>,
+    /// Where plain requests get files, as long as they do.
+    files: Option<String>,
     planned: bool,
     wants: VecDeque<Want>,
-    /// Asked for and not here yet, in the order of the answers.
-    asked: VecDeque<Fetch>,
-    arrived: VecDeque<Piece>,
+    /// Asked for and not stored yet, in the order in which they are stored.
+    asked: VecDeque<Asked>,
     /// The length of the piece that is being stored.
     storing: Option<u64>,
     ending: bool,
     download: Download,
 }
 
+#[derive(Debug)]
+struct Asked {
+    want: Want,
+    /// By a plain request, not a frame.
+    by_request: bool,
+    /// Once they are here.
+    bytes: Option<Vec<u8>>,
+}
+
 impl Seed {
-    pub(super) fn new(offer: Vec<u8>) -> Self {
+    pub(super) fn new(offer: Offer) -> Self {
         Self {
-            offer: Some(offer),
+            offer: Some(offer.segments),
+            files: offer.files,
             planned: false,
             wants: VecDeque::new(),
             asked: VecDeque::new(),
-            arrived: VecDeque::new(),
             storing: None,
             ending: false,
             download: Download::default(),
@@ -59,7 +78,7 @@ impl Seed {
 
     /// Bytes that wait to be stored.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.arrived.iter().map(|piece| piece.bytes.len()).sum()
+        self.asked.iter().filter_map(|asked| asked.bytes.as_ref()).map(Vec::len).sum()
     }
 
     pub(super) fn take_in_plan(&mut self, wants: Vec<Want>) {
@@ -69,23 +88,59 @@ impl Seed {
     }
 
     pub(super) fn take_in_piece(&mut self, piece: Piece) -> Result<()> {
-        let asked = self.asked.pop_front();
-        let fits = |fetch: Fetch| (fetch.file, fetch.offset, fetch.len as usize);
-        if asked.map(fits) != Some((piece.file, piece.offset, piece.bytes.len())) {
+        let next = self.asked.iter_mut().find(|asked| asked.bytes.is_none() && !asked.by_request);
+        let fits = |Want { file, offset, len, .. }: &Want| {
+            (*file, *offset, *len) == (piece.file, piece.offset, piece.bytes.len() as u64)
+        };
+        let Some(asked) = next.filter(|asked| fits(&asked.want)) else {
             return Err(Error::corrupt(format!(
                 "{} bytes of file {} from {}, which were not asked for next",
                 piece.bytes.len(),
                 piece.file,
                 piece.offset
             )));
-        }
-        self.arrived.push_back(piece);
+        };
+        asked.bytes = Some(piece.bytes);
         Ok(())
+    }
+
+    /// Takes in what a plain request got of the piece from `offset` of a file: nothing, a part, or all.
+    pub(super) fn take_in_download(&mut self, file: u32, offset: u64, mut bytes: Vec<u8>) {
+        let is_it = |asked: &Asked| {
+            asked.by_request && asked.bytes.is_none() && (asked.want.file, asked.want.offset) == (file, offset)
+        };
+        // It may have been given up meanwhile.
+        let Some(at) = self.asked.iter().position(is_it) else { return };
+        let asked = &mut self.asked[at];
+        let got = bytes.len() as u64;
+        if got != asked.want.len {
+            if (1..asked.want.len).contains(&got) {
+                let rest = Want { offset: offset + got, len: asked.want.len - got, ..asked.want.clone() };
+                asked.want.len = got;
+                asked.bytes = Some(std::mem::take(&mut bytes));
+                self.asked.insert(at + 1, Asked { want: rest, by_request: true, bytes: None });
+            }
+            return self.give_up_downloads();
+        }
+        asked.bytes = Some(bytes);
+    }
+
+    /// What is not here yet, and what comes behind that, is asked for by frames.
+    fn give_up_downloads(&mut self) {
+        if self.files.take().is_none() {
+            return;
+        }
+        let missing = self.asked.iter().position(|asked| asked.bytes.is_none()).unwrap_or(self.asked.len());
+        for asked in self.asked.drain(missing..).rev() {
+            self.wants.push_front(asked.want);
+        }
     }
 
     pub(super) fn stored(&mut self, again: Option<Want>) {
         self.download.done += self.storing.take().unwrap_or_default();
         if let Some(want) = again {
+            // Whatever lies between the hub and here may have spoiled it, and would again.
+            self.give_up_downloads();
             self.download.total = self.download.total.saturating_add(want.len);
             self.wants.push_back(want);
         }
@@ -98,26 +153,42 @@ impl Seed {
         if !self.planned {
             return Ok(None);
         }
-        if self.asked.len() + self.arrived.len() + usize::from(self.storing.is_some()) < FETCH_WINDOW
-            && let Some(want) = self.wants.front_mut()
+        let (window, len_max) = match self.files {
+            Some(_) => (DOWNLOAD_WINDOW, DOWNLOAD_BYTES_MAX),
+            None => (FETCH_WINDOW, PIECE_BYTES_MAX),
+        };
+        if self.asked.len() + usize::from(self.storing.is_some()) < window
+            && let Some(left) = self.wants.front_mut()
         {
-            let len = want.len.min(PIECE_BYTES_MAX as u64);
-            let fetch = Fetch { channel, file: want.file, offset: want.offset, len: len as u32 };
-            want.offset += len;
-            want.len -= len;
-            if want.len == 0 {
+            let want = Want { len: left.len.min(len_max as u64), ..left.clone() };
+            let Want { file, offset, len, .. } = want;
+            left.offset += len;
+            left.len -= len;
+            if left.len == 0 {
                 self.wants.pop_front();
             }
-            self.asked.push_back(fetch);
-            return Ok(Some(ClientAction::Send(Message::Fetch(fetch).encode()?)));
+            let action = match &self.files {
+                Some(place) => {
+                    let path = format!("{place}/{}", want.path);
+                    ClientAction::Download { channel, file, path, offset, len }
+                }
+                None => {
+                    let fetch = Fetch { channel, file, offset, len: len as u32 };
+                    ClientAction::Send(Message::Fetch(fetch).encode()?)
+                }
+            };
+            self.asked.push_back(Asked { want, by_request: self.files.is_some(), bytes: None });
+            return Ok(Some(action));
         }
         if self.storing.is_some() || self.ending {
             return Ok(None);
         }
-        if let Some(piece) = self.arrived.pop_front() {
-            self.storing = Some(piece.bytes.len() as u64);
-            let Piece { file, offset, bytes, .. } = piece;
-            return Ok(Some(ClientAction::Store { channel, file, offset, bytes }));
+        if self.asked.front().is_some_and(|asked| asked.bytes.is_some())
+            && let Some(Asked { want: Want { file, offset, .. }, by_request, bytes: Some(bytes) }) =
+                self.asked.pop_front()
+        {
+            self.storing = Some(bytes.len() as u64);
+            return Ok(Some(ClientAction::Store { channel, file, offset, bytes, by_request }));
         }
         if self.asked.is_empty() {
             self.ending = true;

@@ -249,8 +249,9 @@ struct World {
     refusals: Vec<Refusal>,
     /// One in how many operations fails for a passing reason; 0: none.
     failures: u64,
-    /// How many segments came whole.
+    /// How many segments came whole, and how many pieces were asked for by requests.
     adopted: usize,
+    downloads: usize,
     /// How often the hub's end of a connection came to rest, and went on.
     rests: usize,
     /// Whether comparisons are asked for now and then, and how many came to their end.
@@ -272,7 +273,7 @@ impl World {
         let hub = ModelReplica::new(1, if random.one_in(2) { &NAMES } else { &[] });
         let connections = clients.iter().map(|_| None).collect();
         let (now_ms, written) = (START_MS, BTreeMap::new());
-        let (refusals, failures, adopted, rests) = (Vec::new(), 0, 0, 0);
+        let (refusals, failures, adopted, downloads, rests) = (Vec::new(), 0, 0, 0, 0);
         let (asks, reconciled) = (true, 0);
         Self {
             random,
@@ -284,6 +285,7 @@ impl World {
             refusals,
             failures,
             adopted,
+            downloads,
             rests,
             asks,
             reconciled,
@@ -297,9 +299,14 @@ impl World {
             spec: replica.collections.get(name).map(|collection| collection.spec.clone()),
             part: None,
         });
+        let options = HubOptions { serves_files: self.random.one_in(2), ..HubOptions::default() };
+        let mut client = Client::new(replica.id, collections.into(), 0, self.now_ms);
+        if self.random.one_in(2) {
+            client.allow_downloads();
+        }
         self.connections[index] = Some(Connection {
-            client: Client::new(replica.id, collections.into(), 0, self.now_ms),
-            hub: Hub::new(self.hub.id, HubOptions::default(), self.now_ms),
+            client,
+            hub: Hub::new(self.hub.id, options, self.now_ms),
             names: NAMES.map(str::to_owned).into(),
             up: VecDeque::new(),
             down: VecDeque::new(),
@@ -400,12 +407,25 @@ impl World {
                     let middle = if split { here + (len - here) / 2 } else { here };
                     let parts = [(here, middle - here), (middle, len - middle)];
                     let wanted = parts.into_iter().filter(|(_, len)| *len > 0);
-                    wants.extend(wanted.map(|(offset, len)| Want { file, offset, len }));
+                    let path: std::sync::Arc<str> = format!("{file}").into();
+                    wants.extend(wanted.map(|(offset, len)| Want { file, offset, len, path: path.clone() }));
                 }
                 connection.offer.insert(channel, offer);
                 ClientInput::Planned(channel, Ok(wants))
             }
-            ClientAction::Store { channel, file, offset, bytes } => {
+            ClientAction::Download { channel, file, path, offset, len } => {
+                assert_eq!(path, format!("{FILES_PLACE}/{file}"));
+                let there = &connection.offered[&channel][file as usize][offset as usize..];
+                // All of it, some of it, nothing, and what was not asked for.
+                let len = match self.random.below(6) {
+                    0 => self.random.below(len) as usize,
+                    1 => there.len(),
+                    _ => len as usize,
+                };
+                self.downloads += 1;
+                ClientInput::Downloaded(channel, file, offset, there[..len].to_vec())
+            }
+            ClientAction::Store { channel, file, offset, bytes, .. } => {
                 connection.pieces += 1;
                 let offer = &connection.offer[&channel];
                 let (id, len) = ((offer.lsn, file), offer.lens[file as usize]);
@@ -814,8 +834,8 @@ impl World {
     }
 }
 
-/// How many segments came whole, and how often a hub's end came to rest.
-fn run(seed: u64) -> [usize; 3] {
+/// How many segments came whole, how many downloads there were, how often a hub's end came to rest, and how many comparisons ended.
+fn run(seed: u64) -> [usize; 4] {
     let mut world = World::new(seed);
     for _ in 0..1 + world.random.below(3) {
         world.failures = world.random.below(3) * 7;
@@ -850,7 +870,7 @@ fn run(seed: u64) -> [usize; 3] {
     for connection in world.connections.iter().flatten() {
         assert_eq!((connection.pushes, connection.changes_pulled, connection.pieces), (0, 0, 0));
     }
-    [world.adopted, world.rests, world.reconciled]
+    [world.adopted, world.downloads, world.rests, world.reconciled]
 }
 
 /// Runs `test` for seeds; a failing one is named. `EDDY_SEED` runs one, `EDDY_SEEDS` so many.
@@ -870,17 +890,17 @@ fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
 
 #[test]
 fn replicas_converge_whatever_is_cut_and_whoever_forgets() {
-    let happened = [0; 3].map(AtomicUsize::new);
+    let happened = [0; 4].map(AtomicUsize::new);
     for_seeds(2_000, |seed| {
         for (all, one) in happened.iter().zip(run(seed)) {
             all.fetch_add(one, Ordering::Relaxed);
         }
     });
-    let [adopted, rests, reconciled] = happened.map(AtomicUsize::into_inner);
+    let [adopted, downloads, rests, reconciled] = happened.map(AtomicUsize::into_inner);
     let is_one = std::env::var_os("EDDY_SEED").is_some();
     assert!(
-        is_one || (adopted > 100 && rests > 1_000 && reconciled > 300),
-        "{adopted} segments came, ends rested {rests} times, {reconciled} comparisons"
+        is_one || (adopted > 100 && downloads > 100 && rests > 1_000 && reconciled > 300),
+        "{adopted} segments came, {downloads} downloads, ends rested {rests} times, {reconciled} comparisons"
     );
 }
 

@@ -41,6 +41,13 @@ pub fn make_sockets_by(make: js_sys::Function) {
     crate::platform::socket::make_sockets_by(make);
 }
 
+/// From now on `download` is called for each part of a file that a hub offers: with the hub's URL, the file's path below it, a token or
+/// nothing, from which byte and how many.
+#[wasm_bindgen(js_name = downloadBy)]
+pub fn download_by(download: js_sys::Function) {
+    crate::platform::socket::download_by(download);
+}
+
 /// Hands every panic's message to `listener` before the instance stops: a panic in a task would otherwise leave its
 /// promise pending for ever. The instance must not be used afterwards.
 #[wasm_bindgen(js_name = onPanic)]

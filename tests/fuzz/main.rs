@@ -332,7 +332,7 @@ fn session(by_segments: bool) -> Vec<u8> {
             }],
         }),
         Message::Start(StartPull { channel, pulled: Lsn(0), known: BTreeMap::new(), reshape: None }),
-        Message::Offer(Offer { channel, segments: offer() }),
+        Message::Offer(Offer { channel, segments: offer(), files: None }),
         Message::Fetch(Fetch { channel, file: 0, offset: 0, len: 3 }),
         Message::Piece(Piece { channel, file: 0, offset: 0, bytes: vec![1, 2, 3] }),
         Message::Start(StartPull { channel, pulled: Lsn(2), known: BTreeMap::new(), reshape: None }),

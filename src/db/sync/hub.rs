@@ -6,7 +6,7 @@ use futures_channel::{mpsc, oneshot};
 use super::agreement::{check_agreement, from_json, to_json};
 use super::comparison::{self, Held};
 use super::part::{self, WHOLE};
-use super::seed::{self, Offered};
+use super::seed::{self, HubFile, Offered};
 use super::tasks::Tasks;
 use super::watch::Watch;
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, Sequence};
@@ -96,6 +96,20 @@ impl SyncHub {
         while count > 0 {
             (count, version) = self.connections.after(version).await;
         }
+    }
+
+    /// A file of a flushed segment, for a plain request: what is below [`FILES_PLACE`](crate::sync::FILES_PLACE) at `path`. Whoever lacks most of
+    /// a collection is offered these, and tells where in the offer they are.
+    ///
+    /// # Errors
+    /// What the gate says of the token, `NotFound` for a file that is not there, perhaps because it was merged away, and `Forbidden` for who may not
+    /// read all rows of its collection.
+    pub async fn file(&self, token: Option<&str>, path: &str) -> Result<HubFile> {
+        let access = match &self.gate {
+            Some(gate) => gate.admit(token, self.now_ms())?.access,
+            None => Access::ALL,
+        };
+        HubFile::find(&self.db, &access, path, self.gate.is_some()).await
     }
 
     /// How many connections are served.

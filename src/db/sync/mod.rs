@@ -16,6 +16,7 @@ mod watch;
 pub(super) use comparison::Sets;
 pub use hub::{Resting, SyncHub};
 pub use part::{Near, Shape};
+pub use seed::HubFile;
 pub use session::{SyncListener, SyncOptions, SyncSession, SyncState, SyncStatus, TokenSource};
 pub(super) use tasks::Tasks;
 pub(super) use told::{Syncs, Told, Wake};
@@ -26,6 +27,9 @@ mod access_tests;
 #[cfg(test)]
 #[cfg(native)]
 mod comparison_tests;
+#[cfg(test)]
+#[cfg(native)]
+mod download_tests;
 #[cfg(test)]
 #[cfg(native)]
 mod failover_tests;

@@ -5,12 +5,14 @@
 //! all of it; so a download that is cut goes on where it ended, and rows are found before everything is here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::session::start_of;
 use crate::base::codec::{checksum, checksum_append};
 use crate::base::{Error, ErrorKind, Lsn, ReplicaId, Result, SegmentId, Sequence, message};
+use crate::db::access::{Access, forbidden};
 use crate::db::archive::StoreSnapshot;
 use crate::db::recovery::file_kind;
 use crate::db::writer::put_fresh;
@@ -36,6 +38,61 @@ impl Offered {
             .get(file as usize)
             .ok_or_else(|| Error::invalid(format!("file {file} of an offer of {}", self.files.len())))?;
         Ok(self.snapshot.read_part(entry, offset, u64::from(len)).await?.to_vec())
+    }
+}
+
+/// Where plain requests find a file: a path never means other bytes.
+fn path_of(file: &FileEntry) -> String {
+    format!("{:08x}/{}", file.checksum, file.name)
+}
+
+/// A file of a flushed segment, for a plain request. It stays while this is there.
+pub struct HubFile {
+    snapshot: StoreSnapshot,
+    entry: FileEntry,
+    private: bool,
+}
+
+impl HubFile {
+    /// That of `path`, for who has `access`: only who may read all rows of a collection may have its files.
+    pub(super) async fn find(db: &Db, access: &Access, path: &str, private: bool) -> Result<Self> {
+        let not_found = || Error::not_found(format!("no file {path:?} (any more)"));
+        let snapshot = db.pin().await;
+        let (id, entry) = snapshot.find(|file| path_of(file) == path).ok_or_else(not_found)?;
+        let collections = db.collections();
+        let collection = collections.iter().find(|collection| collection.id() == id).ok_or_else(not_found)?;
+        if !collection.limited(access)?.limits.read.is_all() || !collection.is_whole() {
+            return Err(forbidden(format!("collection {:?}: not all of it may be read", collection.name())));
+        }
+        Ok(Self { snapshot, entry, private })
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> u64 {
+        self.entry.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Their CRC-32C.
+    pub fn checksum(&self) -> u32 {
+        self.entry.checksum
+    }
+
+    /// Whether not everybody may have it.
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+
+    /// A part of it, which nobody has checked.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the file has no such part, and what the storage says.
+    pub async fn read(&self, offset: u64, len: u64) -> Result<Bytes> {
+        self.snapshot.read_part(&self.entry, offset, len).await
     }
 }
 
@@ -106,11 +163,15 @@ struct Part {
     /// Whose it is.
     segment: usize,
     entry: FileEntry,
+    /// Where plain requests find it.
+    path: Arc<str>,
     /// How much is here, with which checksum.
     len: u64,
     sum: u32,
     /// Some of it was here before this connection: a crash may have left it torn.
     resumed: bool,
+    /// Plain requests have brought some of it: whatever lies between the hub and here may have spoiled it.
+    requested: bool,
     /// Something was added on this connection.
     appended: bool,
 }
@@ -158,6 +219,7 @@ pub(super) async fn plan(
                 seeding.files.push(None);
                 continue;
             }
+            let path: Arc<str> = path_of(&file).into();
             let entry = FileEntry { name: name::incoming_file(collection.id(), hub, segment.id, &file), ..file };
             if !names.insert(entry.name.clone()) {
                 return Err(Error::corrupt(format!("an offer of segments names {} twice", entry.name)));
@@ -166,15 +228,17 @@ pub(super) async fn plan(
             if len < entry.len {
                 coming.left += 1;
                 let file = seeding.files.len() as u32;
-                wants.push(Want { file, offset: len, len: entry.len - len });
+                wants.push(Want { file, offset: len, len: entry.len - len, path: path.clone() });
             }
             coming.described.files.push(entry.clone());
             seeding.files.push(Some(Part {
                 segment: seeding.segments.len(),
                 entry,
+                path,
                 len,
                 sum,
                 resumed: len > 0,
+                requested: false,
                 appended: false,
             }));
         }
@@ -233,6 +297,7 @@ impl Seeding {
         file: u32,
         offset: u64,
         bytes: Vec<u8>,
+        by_request: bool,
     ) -> Result<Option<Want>> {
         let turn = collection.inner.seeding.lock().await;
         if *turn != self.turn {
@@ -257,6 +322,7 @@ impl Seeding {
             return Err(error);
         }
         part.appended = true;
+        part.requested |= by_request;
         part.len += stored;
         if part.len < part.entry.len {
             return Ok(None);
@@ -265,8 +331,8 @@ impl Seeding {
             storage.remove(&part.entry.name).await?;
             let found = std::mem::replace(&mut part.sum, checksum(&[]));
             part.len = 0;
-            if std::mem::take(&mut part.resumed) {
-                return Ok(Some(Want { file, offset: 0, len: part.entry.len }));
+            if std::mem::take(&mut part.resumed) | std::mem::take(&mut part.requested) {
+                return Ok(Some(Want { file, offset: 0, len: part.entry.len, path: part.path.clone() }));
             }
             return Err(Error::corrupt(format!(
                 "{}: checksum {:08x} of what came; {:08x} expected",

@@ -270,6 +270,7 @@ impl Db {
             told: self.inner.shared.syncs.begin(places[0].url(), &collections),
             places,
             tokens,
+            token: None,
             shared: shared.clone(),
             patience: 0,
             hubs: vec![None; collections.len()],
@@ -421,6 +422,8 @@ struct Driver {
     places: Vec<Arc<dyn Connect>>,
     failover: Failover,
     tokens: Option<Arc<dyn TokenSource>>,
+    /// What the hub of the connection was shown last.
+    token: Option<String>,
     shared: Arc<Shared>,
     /// What reads ask, and are told, of the hub.
     told: Arc<told::Session>,
@@ -565,6 +568,10 @@ impl Driver {
                 };
                 let now = self.environment.now_ms();
                 let mut client = Client::new(self.db.replica_id(), collections, self.patience, now);
+                if self.place().downloads() {
+                    client.allow_downloads();
+                }
+                self.token.clone_from(&token);
                 let end = self.drive(&mut client, connection.clone(), token, version, (missing, made)).await;
                 for channel in self.channels().filter(|channel| client.is_reconciling(*channel)) {
                     if let Some(hub) = client.hub_of(channel)
@@ -708,6 +715,9 @@ impl Driver {
                 Event::Received(Err(error)) | Event::Sent(Err(error)) => return End::Failed(error),
                 Event::Sent(Ok(())) => sending = false,
                 Event::Done(input) => {
+                    if let ClientInput::Token(Ok(token)) = &input {
+                        self.token = Some(token.clone());
+                    }
                     if let ClientInput::Opened(channel, Ok(_)) = &input
                         && let Ok(collection) = self.collection(*channel)
                     {
@@ -836,14 +846,24 @@ impl Driver {
                     ClientInput::Planned(channel, planned.await)
                 })))
             }
-            ClientAction::Store { channel, file, offset, bytes } => {
+            ClientAction::Download { channel, file, path, offset, len } => {
+                let download = self.place().download(&path, self.token.as_deref(), offset, len);
+                done(Box::pin(async move {
+                    let bytes = download.await.unwrap_or_else(|error| {
+                        tracing::info!(%error, path, "a file could not be downloaded; it is fetched instead");
+                        Vec::new()
+                    });
+                    ClientInput::Downloaded(channel, file, offset, bytes)
+                }))
+            }
+            ClientAction::Store { channel, file, offset, bytes, by_request } => {
                 let (db, collection) = (self.db.clone(), self.collection(channel));
                 let place = self.seedings.entry(channel).or_default().clone();
                 done(Box::pin(run_to_end(async move {
                     let stored = async {
                         let mut place = place.lock().await;
                         let seeding = place.as_mut().ok_or_else(|| Error::internal("a piece before the plan"))?;
-                        seeding.store(&db, &collection?, file, offset, bytes).await
+                        seeding.store(&db, &collection?, file, offset, bytes, by_request).await
                     };
                     ClientInput::Stored(channel, stored.await)
                 })))

@@ -620,7 +620,7 @@ async fn take_in(device: &Device, hub: &Device, (offer, files): &(Vec<u8>, seed:
     while let Some(want) = wants.pop() {
         let bytes = files.read(want.file, want.offset, want.len as u32).await.unwrap();
         // One that a crash had torn is wanted again.
-        wants.extend(coming.store(&device.db, &notes, want.file, want.offset, bytes).await?);
+        wants.extend(coming.store(&device.db, &notes, want.file, want.offset, bytes, false).await?);
     }
     Ok(())
 }
@@ -682,7 +682,7 @@ async fn a_hub_that_is_downloading_keeps_nothing_from_its_clients() {
     let mut store = async |wants: &[crate::sync::Want]| {
         for want in wants.iter().rev() {
             let bytes = files.read(want.file, want.offset, want.len as u32).await.unwrap();
-            assert_eq!(coming.store(&edge.db, &notes, want.file, want.offset, bytes).await.unwrap(), None);
+            assert_eq!(coming.store(&edge.db, &notes, want.file, want.offset, bytes, false).await.unwrap(), None);
         }
     };
     // The last half of the files, which are those of the later segments.

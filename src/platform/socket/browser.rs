@@ -3,6 +3,7 @@ use std::cell::RefCell;
 use async_lock::Mutex;
 use futures_channel::{mpsc, oneshot};
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
 use web_sys::{BinaryType, CloseEvent, MessageEvent, WebSocket};
 
 use super::{Connection, MESSAGE_BYTES_MAX, unavailable};
@@ -20,11 +21,62 @@ type Received = Result<Option<Vec<u8>>>;
 
 thread_local! {
     static MAKE: RefCell<Option<js_sys::Function>> = const { RefCell::new(None) };
+    static DOWNLOAD: RefCell<Option<js_sys::Function>> = const { RefCell::new(None) };
+}
+
+// The shape is `Download` in `pkg/src/download.ts`.
+#[wasm_bindgen]
+extern "C" {
+    type Download;
+    #[wasm_bindgen(method, structural, getter)]
+    fn bytes(this: &Download) -> js_sys::Promise;
+    #[wasm_bindgen(method, structural)]
+    fn stop(this: &Download);
+}
+
+/// Stopped when nobody wants it any more; one that has ended does not mind.
+struct Wanted(Download);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// From now on `make` is called with the URL of each connection, and gives what has the members of a WebSocket that are used here.
 pub fn make_sockets_by(make: js_sys::Function) {
     MAKE.set(Some(make));
+}
+
+/// From now on `download` is called with a URL as above, a path below it, a token or nothing, an offset and a length, and gives what has the
+/// members of a `Download`.
+pub fn download_by(download: js_sys::Function) {
+    DOWNLOAD.set(Some(download));
+}
+
+pub(super) fn can_download() -> bool {
+    DOWNLOAD.with_borrow(Option::is_some)
+}
+
+pub(super) fn download(
+    url: &str,
+    path: &str,
+    token: Option<&str>,
+    offset: u64,
+    len: u64,
+) -> impl Future<Output = Result<Vec<u8>>> + use<> {
+    let token = token.map_or(JsValue::UNDEFINED, JsValue::from);
+    let asked: [JsValue; 5] = [url.into(), path.into(), token, (offset as f64).into(), (len as f64).into()];
+    let begun = DOWNLOAD.with_borrow(Clone::clone).map(|download| {
+        let begun = download.apply(&JsValue::NULL, &asked.into_iter().collect::<js_sys::Array>());
+        begun.map(|begun| Wanted(begun.unchecked_into()))
+    });
+    async move {
+        let failed = |error: JsValue| unavailable(text(&error));
+        let wanted = begun.ok_or_else(|| unavailable("nothing makes requests"))?.map_err(failed)?;
+        let bytes = JsFuture::from(wanted.0.bytes()).await.map_err(failed)?;
+        Ok(js_sys::Uint8Array::new(&bytes).to_vec())
+    }
 }
 
 fn make(url: &str) -> Result<WebSocket, JsValue> {

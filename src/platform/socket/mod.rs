@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[cfg(hosted)]
 pub use host::Socket;
 #[cfg(all(browser, hosted))]
-pub use host::make_sockets_by;
+pub use host::{download_by, make_sockets_by};
 #[cfg(all(test, native, hosted))]
 pub(crate) use memory::{Cut, duplex};
 
@@ -52,6 +52,21 @@ pub trait Connect: MaybeSend + MaybeSync {
     /// What the place is called, where it has a name.
     fn url(&self) -> Option<&str> {
         None
+    }
+
+    /// Whether files below the place can be had by plain requests, where there are such.
+    fn downloads(&self) -> bool {
+        false
+    }
+
+    /// `len` bytes from `offset` of the file at `path` below the place, or those before the request broke: fewer, never more. Parts that are
+    /// asked for in order may come of one request. Whoever drops the task wants it no longer.
+    ///
+    /// # Errors
+    /// `Unsupported` where no such requests can be made, `Unavailable` for whatever keeps all of it from coming.
+    fn download(&self, path: &str, token: Option<&str>, offset: u64, len: u64) -> Task<'static, Result<Vec<u8>>> {
+        let _ = (path, token, offset, len);
+        Box::pin(async { Err(Error::new(ErrorKind::Unsupported, "files are not had by plain requests here")) })
     }
 }
 
@@ -97,6 +112,16 @@ impl Connect for WebSocketUrl {
 
     fn url(&self) -> Option<&str> {
         Some(&self.given)
+    }
+
+    #[cfg(browser)]
+    fn downloads(&self) -> bool {
+        host::can_download()
+    }
+
+    #[cfg(browser)]
+    fn download(&self, path: &str, token: Option<&str>, offset: u64, len: u64) -> Task<'static, Result<Vec<u8>>> {
+        Box::pin(host::download(&self.url, path, token, offset, len))
     }
 }
 

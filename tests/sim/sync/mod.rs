@@ -169,7 +169,12 @@ impl World {
             written: 0,
             fat: random.one_in(10),
             rights,
-            options: HubOptions { seeded_rows_min: *random.pick(&[3, 9, 1_000]), ..HubOptions::default() },
+            options: {
+                let seeded_rows_min = *random.pick(&[3, 9, 1_000]);
+                // Faults are planted in frames.
+                let serves_files = fault.is_none() && seeded_rows_min == 3;
+                HubOptions { seeded_rows_min, serves_files, ..HubOptions::default() }
+            },
             fault,
             spec: spec(&mut random),
             merge_policy: MergePolicy { small_count, ..MergePolicy::default() },
