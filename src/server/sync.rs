@@ -1,6 +1,7 @@
-//! The endpoint `/sync`: a WebSocket on which the store's collections are synced, and plain requests in its place.
+//! The endpoint `/sync`: a WebSocket on which the store's collections are synced, plain requests in its place, and files for first syncs.
 
 mod exchange;
+mod files;
 
 use std::sync::Arc;
 
@@ -52,7 +53,13 @@ impl AllowedOrigins {
     }
 }
 
-/// The route `/sync`, and those below it.
+/// The routes for files of segments, below `/sync`: see [`HubOptions::serves_files`](crate::sync::HubOptions::serves_files). What they
+/// answer is to go out as it is, not compressed.
+pub fn files<S: Clone + Send + Sync + 'static>(hub: SyncHub, allowed: AllowedOrigins) -> Router<S> {
+    files::router(hub, Arc::new(allowed))
+}
+
+/// The route `/sync`, and those below it for messages.
 pub fn router<S: Clone + Send + Sync + 'static>(hub: SyncHub, allowed: AllowedOrigins) -> Router<S> {
     let allowed = Arc::new(allowed);
     let requests = exchange::router(hub.clone(), allowed.clone());

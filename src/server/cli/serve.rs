@@ -26,7 +26,7 @@ holders may do; a public address needs them, and TLS in front.
 Addresses:
   /                       the console
   /health                 status, version, replica, collections
-  /sync                   sync over WebSocket
+  /sync                   sync over WebSocket; /sync/http by requests; /sync/files for first syncs, which caches may keep
   /api/collections        collections; /api/collections/NAME/{search,query,count,get,insert,upsert,delete,batch} take JSON
   /api/stats, /api/memory what is held; POST /api/flush and /api/compact do background work now
 

@@ -106,9 +106,10 @@ pub async fn serve(db: Db, settings: &Settings, stop: Stop, ready: impl FnOnce(S
     if let Some(tokens) = &settings.gate {
         tokens.follow();
     }
+    let options = HubOptions { serves_files: true, ..HubOptions::default() };
     let hub = match &gate {
-        Some(gate) => SyncHub::with_gate(db.clone(), HubOptions::default(), gate.clone()),
-        None => SyncHub::new(db.clone(), HubOptions::default()),
+        Some(gate) => SyncHub::with_gate(db.clone(), options, gate.clone()),
+        None => SyncHub::new(db.clone(), options),
     };
     let app = Arc::new(App {
         db,
@@ -172,10 +173,11 @@ fn router(app: Arc<App>, hub: SyncHub, settings: &Settings, address: SocketAddr)
         .merge(pipelines::router())
         .merge(streams::router())
         .merge(bus::router())
-        .merge(sync::router(hub, allowed_to_sync(&settings.allow_origins)))
+        .merge(sync::router(hub.clone(), allowed_to_sync(&settings.allow_origins)))
         .fallback_service(console::service(settings.console.as_deref()))
         .layer(axum::middleware::from_fn_with_state(gate, caller::let_in))
         .layer(CompressionLayer::new())
+        .merge(sync::files(hub, allowed_to_sync(&settings.allow_origins)))
         .layer(DefaultBodyLimit::max(settings.body_limit_bytes))
         .layer(cors(&settings.allow_origins))
         .layer(axum::middleware::from_fn_with_state(guard, guard::check))
@@ -203,6 +205,6 @@ fn cors(allowed: &[Origin]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION])
+        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, header::RANGE])
         .max_age(Duration::from_secs(3600))
 }
