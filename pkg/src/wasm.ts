@@ -5,6 +5,7 @@ import * as simd from '../dist/glue/eddydb_simd.js';
 import type { EngineBuild } from './build.js';
 import { type Bytes, encode } from './codec.js';
 import type { DirectoryHandle } from './directory.js';
+import { type Download, download } from './download.js';
 import { EddyError } from './error.js';
 import type { SearchPool } from './pool.js';
 import type { OpenMessage } from './protocol.js';
@@ -173,6 +174,7 @@ export interface Wasm {
   PoolWorker: new () => WasmPoolWorker;
   onPanic(listener: (message: string) => void): void;
   makeSocketsBy(make: (url: string) => Socket): void;
+  downloadBy(download: (hub: string, path: string, token: string | undefined, offset: number, length: number) => Download): void;
 }
 
 /** @internal */
@@ -191,6 +193,7 @@ export async function start(compile: (build: EngineBuild) => Promise<WebAssembly
   }
   const wasm = glue[build] as unknown as Wasm;
   wasm.makeSocketsBy(makeSocket);
+  wasm.downloadBy(download);
   return wasm;
 }
 

@@ -10,12 +10,13 @@ export class Proxy {
   /** How many other requests were passed on. */
   requests = 0;
 
-  /** Before `url`. Upgrades are answered by 403, or `swallowed`: not at all. */
-  static async start(url, { swallowed = false } = {}) {
+  /** Before `url`. Upgrades are answered by 403, or `swallowed`: not at all. `answers` may answer a request itself: then it tells so. */
+  static async start(url, { swallowed = false, answers = () => false } = {}) {
     const proxy = new Proxy();
     const { hostname, port } = new URL(url);
     proxy.#server = createServer((asked, answer) => {
       proxy.requests += 1;
+      if (answers(asked, answer)) return;
       const { host: _, ...headers } = asked.headers;
       const passed = request({ hostname, port, path: asked.url, method: asked.method, headers }, (told) => {
         answer.writeHead(told.statusCode, told.headers);
