@@ -23,6 +23,16 @@ test('the client writes and reads what the worker has, and throws its errors', a
   assert.deepEqual(await notes.query({ filter: 'id == 7', outputFields: ['embedding'] }), [{ embedding: [...rows[7].embedding] }]);
   const { hits } = await notes.search({ vector: rows[9].embedding, limit: 3, exact: true });
   assert.deepEqual(hits.map(({ key }) => key), nearest(rows.slice(0, 40), rows[9].embedding, 3).map(({ key }) => key));
+  const each = await notes.searchBatch({ vectors: [rows[9].embedding, rows[20].embedding], limit: 3, exact: true, outputFields: ['title'] });
+  const keys = (hits) => hits.map(({ key }) => key);
+  assert.deepEqual(each.results.map(keys), [9, 20].map((at) => keys(nearest(rows.slice(0, 40), rows[at].embedding, 3))));
+  assert.deepEqual(each.results[1][0].row, { title: 'row 20' });
+  const alike = await notes.searchBatch({ ids: [9], limit: 2, exact: true });
+  assert.deepEqual(alike.results.map(keys), [keys(hits).slice(1)]);
+  const searches = [9, 20].map((at) => ({ vector: rows[at].embedding, limit: 1, exact: true }));
+  const together = await notes.hybridSearch({ searches, rerank: { type: 'weighted', weights: [0.2, 0.8] }, limit: 2, outputFields: ['id'] });
+  assert.deepEqual(together.hits.map(({ row }) => row), [{ id: 20 }, { id: 9 }]);
+  await assert.rejects(notes.hybridSearch({ limit: 2 }), { kind: 'invalid_argument', message: /searches: an array expected, got undefined/ });
   assert.deepEqual(await database.collections(), ['notes']);
 
   await assert.rejects(notes.insert([rows[1]]), (error) => error instanceof EddyError && error.kind === 'already_exists');

@@ -83,6 +83,11 @@ test('another worker writes and reads what HTTP does', async (t) => {
   const search = { vector: rows[9].embedding, limit: 3, exact: true, outputFields: ['title', 'embedding'] };
   const found = await binding('search', 'notes', search);
   assert.deepEqual(found.hits.map(({ key }) => key), nearest(rows.slice(0, 40), rows[9].embedding, 3).map(({ key }) => key));
+  const each = await binding('searchBatch', 'notes', { ids: [9, 8], limit: 2, exact: true });
+  assert.deepEqual(each.results[0].map(({ key }) => key), found.hits.slice(1).map(({ key }) => key));
+  assert.equal(each.results.length, 2);
+  const both = await binding('hybridSearch', 'notes', { searches: [search, { vector: rows[9].embedding, limit: 1 }].map(({ outputFields, ...bare }) => bare), limit: 1 });
+  assert.deepEqual(both.hits.map(({ key }) => key), [9]);
   assert.deepEqual(await binding('collections'), ['notes']);
   // HTTP has the same database, and answers the same.
   const http = async (method, path, body) => (await edge.ask(method, `/databases/mine/collections/notes${path}`, body)).body;
@@ -106,6 +111,9 @@ test('errors have their kind, message and position in the other worker', async (
     [{ database: 'mine', operation: 'insert', given: ['notes'] }, 'invalid_argument', /rows: an array expected, got undefined/],
     [{ database: 'mine', operation: 'get', given: ['notes', 'all'] }, 'invalid_argument', /keys: an array expected, got string/],
     [{ database: 'mine', operation: 'search', given: ['notes'] }, 'invalid_argument', /the request: an object expected, got undefined/],
+    [{ database: 'mine', operation: 'search', given: ['notes', { ids: [0] }] }, 'invalid_argument', /searchBatch/],
+    [{ database: 'mine', operation: 'searchBatch', given: ['notes', { vector: row.embedding }] }, 'invalid_argument', /vectors or ids/],
+    [{ database: 'mine', operation: 'hybridSearch', given: ['notes', { searches: [7] }] }, 'invalid_argument', /a search: an object expected, got 7/],
     [{ database: 'mine', operation: 'delete', given: ['notes', [1]] }, 'invalid_argument', /the target: an object expected, got an array/],
     [{ database: '../mine', operation: 'collections', given: [] }, 'invalid_argument', /is no name of a database/],
     [{ operation: 'collections', given: [] }, 'invalid_argument', /is no name of a database/],

@@ -1,8 +1,8 @@
 // A client of the worker, over HTTP or a service binding, for hosts that keep no database of their own.
 
-import { EddyError, type ErrorKind, type InputRow, type Key, type OutputRow, type Schema, type SearchResponse } from 'eddydb/embedded';
+import { EddyError, type ErrorKind, type InputRow, type Key, type OutputRow, type Schema, type SearchBatchResponse, type SearchResponse } from 'eddydb/embedded';
 
-import type { ArgumentsOf, Described, Operations, PlainFilter, PlainQuery, PlainSearch, Written } from './operations.js';
+import type { ArgumentsOf, Described, Operations, PlainBatch, PlainFilter, PlainHybrid, PlainQuery, PlainSearch, Written } from './operations.js';
 
 export type { Described as EdgeDescribed, Written as EdgeWritten } from './operations.js';
 
@@ -92,6 +92,8 @@ const routes: { [O in keyof Operations]: (...given: ArgumentsOf<O>) => Route } =
   query: (collection, request) => ({ method: 'POST', path: place(collection, 'query'), body: request, of: 'rows' }),
   count: (collection, request = {}) => ({ method: 'POST', path: place(collection, 'count'), body: request, of: 'count' }),
   search: (collection, request) => ({ method: 'POST', path: place(collection, 'search'), body: request }),
+  searchBatch: (collection, request) => ({ method: 'POST', path: place(collection, 'search'), body: request }),
+  hybridSearch: (collection, request) => ({ method: 'POST', path: place(collection, 'hybrid-search'), body: request }),
 };
 
 async function overHttp<O extends keyof Operations>({ url, database, token, fetch: ask = fetch }: EdgeHttp, operation: O, given: ArgumentsOf<O>): Promise<any> {
@@ -132,6 +134,14 @@ export interface EdgeQuery<F extends readonly string[] | undefined> extends Omit
 
 /** A search of one vector. */
 export interface EdgeSearch<F extends readonly string[] | undefined> extends Omit<PlainSearch, 'outputFields'> {
+  outputFields?: F;
+}
+
+/** Several searches in one, by vectors or keys. */
+export type EdgeBatch<F extends readonly string[] | undefined> = Omit<PlainBatch, 'outputFields'> & ({ vectors: readonly PlainSearch['vector'][] } | { ids: readonly (string | number)[] }) & { outputFields?: F };
+
+/** Several searches, whose hits are ranked together. */
+export interface EdgeHybrid<F extends readonly string[] | undefined> extends Omit<PlainHybrid, 'outputFields'> {
   outputFields?: F;
 }
 
@@ -184,5 +194,15 @@ export class EdgeCollection<S extends Schema> {
   /** The rows nearest to a vector. */
   async search<const F extends readonly string[] | undefined = undefined>(search: EdgeSearch<F>): Promise<SearchResponse<Key<S>, EdgeRow<S, F>>> {
     return (await this.#database.call('search', this.#name, search as PlainSearch)) as unknown as SearchResponse<Key<S>, EdgeRow<S, F>>;
+  }
+
+  /** The rows nearest to each of several vectors, or to those of some rows. */
+  async searchBatch<const F extends readonly string[] | undefined = undefined>(search: EdgeBatch<F>): Promise<SearchBatchResponse<Key<S>, EdgeRow<S, F>>> {
+    return (await this.#database.call('searchBatch', this.#name, search as PlainBatch)) as unknown as SearchBatchResponse<Key<S>, EdgeRow<S, F>>;
+  }
+
+  /** The hits of several searches, ranked together. */
+  async hybridSearch<const F extends readonly string[] | undefined = undefined>(search: EdgeHybrid<F>): Promise<SearchResponse<Key<S>, EdgeRow<S, F>>> {
+    return (await this.#database.call('hybridSearch', this.#name, search as PlainHybrid)) as unknown as SearchResponse<Key<S>, EdgeRow<S, F>>;
   }
 }

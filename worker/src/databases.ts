@@ -2,7 +2,7 @@ import { WorkerEntrypoint } from 'cloudflare:workers';
 import { EddyError, type Schema } from 'eddydb/embedded';
 
 import { type Env, isName } from './env.js';
-import type { ArgumentsOf, Described, Found, Operations, PlainFilter, PlainQuery, PlainRow, PlainSearch, PlainTarget, Written } from './operations.js';
+import type { ArgumentsOf, Described, Found, FoundEach, Operations, PlainBatch, PlainFilter, PlainHybrid, PlainQuery, PlainRow, PlainSearch, PlainTarget, Written } from './operations.js';
 
 /**
  * All databases, for other workers with a service binding to this entrypoint. Whoever has the binding may do everything: no token is asked for.
@@ -64,6 +64,16 @@ export class Databases extends WorkerEntrypoint<Env> {
   /** The rows nearest to a vector. */
   search(database: string, collection: string, request: PlainSearch): Promise<Found> {
     return this.#ask(database, 'search', [collection, request]);
+  }
+
+  /** The rows nearest to each of several vectors, or to those of some rows. */
+  searchBatch(database: string, collection: string, request: PlainBatch): Promise<FoundEach> {
+    return this.#ask(database, 'searchBatch', [collection, request]);
+  }
+
+  /** The hits of several searches, ranked together. */
+  hybridSearch(database: string, collection: string, request: PlainHybrid): Promise<Found> {
+    return this.#ask(database, 'hybridSearch', [collection, request]);
   }
 
   async #ask<O extends keyof Operations>(database: string, operation: O, given: ArgumentsOf<O>): Promise<Awaited<ReturnType<Operations[O]>>> {

@@ -1,6 +1,6 @@
 import { type Database, EddyError, type ErrorKind } from 'eddydb/embedded';
 
-import { operations } from './operations.js';
+import { isBatch, operations } from './operations.js';
 
 /** What one request may bring: the memory of an isolate is small. */
 const BODY_BYTES_MAX = 16 * 1024 * 1024;
@@ -57,7 +57,9 @@ export async function answer(db: Database, request: Request, name: string | unde
     case 'POST /collections/<name>/count':
       return { count: await operations.count(db, name, body) };
     case 'POST /collections/<name>/search':
-      return operations.search(db, name, body);
+      return isBatch(body) ? operations.searchBatch(db, name, body) : operations.search(db, name, body);
+    case 'POST /collections/<name>/hybrid-search':
+      return operations.hybridSearch(db, name, body);
     default:
       throw new EddyError('not_found', `no ${route}`);
   }

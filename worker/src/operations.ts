@@ -1,4 +1,4 @@
-import { type Collection, type CollectionStats, type Database, EddyError, type FilterParams, type Schema, type SearchCounts } from 'eddydb/embedded';
+import { type AnySchema, type Collection, type CollectionStats, type Database, EddyError, type FilterParams, type Hit, type HybridRequest, type Schema, type SearchCounts } from 'eddydb/embedded';
 
 /** What a write has done. */
 export interface Written {
@@ -15,7 +15,19 @@ export type PlainRow = Record<string, any>;
 /** What a search has found. */
 export interface Found extends SearchCounts {
   /** Best first. */
-  hits: { key: string | number; score: number; row: PlainRow }[];
+  hits: PlainHit[];
+}
+
+/** What several searches have found. */
+export interface FoundEach extends SearchCounts {
+  /** For each, in their order: its hits, best first. */
+  results: PlainHit[][];
+}
+
+export interface PlainHit {
+  key: string | number;
+  score: number;
+  row: PlainRow;
 }
 
 export interface Described {
@@ -41,6 +53,14 @@ export interface PlainSearch extends PlainQuery {
   vector: readonly number[] | Float32Array;
   field?: string;
   exact?: boolean;
+}
+
+/** Several searches in one: by these vectors, or by those of the rows with these keys. */
+export type PlainBatch = Omit<PlainSearch, 'vector'> & ({ vectors: readonly PlainSearch['vector'][] } | { ids: readonly (string | number)[] });
+
+/** Several searches, whose hits are ranked together. */
+export interface PlainHybrid extends Omit<PlainQuery, 'filter' | 'filterParams'>, Pick<HybridRequest<AnySchema, undefined>, 'rerank' | 'rankers'> {
+  searches: readonly (Omit<PlainSearch, 'vector'> & ({ vector: PlainSearch['vector'] } | { text: string }))[];
 }
 
 /** Rows by key or filter. */
@@ -78,8 +98,21 @@ export const operations = {
   count: (db: Database, collection: string, request: PlainFilter = {}): Promise<number> => db.collection(collection).count(object('the request', request)),
 
   async search(db: Database, collection: string, request: PlainSearch): Promise<Found> {
-    const { hits, ...response } = await db.collection(collection).search(object('the request', request) as PlainSearch & { vector: number[] });
-    return { ...response, hits: hits.map((hit) => ({ ...hit, row: plain(hit.row) })) };
+    if (isBatch(object('the request', request))) throw new EddyError('invalid_argument', 'several vectors or ids are looked for by searchBatch');
+    const { hits, ...response } = await db.collection(collection).search(request as PlainSearch & { vector: number[] });
+    return { ...response, hits: hits.map(plainHit) };
+  },
+
+  async searchBatch(db: Database, collection: string, request: PlainBatch): Promise<FoundEach> {
+    if (!isBatch(object('the request', request))) throw new EddyError('invalid_argument', 'one vector or text is looked for by search, here vectors or ids are');
+    const { results, ...response } = await db.collection(collection).search(request as { vectors: number[][] });
+    return { ...response, results: results.map((hits) => hits.map(plainHit)) };
+  },
+
+  async hybridSearch(db: Database, collection: string, request: PlainHybrid): Promise<Found> {
+    listed('searches', object('the request', request).searches).forEach((search) => object('a search', search));
+    const { hits, ...response } = await db.collection(collection).hybridSearch(request as unknown as HybridRequest<AnySchema, undefined>);
+    return { ...response, hits: hits.map(plainHit) };
   },
 };
 
@@ -99,6 +132,11 @@ function object<T extends object>(what: string, given: T): T {
   if (typeof given === 'object' && given !== null && !Array.isArray(given)) return given;
   throw new EddyError('invalid_argument', `${what}: an object expected, got ${Array.isArray(given) ? 'an array' : String(given)}`);
 }
+
+/** Whether several are looked for. */
+export const isBatch = (request: object): boolean => 'vectors' in request || 'ids' in request;
+
+const plainHit = (hit: Hit<string | number, Record<string, unknown>>): PlainHit => ({ ...hit, row: plain(hit.row) });
 
 const written = ({ count, lsn }: Written): Written => ({ count, lsn });
 
