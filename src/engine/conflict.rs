@@ -17,7 +17,7 @@ pub enum Met {
     Pushed {
         /// The position that it has answered for.
         pulled: Lsn,
-        /// Of each origin up to this sequence, from anywhere.
+        /// Of each origin up to this sequence, from anywhere, or because it has pushed it.
         known: Arc<BTreeMap<ReplicaId, Sequence>>,
     },
     /// A hub sends them: changes here that it does not have, nobody above has seen.

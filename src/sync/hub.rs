@@ -170,7 +170,7 @@ pub enum HubAction {
         through: Sequence,
         /// How far the client has answered for the log here,
         pulled: Lsn,
-        /// and what it had when it began, whatever that position.
+        /// and what it had when it began, or has pushed since, whatever that position.
         known: Arc<BTreeMap<ReplicaId, Sequence>>,
     },
     /// Find out whether segments hold most of what the client lacks. What is offered stays readable until the next `Read` of the
@@ -406,6 +406,7 @@ impl Comparing {
 
 #[derive(Debug)]
 struct Applying {
+    origin: ReplicaId,
     through: Sequence,
     /// Whether they are the client's own.
     own: bool,
@@ -608,9 +609,14 @@ impl Hub {
             }
             HubInput::Applied(channel, result) => {
                 let state = self.state(channel)?;
-                let Applying { through, own, .. } = state.applying.take().expect("an apply is under way");
+                let Applying { origin, through, own, .. } = state.applying.take().expect("an apply is under way");
                 if own {
                     state.answered = state.answered.max(through);
+                }
+                if result.is_ok() {
+                    // What it has brought itself it has seen, when it brings something else.
+                    let known = Arc::make_mut(&mut state.known_first).entry(origin).or_default();
+                    *known = (*known).max(through);
                 }
                 let error = result.as_ref().err().map(Fault::from);
                 state.ack_due = Some(PushAck { channel, through, error });
@@ -1168,7 +1174,7 @@ impl State {
         if !self.reading
             && let Some(Push { origin, after, through, changes, .. }) = self.arrived.take()
         {
-            self.applying = Some(Applying { through, own: origin == client, bytes: changes.len() });
+            self.applying = Some(Applying { origin, through, own: origin == client, bytes: changes.len() });
             let (pulled, known) = (self.pulled, self.known_first.clone());
             return Ok(Some(HubAction::Apply { channel, changes, client, origin, after, through, pulled, known }));
         }

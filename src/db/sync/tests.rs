@@ -855,6 +855,43 @@ async fn what_loses_unseen_is_kept_where_the_two_meet() {
     assert_eq!(count(&a).await, 0);
 }
 
+/// A hub, a store between it and a device, which have one row; and the sessions of the two.
+async fn a_row_below_an_edge() -> ([Device; 3], [SyncSession; 2]) {
+    let (far, edge, a) = (Device::new().await, Device::new().await, Device::new().await);
+    far.db.create_collection("notes", spec()).await.unwrap();
+    put(&far.notes(), [(1, "first")]).await;
+    let at_edge = sync(&edge, &Wire::to(&far));
+    edge.notes_once().await;
+    let at_a = sync(&a, &Wire::to(&edge));
+    a.notes_once().await;
+    converged(&far.db, &[&edge.db, &a.db], 1).await;
+    ([far, edge, a], [at_edge, at_a])
+}
+
+/// What a store between others had passed on by the connection counted there as not seen by who wrote it anew below it.
+#[tokio::test]
+async fn edits_one_after_the_other_below_an_edge_are_no_conflict_above_it() {
+    let ([far, edge, a], _sessions) = a_row_below_an_edge().await;
+    let b = Device::new().await;
+    let _at_b = sync(&b, &Wire::to(&edge));
+    b.notes_once().await;
+    converged(&far.db, &[&b.db], 1).await;
+    for title in ["by a", "by b, who has seen it", "by a, who has seen that", "by the edge", "by b, once more"] {
+        let writer = if title.starts_with("by a") {
+            &a
+        } else if title.starts_with("by b") {
+            &b
+        } else {
+            &edge
+        };
+        put(&writer.notes(), [(1, title)]).await;
+        converged(&writer.db, &[&far.db, &edge.db, &a.db, &b.db], 1).await;
+    }
+    for device in [&far, &edge, &a, &b] {
+        assert_eq!(device.notes().conflicts().await.unwrap(), []);
+    }
+}
+
 /// An index that this side has chosen differently is built here, and the rows come all the same.
 #[tokio::test]
 async fn segments_come_without_the_indexes_that_are_others_here() {
