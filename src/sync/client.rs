@@ -705,7 +705,7 @@ impl Client {
                         state.own_left |= pull.seen.contains_key(&replica);
                         state.ack_due = Some(pull.lsn);
                         state.caught_up = pull.caught_up;
-                        state.relaying.learn(pull.seen, pull.caught_up);
+                        state.relaying.learn(&pull);
                         state.came();
                         state.recovering &= !pull.caught_up;
                     }
@@ -1024,12 +1024,20 @@ impl Client {
 }
 
 impl Relaying {
-    /// Takes what the hub has told that it has. When it told that for the first time, it said all.
-    fn learn(&mut self, seen: BTreeMap<ReplicaId, Sequence>, caught_up: bool) {
-        for (origin, sequence) in seen {
-            let there = self.there.entry(origin).or_default();
-            *there = if self.told { sequence.max(*there) } else { sequence };
+    /// What the hub had, and of whom, when it sent that. When it tells that for the first time, it says all.
+    fn there_with(&self, pull: &Pull) -> BTreeMap<ReplicaId, Sequence> {
+        let mut there = self.there.clone();
+        for (origin, sequence) in &pull.seen {
+            let there = there.entry(*origin).or_default();
+            *there = if self.told { (*there).max(*sequence) } else { *sequence };
         }
+        there
+    }
+
+    /// Takes what the hub has told that it has.
+    fn learn(&mut self, pull: &Pull) {
+        let caught_up = pull.caught_up;
+        self.there = self.there_with(pull);
         self.left |= caught_up && !self.told;
         self.told |= caught_up;
     }
@@ -1354,7 +1362,7 @@ impl State {
         {
             self.applying = true;
             let (changes, lsn, seen, part) = (pull.changes.clone(), pull.lsn, pull.seen.clone(), pull.part.clone());
-            let mut there = self.relaying.there.clone();
+            let mut there = self.relaying.there_with(pull);
             there.insert(replica, self.pushed);
             return Ok((Some(ClientAction::Apply { channel, changes, hub, lsn, seen, there, part }), None));
         }

@@ -892,6 +892,27 @@ async fn edits_one_after_the_other_below_an_edge_are_no_conflict_above_it() {
     }
 }
 
+/// An edge that comes to its hub again took what was written below it meanwhile for known there: what lost was told nowhere.
+#[tokio::test]
+async fn what_was_overtaken_below_an_edge_is_told_there() {
+    let ([far, edge, a], [at_edge, _at_a]) = a_row_below_an_edge().await;
+    at_edge.pause();
+    status_where(&at_edge, "away", |status| status.state == SyncState::Offline).await;
+    put(&a.notes(), [(1, "lost, by a")]).await;
+    converged(&a.db, &[&edge.db], 1).await;
+    let written = now_ms();
+    while now_ms() == written {
+        tokio::task::yield_now().await;
+    }
+    put(&far.notes(), [(1, "later")]).await;
+    at_edge.resume();
+    converged(&far.db, &[&edge.db, &a.db], 1).await;
+    let conflicts = edge.notes().conflicts().await.unwrap();
+    let lost: Vec<_> = conflicts.iter().map(|lost| (lost.row.clone(), lost.version.origin)).collect();
+    assert_eq!(lost, [(Some(row(1, "lost, by a")), a.db.replica_id())]);
+    assert_eq!(conflicts[0].winner.origin, far.db.replica_id());
+}
+
 /// An index that this side has chosen differently is built here, and the rows come all the same.
 #[tokio::test]
 async fn segments_come_without_the_indexes_that_are_others_here() {
