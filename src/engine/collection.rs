@@ -792,6 +792,11 @@ impl CollectionState {
         changes.versions().any(|version| !is_eviction(version) && version.sequence <= self.seen(version.origin))
     }
 
+    /// Whether rows were let go of that may lie in segments still.
+    pub fn has_evictions(&self) -> bool {
+        !self.evicted.is_empty()
+    }
+
     /// The newest change of each deleted key.
     pub fn deletes(&self) -> impl Iterator<Item = (&Key, Version)> {
         self.tombstones.iter().map(|(key, (version, _))| (key, *version))
